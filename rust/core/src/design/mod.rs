@@ -1,0 +1,42 @@
+//! The seam between a fault handler and the writers it races with.
+//!
+//! A design says what the two agree on. `docs/adding-a-design.md` shows how to add one.
+
+mod classic;
+
+pub use classic::Classic;
+
+use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
+use crate::platform::Platform;
+
+/// What a fault handler and its writers agree on.
+pub trait Design: Sized + 'static {
+    /// The name given to `--handler`.
+    const NAME: &'static str;
+
+    /// What is tried before `mmap_sem`; `VM_FAULT_RETRY` means "do the classic fault".
+    fn fault_before_mmap_sem<P: Platform>(
+        k: &Kernel<P, Self>,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault;
+
+    /// Opens the section in which fields of `vma` that a fault uses may change.
+    /// (`vm_write_begin` and `vm_raw_write_begin` differ only in what lockdep sees.)
+    fn vm_write_begin<P: Platform>(cpu: &P, vma: VmaRef<'_, P>);
+    /// Closes it.
+    fn vm_write_end<P: Platform>(cpu: &P, vma: VmaRef<'_, P>);
+
+    /// Brackets a structural change of the VMA tree.
+    fn tree_write_begin<P: Platform>(cpu: &P, mm: MmRef<'_, P>);
+    fn tree_write_end<P: Platform>(cpu: &P, mm: MmRef<'_, P>);
+
+    /// A reference for the tree, when a VMA is linked.
+    fn get_vma<P: Platform>(cpu: &P, vma: VmaRef<'_, P>);
+    /// Drops the tree's reference of a VMA that was unlinked.
+    fn put_unlinked_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>);
+    /// Drops one reference; frees the VMA with the last.
+    fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>);
+}

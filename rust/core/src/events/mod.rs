@@ -1,0 +1,93 @@
+//! Counters under perf's names, and the costs that virtual time charges. Data for all layers.
+
+use crate::platform::Local;
+
+/// What is counted. Source: SPF_V12 section 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Event {
+    /// perf `faults`: once for each hardware fault.
+    Faults,
+    MinorFaults,
+    MajorFaults,
+    /// perf `spf`: the architecture accepted a speculative result (P25).
+    Spf,
+    SpfVmaChanged,
+    /// Defined by v12, never emitted.
+    SpfVmaNoanon,
+    SpfVmaNotsup,
+    SpfVmaAccess,
+    SpfPmdChanged,
+    /// vmstat `speculative_pgfault` (P27).
+    SpeculativePgfault,
+    /// vmstat `pgfault`: classic faults only.
+    Pgfault,
+    /// vmstat `pgmajfault`.
+    Pgmajfault,
+}
+
+/// Number of [`Event`]s.
+pub const NR_EVENTS: usize = 12;
+
+/// perf's names, in the order of [`Event`].
+pub const EVENT_NAMES: [&str; NR_EVENTS] = [
+    "faults",
+    "minor-faults",
+    "major-faults",
+    "spf",
+    "pagefault:spf_vma_changed",
+    "pagefault:spf_vma_noanon",
+    "pagefault:spf_vma_notsup",
+    "pagefault:spf_vma_access",
+    "pagefault:spf_pmd_changed",
+    "speculative_pgfault",
+    "pgfault",
+    "pgmajfault",
+];
+
+/// The counters of one task.
+#[derive(Default)]
+pub struct Counters([Local; NR_EVENTS]);
+
+impl Counters {
+    #[inline(always)]
+    pub fn count(&self, event: Event) {
+        self.0[event as usize].add(1);
+    }
+    /// All counters, in the order of [`Event`].
+    pub fn snapshot(&self) -> [u64; NR_EVENTS] {
+        std::array::from_fn(|i| self.0[i].get())
+    }
+    pub fn reset(&self) {
+        self.0.iter().for_each(|counter| counter.set(0));
+    }
+}
+
+/// Work that is not an access to a shared word; virtual time knows what each costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cost {
+    /// Hardware exception, entry and exit of the fault handler.
+    FaultEntryExit,
+    /// A system call's entry and exit.
+    SyscallEntryExit,
+    /// Zeroing one page.
+    ClearPage,
+    /// Copying one page.
+    CopyPage,
+    /// Taking one page out of the page table: accounting, rmap, batch.
+    ZapPage,
+    /// A TLB miss that the hardware walker resolves from the cache.
+    TlbFill,
+    /// The user's access itself.
+    UserAccess,
+    /// Flushing this CPU's own TLB.
+    TlbFlushLocal,
+    /// Allocating an object from a slab.
+    SlabAlloc,
+    /// Setting up a task: fork, clone, exec, exit.
+    TaskSetup,
+}
+
+/// Number of [`Cost`]s.
+pub const NR_COSTS: usize = 10;

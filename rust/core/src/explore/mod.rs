@@ -1,0 +1,3 @@
+//! Runs the protocol under interleavings that it chooses.
+
+pub mod mutants;

@@ -1,0 +1,1 @@
+//! The page-fault path: the front door.

@@ -1,0 +1,241 @@
+//! One emulated system: every object of it, its CPUs and its tasks.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
+use super::tlb::Tlb;
+use super::variants::{Variant, Variants};
+use crate::arch::Arch;
+use crate::design::Design;
+use crate::events::{Counters, Event};
+use crate::platform::arena::Lines;
+use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
+use crate::sync::rwsem::Waiter;
+
+/// `system` of a program: what the machine has. Defaults as in the program format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// Bytes of memory.
+    pub memory: u64,
+    pub mmap_min_addr: u64,
+    /// `vm.max_map_count`
+    pub max_map_count: u64,
+    /// `vm.speculative_page_fault`: any non-zero value is on.
+    pub speculative_page_fault: i64,
+    /// `vm.page-cluster`
+    pub page_cluster: i64,
+    /// `CONFIG_PPC_MEM_KEYS`
+    pub ppc_mem_keys: bool,
+    /// munmap zaps with `mmap_sem` downgraded to read, as since 4.20.
+    pub downgrade: bool,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            memory: 16 << 30,
+            mmap_min_addr: 65536,
+            max_map_count: 65530,
+            speculative_page_fault: 1,
+            page_cluster: 3,
+            ppc_mem_keys: true,
+            downgrade: true,
+        }
+    }
+}
+
+/// What a system is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub arch: Arch,
+    pub system: System,
+    pub variants: Variants,
+    pub nr_cpus: u32,
+    pub nr_tasks: u32,
+}
+
+/// What belongs to one CPU.
+pub struct PerCpu<P: Platform> {
+    pub(super) tlb: Tlb,
+    /// The address space whose translations this CPU's TLB may hold (`mm_cpumask`).
+    pub(super) active_mm: Word<P>,
+    /// Free pages of this CPU (`per_cpu_pages`): how many, and the first.
+    pub(super) pcp_count: Local,
+    pub(super) pcp_head: Local,
+}
+
+/// What belongs to one task.
+pub struct TaskStruct<P: Platform> {
+    pub(crate) mm: Local,
+    pub(crate) vmacache: [Local; 4],
+    pub(crate) vmacache_seqnum: Local,
+    pub counters: Counters,
+    pub(crate) waiter: Waiter<P>,
+}
+
+/// One emulated system under design `D` on platform `P`.
+pub struct Kernel<P: Platform, D: Design> {
+    pub config: Config,
+    pub(crate) mms: Arena<Mm<P>>,
+    pub(crate) vmas: Arena<Vma<P>>,
+    pub(crate) anon_vmas: Arena<AnonVma<P>>,
+    pub(crate) avcs: Arena<AnonVmaChain<P>>,
+    pub(crate) inodes: Arena<Inode<P>>,
+    pub(crate) pages: Arena<Page<P>>,
+    /// Page tables by level, top down, as in `config.arch.levels`.
+    pub(crate) tables: Vec<Arena<Table<P>>>,
+    /// Nodes of page caches.
+    pub(crate) cache_nodes: Arena<Table<P>>,
+    pub(crate) cpus: Vec<PerCpu<P>>,
+    pub tasks: Vec<TaskStruct<P>>,
+    /// `zone->lock`, the free list behind the per-CPU lists, and pages never used yet.
+    pub(super) zone_lock: Word<P>,
+    pub(super) zone_free_head: Word<P>,
+    pub(super) zone_free_count: Word<P>,
+    pub(super) zone_fresh: Word<P>,
+    pub(crate) sysctl_speculative_page_fault: Word<P>,
+    pub(crate) sysctl_max_map_count: Word<P>,
+    pub(crate) sysctl_page_cluster: Word<P>,
+    design: PhantomData<fn() -> D>,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Boots a system: no address space, every page free.
+    pub fn new(config: Config) -> Self {
+        let lines = Arc::new(Lines::default());
+        let word = |line| Word::new(line, 0);
+        let zone = lines.take(1);
+        let sysctls = lines.take(1);
+        let cpus = (0..config.nr_cpus)
+            .map(|_| PerCpu {
+                tlb: Tlb::new(),
+                active_mm: word(lines.take(1)),
+                pcp_count: Local::default(),
+                pcp_head: Local::default(),
+            })
+            .collect();
+        let tasks = (0..config.nr_tasks)
+            .map(|_| TaskStruct {
+                mm: Local::default(),
+                vmacache: Default::default(),
+                vmacache_seqnum: Local::default(),
+                counters: Counters::default(),
+                waiter: Waiter::new(lines.take(1)),
+            })
+            .collect();
+        let kernel = Self {
+            mms: Arena::new(&lines, 0),
+            vmas: Arena::new(&lines, 0),
+            anon_vmas: Arena::new(&lines, 0),
+            avcs: Arena::new(&lines, 0),
+            inodes: Arena::new(&lines, 0),
+            pages: Arena::new(&lines, 0),
+            tables: config
+                .arch
+                .levels
+                .iter()
+                .map(|level| Arena::new(&lines, level.entries))
+                .collect(),
+            cache_nodes: Arena::new(&lines, 512),
+            cpus,
+            tasks,
+            zone_lock: word(zone),
+            zone_free_head: Word::new(zone, 8),
+            zone_free_count: Word::new(zone, 16),
+            zone_fresh: Word::new(zone, 24),
+            sysctl_speculative_page_fault: word(sysctls),
+            sysctl_max_map_count: Word::new(sysctls, 8),
+            sysctl_page_cluster: Word::new(sysctls, 16),
+            design: PhantomData,
+            config,
+        };
+        kernel.reset();
+        kernel
+    }
+
+    /// Back to the state after boot, whatever ran before.
+    pub fn reset(&self) {
+        self.mms.reset();
+        self.vmas.reset();
+        self.anon_vmas.reset();
+        self.avcs.reset();
+        self.inodes.reset();
+        self.pages.reset();
+        self.tables.iter().for_each(Arena::reset);
+        self.cache_nodes.reset();
+        for cpu in &self.cpus {
+            cpu.tlb.reset();
+            cpu.active_mm.poke(0);
+            cpu.pcp_count.set(0);
+            cpu.pcp_head.set(0);
+        }
+        for task in &self.tasks {
+            task.mm.set(0);
+            task.vmacache.iter().for_each(|entry| entry.set(0));
+            task.vmacache_seqnum.set(0);
+            task.counters.reset();
+            task.waiter.reset();
+        }
+        self.zone_lock.poke(0);
+        self.zone_free_head.poke(0);
+        self.zone_free_count.poke(0);
+        self.zone_fresh.poke(0);
+        let system = &self.config.system;
+        self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());
+        self.sysctl_max_map_count.poke(system.max_map_count);
+        self.sysctl_page_cluster.poke(system.page_cluster.to_word());
+        self.boot_pages();
+    }
+
+    /// Whether this run has the bug that `which` names.
+    #[inline(always)]
+    pub fn v12(&self, which: Variant) -> bool {
+        self.config.variants.v12(which)
+    }
+
+    /// The task that runs on `cpu`.
+    #[inline(always)]
+    pub fn current(&self, cpu: &P) -> &TaskStruct<P> {
+        &self.tasks[cpu.task() as usize]
+    }
+
+    /// `current->mm`. Panics for a task that has none (never between start and exit).
+    #[inline(always)]
+    pub fn current_mm(&self, cpu: &P) -> MmRef<'_, P> {
+        self.mms.get(cpu, Ptr::from_word(self.current(cpu).mm.get()))
+    }
+
+    /// Counts an event for the current task.
+    #[inline(always)]
+    pub fn count(&self, cpu: &P, event: Event) {
+        self.current(cpu).counters.count(event);
+    }
+
+    /// `PAGE_SIZE`
+    #[inline(always)]
+    pub fn page_size(&self) -> u64 {
+        self.config.arch.page_size()
+    }
+    /// `PAGE_SHIFT`
+    #[inline(always)]
+    pub fn page_shift(&self) -> u32 {
+        self.config.arch.page_shift
+    }
+
+    /// The frame with this number, which must be in use (`pfn_to_page`).
+    #[inline(always)]
+    pub fn page(&self, cpu: &P, pfn: u32) -> PageRef<'_, P> {
+        self.pages.at(cpu, pfn)
+    }
+
+    /// The line of the first sysctl: a global that every fault reads.
+    pub fn read_sysctl(&self, cpu: &P, word: &Word<P>) -> u64 {
+        cpu.load(word, crate::platform::Ordering::Relaxed)
+    }
+}
+
+/// A place that costs nothing and is no scheduling point.
+pub fn free_word<P: Platform>() -> Word<P> {
+    Word::new(Line::FREE, 0)
+}

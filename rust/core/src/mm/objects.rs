@@ -1,0 +1,230 @@
+//! The kernel's structs as words, with the kernel's field offsets (v5.1, x86-64, plus the
+//! series' fields), because the offset decides which fields share a cache line.
+
+use super::types::{Pte, Vaddr, VmFlags};
+use crate::object;
+use crate::platform::{Field, Line, Object, Platform, Ptr, Ref, Word};
+
+object! {
+    /// An address space.
+    pub struct Mm = "mm_struct", 1088 {
+        /// First VMA of the list.
+        mmap: Ptr<Vma<P>> = 0x00,
+        /// Root of the VMA tree.
+        mm_rb: Ptr<Vma<P>> = 0x08,
+        /// Sequence of the seqlock over the tree's structure. Source: P19.
+        mm_seq: u64 = 0x10,
+        /// The seqlock's spinlock.
+        mm_seq_lock: u64 = 0x14,
+        vmacache_seqnum: u64 = 0x18,
+        /// `mm->highest_vm_end`
+        highest_vm_end: Vaddr = 0x50,
+        /// The top page table.
+        pgd: Ptr<Table<P>> = 0x58,
+        mm_users: u64 = 0x60,
+        mm_count: u64 = 0x64,
+        /// Page tables in use, of all levels.
+        pgtables: u64 = 0x68,
+        map_count: u64 = 0x70,
+        page_table_lock: u64 = 0x74,
+        sem_count: u64 = 0x78,
+        sem_wait_head: u64 = 0x80,
+        sem_wait_tail: u64 = 0x88,
+        sem_wait_lock: u64 = 0x90,
+        sem_osq: u64 = 0x94,
+        sem_owner: u64 = 0x98,
+        total_vm: u64 = 0xc0,
+        start_brk: Vaddr = 0x108,
+        brk: Vaddr = 0x110,
+        /// `rss_stat.count[MM_FILEPAGES]`
+        file_pages: i64 = 0x2c0,
+        /// `rss_stat.count[MM_ANONPAGES]`
+        anon_pages: i64 = 0x2c8,
+        /// `rss_stat.count[MM_SHMEMPAGES]`
+        shmem_pages: i64 = 0x2d8,
+        /// `tlb_flush_pending`
+        tlb_flush_pending: u64 = 0x340,
+        /// `context.tlb_gen` of x86: counts flushes of this address space.
+        tlb_gen: u64 = 0x350,
+    }
+}
+
+object! {
+    /// A virtual memory area.
+    pub struct Vma = "vm_area_struct", 224 {
+        vm_start: Vaddr = 0x00,
+        vm_end: Vaddr = 0x08,
+        vm_next: Ptr<Vma<P>> = 0x10,
+        vm_prev: Ptr<Vma<P>> = 0x18,
+        /// Parent pointer of `vm_rb`. A node that is its own parent is in no tree
+        /// (`RB_EMPTY_NODE`).
+        rb_parent: Ptr<Vma<P>> = 0x20,
+        /// Colour of `vm_rb` (the kernel keeps it in the parent word's low bit).
+        rb_red: bool = 0x20,
+        rb_right: Ptr<Vma<P>> = 0x28,
+        rb_left: Ptr<Vma<P>> = 0x30,
+        rb_subtree_gap: u64 = 0x38,
+        vm_mm: Ptr<Mm<P>> = 0x40,
+        vm_page_prot: Pte = 0x48,
+        vm_flags: VmFlags = 0x50,
+        /// Head of `anon_vma_chain` (the "same vma" list).
+        anon_vma_chain: Ptr<AnonVmaChain<P>> = 0x78,
+        anon_vma: Ptr<AnonVma<P>> = 0x88,
+        /// Which `vm_ops`: see `VmOps`.
+        vm_ops: u64 = 0x90,
+        vm_pgoff: u64 = 0x98,
+        vm_file: Ptr<Inode<P>> = 0xa0,
+        vm_policy: u64 = 0xb8,
+        /// Even: stable; odd: being modified. Source: P09.
+        vm_sequence: u64 = 0xc8,
+        /// Source: P20.
+        vm_ref_count: u64 = 0xcc,
+    }
+}
+
+/// `vm_ops` of a VMA: what the kernel would tell apart by pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum VmOps {
+    /// NULL: anonymous.
+    None = 0,
+    /// Operations without `fault`: a private mapping of /dev/zero.
+    Dummy = 1,
+    /// A regular file: `fault` and `map_pages`.
+    File = 2,
+    /// shmem: `fault` and `map_pages`.
+    Shmem = 3,
+}
+
+object! {
+    /// The set of VMAs that may map one group of anonymous pages.
+    pub struct AnonVma = "anon_vma", 80 {
+        root: Ptr<AnonVma<P>> = 0x00,
+        sem_count: u64 = 0x08,
+        sem_wait_head: u64 = 0x10,
+        sem_wait_tail: u64 = 0x18,
+        sem_wait_lock: u64 = 0x20,
+        sem_osq: u64 = 0x24,
+        sem_owner: u64 = 0x28,
+        refcount: u64 = 0x30,
+        /// Number of child anon_vmas and of VMAs whose `anon_vma` this is.
+        degree: u64 = 0x34,
+        parent: Ptr<AnonVma<P>> = 0x38,
+        /// First of the chains that hang on this anon_vma (the kernel's interval tree).
+        rb_root: Ptr<AnonVmaChain<P>> = 0x40,
+    }
+}
+
+object! {
+    /// Links a VMA with an anon_vma.
+    pub struct AnonVmaChain = "anon_vma_chain", 64 {
+        vma: Ptr<Vma<P>> = 0x00,
+        anon_vma: Ptr<AnonVma<P>> = 0x08,
+        /// Next and previous of the same VMA.
+        same_vma_next: Ptr<AnonVmaChain<P>> = 0x10,
+        same_vma_prev: Ptr<AnonVmaChain<P>> = 0x18,
+        /// Next and previous of the same anon_vma.
+        rb_next: Ptr<AnonVmaChain<P>> = 0x20,
+        rb_prev: Ptr<AnonVmaChain<P>> = 0x28,
+    }
+}
+
+object! {
+    /// A page frame.
+    pub struct Page = "page", 64 {
+        flags: u64 = 0x00,
+        /// Next page of the free list that this page is on.
+        lru_next: u64 = 0x08,
+        /// What `page->mapping` says: 0, an anon_vma (low bit set) or an inode.
+        mapping: u64 = 0x18,
+        index: u64 = 0x20,
+        /// Mappings minus one in the kernel; here the number of mappings.
+        mapcount: u64 = 0x30,
+        refcount: u64 = 0x34,
+        /// The page's content: one word stands for all of it.
+        content: u64 = 0x38,
+    }
+}
+
+object! {
+    /// A file with its page cache.
+    pub struct Inode = "inode", 256 {
+        /// Length in bytes.
+        i_size: u64 = 0x50,
+        /// References: open (1) and one for each VMA.
+        count: u64 = 0x58,
+        /// `FileKind`.
+        kind: u64 = 0x60,
+        /// Pages not read yet cost a major fault.
+        uncached: bool = 0x68,
+        /// Lock of the page cache.
+        i_pages_lock: u64 = 0x80,
+        /// Root of the page cache: a table of tables or of page numbers + 1.
+        i_pages: Ptr<Table<P>> = 0x88,
+        /// Levels below `i_pages`; 1: it holds pages.
+        i_pages_levels: u64 = 0x90,
+    }
+}
+
+/// A page table of any level, and a node of a page cache.
+pub struct Table<P: Platform> {
+    /// The split PTE (or PMD) lock, in the table's struct page.
+    ptl: Word<P>,
+    entries: Box<[Word<P>]>,
+}
+
+impl<P: Platform> Object for Table<P> {
+    type P = P;
+    const NAME: &'static str = "page table";
+    fn new(line: Line, shape: u32) -> Self {
+        // The struct page of the table is the first line, the table follows.
+        let ptl = Word::new(line, 0);
+        let entries = (0..shape).map(|i| Word::new(line, Line::BYTES + i * 8)).collect();
+        Self { ptl, entries }
+    }
+    fn lines(shape: u32) -> u32 {
+        1 + (shape * 8).div_ceil(Line::BYTES)
+    }
+    fn clear(&self) {
+        self.ptl.poke(0);
+        self.entries.iter().for_each(|entry| entry.poke(0));
+    }
+}
+
+impl<'k, P: Platform> Ref<'k, Table<P>> {
+    /// The lock of this table (`ptlock_ptr(page)`).
+    #[inline(always)]
+    pub fn ptl(self) -> Field<'k, P, u64> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().ptl, generation, expect)
+    }
+    /// Entry `index` as a PTE.
+    #[inline(always)]
+    pub fn pte(self, index: u32) -> Field<'k, P, Pte> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().entries[index as usize], generation, expect)
+    }
+    /// Entry `index` as a pointer to the table below.
+    #[inline(always)]
+    pub fn entry(self, index: u32) -> Field<'k, P, Ptr<Table<P>>> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().entries[index as usize], generation, expect)
+    }
+    /// Number of entries.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        self.object().entries.len() as u32
+    }
+    /// A table has entries.
+    pub fn is_empty(self) -> bool {
+        false
+    }
+}
+
+pub type MmRef<'k, P> = Ref<'k, Mm<P>>;
+pub type VmaRef<'k, P> = Ref<'k, Vma<P>>;
+pub type TableRef<'k, P> = Ref<'k, Table<P>>;
+pub type PageRef<'k, P> = Ref<'k, Page<P>>;
+pub type InodeRef<'k, P> = Ref<'k, Inode<P>>;
+pub type AnonVmaRef<'k, P> = Ref<'k, AnonVma<P>>;
+pub type AvcRef<'k, P> = Ref<'k, AnonVmaChain<P>>;

@@ -1,0 +1,125 @@
+//! Variants: where v12 had a bug, the choice between v12 and the cure of a later port.
+
+/// One bug of v12 (SPF_V12 section 9, B and C) that a run can have or not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Variant {
+    /// Two writers under `mmap_sem` read: parity of `vm_sequence`.
+    B1,
+    /// `pte_alloc` in `do_anonymous_page` without `mmap_sem`.
+    B2,
+    /// The PMD read again after it was compared.
+    B3,
+    /// The vmacache in `find_vma_rcu`.
+    C1,
+    /// Nothing changed, yet reported handled: the fault comes back for ever.
+    C2,
+    /// `si_code` SEGV_MAPERR where the classic path says SEGV_ACCERR.
+    C3,
+    /// A VMA unlinked before its sequence was read.
+    C9,
+}
+
+/// v12 as it was, or cured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    V12,
+    Fixed,
+}
+
+/// A catalogue entry.
+pub struct VariantInfo {
+    pub which: Variant,
+    /// As in SPF_V12 section 9.
+    pub entry: &'static str,
+    pub name: &'static str,
+    /// One sentence: what v12 does, what `fixed` does instead and who chose that.
+    pub what: &'static str,
+    /// What native and virtual time use: what would corrupt or hang the emulator is fixed.
+    pub outside_explore: Choice,
+}
+
+/// All variants, in order.
+pub const VARIANTS: [VariantInfo; 7] = [
+    VariantInfo {
+        which: Variant::B1,
+        entry: "B1",
+        name: "read-locked-writers",
+        what: "v12 bumps vm_sequence by load and store also where mmap_sem is only read-locked, \
+               so two writers can leave it even while both write, or odd for ever; fixed (a later \
+               Android port): only exclusive writers bump",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B2,
+        entry: "B2",
+        name: "speculative-pte-alloc",
+        what: "v12 lets a speculative anonymous fault install a page table when the PMD became \
+               none; fixed (a later Android port): it gives up instead",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B3,
+        entry: "B3",
+        name: "unstable-pmd",
+        what: "v12 reads the PMD with interrupts on, and again after it compared it; fixed (a \
+               later Android port): lock and PTE come from the compared value",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::C1,
+        entry: "C1",
+        name: "vmacache-lookup",
+        what: "v12's find_vma_rcu consults the per-task vmacache; fixed (v9 to v11): it walks the \
+               tree",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::C2,
+        entry: "C2",
+        name: "unchanged-pte-handled",
+        what: "v12 reports a fault handled when the PTE's access flags did not change, so a fault \
+               on a protection that VM_READ satisfies comes back for ever; fixed (a later Android \
+               port): VM_FAULT_RETRY",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::C3,
+        entry: "C3",
+        name: "si-code",
+        what: "v12's speculative SIGSEGV carries SEGV_MAPERR; fixed (ours): the classic path \
+               decides",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::C9,
+        entry: "C9",
+        name: "sequence-after-unlink",
+        what: "v12 reads vm_sequence after the look-up and tests the tree node only under the PTE \
+               lock; fixed (ours): a VMA already unlinked aborts at once",
+        outside_explore: Choice::V12,
+    },
+];
+
+/// The choice for each variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variants([Choice; VARIANTS.len()]);
+
+impl Variants {
+    /// Every variant with the same value.
+    pub fn all(choice: Choice) -> Self {
+        Self([choice; VARIANTS.len()])
+    }
+    /// What native and virtual time use unless told otherwise.
+    pub fn outside_explore() -> Self {
+        Self(std::array::from_fn(|i| VARIANTS[i].outside_explore))
+    }
+    pub fn set(&mut self, which: Variant, choice: Choice) {
+        self.0[which as usize] = choice;
+    }
+    /// Whether this run has the bug.
+    #[inline(always)]
+    pub fn v12(&self, which: Variant) -> bool {
+        self.0[which as usize] == Choice::V12
+    }
+}

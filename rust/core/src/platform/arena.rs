@@ -1,0 +1,294 @@
+//! Arenas: objects that are named by index and generation and never given back to the allocator
+//! while the system lives, as with `SLAB_TYPESAFE_BY_RCU`. A stale pointer is a finding on every
+//! platform, never undefined behaviour.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering as Std};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::{Line, Platform, Value};
+
+/// A kind of object made of words.
+pub trait Object: Sized {
+    type P: Platform;
+    /// The kernel's name of the struct.
+    const NAME: &'static str;
+    /// Makes an object at `line`. `shape` is what the arena was made with (table entries).
+    fn new(line: Line, shape: u32) -> Self;
+    /// Cache lines that one object takes.
+    fn lines(shape: u32) -> u32;
+    /// Sets every word to 0.
+    fn clear(&self);
+}
+
+/// A pointer: index and generation in one word; 0 is NULL.
+pub struct Ptr<T>(u64, PhantomData<fn() -> T>);
+
+impl<T> Ptr<T> {
+    pub const NULL: Self = Self(0, PhantomData);
+
+    fn new(index: u32, generation: u64) -> Self {
+        Self((generation << 32) | u64::from(index + 1), PhantomData)
+    }
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.0 == 0
+    }
+    /// The slot's number in its arena. Panics on NULL.
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        assert!(self.0 != 0, "index of a NULL pointer");
+        self.0 as u32 - 1
+    }
+    #[inline(always)]
+    fn generation(self) -> u64 {
+        self.0 >> 32
+    }
+}
+
+impl<T> Clone for Ptr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Ptr<T> {}
+impl<T> PartialEq for Ptr<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<T> Eq for Ptr<T> {}
+impl<T> fmt::Debug for Ptr<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_null() {
+            return f.write_str("NULL");
+        }
+        write!(f, "{}#{}", self.index(), self.generation())
+    }
+}
+impl<T> Value for Ptr<T> {
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        self.0
+    }
+    #[inline(always)]
+    fn from_word(word: u64) -> Self {
+        Self(word, PhantomData)
+    }
+}
+
+/// A place for one object. The generation is odd while the object lives.
+pub struct Slot<T> {
+    generation: AtomicU64,
+    index: u32,
+    object: T,
+}
+
+/// A live object: what a kernel pointer is after it was dereferenced.
+pub struct Ref<'k, T> {
+    slot: &'k Slot<T>,
+    generation: u64,
+}
+
+impl<T> Clone for Ref<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Ref<'_, T> {}
+impl<T> PartialEq for Ref<'_, T> {
+    /// The same object, as two equal kernel pointers.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.slot, other.slot) && self.generation == other.generation
+    }
+}
+
+impl<'k, T> Ref<'k, T> {
+    #[inline(always)]
+    pub fn ptr(self) -> Ptr<T> {
+        Ptr::new(self.slot.index, self.generation)
+    }
+    #[inline(always)]
+    pub fn slot_index(self) -> u32 {
+        self.slot.index
+    }
+    #[inline(always)]
+    pub fn object(self) -> &'k T {
+        &self.slot.object
+    }
+    /// Where the generation is, and what it must be, for [`super::Field`].
+    #[inline(always)]
+    pub fn stamp(self) -> (&'k AtomicU64, u64) {
+        (&self.slot.generation, self.generation)
+    }
+}
+
+/// Gives out cache lines, in order of creation.
+#[derive(Default)]
+pub struct Lines(AtomicU32);
+
+impl Lines {
+    /// `count` fresh lines; line 0 is [`Line::FREE`].
+    pub fn take(&self, count: u32) -> Line {
+        Line(self.0.fetch_add(count, Std::Relaxed) + 1)
+    }
+}
+
+const FIRST_CHUNK: u32 = 64;
+const NR_CHUNKS: usize = 26;
+
+/// Slots of one type. Chunks double in size and stay where they are.
+pub struct Arena<T: Object> {
+    chunks: [OnceLock<Box<[Slot<T>]>>; NR_CHUNKS],
+    shape: u32,
+    lines: Arc<Lines>,
+    /// Slots handed out at least once since the last reset.
+    used: AtomicU32,
+    free: Arc<Mutex<Vec<u32>>>,
+}
+
+impl<T: Object> Arena<T> {
+    pub fn new(lines: &Arc<Lines>, shape: u32) -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; NR_CHUNKS],
+            shape,
+            lines: Arc::clone(lines),
+            used: AtomicU32::new(0),
+            free: Arc::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> &Slot<T> {
+        let biased = index + FIRST_CHUNK;
+        let chunk = biased.ilog2() - FIRST_CHUNK.ilog2();
+        let base = FIRST_CHUNK << chunk;
+        let slots = self.chunks[chunk as usize].get_or_init(|| self.make_chunk(base));
+        &slots[(biased - base) as usize]
+    }
+
+    #[cold]
+    fn make_chunk(&self, base: u32) -> Box<[Slot<T>]> {
+        let per_object = T::lines(self.shape);
+        let Line(first) = self.lines.take(base * per_object);
+        (0..base)
+            .map(|i| Slot {
+                generation: AtomicU64::new(0),
+                index: base - FIRST_CHUNK + i,
+                object: T::new(Line(first + i * per_object), self.shape),
+            })
+            .collect()
+    }
+
+    /// Allocates a zeroed object.
+    pub fn alloc(&self) -> Ref<'_, T> {
+        let reused = self.free.lock().expect("no panic while held").pop();
+        let index = reused.unwrap_or_else(|| self.used.fetch_add(1, Std::Relaxed));
+        self.alloc_at(index)
+    }
+
+    /// Brings the free slot `index` to life, zeroed. For owners that keep their own free lists.
+    pub fn alloc_at(&self, index: u32) -> Ref<'_, T> {
+        let slot = self.slot(index);
+        slot.object.clear();
+        let generation = slot.generation.load(Std::Relaxed) + 1;
+        assert!(generation % 2 == 1, "{} {index} is allocated twice", T::NAME);
+        slot.generation.store(generation, Std::Release);
+        Ref { slot, generation }
+    }
+
+    /// The live object that `ptr` names. A stale pointer is a finding; NULL panics.
+    #[inline(always)]
+    pub fn get(&self, cpu: &T::P, ptr: Ptr<T>) -> Ref<'_, T> {
+        let slot = self.slot(ptr.index());
+        let generation = slot.generation.load(Std::Relaxed);
+        if generation != ptr.generation() {
+            stale(cpu, T::NAME, ptr.index(), ptr.generation(), generation);
+        }
+        Ref { slot, generation }
+    }
+
+    /// As [`Arena::get`], or `None` for NULL.
+    #[inline(always)]
+    pub fn get_opt(&self, cpu: &T::P, ptr: Ptr<T>) -> Option<Ref<'_, T>> {
+        if ptr.is_null() { None } else { Some(self.get(cpu, ptr)) }
+    }
+
+    /// The object in slot `index` if it lives: for inspection at rest.
+    pub fn peek(&self, index: u32) -> Option<Ref<'_, T>> {
+        if index >= self.used.load(Std::Relaxed) {
+            return None;
+        }
+        let slot = self.slot(index);
+        let generation = slot.generation.load(Std::Relaxed);
+        (generation % 2 == 1).then_some(Ref { slot, generation })
+    }
+
+    /// The object now in slot `index`, which must live: for owners that know it does.
+    #[inline(always)]
+    pub fn at(&self, cpu: &T::P, index: u32) -> Ref<'_, T> {
+        let slot = self.slot(index);
+        let generation = slot.generation.load(Std::Relaxed);
+        if generation.is_multiple_of(2) {
+            stale(cpu, T::NAME, index, generation, generation);
+        }
+        Ref { slot, generation }
+    }
+
+    /// Whether `ptr` still names a live object.
+    #[inline(always)]
+    pub fn is_live(&self, ptr: Ptr<T>) -> bool {
+        self.slot(ptr.index()).generation.load(Std::Relaxed) == ptr.generation()
+    }
+
+    /// Ends the object's life without giving the slot back (see [`Arena::alloc_at`]).
+    pub fn kill(&self, cpu: &T::P, object: Ref<'_, T>) {
+        let end = object.generation + 1;
+        let was = object.slot.generation.swap(end, Std::Release);
+        if was != object.generation {
+            stale(cpu, T::NAME, object.slot_index(), object.generation, was);
+        }
+    }
+
+    /// Frees the object; its slot is handed out again once no RCU reader can still look at it
+    /// (native), or at once (explore and virtual time, where that is the harder case).
+    pub fn free(&self, cpu: &T::P, object: Ref<'_, T>) {
+        self.kill(cpu, object);
+        let free = Arc::clone(&self.free);
+        let index = object.slot_index();
+        cpu.after_readers(move || free.lock().expect("no panic while held").push(index));
+    }
+
+    /// How many objects live now: for leak checks at rest.
+    pub fn live(&self) -> u32 {
+        (0..self.used.load(Std::Relaxed)).filter(|&i| self.peek(i).is_some()).count() as u32
+    }
+
+    /// How many slots were ever used: the bound for [`Arena::peek`].
+    pub fn used(&self) -> u32 {
+        self.used.load(Std::Relaxed)
+    }
+
+    /// Marks `index` as used, for owners that keep their own free lists.
+    pub fn cover(&self, index: u32) {
+        self.used.fetch_max(index + 1, Std::Relaxed);
+    }
+
+    /// Forgets all objects, as if freshly made: for the next schedule.
+    pub fn reset(&self) {
+        for index in 0..self.used.swap(0, Std::Relaxed) {
+            self.slot(index).generation.store(0, Std::Relaxed);
+        }
+        self.free.lock().expect("no panic while held").clear();
+    }
+}
+
+#[cold]
+fn stale<P: Platform>(cpu: &P, name: &str, index: u32, expect: u64, now: u64) -> ! {
+    let state = if now.is_multiple_of(2) { "freed" } else { "used again" };
+    cpu.finding(
+        "use-after-free",
+        format!("{name} {index} of generation {expect} was {state} (now {now})"),
+    )
+}

@@ -1,0 +1,1 @@
+//! Coroutines for the platforms that run many CPUs on one thread.

@@ -1,0 +1,171 @@
+//! The contract between the protocol and what runs it.
+//!
+//! The fault path and the writers it races with are written once, over [`Platform`]. Three
+//! platforms implement it: [`native`] (OS threads), [`crate::explore`] (chosen interleavings) and
+//! [`crate::vtime`] (virtual time). `docs/platforms.md` says what each promises and cannot see.
+//!
+//! A `&P` is *the CPU that executes*, named `cpu`, and is the first argument of everything that
+//! touches shared state. There are no thread-locals, no clocks and no randomness but through it.
+
+pub mod arena;
+pub mod coroutine;
+pub mod native;
+pub mod object;
+pub mod word;
+
+pub use arena::{Arena, Object, Ptr, Ref};
+pub use word::{Field, Line, Local, Value, Word};
+
+use crate::events::Cost;
+use crate::explore::mutants::Mutant;
+
+/// The number of a CPU, from 0.
+pub type CpuId = u32;
+/// The number of a task of the program, from 0.
+pub type TaskId = u32;
+
+/// Memory ordering of one access. `Consume` is a load whose value is dereferenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordering {
+    Relaxed,
+    Consume,
+    Acquire,
+    Release,
+    AcqRel,
+    SeqCst,
+}
+
+/// A stand-alone barrier of the kernel's memory model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// `smp_rmb()`
+    Read,
+    /// `smp_wmb()`
+    Write,
+    /// `smp_mb()`
+    Full,
+}
+
+/// Why a platform stops a run: a broken invariant, found where it breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The invariant's name, as in `docs/protocol.md` (`use-after-free`, `lost-store`, …).
+    pub invariant: &'static str,
+    /// One sentence of what was seen.
+    pub what: String,
+}
+
+/// One CPU of an emulated machine, as the protocol sees it.
+///
+/// Implementations: `native::Cpu`, `explore::Cpu`, `vtime::Cpu`. All operations on one word have
+/// one total order; across words a platform shows only what the orderings given allow.
+pub trait Platform: Sized + 'static {
+    /// Where a word lives: nothing on native, a cache line in virtual time, a word number in
+    /// explore.
+    type Site: Copy + Send + Sync + 'static;
+    /// Whether an access re-checks the generation of its object (explore), or only the creation
+    /// of a [`Ref`] does.
+    const CHECKS_EVERY_ACCESS: bool;
+    /// Whether checks can be removed at run time. False folds [`Platform::mutant`] away.
+    const MUTABLE: bool;
+
+    /// Names the place of the word at `offset` bytes in an object that begins at `line`.
+    fn site(line: Line, offset: u32) -> Self::Site;
+
+    /// This CPU's number; with more tasks than CPUs several tasks share one.
+    fn id(&self) -> CpuId;
+    /// The task that runs on this CPU now (the kernel's `current`).
+    fn task(&self) -> TaskId;
+
+    fn load(&self, word: &Word<Self>, order: Ordering) -> u64;
+    fn store(&self, word: &Word<Self>, value: u64, order: Ordering);
+    fn swap(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64;
+    /// `Ok(old)` when the word held `expect` and now holds `new`; `Err(seen)` otherwise.
+    fn compare_exchange(
+        &self,
+        word: &Word<Self>,
+        expect: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64>;
+    /// Adds (wrapping) and returns the value before.
+    fn fetch_add(&self, word: &Word<Self>, add: u64, order: Ordering) -> u64;
+    fn fence(&self, fence: Fence);
+
+    /// Busy-waits until `done(value)`; the CPU is never given up. Returns the value seen; the
+    /// caller re-checks, for the predicate may already be false again.
+    fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64;
+    /// Sleeps until `done(value)`. Whoever stores the value calls [`Platform::wake`].
+    fn sleep_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64;
+    /// Wakes whoever sleeps on `word`.
+    fn wake(&self, word: &Word<Self>);
+    /// Busy-waits while `word` holds `value` and `owner` is on a CPU (optimistic spinning).
+    fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId);
+
+    /// Enters an RCU read section; sections nest.
+    fn rcu_read_lock(&self);
+    fn rcu_read_unlock(&self);
+    /// Queues `callback`; after a grace period some CPU gets it from [`Platform::rcu_ready`] at
+    /// an operation boundary.
+    fn call_rcu(&self, callback: RcuCallback);
+    /// Runs `then` once no RCU reader of now is left: at once on platforms where freed memory
+    /// is handed out again at once. Nothing may depend on when, or on which thread.
+    fn after_readers(&self, then: impl FnOnce() + Send + 'static);
+    /// A callback whose grace period has ended, if there is one.
+    fn rcu_ready(&self) -> Option<RcuCallback>;
+
+    /// Disables interrupts on this CPU; an RCU read section too. Sections do not nest.
+    fn local_irq_disable(&self);
+    fn local_irq_enable(&self);
+    /// Interrupts every CPU of `targets` except this one, and returns once each has been seen
+    /// outside an irq-off section that had begun before. Interrupts must be enabled here.
+    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>);
+
+    /// Whether the named check is removed in this run.
+    #[inline(always)]
+    fn mutant(&self, _which: Mutant) -> bool {
+        false
+    }
+    /// Charges work that is no shared access: clearing a page, entering the kernel.
+    #[inline(always)]
+    fn charge(&self, _cost: Cost, _times: u64) {}
+    /// Lets virtual time pass: on the CPU (`true`) or asleep.
+    #[inline(always)]
+    fn pass_ns(&self, _ns: u64, _on_cpu: bool) {}
+    /// Nanoseconds since the run began; 0 on platforms without a clock.
+    fn now_ns(&self) -> u64;
+    /// Names the protocol step that follows, for timelines. Never a scheduling point.
+    #[inline(always)]
+    fn step(&self, _name: &'static str) {}
+    /// Between two operations of a task: a chance to share the CPU, and to stop.
+    /// False: the run is over (time is up, interrupted, or a finding).
+    fn operation_boundary(&self) -> bool;
+
+    /// Reports a broken invariant. Does not return: the platform ends the run with the schedule.
+    fn finding(&self, invariant: &'static str, what: String) -> !;
+}
+
+/// What a grace period was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RcuCallback {
+    /// Drop the tree's reference of the VMA with this pointer word. Source: P21.
+    PutVma(u64),
+    /// Free the page table with this pointer word (`CONFIG_HAVE_RCU_TABLE_FREE`).
+    FreeTable(u64),
+}
+
+/// Runs the code between in an RCU read section; leaves it when dropped.
+pub struct RcuGuard<'c, P: Platform>(&'c P);
+
+impl<'c, P: Platform> RcuGuard<'c, P> {
+    pub fn new(cpu: &'c P) -> Self {
+        cpu.rcu_read_lock();
+        Self(cpu)
+    }
+}
+
+impl<P: Platform> Drop for RcuGuard<'_, P> {
+    fn drop(&mut self) {
+        self.0.rcu_read_unlock();
+    }
+}

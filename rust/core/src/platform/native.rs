@@ -1,0 +1,1 @@
+//! OS threads: `std` atomics, `crossbeam-epoch` as RCU.

@@ -1,0 +1,1 @@
+//! Programs: operations, interpreter, engines.

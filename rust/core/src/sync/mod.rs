@@ -1,0 +1,3 @@
+//! Locks and counts: ordinary code over words, written once.
+
+pub mod rwsem;

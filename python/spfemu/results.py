@@ -1,0 +1,173 @@
+"""Results: what a run came to, the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spfemu.program.expect import ERRNOS, HANDLED, SI_CODES, SIGNALS
+from spfemu.program.model import Program
+from spfemu.program.ops import EVENTS, OPS_BY_CODE, OUTCOME_DTYPE
+
+__all__ = [
+    "ERRNO_NAMES",
+    "EVENTS",
+    "HANDLED",
+    "OUTCOME_DTYPE",
+    "RESULT_FORMAT",
+    "SIGNAL_NAMES",
+    "Result",
+    "errno_name",
+    "si_code_name",
+    "signal_name",
+]
+
+RESULT_FORMAT: Final = "spfemu-result/1"
+
+ERRNO_NAMES: Final = {number: name for name, number in ERRNOS.items()}
+SIGNAL_NAMES: Final = {number: name for name, number in SIGNALS.items()}
+
+_HAS_RET: Final = 1
+_HAS_VALUE: Final = 2
+
+
+def errno_name(number: int) -> str | None:
+    """Returns the name of an errno, None for 0. Source: Linux, ``errno(3)``.
+
+    >>> from spfemu.results import errno_name
+    >>> errno_name(12), errno_name(0)
+    ('ENOMEM', None)
+    """
+    if number == 0:
+        return None
+    return ERRNO_NAMES.get(number, f"E{number}")
+
+
+def signal_name(number: int) -> str | None:
+    """Returns the name of a signal, None for 0. Source: Linux, ``signal(7)``."""
+    if number == 0:
+        return None
+    return SIGNAL_NAMES.get(number, f"SIG{number}")
+
+
+def si_code_name(signal: int, code: int) -> str | None:
+    """Returns the name of a signal's si_code, None without a signal. Source: Linux, ``sigaction(2)``."""
+    name = signal_name(signal)
+    if name is None:
+        return None
+    for text, number in SI_CODES.get(name, {}).items():
+        if number == code:
+            return text
+    return f"{name}:{code}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What one run of a program came to.
+
+    Source: ours (the JSON form: the command line's ``--json``). ``counters`` has every event of ``EVENTS``, zeros included;
+    ``ops`` is an array of ``OUTCOME_DTYPE``, shape (outcomes,): task by task, each task's in the order it ran them; empty
+    without ``record``. ``maps`` maps each process, named by its first task, to its final VMAs, "start-end perms offset". ``rounds``
+    has for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait for ever. ``note_maps``
+    maps (task number, record index, round) of a ``note`` that states ``maps_lines`` to the VMAs of that moment.
+    ``elapsed_ns`` is real time on native, virtual time on vtime and 0 on the reference.
+
+    Determinism: program, engine, seed, settings and version fix everything but, on native, the elapsed time and the
+    interleaving.
+    """
+
+    program: Program
+    engine: str
+    handler: str
+    arch: str
+    machine: str | None
+    seed: int
+    elapsed_ns: int
+    counters: Mapping[str, int]
+    ops: npt.NDArray[np.void]
+    maps: Mapping[str, list[str]] = field(default_factory=dict)
+    rounds: tuple[int, ...] = ()
+    stuck: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    note_maps: Mapping[tuple[int, int, int], list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}
+        object.__setattr__(self, "counters", complete)
+        ops = self.ops
+        if len(ops) > 1 and (np.diff(ops["task"].astype(np.int64)) < 0).any():
+            ops = ops[np.argsort(ops["task"], kind="stable")]
+        ops = ops.view()
+        ops.flags.writeable = False
+        object.__setattr__(self, "ops", ops)
+
+    def task_ops(self, task: int | str) -> npt.NDArray[np.void]:
+        """Returns the outcomes of one task, by number or name, in the order it ran them.
+
+        Source: ours. An array of ``OUTCOME_DTYPE``, shape (outcomes of that task,).
+        """
+        if isinstance(task, str):
+            task = [known.name for known in self.program.tasks].index(task)
+        first, last = np.searchsorted(self.ops["task"], [task, task + 1])
+        return self.ops[first:last]
+
+    def outcome(self, record: np.void) -> dict[str, Any]:
+        """Returns one outcome as the JSON form's object. Source: the command line's ``--json``."""
+        signal = int(record["signal"])
+        has = int(record["has"])
+        obj: dict[str, Any] = {
+            "task": self.program.tasks[int(record["task"])].name,
+            "index": int(record["index"]),
+            "round": int(record["round"]),
+            "op": OPS_BY_CODE[int(record["op"])].name,
+            "ret": int(record["ret"]) if has & _HAS_RET else None,
+            "errno": errno_name(int(record["errno"])),
+            "signal": signal_name(signal),
+            "si_code": si_code_name(signal, int(record["si_code"])),
+            "value": int(record["value"]) if has & _HAS_VALUE else None,
+            "handled": HANDLED[int(record["handled"])],
+            "counters": {
+                event: count
+                for event, count in zip(EVENTS, record["counters"].tolist(), strict=True)
+                if count
+            },
+            "livelock": bool(record["livelock"]),
+        }
+        if obj["op"] == "touch":
+            obj["access"] = int(record["access"])
+        return obj
+
+    def outcomes(self) -> Iterator[dict[str, Any]]:
+        """Yields every outcome as the JSON form's object, in program order. Source: the command line's ``--json``."""
+        for record in self.ops:
+            yield self.outcome(record)
+
+    def header(self) -> dict[str, Any]:
+        """Returns what every JSON result carries: format, version, engine, …, counters. Source: the command line's ``--json``."""
+        return {
+            "format": RESULT_FORMAT,
+            "version": self.version,
+            "engine": self.engine,
+            "handler": self.handler,
+            "arch": self.arch,
+            "machine": self.machine,
+            "seed": self.seed,
+            "elapsed_ns": self.elapsed_ns,
+            "counters": dict(self.counters),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the whole result as JSON values, ``spfemu-result/1``. Source: the command line's ``--json``."""
+        return {
+            **self.header(),
+            "ops": list(self.outcomes()),
+            "maps": {name: list(lines) for name, lines in self.maps.items()},
+            "rounds": list(self.rounds),
+            "stuck": list(self.stuck),
+            "settings": dict(self.settings),
+        }

@@ -1,0 +1,22 @@
+//! `spfemu._core`: what Python sees of spfemu-core. This file only registers; each other file
+//! holds one word of the interface, under the name it has in `_core.pyi`.
+
+mod build_info;
+
+use pyo3::pymodule;
+
+/// The compiled half of spfemu. Private: use the package `spfemu`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::build_info::build_info;
+    use crate::build_info::warn_if_unoptimised;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        warn_if_unoptimised(module.py())
+    }
+}

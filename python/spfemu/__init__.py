@@ -1,6 +1,7 @@
-"""Linux's page-fault path in user space: the classic and the speculative handler, run, raced and timed.
+"""Linux's page-fault path in user space, with the classic and the speculative handler.
 
-``run`` takes a program to an engine and returns a ``Result``; ``Program`` and ``ProgramBuilder`` are what it takes.
+``run`` takes a program to an engine and returns a ``Result``; ``Program`` and ``ProgramBuilder``
+are what it takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The exceptions of spfemu.
 
-Bad input is an exception that names the field, the value and what is allowed, raised before anything runs. An emulated
-failure (ENOMEM, SIGSEGV, out of frames) is an outcome of the operation and never an exception.
+Bad input is an exception that names the field, the value and what is allowed, raised before
+anything runs. An emulated failure (ENOMEM, SIGSEGV, out of frames) is an outcome of the operation
+and never an exception.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class ProfileError(SpfemuError, ValueError):
 class TraceError(SpfemuError):
     """A recorded trace that cannot be read.
 
-    ``file`` and ``line`` (from 1; 0 when the file as a whole is meant) say where; the message starts with both.
-    Source: ours (DESIGN section 7).
+    ``file`` and ``line`` (from 1; 0 when the file as a whole is meant) say where; the message
+    starts with both. Source: ours (DESIGN section 7).
 
     >>> str(TraceError("a.txt", 7, "a fault line without an address"))
     'a.txt:7: a fault line without an address'
@@ -65,7 +66,7 @@ class TraceError(SpfemuError):
         super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}")
 
 
-class InvariantViolation(SpfemuError):
+class InvariantViolation(SpfemuError):  # noqa: N818 - a finding, not a mistake of the user
     """An invariant of DESIGN section 5 that did not hold.
 
     The message names the invariant, the schedule that broke it and the command that replays it.

@@ -55,7 +55,10 @@ def signal_name(number: int) -> str | None:
 
 
 def si_code_name(signal: int, code: int) -> str | None:
-    """Returns the name of a signal's si_code, None without a signal. Source: Linux, ``sigaction(2)``."""
+    """Returns the name of a signal's si_code, None without a signal.
+
+    Source: Linux, ``sigaction(2)``.
+    """
     name = signal_name(signal)
     if name is None:
         return None
@@ -69,15 +72,17 @@ def si_code_name(signal: int, code: int) -> str | None:
 class Result:
     """What one run of a program came to.
 
-    Source: ours (the JSON form: the command line's ``--json``). ``counters`` has every event of ``EVENTS``, zeros included;
-    ``ops`` is an array of ``OUTCOME_DTYPE``, shape (outcomes,): task by task, each task's in the order it ran them; empty
-    without ``record``. ``maps`` maps each process, named by its first task, to its final VMAs, "start-end perms offset". ``rounds``
-    has for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait for ever. ``note_maps``
-    maps (task number, record index, round) of a ``note`` that states ``maps_lines`` to the VMAs of that moment.
-    ``elapsed_ns`` is real time on native, virtual time on vtime and 0 on the reference.
+    Source: ours (the JSON form: the command line's ``--json``). ``counters`` has every event of
+    ``EVENTS``, zeros included; ``ops`` is an array of ``OUTCOME_DTYPE``, shape (outcomes,): task by
+    task, each task's in the order it ran them; empty without ``record``. ``maps`` maps each
+    process, named by its first task, to its final VMAs, "start-end perms offset". ``rounds`` has
+    for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait
+    for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
+    ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
+    on vtime and 0 on the reference.
 
-    Determinism: program, engine, seed, settings and version fix everything but, on native, the elapsed time and the
-    interleaving.
+    Determinism: program, engine, seed, settings and version fix everything but, on native, the
+    elapsed time and the interleaving.
     """
 
     program: Program
@@ -143,12 +148,18 @@ class Result:
         return obj
 
     def outcomes(self) -> Iterator[dict[str, Any]]:
-        """Yields every outcome as the JSON form's object, in program order. Source: the command line's ``--json``."""
+        """Yields every outcome as the JSON form's object, in program order.
+
+        Source: the command line's ``--json``.
+        """
         for record in self.ops:
             yield self.outcome(record)
 
     def header(self) -> dict[str, Any]:
-        """Returns what every JSON result carries: format, version, engine, …, counters. Source: the command line's ``--json``."""
+        """Returns what every JSON result carries: format, version, engine, …, counters.
+
+        Source: the command line's ``--json``.
+        """
         return {
             "format": RESULT_FORMAT,
             "version": self.version,
@@ -162,7 +173,10 @@ class Result:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the whole result as JSON values, ``spfemu-result/1``. Source: the command line's ``--json``."""
+        """Returns the whole result as JSON values, ``spfemu-result/1``.
+
+        Source: the command line's ``--json``.
+        """
         return {
             **self.header(),
             "ops": list(self.outcomes()),

@@ -58,9 +58,10 @@ class Interned:
 class TaskBuilder:
     """The operations of one task of a ``ProgramBuilder``, appended in order.
 
-    Source: the program format. Every method appends one operation; its arguments are the keys of the format with the same
-    defaults. Addresses are numbers, ``"id+0x10"`` or ``("id", 16)``; lengths are bytes. Names that are not allowed raise
-    ProgramError here; everything else is checked by ``ProgramBuilder.build``.
+    Source: the program format. Every method appends one operation; its arguments are the keys of
+    the format with the same defaults. Addresses are numbers, ``"id+0x10"`` or ``("id", 16)``;
+    lengths are bytes. Names that are not allowed raise ProgramError here; everything else is
+    checked by ``ProgramBuilder.build``.
     """
 
     __slots__ = (
@@ -107,7 +108,10 @@ class TaskBuilder:
         value: int = 0,
         aux: int = 0,
     ) -> None:
-        """Appends one raw record of the array form. Source: the program format, "The array form"."""
+        """Appends one raw record of the array form.
+
+        Source: the program format, "The array form".
+        """
         try:
             self._records += _RECORD.pack(
                 op,
@@ -134,7 +138,8 @@ class TaskBuilder:
     def site(self, *, ip: int = 0, comm: str | None = None, vma: str | None = None) -> None:
         """Says where the following operations came from, until it is called again.
 
-        Source: ours. ``ip`` is the instruction pointer (0 unknown), ``comm`` the thread's name, ``vma`` a label of the mapping.
+        Source: ours. ``ip`` is the instruction pointer (0 unknown), ``comm`` the thread's name,
+        ``vma`` a label of the mapping.
         """
         owner = self._owner
         if not self._site:
@@ -146,7 +151,10 @@ class TaskBuilder:
         )
 
     def expect(self, expect: Mapping[str, Any]) -> None:
-        """States what must come out of the operation appended last. Source: the program format, "Expectations"."""
+        """States what must come out of the operation appended last.
+
+        Source: the program format, "Expectations".
+        """
         self._owner.expect[self.number, len(self) - 1] = dict(expect)
 
     def _address(self, addr: Address) -> tuple[int, int]:
@@ -208,7 +216,10 @@ class TaskBuilder:
         offset: int = 0,
         id: str | None = None,  # noqa: A002 - the format's own word
     ) -> None:
-        """Appends ``mmap``. ``flags``: names or bits; by default private, and anonymous when no file is given."""
+        """Appends ``mmap``.
+
+        ``flags``: names or bits; by default private, and anonymous when no file is given.
+        """
         bits = 0
         if flags is None:
             bits = 5 if file is None else 1
@@ -311,7 +322,7 @@ class TaskBuilder:
         mode: str = "user",
         value: int = 1,
     ) -> None:
-        """Appends ``touch``: one access every ``stride`` bytes (default: the page size) of a range."""
+        """Appends ``touch``: one access every ``stride`` bytes (default: a page) of a range."""
         base, offset = self._address(addr)
         self.record(
             20,
@@ -350,9 +361,10 @@ class TaskBuilder:
     def repeat(
         self, *, count: int | None = None, for_ns: int | None = None, max_count: int | None = None
     ) -> Iterator[None]:
-        """Repeats what is appended inside: ``count`` rounds, or rounds begun within ``for_ns`` nanoseconds.
+        """Repeats what is appended inside: ``count`` rounds, or as many as begin within ``for_ns``.
 
-        Source: the program format. Raises ProgramError unless exactly one of ``count`` and ``for_ns`` is given.
+        Source: the program format. Raises ProgramError unless exactly one of ``count`` and
+        ``for_ns`` is given.
 
         >>> from spfemu.program import ProgramBuilder
         >>> b = ProgramBuilder()
@@ -389,8 +401,8 @@ class TaskBuilder:
         for index, child in self._fixups:
             if child not in numbers:
                 raise ProgramError(
-                    f"<builder>: task {self.name!r}, record {index}: key 'child': value {shown(child)} "
-                    f"(allowed: a task of the program: {', '.join(numbers)})"
+                    f"<builder>: task {self.name!r}, record {index}: key 'child': "
+                    f"value {shown(child)} (allowed: {', '.join(numbers)})"
                 )
             ops["aux"][index] = numbers[child]
         ops.flags.writeable = False
@@ -404,7 +416,8 @@ class TaskBuilder:
 class ProgramBuilder:
     """Builds a program task by task.
 
-    Source: ours. ``page_size`` in bytes (4096); ``system`` the machine's settings; ``source`` names the program in messages.
+    Source: ours. ``page_size`` in bytes (4096); ``system`` the machine's settings; ``source`` names
+    the program in messages.
 
     >>> from spfemu.program import ProgramBuilder
     >>> b = ProgramBuilder()
@@ -446,20 +459,25 @@ class ProgramBuilder:
         number = len(self.tasks)
         name = f"t{number}" if name is None else name
         if name in self.tasks:
-            raise ProgramError(
-                f"{self.source}: task {name!r}: the name is taken by tasks[{self.tasks[name].number}]"
-            )
+            other = self.tasks[name].number
+            raise ProgramError(f"{self.source}: task {name!r}: tasks[{other}] has the name")
         self.tasks[name] = TaskBuilder(self, name, start, number)
         return self.tasks[name]
 
     def file(self, name: str, length: int, *, kind: str = "regular", cached: bool = True) -> str:
-        """Adds a file of ``length`` bytes and returns its name; again with the same name replaces it. Source: the program format."""
+        """Adds a file of ``length`` bytes, or replaces the one of that name; returns its name.
+
+        Source: the program format.
+        """
         self._file_numbers.setdefault(name, len(self._file_numbers))
         self.files[name] = FileSpec(name, length, kind, cached)
         return name
 
     def file_number(self, name: str) -> int:
-        """Returns the number of a file added before. Source: ours. Raises ProgramError when there is none of that name."""
+        """Returns the number of a file added before. Source: ours.
+
+        Raises ProgramError when there is none of that name.
+        """
         try:
             return self._file_numbers[name]
         except KeyError:

@@ -11,9 +11,9 @@ from spfemu.program.values import parse_int, shown
 __all__ = ["ERRNOS", "HANDLED", "SIGNALS", "SI_CODES", "check_expect", "normal_expect"]
 
 ERRNOS: Final = {
-    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "EBADF": 9, "EAGAIN": 11, "ENOMEM": 12, "EACCES": 13,
-    "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22, "ENFILE": 23, "ETXTBSY": 26, "ENOSYS": 38,
-    "EOVERFLOW": 75, "EOPNOTSUPP": 95,
+    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "EBADF": 9, "EAGAIN": 11,
+    "ENOMEM": 12, "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22,
+    "ENFILE": 23, "ETXTBSY": 26, "ENOSYS": 38, "EOVERFLOW": 75, "EOPNOTSUPP": 95,
 }  # fmt: skip
 SIGNALS: Final = {"SIGBUS": 7, "SIGSEGV": 11}
 SI_CODES: Final = {
@@ -109,5 +109,6 @@ def _check_maps_lines(value: Any, op: str) -> None:
         raise ValueError("key 'maps_lines': only a note has it")
     if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
         raise ValueError(
-            f"key 'maps_lines': value {shown(value)} (allowed: a list of lines \"start..end perms offset\")"
+            f"key 'maps_lines': value {shown(value)} "
+            '(allowed: a list of lines "start..end perms offset")'
         )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import ProgramError
+from spfemu.program.expect import normal_expect
 from spfemu.program.model import DEFAULT_EXPECT_FOR, FileSpec, Program, Task
 from spfemu.program.ops import FORMAT
 from spfemu.program.reader import read_program, read_system
@@ -25,8 +26,8 @@ __all__ = ["load", "loads", "looks_like_program", "save"]
 _ZIP: Final = b"PK"
 _META: Final = "meta"
 _META_KEYS: Final = (
-    "format", "page_size", "scale_pages", "ids", "names", "texts", "files", "system", "tasks", "expect", "expect_for",
-    "comms", "vmas",
+    "format", "page_size", "scale_pages", "ids", "names", "texts", "files", "system", "tasks",
+    "expect", "expect_for", "comms", "vmas",
 )  # fmt: skip
 
 
@@ -35,19 +36,25 @@ def _fail(source: str, message: str) -> NoReturn:
 
 
 def looks_like_program(head: bytes) -> bool:
-    """Says whether the first bytes of a file can be those of a program: ``{`` or an archive. Source: ours."""
+    """Says whether the first bytes of a file can be those of a program: ``{`` or an archive.
+
+    Source: ours.
+    """
     return head.startswith(_ZIP) or head.lstrip()[:1] == b"{"
 
 
 def load(path: str | Path) -> Program:
-    """Loads a program from a file; ``"-"`` is standard input. Source: the program format. Raises ProgramError."""
+    """Loads a program from a file; ``"-"`` is standard input. Source: the program format.
+
+    Raises ProgramError.
+    """
     if str(path) == "-":
         return loads(sys.stdin.buffer.read(), "<stdin>")
     source = str(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        _fail(source, f"cannot be read: {error.strerror or error}")
+        _fail(source, f"cannot be read: {error.strerror}")
     return loads(data, source)
 
 
@@ -152,28 +159,16 @@ def _strings(meta: dict[str, Any], key: str, source: str) -> tuple[str, ...]:
 def _from_meta(meta: dict[str, Any], tasks: tuple[Task, ...], source: str) -> Program:
     files = []
     for number, file in enumerate(_list(meta, "files", source)):
-        try:
-            spec = FileSpec(**file)
-        except TypeError:
-            _fail(
-                source,
-                f"meta: files[{number}]: value {shown(file)} (allowed: name, length, kind, cached)",
-            )
-        if (
-            not isinstance(spec.name, str)
-            or type(spec.length) is not int
-            or not isinstance(spec.cached, bool)
-        ):
-            _fail(
-                source,
-                f"meta: files[{number}]: value {shown(file)} (allowed: name, length, kind, cached)",
-            )
+        spec = _file_spec(file)
+        if spec is None:
+            allowed = "name, length, kind, cached"
+            _fail(source, f"meta: files[{number}]: value {shown(file)} (allowed: {allowed})")
         files.append(spec)
     expect = {}
     for number, entry in enumerate(_list(meta, "expect", source)):
         try:
             key = (int(entry["task"]), int(entry["index"]))
-            expect[key] = dict(entry["expect"])
+            expect[key] = normal_expect(entry["expect"])
         except (TypeError, KeyError, ValueError):
             _fail(
                 source,
@@ -203,8 +198,21 @@ def _from_meta(meta: dict[str, Any], tasks: tuple[Task, ...], source: str) -> Pr
     )
 
 
+def _file_spec(value: Any) -> FileSpec | None:
+    """Returns the file of an entry of ``meta``, None for anything that is not one."""
+    kinds = {"name": str, "length": int, "kind": str, "cached": bool}
+    if not isinstance(value, dict) or not {"name", "length"} <= value.keys() <= kinds.keys():
+        return None
+    if any(type(value[key]) is not kinds[key] for key in value):
+        return None
+    return FileSpec(**value)
+
+
 def save(program: Program, path: str | Path) -> None:
-    """Writes a program to a file as its suffix says. Source: the program format. Raises ProgramError."""
+    """Writes a program to a file as its suffix says. Source: the program format.
+
+    Raises ProgramError.
+    """
     if str(path) == "-":
         sys.stdout.writelines(json_lines(program))
         return
@@ -220,7 +228,7 @@ def save(program: Program, path: str | Path) -> None:
             _save_npz(program, unfinished)
         unfinished.replace(target)
     except OSError as error:
-        _fail(str(path), f"cannot be written: {error.strerror or error}")
+        _fail(str(path), f"cannot be written: {error.strerror}")
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What a program is in memory: tasks with their record arrays, and the side tables the records point into."""
+"""What a program is in memory: tasks with their records, and the tables these point into."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DEFAULT_EXPECT_FOR: Final = MappingProxyType({"handler": "spf", "arch": "x86"})
 class FileSpec:
     """A file that a program maps.
 
-    Source: the program format. ``length`` in bytes; ``kind`` is "regular", "shmem" or "devzero"; ``cached`` false: the first
-    access of a page is a major fault.
+    Source: the program format. ``length`` in bytes; ``kind`` is "regular", "shmem" or "devzero";
+    ``cached`` false: the first access of a page is a major fault.
     """
 
     name: str
@@ -39,8 +39,9 @@ class FileSpec:
 class System:
     """The machine's settings that a program may ask for.
 
-    Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise" or "never"; ``mmap_min_addr`` in bytes (65536);
-    ``overcommit`` as vm.overcommit_memory (1); ``sysctl`` initial values by name.
+    Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise" or "never";
+    ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1); ``sysctl``
+    initial values by name.
     """
 
     memory: int = 16 << 30
@@ -64,9 +65,9 @@ class System:
 class Task:
     """One task: its name, how it starts, and its operations.
 
-    Source: the program format. ``start`` is None (a thread of the first process), "fork", "vfork" or "clone". ``ops`` is an
-    array of ``OP_DTYPE``, shape (operations and brackets,), read-only. ``sites`` says where recorded operations came from:
-    ``SITE_DTYPE``, same shape, or None.
+    Source: the program format. ``start`` is None (a thread of the first process), "fork", "vfork"
+    or "clone". ``ops`` is an array of ``OP_DTYPE``, shape (operations and brackets,), read-only.
+    ``sites`` says where recorded operations came from: ``SITE_DTYPE``, same shape, or None.
     """
 
     name: str
@@ -95,17 +96,20 @@ class Task:
 class Program:
     """A program: what each task does, in order.
 
-    A program is checked when it is made (``load``, ``loads``, ``from_dict``, ``ProgramBuilder.build``) and does not change
-    afterwards: the arrays are read-only. Make a changed one from ``to_dict``, or with ``dataclasses.replace`` and ``checked``.
-    Source: the program format, ``spfemu-program/1``.
+    A program is checked when it is made (``load``, ``loads``, ``from_dict``,
+    ``ProgramBuilder.build``) and does not change afterwards: the arrays are read-only. Make a
+    changed one from ``to_dict``, or with ``dataclasses.replace`` and ``checked``. Source: the
+    program format, ``spfemu-program/1``.
 
-    ``ids``, ``names`` (of barriers and posts), ``texts`` and ``files`` are the tables that the records index. ``expect`` maps
-    (task number, record index) to what must come out. ``comms`` and ``vmas`` are the labels that ``Task.sites`` index.
-    ``source`` names the file in messages and takes no part in comparisons.
+    ``ids``, ``names`` (of barriers and posts), ``texts`` and ``files`` are the tables that the
+    records index. ``expect`` maps (task number, record index) to what must come out. ``comms`` and
+    ``vmas`` are the labels that ``Task.sites`` index. ``source`` names the file in messages and
+    takes no part in comparisons.
 
     >>> from spfemu.program import Program
     >>> program = Program.loads('''{"format": "spfemu-program/1", "tasks": [{"ops": [
-    ...     {"op": "mmap", "length": "64K", "id": "p"}, {"op": "write", "addr": "p+0x1000", "value": 7}]}]}''')
+    ...     {"op": "mmap", "length": "64K", "id": "p"},
+    ...     {"op": "write", "addr": "p+0x1000", "value": 7}]}]}''')
     >>> program.tasks[0].name, len(program.tasks[0].ops), program.ids
     ('t0', 2, ('p',))
     """
@@ -128,8 +132,8 @@ class Program:
     def load(cls, path: str | Path) -> Program:
         """Loads a program from a file, JSON or ``.npz`` by its content; ``"-"`` is standard input.
 
-        Source: the program format. Raises ProgramError, with the exact place, for what is not a valid program (an unreadable
-        file included); mend the place it names.
+        Source: the program format. Raises ProgramError, with the exact place, for what is not a
+        valid program (an unreadable file included); mend the place it names.
         """
         from spfemu.program.files import load
 
@@ -139,7 +143,8 @@ class Program:
     def loads(cls, text: str | bytes, source: str = "<program>") -> Program:
         """Loads a program from its JSON text or from the bytes of an ``.npz`` archive.
 
-        Source: the program format. ``source`` names the text in messages. Raises ProgramError as ``load`` does.
+        Source: the program format. ``source`` names the text in messages. Raises ProgramError as
+        ``load`` does.
         """
         from spfemu.program.files import loads
 
@@ -156,26 +161,31 @@ class Program:
         return read_program(obj, source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON object of this program; defaults are left out, addresses are hexadecimal strings.
+        """Returns the JSON object of this program, without what is default.
 
-        Source: the program format. ``Program.from_dict(p.to_dict())`` has the same operations as ``p``.
+        Source: the program format. Addresses are hexadecimal strings. ``Program.from_dict(p.to_dict())`` has the same operations as
+        ``p``.
         """
         from spfemu.program.writer import to_dict
 
         return to_dict(self)
 
     def save(self, path: str | Path) -> None:
-        """Writes the program to a file, as its suffix says: ``.json`` or ``.npz``; ``"-"`` writes JSON to standard output.
+        """Writes the program to a file, ``.json`` or ``.npz`` as its suffix says.
 
-        A file that cannot be finished is not left half written. Source: the program format. Raises ProgramError for
-        another suffix or a file that cannot be written.
+        ``"-"`` writes JSON to standard output. A file that cannot be finished is not left half
+        written. Source: the program format. Raises
+        ProgramError for another suffix or a file that cannot be written.
         """
         from spfemu.program.files import save
 
         save(self, path)
 
     def meta(self) -> dict[str, Any]:
-        """Returns everything but the arrays, as JSON values: the ``meta`` of the array form. Source: the program format."""
+        """Returns everything but the arrays, as JSON values.
+
+        Source: the program format: this is the ``meta`` of the array form.
+        """
         meta: dict[str, Any] = {
             "format": FORMAT,
             "page_size": self.page_size,
@@ -201,12 +211,17 @@ class Program:
         return meta
 
     def checked(self) -> Program:
-        """Returns this program with read-only arrays after all checks. Source: ours. Raises ProgramError."""
+        """Returns this program with read-only arrays after all checks. Source: ours.
+
+        Raises ProgramError.
+        """
         from spfemu.program.checks import check_program
 
         tasks = []
         for task in self.tasks:
-            ops = np.ascontiguousarray(task.ops, dtype=OP_DTYPE)
+            ops = task.ops
+            if ops.dtype == OP_DTYPE:
+                ops = np.ascontiguousarray(ops)
             if ops.flags.writeable:
                 ops = ops.view()
                 ops.flags.writeable = False
@@ -218,7 +233,8 @@ class Program:
     def where(self, task: int, index: int) -> str:
         """Returns the place of a record in the JSON form: ``tasks[0].ops[3].ops[1]``.
 
-        Source: ours. ``task`` is the task's number, ``index`` the record's in its array (brackets counted).
+        Source: ours. ``task`` is the task's number, ``index`` the record's in its array (brackets
+        counted).
 
         >>> from spfemu.program import ProgramBuilder
         >>> b = ProgramBuilder()

@@ -1,7 +1,7 @@
 """The table of operations: names, codes, keys, array fields, and which are available.
 
-Everything that reads, checks or writes a program goes by this one table: the JSON reader, the checks of the array form and
-the writer. Source: the program format, ``spfemu-program/1``.
+Everything that reads, checks or writes a program goes by this one table: the JSON reader, the
+checks of the array form and the writer. Source: the program format, ``spfemu-program/1``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "OP_DTYPE",
     "ORDERS",
     "OUTCOME_DTYPE",
+    "PAGE_SIZES",
     "POLICIES",
     "RECORD_DEFAULTS",
     "SITE_DTYPE",
@@ -97,14 +98,15 @@ OUTCOME_DTYPE: Final = np.dtype(
 )
 """One outcome: what one operation, or one access of a ``touch``, came to.
 
-``index`` counts the records of the task's array, brackets included; ``round`` says how often that record ran before in this
-task; ``access`` numbers the accesses of a ``touch``. ``handled`` is 0 none, 1 spf, 2 classic, for the last fault. ``has`` is 1
-when ``ret`` is valid plus 2 when ``value`` is. ``counters`` are what this operation added, in the order of ``EVENTS``.
+``index`` counts the records of the task's array, brackets included; ``round`` says how often that
+record ran before in this task; ``access`` numbers the accesses of a ``touch``. ``handled`` is 0
+none, 1 spf, 2 classic, for the last fault. ``has`` is 1 when ``ret`` is valid plus 2 when ``value``
+is. ``counters`` are what this operation added, in the order of ``EVENTS``.
 """
 
 SITE_DTYPE: Final = np.dtype([("ip", "<u8"), ("comm", "<u4"), ("vma", "<u4")])
-"""Where a recorded operation came from: instruction pointer (0 unknown), index + 1 into ``Program.comms`` and
-``Program.vmas`` (0 unknown)."""
+"""Where a recorded operation came from: its instruction pointer (0 unknown), and index + 1 into
+``Program.comms`` and ``Program.vmas`` (0 unknown)."""
 
 FIELDS: Final = tuple(OP_DTYPE.names or ())
 RECORD_DEFAULTS: Final = MappingProxyType({f: -1 if f in ("base", "base2") else 0 for f in FIELDS})
@@ -133,9 +135,9 @@ MMAP_FLAGS: Final = MappingProxyType(
 _MREMAP_FLAGS: Final = MappingProxyType({"maymove": 1, "fixed": 2, "dontunmap": 4})
 
 ADVICES: Final = (
-    "dontneed", "free", "willneed", "normal", "random", "sequential", "hugepage", "nohugepage", "dontfork", "dofork",
-    "wipeonfork", "keeponfork", "dontdump", "dodump", "mergeable", "unmergeable", "pageout", "cold", "populate_read",
-    "populate_write",
+    "dontneed", "free", "willneed", "normal", "random", "sequential", "hugepage", "nohugepage",
+    "dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump", "mergeable",
+    "unmergeable", "pageout", "cold", "populate_read", "populate_write",
 )  # fmt: skip
 ADVICES_AVAILABLE: Final = frozenset(
     (
@@ -158,6 +160,9 @@ ORDERS: Final = ("forward", "backward", "random")
 STARTS: Final = ("fork", "vfork", "clone")
 FILE_KINDS: Final = ("regular", "shmem", "devzero", "hugetlb")
 FILE_KINDS_AVAILABLE: Final = ("regular", "shmem", "devzero")
+PAGE_SIZES: Final = tuple(1 << shift for shift in range(12, 17))
+"""Every page size that a program may assume."""
+
 SYSCTLS: Final = MappingProxyType(
     {
         "vm.speculative_page_fault": (0, 1),
@@ -175,10 +180,11 @@ I64: Final = 2**63 - 1
 class Key:
     """One key of an operation, and the array field that holds it.
 
-    Source: ours. ``kind`` decides how the value is read: ``address`` (with the matching ``base``), ``int`` (from ``low`` to
-    ``high``), ``prot``, ``flags`` (``names`` to bits), ``bool`` (flag bit 1), ``choice`` (index into ``choices``), ``define`` (an
-    id that the operation names), ``file``, ``task``, ``name``, ``text``, ``sysctl``, ``nodes`` (a list to a bit mask), ``ops``. ``plus``
-    is added to an index, so that 0 says "none"; ``given`` is the flag bit set when the key is there.
+    Source: ours. ``kind`` decides how the value is read: ``address`` (with the matching ``base``),
+    ``int`` (from ``low`` to ``high``), ``prot``, ``flags`` (``names`` to bits), ``bool`` (flag bit
+    1), ``choice`` (index into ``choices``), ``define`` (an id that the operation names), ``file``,
+    ``task``, ``name``, ``text``, ``sysctl``, ``nodes`` (a list to a bit mask), ``ops``. ``plus`` is
+    added to an index, so that 0 says "none"; ``given`` is the flag bit set when the key is there.
     """
 
     name: str
@@ -353,6 +359,7 @@ _TABLE: Final = (
 )
 
 OPS: Final = MappingProxyType({op.name: op for op in _TABLE})
-"""Every operation of the format by name; ``end`` is the closing bracket of ``repeat`` and exists in the array form only."""
+"""Every operation of the format by name. ``end``, the closing bracket of ``repeat``, is in the
+array form only."""
 
 OPS_BY_CODE: Final = MappingProxyType({op.code: op for op in _TABLE})

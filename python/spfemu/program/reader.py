@@ -7,8 +7,8 @@ from typing import Any, Final, NoReturn
 
 from spfemu.errors import ProgramError
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
-from spfemu.program.checks import out_of_range, unavailable_choice, unavailable_op
 from spfemu.program.expect import check_expect, normal_expect
+from spfemu.program.messages import out_of_range, unavailable_choice, unavailable_op
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, System
 from spfemu.program.ops import (
     FILE_KINDS,
@@ -38,7 +38,10 @@ _MMAP_PRIVATE: Final = 1
 
 
 class _Reader:
-    """Reads one program object; ``place`` in the methods is where we are, for messages. Source: ours."""
+    """Reads one program object; ``place`` in the methods is where we are, for messages.
+
+    Source: ours.
+    """
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -259,7 +262,7 @@ class _Reader:
             self.fail(place, out_of_range(key.name, value, str(error)))
 
     def _flags(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:
-        names = key.names or {}
+        names: Mapping[str, int] = key.names or {}
         if not isinstance(value, list):
             self.fail(place, out_of_range(key.name, value, f"a list of {', '.join(names)}"))
         for flag in value:
@@ -354,10 +357,16 @@ def _range_text(low: int, high: int) -> str:
 
 
 def read_program(obj: Any, source: str) -> Program:
-    """Makes a program from its JSON object. Source: the program format. Raises ProgramError with the exact place."""
+    """Makes a program from its JSON object. Source: the program format.
+
+    Raises ProgramError with the exact place.
+    """
     return _Reader(source).program(obj)
 
 
 def read_system(value: Any, source: str) -> System:
-    """Makes the settings of a ``system`` object. Source: the program format. Raises ProgramError with the key."""
+    """Makes the settings of a ``system`` object. Source: the program format.
+
+    Raises ProgramError with the key.
+    """
     return _Reader(source).system(value)

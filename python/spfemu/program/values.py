@@ -28,7 +28,10 @@ NUMBER_ALLOWED: Final = 'a whole number, or a string as "4096", "0x1000", "512K"
 
 
 def shown(value: object) -> str:
-    """Returns a value as it goes into a message: JSON, on one line, cut at 60 characters. Source: ours."""
+    """Returns a value as it goes into a message: JSON, on one line, cut at 60 characters.
+
+    Source: ours.
+    """
     try:
         text = json.dumps(value, ensure_ascii=True)
     except (TypeError, ValueError):
@@ -45,9 +48,10 @@ def _magnitude(text: str) -> int:
 
 
 def parse_int(value: Any) -> int:
-    """Returns the integer that a JSON number or a string such as ``"0x1000"`` or ``"512K"`` stands for.
+    """Returns the integer of a JSON number or of a string such as ``"0x1000"`` or ``"512K"``.
 
-    Source: the program format (binary suffixes). Raises ValueError, with what is allowed, for anything else.
+    Source: the program format (binary suffixes). Raises ValueError, with what is allowed, for
+    anything else.
 
     >>> from spfemu.program.values import parse_int
     >>> parse_int("2M"), parse_int("-0x10"), parse_int(7)
@@ -64,9 +68,10 @@ def parse_int(value: Any) -> int:
 
 
 def parse_address(value: Any) -> tuple[str | None, int]:
-    """Returns (id, offset) for ``"id"``, ``"id+0x2000"``, ``"id-4096"``, and (None, address) for a number.
+    """Returns (id, offset) for ``"id+0x2000"`` and (None, address) for a number.
 
-    Source: the program format. Raises ValueError, with what is allowed, for anything else; a negative address is one.
+    Source: the program format. Raises ValueError, with what is allowed, for anything else; a
+    negative address is one.
 
     >>> from spfemu.program.values import parse_address
     >>> parse_address("p+0x1000"), parse_address("64K")
@@ -89,12 +94,18 @@ def parse_address(value: Any) -> tuple[str | None, int]:
 
 
 def to_i64(value: int) -> int:
-    """Returns the signed 64-bit number with the same bits. Source: ours (the array form's ``addr`` is signed)."""
+    """Returns the signed 64-bit number with the same bits.
+
+    Source: ours (the array form's ``addr`` is signed).
+    """
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def format_address(name: str | None, offset: int) -> str | int:
-    """Returns the JSON form of an address; the inverse of ``parse_address``. Source: the program format."""
+    """Returns the JSON form of an address; the inverse of ``parse_address``.
+
+    Source: the program format.
+    """
     if name is None:
         return f"{offset & ((1 << 64) - 1):#x}"
     if offset == 0:
@@ -120,5 +131,8 @@ def parse_prot(value: Any) -> int:
 
 
 def prot_text(prot: int) -> str:
-    """Returns the letters of protection bits; the inverse of ``parse_prot``. Source: the program format."""
+    """Returns the letters of protection bits; the inverse of ``parse_prot``.
+
+    Source: the program format.
+    """
     return "".join(letter for letter, bit in _PROT_BITS.items() if prot & bit) or "none"

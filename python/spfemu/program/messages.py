@@ -1,0 +1,33 @@
+"""The words of the messages that the reader and the checks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spfemu.program.values import shown
+
+__all__ = ["listed", "out_of_range", "unavailable_choice", "unavailable_op"]
+
+
+def unavailable_op(name: str) -> str:
+    """The message for an operation of the format that is not there yet. Source: ours."""
+    return f"operation '{name}' is not available yet"
+
+
+def unavailable_choice(op: str, key: str, name: str) -> str:
+    """The message for a flag or another choice that is not there yet. Source: ours."""
+    word = "flag" if key == "flags" else key
+    message = f"{word} '{name}' of {op} is not available yet"
+    if name == "hugepage":
+        message += ' (with "system": {"thp": "never"} it only sets the flag)'
+    return message
+
+
+def out_of_range(key: str, value: object, allowed: str) -> str:
+    """The message for a value that is not allowed. Source: ours."""
+    return f"key '{key}': value {shown(value)} (allowed: {allowed})"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names as a list in a message. Source: ours."""
+    return ", ".join(str(name) for name in names)

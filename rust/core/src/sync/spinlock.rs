@@ -1,0 +1,47 @@
+//! Spin locks: `mm->page_table_lock`, the split PTE locks, `zone->lock`, …
+//!
+//! | word | state |
+//! |---|---|
+//! | 0 | free |
+//! | 1 | held |
+//!
+//! DEVIATION: the kernel's queued spin lock is fair; here whoever is first after a release gets
+//! it.
+
+use crate::platform::{Field, Ordering, Platform};
+
+const FREE: u64 = 0;
+const HELD: u64 = 1;
+
+/// `spin_lock()`. Source: `kernel/locking/spinlock.c`.
+#[inline]
+pub fn spin_lock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
+    while !spin_trylock(cpu, lock) {
+        cpu.spin_until(lock.word(), |held| held == FREE);
+    }
+}
+
+/// `spin_trylock()`: whether the lock was taken. Never waits.
+#[inline(always)]
+#[must_use = "a lock that was taken must be released"]
+pub fn spin_trylock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) -> bool {
+    // Acquire: see what the last holder wrote; pairs with the Release in `spin_unlock`.
+    lock.compare_exchange(cpu, FREE, HELD, Ordering::Acquire).is_ok()
+}
+
+/// `spin_unlock()`. Caller holds the lock.
+#[inline(always)]
+pub fn spin_unlock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
+    if lock.peek() != HELD {
+        cpu.finding("lock-balance", "a spin lock is released that nobody holds".to_owned());
+    }
+    // Release: the next holder sees what was written under the lock; pairs with the Acquire in
+    // `spin_trylock`.
+    lock.store(cpu, FREE, Ordering::Release);
+}
+
+/// Whether somebody holds the lock, as nobody's access: for checks.
+#[inline(always)]
+pub fn spin_is_locked<P: Platform>(lock: Field<'_, P, u64>) -> bool {
+    lock.peek() != FREE
+}

@@ -3,8 +3,10 @@
 //! A design says what the two agree on. `docs/adding-a-design.md` shows how to add one.
 
 mod classic;
+mod spf;
 
 pub use classic::Classic;
+pub use spf::Spf;
 
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
 use crate::platform::Platform;

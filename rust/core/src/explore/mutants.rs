@@ -1,11 +1,3 @@
 //! Mutants: one check of v12 removed, to see what it prevents (SPF_V12 section 9.A).
 
-/// A check that a run can remove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Mutant {
-    /// No node test in `vma_has_changed`.
-    A6,
-    /// No second check under the PTE lock.
-    A7,
-}
+pub use crate::platform::Mutant;

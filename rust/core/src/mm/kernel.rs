@@ -1,16 +1,17 @@
 //! One emulated system: every object of it, its CPUs and its tasks.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
+use super::page::pcp_batch;
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
 use crate::design::Design;
 use crate::events::{Counters, Event};
 use crate::platform::arena::Lines;
-use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
+use crate::platform::{Arena, Local, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;
 
 /// `system` of a program: what the machine has. Defaults as in the program format.
@@ -60,9 +61,9 @@ pub struct PerCpu<P: Platform> {
     pub(super) tlb: Tlb,
     /// The address space whose translations this CPU's TLB may hold (`mm_cpumask`).
     pub(super) active_mm: Word<P>,
-    /// Free pages of this CPU (`per_cpu_pages`): how many, and the first.
+    /// Free pages of this CPU (`per_cpu_pages`): how many, and which.
     pub(super) pcp_count: Local,
-    pub(super) pcp_head: Local,
+    pub(super) pcp: Box<[Local]>,
 }
 
 /// What belongs to one task.
@@ -70,6 +71,9 @@ pub struct TaskStruct<P: Platform> {
     pub(crate) mm: Local,
     pub(crate) vmacache: [Local; 4],
     pub(crate) vmacache_seqnum: Local,
+    /// Resident-set counts not told to the mm yet (`task->rss_stat`), and how many events.
+    pub(crate) rss: [Local; 2],
+    pub(crate) rss_events: Local,
     pub counters: Counters,
     pub(crate) waiter: Waiter<P>,
 }
@@ -89,11 +93,13 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) cache_nodes: Arena<Table<P>>,
     pub(crate) cpus: Vec<PerCpu<P>>,
     pub tasks: Vec<TaskStruct<P>>,
-    /// `zone->lock`, the free list behind the per-CPU lists, and pages never used yet.
+    /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
+    /// was never used.
     pub(super) zone_lock: Word<P>,
-    pub(super) zone_free_head: Word<P>,
-    pub(super) zone_free_count: Word<P>,
+    pub(super) zone_free: Mutex<Vec<u32>>,
     pub(super) zone_fresh: Word<P>,
+    /// Pages that move between a per-CPU list and the zone at once.
+    pub(super) pcp_batch: u64,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
     pub(crate) sysctl_max_map_count: Word<P>,
     pub(crate) sysctl_page_cluster: Word<P>,
@@ -107,12 +113,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let word = |line| Word::new(line, 0);
         let zone = lines.take(1);
         let sysctls = lines.take(1);
+        let pcp_batch = pcp_batch(config.system.memory, config.arch.page_size());
         let cpus = (0..config.nr_cpus)
             .map(|_| PerCpu {
                 tlb: Tlb::new(),
                 active_mm: word(lines.take(1)),
                 pcp_count: Local::default(),
-                pcp_head: Local::default(),
+                pcp: (0..6 * pcp_batch).map(|_| Local::default()).collect(),
             })
             .collect();
         let tasks = (0..config.nr_tasks)
@@ -120,6 +127,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 mm: Local::default(),
                 vmacache: Default::default(),
                 vmacache_seqnum: Local::default(),
+                rss: Default::default(),
+                rss_events: Local::default(),
                 counters: Counters::default(),
                 waiter: Waiter::new(lines.take(1)),
             })
@@ -141,9 +150,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpus,
             tasks,
             zone_lock: word(zone),
-            zone_free_head: Word::new(zone, 8),
-            zone_free_count: Word::new(zone, 16),
-            zone_fresh: Word::new(zone, 24),
+            zone_free: Mutex::default(),
+            zone_fresh: Word::new(zone, 8),
+            pcp_batch,
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
@@ -168,18 +177,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.tlb.reset();
             cpu.active_mm.poke(0);
             cpu.pcp_count.set(0);
-            cpu.pcp_head.set(0);
         }
         for task in &self.tasks {
             task.mm.set(0);
             task.vmacache.iter().for_each(|entry| entry.set(0));
             task.vmacache_seqnum.set(0);
+            task.rss.iter().for_each(|count| count.set(0));
+            task.rss_events.set(0);
             task.counters.reset();
             task.waiter.reset();
         }
         self.zone_lock.poke(0);
-        self.zone_free_head.poke(0);
-        self.zone_free_count.poke(0);
+        self.zone_free.lock().expect("no panic while held").clear();
         self.zone_fresh.poke(0);
         let system = &self.config.system;
         self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());
@@ -223,19 +232,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.config.arch.page_shift
     }
 
-    /// The frame with this number, which must be in use (`pfn_to_page`).
+    /// `pfn_to_page()`: the frame with this number, which must be in use.
     #[inline(always)]
     pub fn page(&self, cpu: &P, pfn: u32) -> PageRef<'_, P> {
         self.pages.at(cpu, pfn)
     }
-
-    /// The line of the first sysctl: a global that every fault reads.
-    pub fn read_sysctl(&self, cpu: &P, word: &Word<P>) -> u64 {
-        cpu.load(word, crate::platform::Ordering::Relaxed)
-    }
-}
-
-/// A place that costs nothing and is no scheduling point.
-pub fn free_word<P: Platform>() -> Word<P> {
-    Word::new(Line::FREE, 0)
 }

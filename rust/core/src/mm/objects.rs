@@ -170,6 +170,8 @@ object! {
 pub struct Table<P: Platform> {
     /// The split PTE (or PMD) lock, in the table's struct page.
     ptl: Word<P>,
+    /// The frame that the table lives in.
+    frame: Word<P>,
     entries: Box<[Word<P>]>,
 }
 
@@ -178,15 +180,17 @@ impl<P: Platform> Object for Table<P> {
     const NAME: &'static str = "page table";
     fn new(line: Line, shape: u32) -> Self {
         // The struct page of the table is the first line, the table follows.
-        let ptl = Word::new(line, 0);
+        let ptl = Word::new(line, 0x28);
+        let frame = Word::new(line, 0);
         let entries = (0..shape).map(|i| Word::new(line, Line::BYTES + i * 8)).collect();
-        Self { ptl, entries }
+        Self { ptl, frame, entries }
     }
     fn lines(shape: u32) -> u32 {
         1 + (shape * 8).div_ceil(Line::BYTES)
     }
     fn clear(&self) {
         self.ptl.poke(0);
+        self.frame.poke(0);
         self.entries.iter().for_each(|entry| entry.poke(0));
     }
 }
@@ -197,6 +201,12 @@ impl<'k, P: Platform> Ref<'k, Table<P>> {
     pub fn ptl(self) -> Field<'k, P, u64> {
         let (generation, expect) = self.stamp();
         Field::new(&self.object().ptl, generation, expect)
+    }
+    /// The number of the frame that the table lives in.
+    #[inline(always)]
+    pub fn frame(self) -> Field<'k, P, u64> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().frame, generation, expect)
     }
     /// Entry `index` as a PTE.
     #[inline(always)]

@@ -1,9 +1,173 @@
-//! Page frames: reference counts, per-CPU free lists over a shared pool.
+//! Page frames: reference counts, page locks, per-CPU free lists over a shared pool.
+//!
+//! Source: `mm/page_alloc.c`, `include/linux/mm.h`, v5.1. Pages are single (order 0); the pool has
+//! one zone. `docs/fidelity.md` says what that leaves out.
 
 use super::kernel::Kernel;
+use super::objects::PageRef;
 use crate::design::Design;
-use crate::platform::Platform;
+use crate::events::Cost;
+use crate::platform::{Field, Ordering, Platform};
+use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// Bits of `page->flags`.
+pub(crate) const PG_LOCKED: u64 = 1 << 0;
+pub(crate) const PG_UPTODATE: u64 = 1 << 3;
+/// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
+pub(crate) const PG_ANON: u64 = 1 << 32;
+/// The page belongs to a page cache.
+pub(crate) const PG_CACHE: u64 = 1 << 33;
+
+/// The frame of the shared page of zeroes (`empty_zero_page`).
+pub(crate) const ZERO_PFN: u32 = 0;
+
+/// How many pages move between a CPU's list and the zone at once (`zone_batchsize()`).
+pub(super) fn pcp_batch(memory: u64, page_size: u64) -> u64 {
+    let managed = memory / page_size;
+    let quarter_mib = ((managed / 1024).min((1 << 20) / page_size) / 4).max(1);
+    let half_more = quarter_mib + quarter_mib / 2;
+    // One less than a power of two, against cache colouring effects.
+    ((1u64 << half_more.ilog2()) - 1).max(1)
+}
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    pub(super) fn boot_pages(&self) {}
+    /// Sets the zero page aside.
+    pub(super) fn boot_pages(&self) {
+        self.pages.cover(ZERO_PFN);
+        let zero = self.pages.alloc_at(ZERO_PFN);
+        zero.refcount().poke(1);
+        zero.flags().poke(PG_UPTODATE);
+        self.zone_fresh.poke(u64::from(ZERO_PFN) + 1);
+    }
+
+    /// `alloc_page()`: a frame with one reference and undefined content (0 here, or what a
+    /// stranger left, is not told apart: callers clear or copy). `None`: out of memory.
+    pub(crate) fn alloc_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
+        let mine = &self.cpus[cpu.id() as usize];
+        if mine.pcp_count.get() == 0 {
+            self.rmqueue_bulk(cpu);
+        }
+        let count = mine.pcp_count.get().checked_sub(1)?;
+        mine.pcp_count.set(count);
+        let pfn = mine.pcp[count as usize].get() as u32;
+        let page = self.pages.alloc_at(pfn);
+        page.refcount().poke(1);
+        Some(page)
+    }
+
+    /// `alloc_zeroed_user_highpage_movable()`
+    pub(crate) fn alloc_zeroed_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
+        let page = self.alloc_page(cpu)?;
+        cpu.charge(Cost::ClearPage, 1);
+        page.content().poke(0);
+        Some(page)
+    }
+
+    /// Fills this CPU's list from the zone.
+    #[cold]
+    fn rmqueue_bulk(&self, cpu: &P) {
+        let mine = &self.cpus[cpu.id() as usize];
+        let nr_pages = self.config.system.memory >> self.page_shift();
+        spin_lock(cpu, Field::permanent(&self.zone_lock));
+        let mut free = self.zone_free.lock().expect("no panic while held");
+        let mut count = 0;
+        while count < self.pcp_batch {
+            let pfn = free.pop().or_else(|| {
+                let fresh = self.zone_fresh.peek();
+                (fresh < nr_pages).then(|| {
+                    self.zone_fresh.poke(fresh + 1);
+                    self.pages.cover(fresh as u32);
+                    fresh as u32
+                })
+            });
+            let Some(pfn) = pfn else { break };
+            mine.pcp[count as usize].set(u64::from(pfn));
+            count += 1;
+        }
+        drop(free);
+        mine.pcp_count.set(count);
+        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+    }
+
+    /// Gives a batch of this CPU's list back to the zone (`free_pcppages_bulk()`).
+    #[cold]
+    fn free_pcppages_bulk(&self, cpu: &P) {
+        let mine = &self.cpus[cpu.id() as usize];
+        spin_lock(cpu, Field::permanent(&self.zone_lock));
+        let mut free = self.zone_free.lock().expect("no panic while held");
+        let left = mine.pcp_count.get() - self.pcp_batch;
+        // Last taken goes first, so that a replay hands frames out in the same order.
+        for slot in (left..mine.pcp_count.get()).rev() {
+            free.push(mine.pcp[slot as usize].get() as u32);
+        }
+        drop(free);
+        mine.pcp_count.set(left);
+        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+    }
+
+    #[inline(always)]
+    pub(crate) fn get_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        atomic_inc(cpu, page.refcount());
+    }
+
+    /// Drops a reference; frees the page with the last.
+    pub(crate) fn put_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        if atomic_dec_and_test(cpu, page.refcount()) {
+            self.free_unref_page(cpu, page);
+        }
+    }
+
+    fn free_unref_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        if page.mapcount().peek() != 0 {
+            cpu.finding(
+                "page-freed-while-mapped",
+                format!("page {} has {} mappings", page.slot_index(), page.mapcount().peek()),
+            );
+        }
+        self.pages.kill(cpu, page);
+        let mine = &self.cpus[cpu.id() as usize];
+        let count = mine.pcp_count.get();
+        mine.pcp[count as usize].set(u64::from(page.slot_index()));
+        mine.pcp_count.set(count + 1);
+        if count + 1 >= self.pcp_high() {
+            self.free_pcppages_bulk(cpu);
+        }
+    }
+
+    /// `pcp->high`
+    pub(super) fn pcp_high(&self) -> u64 {
+        6 * self.pcp_batch
+    }
+
+    /// `trylock_page()`
+    pub(crate) fn trylock_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        let flags = page.flags().read(cpu);
+        // Acquire: what the last holder did to the page; pairs with the Release in unlock_page.
+        flags & PG_LOCKED == 0
+            && page
+                .flags()
+                .compare_exchange(cpu, flags, flags | PG_LOCKED, Ordering::Acquire)
+                .is_ok()
+    }
+
+    /// `lock_page()`: sleeps while another task holds the lock.
+    pub(crate) fn lock_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        while !self.trylock_page(cpu, page) {
+            cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
+        }
+    }
+
+    /// `unlock_page()`
+    pub(crate) fn unlock_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        // Release: pairs with the Acquire in trylock_page. Nobody else clears the bit.
+        page.flags().fetch_add(cpu, -(PG_LOCKED as i64), Ordering::Release);
+        cpu.wake(page.flags().word());
+    }
+
+    /// `PageAnon()`
+    #[inline(always)]
+    pub(crate) fn page_is_anon(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        page.flags().read(cpu) & PG_ANON != 0
+    }
 }

@@ -1,32 +1,201 @@
-//! The translation look-aside buffer of each CPU, and how it is flushed.
+//! The translation look-aside buffer of each CPU: how it fills, and how it is flushed.
+//!
+//! A CPU looks only at its own TLB. Whoever flushes counts `mm->tlb_gen` up and interrupts the
+//! CPUs that run the address space; each drops its translations before its next access. Until
+//! then an old translation may still be used: that is what the worst race of the series needs.
+//! Source: `arch/x86/mm/tlb.c`, v5.1; simplifications in `docs/fidelity.md`.
 
-use crate::platform::Local;
+use super::kernel::Kernel;
+use super::objects::{Mm, MmRef};
+use super::page::ZERO_PFN;
+use super::types::{Access, Pte, Vaddr};
+use crate::design::Design;
+use crate::events::Cost;
+use crate::platform::{Local, Ordering, Platform, Ptr, Value};
 
 /// Entries of one CPU's TLB, direct mapped by page number.
 const NR_ENTRIES: usize = 64;
 
-/// A CPU's TLB. Only its CPU looks at it; others ask for a flush by `mm->tlb_gen` and an IPI.
+/// A CPU's TLB.
 pub(super) struct Tlb {
-    /// `mm->tlb_gen` as of the last flush.
+    /// `mm->tlb_gen` that the entries are good for.
     generation: Local,
-    entries: [Entry; NR_ENTRIES],
+    entries: Box<[Entry]>,
 }
 
+/// One translation.
 #[derive(Default)]
 struct Entry {
     /// Page number + 1; 0: empty.
     tag: Local,
     pte: Local,
+    /// Which life of the frame the translation means: a later one is a use after free.
+    page: Local,
 }
 
 impl Tlb {
     pub(super) fn new() -> Self {
-        Self { generation: Local::default(), entries: std::array::from_fn(|_| Entry::default()) }
+        Self {
+            generation: Local::default(),
+            entries: (0..NR_ENTRIES).map(|_| Entry::default()).collect(),
+        }
     }
 
     /// Drops every translation.
     pub(super) fn reset(&self) {
         self.generation.set(0);
         self.entries.iter().for_each(|entry| entry.tag.set(0));
+    }
+}
+
+/// Whether the hardware lets `pte` be used for `access`.
+fn permits(pte: Pte, access: Access) -> bool {
+    pte.has(Pte::PRESENT)
+        && match access {
+            Access::Read => pte.has(Pte::READ),
+            Access::Write => pte.has(Pte::WRITE),
+            Access::Execute => pte.has(Pte::EXEC),
+        }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// One access of the user (or of the kernel at a user address): look-up or walk and fill, and
+    /// the word itself, as one irq-off section, for a flush waits until it is over.
+    ///
+    /// Returns the word read, or what the hardware reports to the fault handler.
+    pub(crate) fn translate_and_access(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        access: Access,
+        value: u64,
+    ) -> Result<u64, (Access, bool)> {
+        cpu.local_irq_disable();
+        let result = self.access_irqs_off(cpu, mm, address, access, value);
+        cpu.local_irq_enable();
+        result
+    }
+
+    fn access_irqs_off(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        access: Access,
+        value: u64,
+    ) -> Result<u64, (Access, bool)> {
+        let tlb = &self.cpus[cpu.id() as usize].tlb;
+        self.switch_mm(cpu, mm);
+        let entry = self.tlb_entry(tlb, address);
+        let tag = (address.0 >> self.page_shift()) + 1;
+        let cached = Pte(entry.pte.get());
+        let hit = entry.tag.get() == tag
+            && permits(cached, access)
+            && (access != Access::Write || cached.has(Pte::DIRTY));
+        if !hit {
+            // The hardware walks again before it reports a missing permission.
+            entry.tag.set(0);
+            let pte = self.hardware_walk(cpu, mm, address, access)?;
+            entry.pte.set(pte.to_word());
+            entry.page.set(self.page(cpu, pte.pfn()).ptr().to_word());
+            entry.tag.set(tag);
+        }
+        cpu.charge(Cost::UserAccess, 1);
+        let page = self.pages.get(cpu, Ptr::from_word(entry.page.get()));
+        match access {
+            Access::Write => {
+                if page.slot_index() == ZERO_PFN {
+                    cpu.finding("zero-page", format!("write of {value} at {address:#x}"));
+                }
+                page.content().write(cpu, value);
+                Ok(0)
+            }
+            Access::Read | Access::Execute => Ok(page.content().read(cpu)),
+        }
+    }
+
+    fn tlb_entry<'t>(&self, tlb: &'t Tlb, address: Vaddr) -> &'t Entry {
+        &tlb.entries[(address.0 >> self.page_shift()) as usize % NR_ENTRIES]
+    }
+
+    /// Makes this CPU's TLB hold only translations of `mm` that are not flushed.
+    fn switch_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
+        let mine = &self.cpus[cpu.id() as usize];
+        let mm_word = mm.ptr().to_word();
+        if mine.active_mm.peek() != mm_word {
+            // SeqCst: a flusher either sees this CPU in the mask, or this CPU sees its PTEs;
+            // pairs with the SeqCst increment of tlb_gen in flush_tlb_mm.
+            cpu.swap(&mine.active_mm, mm_word, Ordering::SeqCst);
+            mine.tlb.reset();
+        }
+        // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
+        let generation = mm.tlb_gen().peek();
+        if mine.tlb.generation.get() != generation {
+            mine.tlb.reset();
+            mine.tlb.generation.set(generation);
+        }
+    }
+
+    /// The walk of the hardware; it sets the young and dirty bits.
+    fn hardware_walk(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        access: Access,
+    ) -> Result<Pte, (Access, bool)> {
+        cpu.charge(Cost::TlbFill, 1);
+        let not_present = (access, false);
+        let pmd = self.walk_pmd(cpu, mm, address).ok_or(not_present)?;
+        let table = pmd.read(cpu);
+        if table.is_null() {
+            return Err(not_present);
+        }
+        let slot = self.pte_offset_map(cpu, table, address);
+        loop {
+            let pte = slot.pte().read(cpu);
+            if !pte.has(Pte::PRESENT) {
+                return Err(not_present);
+            }
+            if !permits(pte, access) {
+                return Err((access, true));
+            }
+            let mut used = pte | Pte::YOUNG;
+            if access == Access::Write {
+                used |= Pte::DIRTY;
+            }
+            // Locked read-modify-write of the walker: a PTE that changed is walked again.
+            if used == pte || slot.pte().compare_exchange(cpu, pte, used, Ordering::Relaxed).is_ok()
+            {
+                return Ok(used);
+            }
+        }
+    }
+
+    /// The CPUs whose TLB may hold translations of `mm`.
+    fn mm_cpumask(&self, cpu: &P, mm: Ptr<Mm<P>>) -> impl Iterator<Item = u32> {
+        let me = cpu.id();
+        let word = mm.to_word();
+        self.cpus
+            .iter()
+            .enumerate()
+            .filter(move |(id, other)| *id as u32 != me && other.active_mm.peek() == word)
+            .map(|(id, _)| id as u32)
+    }
+
+    /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before.
+    pub(crate) fn flush_tlb_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
+        cpu.step("flush_tlb_mm");
+        cpu.charge(Cost::TlbFlushLocal, 1);
+        // SeqCst: the PTE stores come before, the look at the mask after (the kernel's
+        // inc_mm_tlb_gen is a full barrier); pairs with the SeqCst swap in switch_mm.
+        mm.tlb_gen().fetch_add(cpu, 1, Ordering::SeqCst);
+        cpu.ipi(&mut self.mm_cpumask(cpu, mm.ptr()));
+    }
+
+    /// `flush_tlb_page()`; a whole flush, for no precision of ranges is modelled.
+    pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, _address: Vaddr) {
+        self.flush_tlb_mm(cpu, mm);
     }
 }

@@ -238,6 +238,8 @@ impl Signal {
     pub const MAPERR: Self = Self { number: 11, code: 1 };
     /// `SIGSEGV` against the mapping's protection.
     pub const ACCERR: Self = Self { number: 11, code: 2 };
+    /// `SIGKILL`: `pagefault_out_of_memory()` picked this task.
+    pub const OOM_KILL: Self = Self { number: 9, code: 0 };
     /// `SIGBUS`: nothing behind the mapping.
     pub const ADRERR: Self = Self { number: 7, code: 2 };
 }

@@ -1,1 +1,3 @@
-//! The writers: one file a system call.
+//! The writers: one file a system call; and the accesses.
+
+pub mod access;

@@ -9,15 +9,16 @@
 
 pub mod arena;
 pub mod coroutine;
+mod mutant;
 pub mod native;
 pub mod object;
 pub mod word;
 
 pub use arena::{Arena, Object, Ptr, Ref};
+pub use mutant::Mutant;
 pub use word::{Field, Line, Local, Value, Word};
 
 use crate::events::Cost;
-use crate::explore::mutants::Mutant;
 
 /// The number of a CPU, from 0.
 pub type CpuId = u32;
@@ -151,7 +152,7 @@ pub enum RcuCallback {
     /// Drop the tree's reference of the VMA with this pointer word. Source: P21.
     PutVma(u64),
     /// Free the page table with this pointer word (`CONFIG_HAVE_RCU_TABLE_FREE`).
-    FreeTable(u64),
+    FreeTable { level: u8, table: u64 },
 }
 
 /// Runs the code between in an RCU read section; leaves it when dropped.

@@ -1,0 +1,56 @@
+//! Series v12: sequence counts, reference counts, RCU, and speculation before `mmap_sem`.
+
+use super::Design;
+use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
+use crate::platform::{Platform, RcuCallback, Value};
+use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
+use crate::sync::seqcount::{raw_write_seqcount_begin, raw_write_seqcount_end};
+use crate::sync::seqlock::{write_seqlock, write_sequnlock};
+
+/// The speculative handler and what its writers do for it.
+pub enum Spf {}
+
+impl Design for Spf {
+    const NAME: &'static str = "spf";
+
+    fn fault_before_mmap_sem<P: Platform>(
+        k: &Kernel<P, Self>,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault {
+        k.handle_speculative_fault(cpu, mm, address, flags)
+    }
+
+    /// Source: P09.
+    fn vm_write_begin<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
+        raw_write_seqcount_begin(cpu, vma.vm_sequence());
+    }
+    fn vm_write_end<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
+        raw_write_seqcount_end(cpu, vma.vm_sequence());
+    }
+
+    /// Source: P19.
+    fn tree_write_begin<P: Platform>(cpu: &P, mm: MmRef<'_, P>) {
+        write_seqlock(cpu, mm.mm_seq_lock(), mm.mm_seq());
+    }
+    fn tree_write_end<P: Platform>(cpu: &P, mm: MmRef<'_, P>) {
+        write_sequnlock(cpu, mm.mm_seq_lock(), mm.mm_seq());
+    }
+
+    /// Source: P20.
+    fn get_vma<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
+        atomic_inc(cpu, vma.vm_ref_count());
+    }
+    /// A look-up that began before the unlink may still take its reference: wait for it.
+    /// Source: P21.
+    fn put_unlinked_vma<P: Platform>(_k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
+        cpu.call_rcu(RcuCallback::PutVma(vma.ptr().to_word()));
+    }
+    fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
+        if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
+            k.vmas.free(cpu, vma);
+        }
+    }
+}

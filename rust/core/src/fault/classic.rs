@@ -1,0 +1,41 @@
+//! `handle_mm_fault()`: the classic fault, under `mmap_sem` held for reading.
+//!
+//! Source: `mm/memory.c`, v5.1; cached VMA fields: P13.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::events::Event;
+use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, VmFault, VmaRef};
+use crate::platform::{Platform, Ptr};
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `handle_mm_fault()` and `__handle_mm_fault()`.
+    pub(super) fn handle_mm_fault<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault {
+        self.count(cpu, Event::Pgfault);
+        let address = Vaddr(address.0 & !(self.page_size() - 1));
+        let Some(pmd) = self.pmd_alloc(cpu, mm, address) else { return VmFault::OOM };
+        let mut vmf = Vmf {
+            vma,
+            mm,
+            flags,
+            address,
+            pgoff: self.linear_page_index(cpu, vma, address),
+            vma_flags: vma.vm_flags().read(cpu),
+            vma_page_prot: vma.vm_page_prot().read(cpu),
+            sequence: 0,
+            pmd,
+            orig_pmd: Ptr::NULL,
+            pte: None,
+            orig_pte: Pte::EMPTY,
+            ptl: None,
+        };
+        self.handle_pte_fault(cpu, &mut vmf)
+    }
+}

@@ -1,0 +1,159 @@
+//! The architecture's fault handler: `do_user_addr_fault` of x86, `do_page_fault` of arm64,
+//! `__do_page_fault` of powerpc, with the series' hooks (P28, P29, P30).
+
+use crate::arch::Family;
+use crate::design::Design;
+use crate::events::{Cost, Event};
+use crate::mm::{
+    Access, FaultCode, FaultFlags, Kernel, MmRef, Signal, Vaddr, Variant, VmFault, VmFlags, VmaRef,
+};
+use crate::platform::Platform;
+
+/// How a fault ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultResult {
+    /// The signal the task gets, if any; an access by the kernel fails with EFAULT instead.
+    pub signal: Option<Signal>,
+    /// The architecture accepted the result of what was tried before `mmap_sem`.
+    pub speculative: bool,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Handles one hardware fault of the current task at `address`.
+    pub(crate) fn do_page_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
+        cpu.charge(Cost::FaultEntryExit, 1);
+        self.count(cpu, Event::Faults);
+        let mm = self.current_mm(cpu);
+        let flags = fault_flags(code);
+
+        let fault = D::fault_before_mmap_sem(self, cpu, mm, address, flags);
+        if self.arch_accepts(fault) {
+            self.count(cpu, Event::Spf);
+            // A speculative success is accounted as minor even if it read swap: only the classic
+            // path sets the local `major`. Source: SPF_V12 7.2.
+            let signal = self.done(cpu, fault, false);
+            return FaultResult { signal, speculative: true };
+        }
+        let signal = match self.classic_fault(cpu, mm, address, flags, code) {
+            Ok((fault, major)) => self.done(cpu, fault, major),
+            Err(bad_area) => Some(bad_area),
+        };
+        FaultResult { signal, speculative: false }
+    }
+
+    /// Whether the architecture takes a result that is not RETRY as final.
+    fn arch_accepts(&self, fault: VmFault) -> bool {
+        if fault == VmFault::RETRY {
+            return false;
+        }
+        let is_segv = fault == VmFault::SIGSEGV;
+        if is_segv && !self.v12(Variant::C3) {
+            return false;
+        }
+        match self.config.arch.family {
+            Family::X86 | Family::Arm64 => true,
+            // The expression of P29: without memory keys nothing is ever accepted (C8).
+            Family::Powerpc => self.config.system.ppc_mem_keys && !is_segv,
+        }
+    }
+
+    /// The classic fault, under `mmap_sem`. `Err`: the address or the access is bad. `Ok`: the
+    /// handler's result, and whether any round was major.
+    fn classic_fault<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+        mut flags: FaultFlags,
+        code: FaultCode,
+    ) -> Result<(VmFault, bool), Signal> {
+        let mut major = false;
+        loop {
+            cpu.step("classic fault");
+            let sem = self.mmap_sem(mm);
+            sem.down_read(cpu);
+            let checked = self.find_and_check_vma(cpu, mm, address, code);
+            let vma = match checked {
+                Ok(vma) => vma,
+                Err(bad_area) => {
+                    sem.up_read(cpu);
+                    return Err(bad_area);
+                }
+            };
+            let fault = self.handle_mm_fault(cpu, mm, vma, address, flags);
+            major |= fault.has(VmFault::MAJOR);
+            if fault.has(VmFault::RETRY) && flags.has(FaultFlags::ALLOW_RETRY) {
+                // The handler dropped mmap_sem; once more, and then without that permission.
+                flags = (flags & !FaultFlags::ALLOW_RETRY) | FaultFlags::TRIED;
+                continue;
+            }
+            sem.up_read(cpu);
+            return Ok((fault, major));
+        }
+    }
+
+    fn find_and_check_vma<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+        code: FaultCode,
+    ) -> Result<VmaRef<'k, P>, Signal> {
+        let vma = self.find_vma(cpu, mm, address).ok_or(Signal::MAPERR)?;
+        if vma.vm_start().read(cpu) > address {
+            return Err(Signal::MAPERR);
+        }
+        if self.access_error(code, vma.vm_flags().read(cpu)) {
+            return Err(Signal::ACCERR);
+        }
+        Ok(vma)
+    }
+
+    /// `access_error()`: whether the VMA's flags forbid the access.
+    fn access_error(&self, code: FaultCode, vm_flags: VmFlags) -> bool {
+        let accessible = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
+        match (self.config.arch.family, code.access) {
+            (_, Access::Write) => !vm_flags.has(VmFlags::WRITE),
+            // "read, present": the page is there and may not be read or executed.
+            (Family::X86, _) => code.protection || !vm_flags.has(accessible),
+            (Family::Powerpc | Family::Arm64, Access::Execute) => !vm_flags.has(VmFlags::EXEC),
+            (Family::Powerpc, Access::Read) => !vm_flags.has(accessible),
+            (Family::Arm64, Access::Read) => !vm_flags.has(VmFlags::READ | VmFlags::WRITE),
+        }
+    }
+
+    /// The label `done`: the error path, or the accounting of a fault that was handled.
+    fn done(&self, cpu: &P, fault: VmFault, major: bool) -> Option<Signal> {
+        if fault.has(VmFault::ERROR) {
+            return Some(mm_fault_error(fault));
+        }
+        self.count(cpu, if major { Event::MajorFaults } else { Event::MinorFaults });
+        None
+    }
+}
+
+/// The flags that the architecture derives from what the hardware said.
+fn fault_flags(code: FaultCode) -> FaultFlags {
+    let mut flags = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+    if code.user {
+        flags |= FaultFlags::USER;
+    }
+    match code.access {
+        Access::Write => flags |= FaultFlags::WRITE,
+        Access::Execute => flags |= FaultFlags::INSTRUCTION,
+        Access::Read => {}
+    }
+    flags
+}
+
+/// `mm_fault_error()`
+fn mm_fault_error(fault: VmFault) -> Signal {
+    if fault.has(VmFault::OOM) {
+        Signal::OOM_KILL
+    } else if fault.has(VmFault::SIGBUS | VmFault::HWPOISON) {
+        Signal::ADRERR
+    } else {
+        // bad_area_nosemaphore: the generic path for VM_FAULT_SIGSEGV knows no VMA (C3).
+        Signal::MAPERR
+    }
+}

@@ -1,0 +1,44 @@
+//! The look-up without `mmap_sem`. Source: P21.
+
+use crate::design::{Design, Spf};
+use crate::mm::{Kernel, MmRef, Vaddr, Variant, VmaRef};
+use crate::platform::{Platform, RcuGuard};
+use crate::sync::seqlock::{read_seqbegin, read_seqretry};
+
+impl<P: Platform> Kernel<P, Spf> {
+    /// `find_vma_rcu()`: the first VMA that ends above `address`, with a reference that the
+    /// caller puts. `None` only after a round in which the tree did not change.
+    pub(super) fn find_vma_rcu(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+    ) -> Option<VmaRef<'_, P>> {
+        cpu.step("find_vma_rcu");
+        loop {
+            let seq = read_seqbegin(cpu, mm.mm_seq());
+            let vma = {
+                let _rcu = RcuGuard::new(cpu);
+                // C1: v12 asks the task's vmacache first, which may still name a VMA whose grace
+                // period began before this section.
+                let found = if self.v12(Variant::C1) {
+                    self.find_vma(cpu, mm, address)
+                } else {
+                    self.find_vma_uncached(cpu, mm, address)
+                };
+                if let Some(vma) = found {
+                    // Inside the section: the tree's reference is dropped a grace period after
+                    // the unlink, so the count is not 0 yet (I2).
+                    Spf::get_vma(cpu, vma);
+                }
+                found
+            };
+            if !read_seqretry(cpu, mm.mm_seq(), seq) {
+                return vma;
+            }
+            if let Some(vma) = vma {
+                Spf::put_vma(self, cpu, vma);
+            }
+        }
+    }
+}

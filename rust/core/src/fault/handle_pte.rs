@@ -1,0 +1,89 @@
+//! `handle_pte_fault()`: what both handlers do once they know VMA and PMD.
+//!
+//! Source: `mm/memory.c`, v5.1; P05, P22.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::mm::{Kernel, Pte, Variant, VmFault};
+use crate::platform::{Ordering, Platform};
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    pub(super) fn handle_pte_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        cpu.step("handle_pte_fault");
+        if vmf.is_speculative() {
+            // B3: v12 reads the PMD here with interrupts on. None is a silent abort.
+            if self.v12(Variant::B3) && vmf.pmd.read(cpu).is_null() {
+                return VmFault::RETRY;
+            }
+        } else {
+            self.map_pte(cpu, vmf);
+        }
+        if vmf.pte.is_none() {
+            return if self.vma_is_anonymous(cpu, vmf.vma) {
+                self.do_anonymous_page(cpu, vmf)
+            } else if vmf.is_speculative() {
+                // The callbacks of do_fault may drop mmap_sem. Silent.
+                VmFault::RETRY
+            } else {
+                self.do_fault(cpu, vmf)
+            };
+        }
+        if !self.pte_spinlock(cpu, vmf) {
+            return VmFault::RETRY;
+        }
+        self.handle_present_pte(cpu, vmf)
+    }
+
+    /// The classic fault's own look at the PTE; the speculative one brings what its walk saw.
+    fn map_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) {
+        let table = vmf.pmd.read(cpu);
+        vmf.pte = None;
+        if table.is_null() {
+            return;
+        }
+        let slot = self.pte_offset_map(cpu, table, vmf.address);
+        vmf.orig_pte = slot.pte().read(cpu);
+        if !vmf.orig_pte.is_none() {
+            vmf.pte = Some(slot);
+        }
+    }
+
+    /// The page is there: a write to a read-only page, or only its access flags. Called with the
+    /// PTE lock held, which it gives back.
+    fn handle_present_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        let pte = vmf.pte.expect("present").pte();
+        if pte.read(cpu) != vmf.orig_pte {
+            // Somebody else did it.
+            self.pte_unmap_unlock(cpu, vmf);
+            return VmFault::NONE;
+        }
+        let mut entry = vmf.orig_pte;
+        if vmf.is_write() {
+            if !entry.has(Pte::WRITE) {
+                return self.do_wp_page(cpu, vmf);
+            }
+            entry |= Pte::DIRTY;
+        }
+        entry |= Pte::YOUNG;
+        // ptep_set_access_flags. A spurious fault needs no flush: the hardware walks again.
+        let changed = entry != vmf.orig_pte;
+        if changed {
+            let _ = pte.compare_exchange(cpu, vmf.orig_pte, entry, Ordering::Relaxed);
+        }
+        self.pte_unmap_unlock(cpu, vmf);
+        if !changed && vmf.is_speculative() && !self.v12(Variant::C2) {
+            return VmFault::RETRY;
+        }
+        VmFault::NONE
+    }
+
+    /// `maybe_mkwrite()`, from the cached flags (P13).
+    pub(super) fn maybe_mkwrite(&self, entry: Pte, vmf: &Vmf<'_, P>) -> Pte {
+        if vmf.vma_flags.has(crate::mm::VmFlags::WRITE) { entry | Pte::WRITE } else { entry }
+    }
+
+    /// Whether the PTE is still what the fault saw (`pte_same()`). Caller holds the PTE lock.
+    pub(super) fn pte_same(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
+        vmf.ptl.is_some_and(|slot| slot.pte().read(cpu) == vmf.orig_pte)
+    }
+}

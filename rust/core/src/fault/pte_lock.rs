@@ -1,0 +1,106 @@
+//! `pte_map_lock()` and `pte_spinlock()`: the PTE lock, taken by a fault that may be speculative.
+//!
+//! Source: P05, P06, P22; events P24.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::events::Event;
+
+use crate::mm::{Kernel, PteSlot, Variant};
+use crate::platform::{Fence, Mutant, Platform};
+use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `vma_has_changed()`: unlinked, or modified since the fault began.
+    fn vma_has_changed(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
+        // A cleared node alone tells of an unmap that ended its zap already (A6).
+        let unlinked = !cpu.mutant(Mutant::A6) && self.vma_node_empty(cpu, vmf.vma);
+        let sequence = vmf.vma.vm_sequence().read(cpu);
+        // Orders both reads before what the caller does next; pairs with the smp_wmb of
+        // raw_write_seqcount_begin.
+        cpu.fence(Fence::Read);
+        unlinked || sequence != vmf.sequence
+    }
+
+    /// `pte_map_lock()`: maps the PTE and takes its lock. False, with nothing held: the
+    /// speculative fault has to give up. Does not compare the PTE with `orig_pte`: callers do.
+    pub(super) fn pte_map_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
+        cpu.step("pte_map_lock");
+        if !vmf.is_speculative() {
+            let slot = self.pte_offset_map_lock(cpu, vmf.pmd.read(cpu), vmf.address);
+            vmf.pte = Some(slot);
+            vmf.ptl = Some(slot);
+            return true;
+        }
+        self.speculative_lock(cpu, vmf, |k, vmf| {
+            // B3: v12 goes through the PMD again, which may be another by now.
+            let table = if k.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
+            (!table.is_null()).then(|| k.pte_offset_map(cpu, table, vmf.address))
+        })
+    }
+
+    /// `pte_spinlock()`: as [`Kernel::pte_map_lock`], for a PTE that the walk has mapped.
+    pub(super) fn pte_spinlock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
+        cpu.step("pte_spinlock");
+        let mapped = vmf.pte.expect("the walk mapped a PTE that is not none");
+        if !vmf.is_speculative() {
+            spin_lock(cpu, mapped.ptl());
+            vmf.ptl = Some(mapped);
+            return true;
+        }
+        self.speculative_lock(cpu, vmf, |_, _| Some(mapped))
+    }
+
+    /// The speculative half of both: check, lock without blocking, check again.
+    fn speculative_lock<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        map: impl Fn(&'k Self, &Vmf<'k, P>) -> Option<PteSlot<'k, P>>,
+    ) -> bool {
+        loop {
+            // Off: the table cannot be freed, and a collapse cannot go past its interrupt.
+            cpu.local_irq_disable();
+            // First check: the table that the PMD points to has not been freed yet.
+            if self.vma_has_changed(cpu, vmf) {
+                return self.give_up(cpu, Event::SpfVmaChanged);
+            }
+            // No collapse is going on.
+            if vmf.pmd.read(cpu) != vmf.orig_pmd {
+                return self.give_up(cpu, Event::SpfPmdChanged);
+            }
+            let Some(slot) = map(self, vmf) else {
+                cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
+            };
+            // Try only: the holder may wait for this CPU to answer its TLB flush (A9).
+            if !spin_trylock(cpu, slot.ptl()) {
+                cpu.local_irq_enable();
+                cpu.spin_until(slot.ptl().word(), |held| held == 0);
+                continue;
+            }
+            // Second check: the state may have changed before the lock was ours. From here on
+            // whoever wants to touch this PTE blocks on the lock.
+            if !cpu.mutant(Mutant::A7) && self.vma_has_changed(cpu, vmf) {
+                spin_unlock(cpu, slot.ptl());
+                return self.give_up(cpu, Event::SpfVmaChanged);
+            }
+            // Published only now, so that no error path unlocks what is not held (A22).
+            vmf.pte = Some(slot);
+            vmf.ptl = Some(slot);
+            cpu.local_irq_enable();
+            return true;
+        }
+    }
+
+    fn give_up(&self, cpu: &P, event: Event) -> bool {
+        self.count(cpu, event);
+        cpu.local_irq_enable();
+        false
+    }
+
+    /// `pte_unmap_unlock()`
+    pub(super) fn pte_unmap_unlock(&self, cpu: &P, vmf: &mut Vmf<'_, P>) {
+        let slot = vmf.ptl.take().expect("the PTE lock is held");
+        spin_unlock(cpu, slot.ptl());
+    }
+}

@@ -1,0 +1,215 @@
+//! The speculative handler. Source: P22, events P24, vmstat P27, switch P31; the numbers H1 to
+//! H23 and W1 to W3 are the steps of `docs/protocol.md`.
+
+use super::Vmf;
+use crate::design::{Design, Spf};
+use crate::events::Event;
+use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, Variant, VmFault, VmFlags, VmOps, VmaRef};
+use crate::platform::{Ordering, Platform};
+use crate::sync::seqcount::{raw_read_seqcount, read_seqcount_retry};
+
+/// Why an attempt gave up: its trace event, and what the architecture is told.
+pub(super) struct Abort {
+    event: Event,
+    result: VmFault,
+}
+
+impl Abort {
+    /// The VMA changed behind our back.
+    const CHANGED: Self = Self { event: Event::SpfVmaChanged, result: VmFault::RETRY };
+    /// This kind of VMA, or of page table, is not supported.
+    const NOTSUP: Self = Self { event: Event::SpfVmaNotsup, result: VmFault::RETRY };
+    /// The access is not allowed. Final: the sequence is not checked again (C6).
+    const ACCESS: Self = Self { event: Event::SpfVmaAccess, result: VmFault::SIGSEGV };
+}
+
+/// `vm_flags` and `vm_page_prot`, read once (H5).
+struct Snapshot {
+    flags: VmFlags,
+    page_prot: Pte,
+}
+
+impl<P: Platform> Kernel<P, Spf> {
+    /// `handle_speculative_fault()`: the inline wrapper. Its tests are silent.
+    pub(crate) fn handle_speculative_fault<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault {
+        // W1: any non-zero value is on.
+        if cpu.load(&self.sysctl_speculative_page_fault, Ordering::Relaxed) == 0 {
+            return VmFault::RETRY;
+        }
+        // W2
+        if !flags.has(FaultFlags::USER) {
+            return VmFault::RETRY;
+        }
+        // W3: users of the mm, not threads; an optimisation, correctness does not hang on it.
+        if mm.mm_users().read(cpu) == 1 {
+            return VmFault::RETRY;
+        }
+        self.speculative_page_fault(cpu, mm, address, flags)
+    }
+
+    /// `__handle_speculative_fault()`
+    fn speculative_page_fault<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault {
+        let address = Vaddr(address.0 & !(self.page_size() - 1));
+        // Whatever could release a mmap_sem that we do not hold is off.
+        let may_unlock = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+        let flags = (flags & !may_unlock) | FaultFlags::SPECULATIVE;
+
+        // H1
+        let Some(vma) = self.find_vma_rcu(cpu, mm, address) else { return VmFault::RETRY };
+        let result = self.fault_in_vma(cpu, mm, vma, address, flags).unwrap_or_else(|abort| {
+            self.count(cpu, abort.event);
+            abort.result
+        });
+        // H21
+        Spf::put_vma(self, cpu, vma);
+        result
+    }
+
+    /// H2 to H22, with the VMA held.
+    fn fault_in_vma<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> Result<VmFault, Abort> {
+        let sequence = self.check_vma_sequence(cpu, vma)?;
+        let snapshot = self.check_vma_support(cpu, vma)?;
+        self.check_bounds(cpu, vma, address)?;
+        check_access(snapshot.flags, flags)?;
+
+        cpu.step("walk with interrupts off");
+        cpu.local_irq_disable();
+        let walked = self.walk_irqs_off(cpu, mm, vma, address, flags, sequence, &snapshot);
+        let Ok(mut vmf) = walked.inspect_err(|abort| self.count(cpu, abort.event)) else {
+            // The event was emitted while interrupts were still off, as v12 does.
+            cpu.local_irq_enable();
+            return Ok(VmFault::RETRY);
+        };
+        cpu.local_irq_enable();
+
+        // H19: everything read so far belongs to one state of the VMA.
+        if read_seqcount_retry(cpu, vma.vm_sequence(), sequence) {
+            return Err(Abort::CHANGED);
+        }
+        // H20
+        let result = self.handle_pte_fault(cpu, &mut vmf);
+        // H22: bitwise equality, so MAJOR|RETRY counts (C7).
+        if result != VmFault::RETRY {
+            self.count(cpu, Event::SpeculativePgfault);
+        }
+        Ok(result)
+    }
+
+    /// H2: nobody modifies the VMA now.
+    fn check_vma_sequence(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<u64, Abort> {
+        cpu.step("check vma sequence count");
+        let sequence = raw_read_seqcount(cpu, vma.vm_sequence());
+        if sequence & 1 != 0 {
+            return Err(Abort::CHANGED);
+        }
+        // C9: v12 looks at the tree node only under the PTE lock.
+        if !self.v12(Variant::C9) && self.vma_node_empty(cpu, vma) {
+            return Err(Abort::CHANGED);
+        }
+        Ok(sequence)
+    }
+
+    /// H3 to H7, H11: the kind of VMA is supported.
+    fn check_vma_support(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<Snapshot, Abort> {
+        cpu.step("check vma's support");
+        // H3: a fault operation may drop mmap_sem.
+        let has_fault_op = |ops| ops != VmOps::None as u64 && ops != VmOps::Dummy as u64;
+        if has_fault_op(vma.vm_ops().read(cpu)) {
+            return Err(Abort::NOTSUP);
+        }
+        // H4: preparing one would walk neighbours that another CPU may unlink. v12 emits notsup
+        // here, so spf_vma_noanon is never counted.
+        if vma.anon_vma().read(cpu).is_null() {
+            return Err(Abort::NOTSUP);
+        }
+        // H5
+        let flags = vma.vm_flags().read(cpu);
+        let page_prot = vma.vm_page_prot().read(cpu);
+        // H6, H7: before the bounds test on purpose, so that stacks count as notsup.
+        if flags.has(VmFlags::UFFD_MISSING | VmFlags::GROWSDOWN) {
+            return Err(Abort::NOTSUP);
+        }
+        Ok(Snapshot { flags, page_prot })
+    }
+
+    /// H8: the look-up gives the first VMA that ends above the address, no more. A hole in front
+    /// of a VMA ends here, too.
+    fn check_bounds(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> Result<(), Abort> {
+        if address < vma.vm_start().read(cpu) || vma.vm_end().read(cpu) <= address {
+            return Err(Abort::CHANGED);
+        }
+        Ok(())
+    }
+
+    /// H12 to H18. Page tables are freed only after an interrupt of this CPU, or a grace period,
+    /// so with interrupts off every table seen stays. Nothing is allocated here: a table could be
+    /// installed after free_pgtables.
+    #[allow(clippy::too_many_arguments)]
+    fn walk_irqs_off<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+        sequence: u64,
+        snapshot: &Snapshot,
+    ) -> Result<Vmf<'k, P>, Abort> {
+        // H12 to H15: pgd, p4d and pud exist.
+        let pmd = self.walk_pmd(cpu, mm, address).ok_or(Abort::NOTSUP)?;
+        // H16: none is ambiguous, khugepaged may be about to collapse the range.
+        let orig_pmd = pmd.read(cpu);
+        if orig_pmd.is_null() {
+            return Err(Abort::NOTSUP);
+        }
+        // H17
+        let slot = self.pte_offset_map(cpu, orig_pmd, address);
+        let orig_pte = slot.pte().read(cpu);
+        // H18
+        Ok(Vmf {
+            vma,
+            mm,
+            flags,
+            address,
+            pgoff: self.linear_page_index(cpu, vma, address),
+            vma_flags: snapshot.flags,
+            vma_page_prot: snapshot.page_prot,
+            sequence,
+            pmd,
+            orig_pmd,
+            pte: (!orig_pte.is_none()).then_some(slot),
+            orig_pte,
+            ptl: None,
+        })
+    }
+}
+
+/// H9 is about protection keys, which are not modelled. H10: the flags allow the access.
+/// An instruction fetch passes on VM_READ (C2).
+fn check_access(vma: VmFlags, fault: FaultFlags) -> Result<(), Abort> {
+    let needed = if fault.has(FaultFlags::WRITE) {
+        VmFlags::WRITE
+    } else {
+        VmFlags::READ | VmFlags::EXEC | VmFlags::WRITE
+    };
+    if vma.has(needed) { Ok(()) } else { Err(Abort::ACCESS) }
+}

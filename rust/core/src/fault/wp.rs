@@ -1,0 +1,159 @@
+//! `do_wp_page()`: a write to a page that is mapped read-only.
+//!
+//! Source: `mm/memory.c`, v5.1; P05, P13, P16, P22.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::events::Cost;
+use crate::mm::{Kernel, PG_UPTODATE, PageRef, Pte, Rss, VmFault, VmFlags};
+use crate::platform::{Ordering, Platform};
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Called with the PTE lock held; gives it back.
+    pub(super) fn do_wp_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        cpu.step("do_wp_page");
+        // vm_normal_page: only the special-bit half, which reads no VMA field.
+        let old_page =
+            (!vmf.orig_pte.has(Pte::SPECIAL)).then(|| self.page(cpu, vmf.orig_pte.pfn()));
+        let shared_writable =
+            vmf.vma_flags.has(VmFlags::SHARED) && vmf.vma_flags.has(VmFlags::WRITE);
+        match old_page {
+            Some(page) if self.page_is_anon(cpu, page) => {
+                if let Some(done) = self.wp_anon_page(cpu, vmf, page) {
+                    return done;
+                }
+            }
+            _ if shared_writable => return self.wp_page_reuse(cpu, vmf),
+            _ => {}
+        }
+        if let Some(page) = old_page {
+            self.get_page(cpu, page);
+        }
+        self.pte_unmap_unlock(cpu, vmf);
+        self.wp_page_copy(cpu, vmf, old_page)
+    }
+
+    /// Reuses an anonymous page that nobody else maps. `None`, with the lock held: copy it.
+    fn wp_anon_page<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        page: PageRef<'k, P>,
+    ) -> Option<VmFault> {
+        if !self.trylock_page(cpu, page) {
+            self.get_page(cpu, page);
+            self.pte_unmap_unlock(cpu, vmf);
+            self.lock_page(cpu, page);
+            let locked = self.pte_map_lock(cpu, vmf);
+            if !locked || !self.pte_same(cpu, vmf) {
+                self.unlock_page(cpu, page);
+                if locked {
+                    self.pte_unmap_unlock(cpu, vmf);
+                }
+                self.put_page(cpu, page);
+                return Some(if locked { VmFault::NONE } else { VmFault::RETRY });
+            }
+            self.put_page(cpu, page);
+        }
+        let reuse = self.reuse_swap_page(cpu, page);
+        if reuse {
+            self.page_move_anon_rmap(cpu, page, vmf.vma);
+        }
+        self.unlock_page(cpu, page);
+        reuse.then(|| self.wp_page_reuse(cpu, vmf))
+    }
+
+    /// `wp_page_reuse()`: makes the PTE writable through the cached flags.
+    fn wp_page_reuse(&self, cpu: &P, vmf: &mut Vmf<'_, P>) -> VmFault {
+        let entry = self.maybe_mkwrite(vmf.orig_pte | Pte::YOUNG | Pte::DIRTY, vmf);
+        let pte = vmf.pte.expect("mapped").pte();
+        // ptep_set_access_flags: more permission needs no flush. The lock keeps all but the
+        // hardware's own bits away, and those are set here.
+        pte.write(cpu, entry);
+        self.pte_unmap_unlock(cpu, vmf);
+        VmFault::WRITE
+    }
+
+    /// `wp_page_copy()`: a private copy of `old_page` (`None`: the zero page), whose reference
+    /// it takes over.
+    fn wp_page_copy<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        old_page: Option<PageRef<'k, P>>,
+    ) -> VmFault {
+        cpu.step("wp_page_copy");
+        let put_old = |k: &Self| {
+            if let Some(old) = old_page {
+                k.put_page(cpu, old);
+            }
+        };
+        if self.anon_vma_prepare(cpu, vmf.vma).is_err() {
+            put_old(self);
+            return VmFault::OOM;
+        }
+        let Some(new_page) = self.copy_of(cpu, old_page) else {
+            put_old(self);
+            return VmFault::OOM;
+        };
+        if !self.pte_map_lock(cpu, vmf) {
+            self.put_page(cpu, new_page);
+            put_old(self);
+            return VmFault::RETRY;
+        }
+        let copied = self.pte_same(cpu, vmf);
+        if copied {
+            self.install_copy(cpu, vmf, old_page, new_page);
+        }
+        self.pte_unmap_unlock(cpu, vmf);
+        if copied {
+            put_old(self);
+            VmFault::WRITE
+        } else {
+            self.put_page(cpu, new_page);
+            put_old(self);
+            VmFault::NONE
+        }
+    }
+
+    /// `cow_user_page()`, or a zeroed page. `None`: out of memory.
+    fn copy_of(&self, cpu: &P, old_page: Option<PageRef<'_, P>>) -> Option<PageRef<'_, P>> {
+        let new_page = match old_page {
+            None => self.alloc_zeroed_page(cpu)?,
+            Some(old) => {
+                let new = self.alloc_page(cpu)?;
+                cpu.charge(Cost::CopyPage, 1);
+                new.content().poke(old.content().read(cpu));
+                new
+            }
+        };
+        new_page.flags().poke(PG_UPTODATE);
+        Some(new_page)
+    }
+
+    /// Replaces the old page by its copy. Caller holds the PTE lock.
+    fn install_copy(
+        &self,
+        cpu: &P,
+        vmf: &Vmf<'_, P>,
+        old_page: Option<PageRef<'_, P>>,
+        new_page: PageRef<'_, P>,
+    ) {
+        self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
+        let entry = Pte::new(new_page.slot_index(), vmf.vma_page_prot);
+        let entry = self.maybe_mkwrite(entry | Pte::YOUNG | Pte::DIRTY, vmf);
+        let pte = vmf.pte.expect("mapped").pte();
+        // ptep_clear_flush_notify: no CPU may go on reading the old page once the new one can be
+        // written. The flush interrupts others while the PTE lock is held (A9).
+        pte.swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+        self.flush_tlb_page(cpu, vmf.mm, vmf.address);
+        self.page_add_new_anon_rmap(cpu, new_page, vmf.vma, vmf.address);
+        // Release: pairs with the dependent access through this PTE.
+        pte.store(cpu, entry, Ordering::Release);
+        if let Some(old) = old_page {
+            self.page_remove_rmap(cpu, vmf.mm, old);
+            // The reference of the mapping; the caller puts the fault's own.
+            self.put_page(cpu, old);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `mprotect`'s walk over the page table.
+//!
+//! Source: `mm/mprotect.c`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{Table, VmaRef};
+use super::types::{Pte, Vaddr};
+use crate::design::Design;
+use crate::platform::{Ordering, Platform, Ptr};
+use crate::sync::spinlock::spin_unlock;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `change_protection()`: gives the PTEs of `start..end` the protection `prot` and flushes.
+    /// With `dirty_accountable` a dirty page becomes writable at once.
+    pub(crate) fn change_protection(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        prot: Pte,
+        dirty_accountable: bool,
+    ) {
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        mm.tlb_flush_pending().fetch_add(cpu, 1, Ordering::Relaxed);
+        let mut pages = 0;
+        let mut address = start;
+        while address < end {
+            let next = self.pmd_addr_end(address, end);
+            if let Some(pmd) = self.walk_pmd(cpu, mm, address) {
+                let table = pmd.read(cpu);
+                if !table.is_null() {
+                    pages +=
+                        self.change_pte_range(cpu, table, address, next, prot, dirty_accountable);
+                }
+            }
+            address = next;
+        }
+        if pages != 0 {
+            self.flush_tlb_mm(cpu, mm);
+        }
+        mm.tlb_flush_pending().fetch_add(cpu, -1, Ordering::Relaxed);
+    }
+
+    /// `change_pte_range()`: how many PTEs changed.
+    fn change_pte_range(
+        &self,
+        cpu: &P,
+        table: Ptr<Table<P>>,
+        start: Vaddr,
+        end: Vaddr,
+        prot: Pte,
+        dirty_accountable: bool,
+    ) -> u64 {
+        let first = self.pte_offset_map_lock(cpu, table, start);
+        let mut slot = first;
+        let mut pages = 0;
+        for nth in 0..end.since(start) >> self.page_shift() {
+            if nth > 0 {
+                slot = self.next_pte(slot);
+            }
+            if !slot.pte().read(cpu).is_present() {
+                continue;
+            }
+            // ptep_modify_prot_start: no young or dirty bit of the hardware may be lost.
+            let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            let mut new = old.modify(prot);
+            if dirty_accountable && new.has(Pte::DIRTY) {
+                new |= Pte::WRITE;
+            }
+            slot.pte().write(cpu, new);
+            pages += 1;
+        }
+        spin_unlock(cpu, first.ptl());
+        pages
+    }
+}

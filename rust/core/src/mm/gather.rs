@@ -1,0 +1,80 @@
+//! `mmu_gather`: collects pages and tables that go, flushes, and only then frees them.
+//!
+//! Source: `mm/mmu_gather.c`, `include/asm-generic/tlb.h`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, Page, Table, Vma};
+use crate::arch::Family;
+use crate::design::Design;
+use crate::platform::{Platform, Ptr, RcuCallback, Value};
+
+/// Pages and tables on their way out of one address space.
+pub(crate) struct MmuGather<'k, P: Platform> {
+    mm: MmRef<'k, P>,
+    /// A translation was removed: flush before anything is freed.
+    need_flush: bool,
+    pages: Vec<Ptr<Page<P>>>,
+    tables: Vec<(u8, Ptr<Table<P>>)>,
+}
+
+impl<'k, P: Platform> MmuGather<'k, P> {
+    /// `tlb_gather_mmu()`
+    pub(crate) fn new(mm: MmRef<'k, P>) -> Self {
+        Self { mm, need_flush: false, pages: Vec::new(), tables: Vec::new() }
+    }
+    pub(crate) fn mm(&self) -> MmRef<'k, P> {
+        self.mm
+    }
+    /// `tlb_remove_tlb_entry()`
+    pub(crate) fn remove_tlb_entry(&mut self) {
+        self.need_flush = true;
+    }
+    /// `__tlb_remove_page()`
+    pub(crate) fn remove_page(&mut self, page: Ptr<Page<P>>) {
+        self.pages.push(page);
+    }
+    /// `tlb_remove_table()`
+    pub(crate) fn remove_table(&mut self, level: usize, table: Ptr<Table<P>>) {
+        self.need_flush = true;
+        self.tables.push((level as u8, table));
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `tlb_finish_mmu()`: flushes, then frees what was gathered.
+    pub(crate) fn tlb_finish_mmu(&self, cpu: &P, tlb: MmuGather<'_, P>) {
+        if tlb.need_flush {
+            self.flush_tlb_mm(cpu, tlb.mm);
+        }
+        for page in tlb.pages {
+            self.put_page(cpu, self.pages.get(cpu, page));
+        }
+        for (level, table) in tlb.tables {
+            // x86: the flush above interrupted every CPU that could walk this table without a
+            // lock. Elsewhere a broadcast instruction flushes, and walkers are RCU readers.
+            match self.config.arch.family {
+                Family::X86 => self.free_table_ptr(cpu, level, table),
+                Family::Powerpc | Family::Arm64 => {
+                    cpu.call_rcu(RcuCallback::FreeTable { level, table: table.to_word() });
+                }
+            }
+        }
+    }
+
+    fn free_table_ptr(&self, cpu: &P, level: u8, table: Ptr<Table<P>>) {
+        let table = self.tables[level as usize].get(cpu, table);
+        self.free_table(cpu, level as usize, table);
+    }
+
+    /// Runs what waited for a grace period. Called between two operations.
+    pub(crate) fn run_rcu_callback(&self, cpu: &P, callback: RcuCallback) {
+        match callback {
+            RcuCallback::PutVma(vma) => {
+                D::put_vma(self, cpu, self.vmas.get(cpu, Ptr::<Vma<P>>::from_word(vma)));
+            }
+            RcuCallback::FreeTable { level, table } => {
+                self.free_table_ptr(cpu, level, Ptr::from_word(table));
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Page tables: walking, allocating, freeing.
+//!
+//! Source: `mm/memory.c`, `include/linux/mm.h`, v5.1. An upper entry is the pointer word of the
+//! table below, 0 when none. Levels that an architecture folds do not exist here.
+
+use super::gather::MmuGather;
+use super::kernel::Kernel;
+use super::objects::{MmRef, Table, TableRef, VmaRef};
+use super::types::{Pte, Vaddr};
+use crate::design::Design;
+use crate::platform::{Field, Ordering, Platform, Ptr};
+use crate::sync::refcount::atomic_inc;
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// The entry that points to a PTE table: `pmd_t *`.
+pub struct Pmd<'k, P: Platform> {
+    table: TableRef<'k, P>,
+    index: u32,
+}
+
+impl<P: Platform> Clone for Pmd<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for Pmd<'_, P> {}
+
+impl<'k, P: Platform> Pmd<'k, P> {
+    /// `*pmd`: NULL when none.
+    #[inline(always)]
+    pub fn read(self, cpu: &P) -> Ptr<Table<P>> {
+        // Consume: the table's entries were initialised before it was populated; pairs with the
+        // Release in populate.
+        self.entry().load(cpu, Ordering::Consume)
+    }
+    #[inline(always)]
+    fn entry(self) -> Field<'k, P, Ptr<Table<P>>> {
+        self.table.entry(self.index)
+    }
+}
+
+/// The place of one PTE: `pte_t *`.
+pub struct PteSlot<'k, P: Platform> {
+    table: TableRef<'k, P>,
+    index: u32,
+}
+
+impl<P: Platform> Clone for PteSlot<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for PteSlot<'_, P> {}
+
+impl<'k, P: Platform> PteSlot<'k, P> {
+    /// The PTE itself.
+    #[inline(always)]
+    pub fn pte(self) -> Field<'k, P, Pte> {
+        self.table.pte(self.index)
+    }
+    /// `pte_lockptr()`: the lock of the table that the PTE is in.
+    #[inline(always)]
+    pub fn ptl(self) -> Field<'k, P, u64> {
+        self.table.ptl()
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Level of the tables whose entries are PMDs.
+    #[inline(always)]
+    fn pmd_level(&self) -> usize {
+        self.config.arch.levels.len() - 2
+    }
+    #[inline(always)]
+    fn index_at(&self, level: usize, address: Vaddr) -> u32 {
+        let level = &self.config.arch.levels[level];
+        (address.0 >> level.shift) as u32 & (level.entries - 1)
+    }
+    /// `PMD_SIZE`: bytes that one PTE table maps.
+    #[inline(always)]
+    pub(crate) fn pmd_size(&self) -> u64 {
+        1 << self.config.arch.levels[self.pmd_level()].shift
+    }
+    /// The address where the next PTE table begins, or `end` (`pmd_addr_end()`).
+    #[inline(always)]
+    pub(crate) fn pmd_addr_end(&self, address: Vaddr, end: Vaddr) -> Vaddr {
+        Vaddr(((address.0 & !(self.pmd_size() - 1)) + self.pmd_size()).min(end.0))
+    }
+
+    /// Walks to the PMD entry for `address`; `None` when an upper level is none.
+    pub(crate) fn walk_pmd(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) -> Option<Pmd<'_, P>> {
+        let mut table = self.tables[0].get(cpu, mm.pgd().read(cpu));
+        for level in 0..self.pmd_level() {
+            // Consume: pairs with the Release in populate, as in Pmd::read.
+            let entry = table.entry(self.index_at(level, address)).load(cpu, Ordering::Consume);
+            table = self.tables[level + 1].get_opt(cpu, entry)?;
+        }
+        Some(Pmd { table, index: self.index_at(self.pmd_level(), address) })
+    }
+
+    /// `pte_offset_map()`: the PTE for `address` in the table that `pmd` points to.
+    #[inline(always)]
+    pub(crate) fn pte_offset_map(
+        &self,
+        cpu: &P,
+        pmd: Ptr<Table<P>>,
+        address: Vaddr,
+    ) -> PteSlot<'_, P> {
+        let level = self.pmd_level() + 1;
+        let table = self.tables[level].get(cpu, pmd);
+        PteSlot { table, index: self.index_at(level, address) }
+    }
+
+    /// `pte_offset_map_lock()`
+    pub(crate) fn pte_offset_map_lock(
+        &self,
+        cpu: &P,
+        pmd: Ptr<Table<P>>,
+        address: Vaddr,
+    ) -> PteSlot<'_, P> {
+        let slot = self.pte_offset_map(cpu, pmd, address);
+        spin_lock(cpu, slot.ptl());
+        slot
+    }
+
+    /// The PTE after `slot` in the same table.
+    #[inline(always)]
+    pub(crate) fn next_pte<'k>(&'k self, slot: PteSlot<'k, P>) -> PteSlot<'k, P> {
+        PteSlot { table: slot.table, index: slot.index + 1 }
+    }
+
+    /// A table of `level` and the frame it lives in; `None`: out of memory.
+    fn alloc_table(&self, cpu: &P, level: usize) -> Option<TableRef<'_, P>> {
+        let frame = self.alloc_page(cpu)?;
+        let table = self.tables[level].alloc();
+        table.frame().poke(u64::from(frame.slot_index()));
+        Some(table)
+    }
+
+    /// Frees a table that no CPU can reach any more.
+    pub(super) fn free_table(&self, cpu: &P, level: usize, table: TableRef<'_, P>) {
+        let frame = self.page(cpu, table.frame().peek() as u32);
+        self.tables[level].free(cpu, table);
+        self.put_page(cpu, frame);
+    }
+
+    /// `pgd_alloc()`: false when out of memory.
+    pub(crate) fn pgd_alloc(&self, cpu: &P, mm: MmRef<'_, P>) -> bool {
+        let Some(table) = self.alloc_table(cpu, 0) else { return false };
+        mm.pgd().poke(table.ptr());
+        true
+    }
+
+    /// `pgd_free()`
+    pub(crate) fn pgd_free(&self, cpu: &P, mm: MmRef<'_, P>) {
+        let table = self.tables[0].get(cpu, mm.pgd().peek());
+        self.free_table(cpu, 0, table);
+    }
+
+    /// `p4d_alloc()`, `pud_alloc()`, `pmd_alloc()`: the PMD entry for `address`, with the levels
+    /// above it allocated. `None`: out of memory. Caller holds `mmap_sem`.
+    pub(crate) fn pmd_alloc(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+    ) -> Option<Pmd<'_, P>> {
+        let mut table = self.tables[0].get(cpu, mm.pgd().read(cpu));
+        for level in 0..self.pmd_level() {
+            let entry = table.entry(self.index_at(level, address));
+            if entry.read(cpu).is_null() {
+                let new = self.alloc_table(cpu, level + 1)?;
+                self.populate(cpu, mm, mm.page_table_lock(), entry, level + 1, new);
+            }
+            // Consume: pairs with the Release in populate.
+            table = self.tables[level + 1].get(cpu, entry.load(cpu, Ordering::Consume));
+        }
+        Some(Pmd { table, index: self.index_at(self.pmd_level(), address) })
+    }
+
+    /// `pte_alloc()`: makes sure that `pmd` points to a PTE table. False: out of memory.
+    pub(crate) fn pte_alloc(&self, cpu: &P, mm: MmRef<'_, P>, pmd: Pmd<'_, P>) -> bool {
+        if !pmd.read(cpu).is_null() {
+            return true;
+        }
+        let level = self.pmd_level() + 1;
+        let Some(new) = self.alloc_table(cpu, level) else { return false };
+        self.populate(cpu, mm, pmd.table.ptl(), pmd.entry(), level, new);
+        true
+    }
+
+    /// Links `new` into `entry` under `lock`, or frees it when another CPU was first.
+    fn populate(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        lock: Field<'_, P, u64>,
+        entry: Field<'_, P, Ptr<Table<P>>>,
+        level: usize,
+        new: TableRef<'_, P>,
+    ) {
+        spin_lock(cpu, lock);
+        let first = entry.read(cpu).is_null();
+        if first {
+            atomic_inc(cpu, mm.pgtables());
+            // Release: the zeroed entries of the new table come first (smp_wmb in __pte_alloc);
+            // pairs with the Consume of whoever walks.
+            entry.store(cpu, new.ptr(), Ordering::Release);
+        }
+        spin_unlock(cpu, lock);
+        if !first {
+            self.free_table(cpu, level, new);
+        }
+    }
+
+    /// `free_pgtables()`: frees the tables below the VMAs from `vma` on that nothing else in
+    /// `floor..ceiling` (0: the top) needs. Caller has zapped them.
+    pub(crate) fn free_pgtables(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        first: Option<VmaRef<'_, P>>,
+        floor: Vaddr,
+        ceiling: Vaddr,
+    ) {
+        let mut cursor = first;
+        while let Some(vma) = cursor {
+            let start = vma.vm_start().read(cpu);
+            let mut last = vma;
+            self.unlink_vma_rmap(cpu, vma);
+            cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
+            // Neighbours that share a table go in one call down.
+            while let Some(next) = cursor
+                && next.vm_start().read(cpu).0 <= last.vm_end().read(cpu).0 + self.pmd_size()
+            {
+                self.unlink_vma_rmap(cpu, next);
+                last = next;
+                cursor = self.vmas.get_opt(cpu, next.vm_next().read(cpu));
+            }
+            let limit = cursor.map_or(ceiling, |next| next.vm_start().read(cpu));
+            self.free_pgd_range(cpu, tlb, start, last.vm_end().read(cpu), floor, limit);
+        }
+    }
+
+    /// Hides the VMA from rmap before its tables go. Source: P12.
+    fn unlink_vma_rmap(&self, cpu: &P, vma: VmaRef<'_, P>) {
+        D::vm_write_begin(cpu, vma);
+        self.unlink_anon_vmas(cpu, vma);
+        D::vm_write_end(cpu, vma);
+    }
+
+    /// `free_pgd_range()`: the tables that map only addresses of `start..end`, where nothing is
+    /// mapped from `floor` to `start` and from `end` to `ceiling`.
+    fn free_pgd_range(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        floor: Vaddr,
+        ceiling: Vaddr,
+    ) {
+        let table = self.tables[0].get(cpu, tlb.mm().pgd().read(cpu));
+        let bounds = Bounds { floor: floor.0, ceiling: ceiling.0 };
+        if let Some((start, end)) = bounds.clip(start.0, end.0, self.pmd_size()) {
+            self.free_range(cpu, tlb, 0, table, start, end, bounds);
+        }
+    }
+
+    /// `free_p4d_range()`, `free_pud_range()`, `free_pmd_range()`, `free_pte_range()`: one text.
+    #[allow(clippy::too_many_arguments)]
+    fn free_range(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        level: usize,
+        table: TableRef<'_, P>,
+        start: u64,
+        end: u64,
+        bounds: Bounds,
+    ) {
+        let span = 1u64 << self.config.arch.levels[level].shift;
+        let mut address = start;
+        while address < end {
+            let next = ((address & !(span - 1)) + span).min(end);
+            let entry = table.entry(self.index_at(level, Vaddr(address)));
+            let below = entry.read(cpu);
+            if !below.is_null() {
+                let lower = self.tables[level + 1].get(cpu, below);
+                let is_pte_table = level == self.pmd_level();
+                if !is_pte_table {
+                    self.free_range(cpu, tlb, level + 1, lower, address, next, bounds);
+                }
+                // A PTE table goes always: `start..end` was rounded to whole ones.
+                if is_pte_table || bounds.cover(address, next, span) {
+                    entry.write(cpu, Ptr::NULL);
+                    tlb.mm().pgtables().fetch_add(cpu, -1, Ordering::Relaxed);
+                    tlb.remove_table(level + 1, below);
+                }
+            }
+            address = next;
+        }
+    }
+}
+
+/// What lies around a range whose tables are freed; ceiling 0 is the top of the address space.
+#[derive(Clone, Copy)]
+struct Bounds {
+    floor: u64,
+    ceiling: u64,
+}
+
+impl Bounds {
+    /// Rounds the range to whole PTE tables that nobody else needs; `None`: there is none.
+    fn clip(self, start: u64, end: u64, pmd_size: u64) -> Option<(u64, u64)> {
+        let mut start = start & !(pmd_size - 1);
+        if start < self.floor {
+            start += pmd_size;
+        }
+        let mut end = end;
+        if self.ceiling != 0 {
+            let ceiling = self.ceiling & !(pmd_size - 1);
+            if ceiling == 0 {
+                return None;
+            }
+            if end > ceiling {
+                end -= pmd_size;
+            }
+        }
+        (start < end).then_some((start, end))
+    }
+
+    /// Whether the table that maps the `span` around `start..end` maps nothing else.
+    fn cover(self, start: u64, end: u64, span: u64) -> bool {
+        let start = start & !(span - 1);
+        if start < self.floor {
+            return false;
+        }
+        if self.ceiling == 0 {
+            return true;
+        }
+        let ceiling = self.ceiling & !(span - 1);
+        ceiling != 0 && end <= ceiling
+    }
+}

@@ -1,0 +1,105 @@
+//! Map counts and resident-set counters: what a page knows of its mappings.
+//!
+//! Source: `mm/rmap.c`, `mm/memory.c`, v5.1; the bounds-free variant: P17.
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, PageRef, VmaRef};
+use super::page::PG_ANON;
+use super::types::Vaddr;
+use crate::design::Design;
+use crate::platform::{Ordering, Platform, Value};
+
+/// The counters of `mm->rss_stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Rss {
+    File = 0,
+    Anon = 1,
+}
+
+/// `TASK_RSS_EVENTS_THRESH`: a task keeps its own counts and tells the mm this often, so that
+/// faults do not fight over `mm->rss_stat`. Source: `SPLIT_RSS_COUNTING`.
+const TASK_RSS_EVENTS_THRESH: u64 = 64;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `add_mm_counter_fast()`
+    pub(crate) fn add_mm_counter(&self, cpu: &P, mm: MmRef<'_, P>, which: Rss, pages: i64) {
+        let task = self.current(cpu);
+        if task.mm.get() != mm.ptr().to_word() {
+            self.add_mm_counter_now(cpu, mm, which, pages);
+            return;
+        }
+        task.rss[which as usize].add(pages as u64);
+        task.rss_events.add(1);
+        if task.rss_events.get() > TASK_RSS_EVENTS_THRESH {
+            self.sync_mm_rss(cpu, mm);
+        }
+    }
+
+    fn add_mm_counter_now(&self, cpu: &P, mm: MmRef<'_, P>, which: Rss, pages: i64) {
+        let field = match which {
+            Rss::File => mm.file_pages(),
+            Rss::Anon => mm.anon_pages(),
+        };
+        field.fetch_add(cpu, pages, Ordering::Relaxed);
+    }
+
+    /// `sync_mm_rss()`: tells the mm what the current task counted.
+    pub(crate) fn sync_mm_rss(&self, cpu: &P, mm: MmRef<'_, P>) {
+        let task = self.current(cpu);
+        for which in [Rss::File, Rss::Anon] {
+            let pages = task.rss[which as usize].get() as i64;
+            if pages != 0 {
+                self.add_mm_counter_now(cpu, mm, which, pages);
+                task.rss[which as usize].set(0);
+            }
+        }
+        task.rss_events.set(0);
+    }
+
+    /// `__page_add_new_anon_rmap()`: the first mapping of a fresh page, with no test that the
+    /// address lies within the VMA, which another CPU may be splitting. Source: P17.
+    pub(crate) fn page_add_new_anon_rmap(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+    ) {
+        // Nobody else knows the page yet: the PTE that publishes it is stored later.
+        page.mapcount().poke(1);
+        page.flags().poke(page.flags().peek() | PG_ANON);
+        page.mapping().poke(vma.anon_vma().read(cpu).to_word());
+        page.index().poke(self.linear_page_index(cpu, vma, address));
+    }
+
+    /// `linear_page_index()`, from the live fields (C4).
+    pub(crate) fn linear_page_index(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> u64 {
+        let pages = address.since(vma.vm_start().read(cpu)) >> self.page_shift();
+        pages.wrapping_add(vma.vm_pgoff().read(cpu))
+    }
+
+    /// `page_move_anon_rmap()`: the page is this VMA's alone now.
+    pub(crate) fn page_move_anon_rmap(&self, cpu: &P, page: PageRef<'_, P>, vma: VmaRef<'_, P>) {
+        page.mapping().write(cpu, vma.anon_vma().read(cpu).to_word());
+    }
+
+    /// `page_dup_rmap()`, `page_add_file_rmap()`: one more mapping.
+    pub(crate) fn page_dup_rmap(&self, cpu: &P, page: PageRef<'_, P>) {
+        page.mapcount().fetch_add(cpu, 1, Ordering::Relaxed);
+    }
+
+    /// `page_remove_rmap()`, with the resident-set count. Caller holds the PTE lock.
+    pub(crate) fn page_remove_rmap(&self, cpu: &P, mm: MmRef<'_, P>, page: PageRef<'_, P>) {
+        let which = if self.page_is_anon(cpu, page) { Rss::Anon } else { Rss::File };
+        self.add_mm_counter(cpu, mm, which, -1);
+        if page.mapcount().fetch_add(cpu, -1, Ordering::Relaxed) == 0 {
+            cpu.finding("mapcount", format!("page {} unmapped once too often", page.slot_index()));
+        }
+    }
+
+    /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else.
+    pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        page.mapcount().read(cpu) == 1
+    }
+}

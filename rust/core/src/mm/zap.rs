@@ -1,0 +1,113 @@
+//! Taking pages out of page tables: munmap, MADV_DONTNEED, exit.
+//!
+//! Source: `mm/memory.c`, v5.1; bracket: P09.
+
+use super::gather::MmuGather;
+use super::kernel::Kernel;
+use super::objects::VmaRef;
+use super::page::ZERO_PFN;
+use super::types::{Pte, Vaddr};
+use super::variants::Variant;
+use crate::design::Design;
+use crate::events::Cost;
+use crate::platform::{Ordering, Platform};
+use crate::sync::spinlock::spin_unlock;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `unmap_vmas()`: zaps `start..end` in the VMAs from `first` on.
+    pub(crate) fn unmap_vmas(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        first: VmaRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+    ) {
+        let mut cursor = Some(first);
+        while let Some(vma) = cursor {
+            let vm_start = vma.vm_start().read(cpu);
+            if vm_start >= end {
+                break;
+            }
+            let from = start.max(vm_start);
+            let to = end.min(vma.vm_end().read(cpu));
+            if from < to {
+                self.unmap_page_range(cpu, tlb, vma, from, to);
+            }
+            cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
+        }
+    }
+
+    /// `zap_page_range()`: zaps part of a VMA that stays, as MADV_DONTNEED does. Caller holds
+    /// `mmap_sem` at least for reading.
+    pub(crate) fn zap_page_range(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        let mut tlb = MmuGather::new(mm);
+        self.unmap_page_range(cpu, &mut tlb, vma, start, end);
+        self.tlb_finish_mmu(cpu, tlb);
+    }
+
+    /// `unmap_page_range()`
+    fn unmap_page_range(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        vma: VmaRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+    ) {
+        cpu.step("unmap_page_range");
+        // P09 bumps here also under mmap_sem held for reading; the cure of B1 relies on the node
+        // test and the PTE lock instead.
+        let bump = self.v12(Variant::B1);
+        if bump {
+            D::vm_write_begin(cpu, vma);
+        }
+        let mut address = start;
+        while address < end {
+            let next = self.pmd_addr_end(address, end);
+            if let Some(pmd) = self.walk_pmd(cpu, tlb.mm(), address) {
+                let table = pmd.read(cpu);
+                if !table.is_null() {
+                    self.zap_pte_range(cpu, tlb, table, address, next);
+                }
+            }
+            address = next;
+        }
+        if bump {
+            D::vm_write_end(cpu, vma);
+        }
+    }
+
+    /// `zap_pte_range()`
+    fn zap_pte_range(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        table: crate::platform::Ptr<super::Table<P>>,
+        start: Vaddr,
+        end: Vaddr,
+    ) {
+        let first = self.pte_offset_map_lock(cpu, table, start);
+        let mut slot = first;
+        let nr_pages = end.since(start) >> self.page_shift();
+        for nth in 0..nr_pages {
+            if nth > 0 {
+                slot = self.next_pte(slot);
+            }
+            if slot.pte().read(cpu).is_none() {
+                continue;
+            }
+            // ptep_get_and_clear: atomic, for the hardware sets young and dirty bits.
+            let pte = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            tlb.remove_tlb_entry();
+            if pte.is_present() && pte.pfn() != ZERO_PFN {
+                cpu.charge(Cost::ZapPage, 1);
+                let page = self.page(cpu, pte.pfn());
+                self.page_remove_rmap(cpu, tlb.mm(), page);
+                tlb.remove_page(page.ptr());
+            }
+        }
+        spin_unlock(cpu, first.ptl());
+    }
+}

@@ -1,0 +1,11 @@
+//! The names of the checks that a run can remove; `explore::mutants` has the catalogue.
+
+/// One check of v12, removed to see what it prevents (SPF_V12 section 9.A).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Mutant {
+    /// No node test in `vma_has_changed`.
+    A6,
+    /// No second check under the PTE lock.
+    A7,
+}

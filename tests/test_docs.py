@@ -15,6 +15,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,7 @@ def stub_examples() -> list[doctest.DocTest]:
 def blocks(page: str) -> Iterator[Block]:
     """Yields the ``python`` blocks of a page in Markdown."""
     found = list(FENCE.finditer(page))
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in zip_longest(found, found[1:]):
         if block[1] != "python":
             continue
         output = None

@@ -9,6 +9,7 @@ pub enum Classic {}
 
 impl Design for Classic {
     const NAME: &'static str = "classic";
+    const LINKED_REFS: u64 = 1; // the owner
 
     #[inline(always)]
     fn fault_before_mmap_sem<P: Platform>(

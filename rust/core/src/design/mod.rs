@@ -15,6 +15,8 @@ use crate::platform::Platform;
 pub trait Design: Sized + 'static {
     /// The name given to `--handler`.
     const NAME: &'static str;
+    /// `vm_ref_count` of a linked VMA that nobody looks at.
+    const LINKED_REFS: u64;
 
     /// What is tried before `mmap_sem`; `VM_FAULT_RETRY` means "do the classic fault".
     fn fault_before_mmap_sem<P: Platform>(

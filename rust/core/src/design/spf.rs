@@ -12,6 +12,7 @@ pub enum Spf {}
 
 impl Design for Spf {
     const NAME: &'static str = "spf";
+    const LINKED_REFS: u64 = 2; // the owner and the tree
 
     fn fault_before_mmap_sem<P: Platform>(
         k: &Kernel<P, Self>,

@@ -2,6 +2,7 @@
 
 mod change_protection;
 mod gather;
+mod invariants;
 mod kernel;
 mod objects;
 mod page;

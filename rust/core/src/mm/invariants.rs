@@ -1,0 +1,247 @@
+//! What must hold of a system at rest: between operations, with no callback pending.
+//!
+//! Numbers are those of `docs/protocol.md`, "What must always hold".
+
+use std::collections::HashMap;
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
+use super::page::{PG_CACHE, ZERO_PFN};
+use super::types::{Pte, VmFlags};
+use crate::design::Design;
+use crate::platform::{Finding, Platform, Ptr, Value};
+
+/// What was counted by walking every address space.
+struct Census {
+    /// PTEs that map each frame.
+    mapped: HashMap<u32, u64>,
+    /// Frames that page tables and page-cache nodes live in.
+    table_frames: HashMap<u32, u64>,
+    /// Tables reachable, of all levels.
+    nr_tables: u32,
+    nr_vmas: u32,
+    findings: Vec<Finding>,
+}
+
+impl Census {
+    fn find(&mut self, invariant: &'static str, what: String) {
+        self.findings.push(Finding { invariant, what });
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Checks a system at rest: no operation runs, no grace period is pending. Returns every
+    /// broken invariant; empty is good.
+    pub fn check_at_rest(&self) -> Vec<Finding> {
+        let mut census = Census {
+            mapped: HashMap::new(),
+            table_frames: HashMap::new(),
+            nr_tables: 0,
+            nr_vmas: 0,
+            findings: Vec::new(),
+        };
+        for index in 0..self.mms.used() {
+            if let Some(mm) = self.mms.peek(index) {
+                self.check_mm(&mut census, mm);
+            }
+        }
+        self.check_leaks(&mut census);
+        self.check_pages(&mut census);
+        census.findings
+    }
+
+    fn check_mm(&self, census: &mut Census, mm: MmRef<'_, P>) {
+        if mm.mm_seq().peek() % 2 != 0 {
+            census.find("sequence", format!("mm_seq of mm {} is odd", mm.slot_index()));
+        }
+        if mm.page_table_lock().peek() != 0 || mm.sem_count().peek() != 0 {
+            census.find("lock-balance", format!("a lock of mm {} is held", mm.slot_index()));
+        }
+        let vmas = self.check_vmas(census, mm);
+        let before = census.nr_tables;
+        if let Some(pgd) = self.peek_table(0, mm.pgd().peek()) {
+            census.nr_tables += 1;
+            *census.table_frames.entry(pgd.frame().peek() as u32).or_default() += 1;
+            self.check_table(census, 0, pgd, 0, &vmas);
+        }
+        let below_pgd = u64::from(census.nr_tables - before).saturating_sub(1);
+        if below_pgd != mm.pgtables().peek() {
+            let counted = mm.pgtables().peek();
+            census.find("page-table-count", format!("{counted} counted, {below_pgd} reachable"));
+        }
+    }
+
+    /// The VMAs of `mm` in order, each checked.
+    fn check_vmas<'k>(&'k self, census: &mut Census, mm: MmRef<'k, P>) -> Vec<VmaRef<'k, P>> {
+        let mut vmas: Vec<VmaRef<'k, P>> = Vec::new();
+        let mut cursor = mm.mmap().peek();
+        while !cursor.is_null() {
+            let Some(vma) = self.vmas.peek(cursor.index()).filter(|vma| vma.ptr() == cursor) else {
+                census.find("use-after-free", format!("the VMA list names {cursor:?}, freed"));
+                break;
+            };
+            let what = format!("VMA {:#x}..{:#x}", vma.vm_start().peek(), vma.vm_end().peek());
+            let below = vmas.last().map_or(0, |last| last.vm_end().peek().0);
+            if vma.vm_start().peek() >= vma.vm_end().peek() || vma.vm_start().peek().0 < below {
+                census.find("vma-order", format!("{what} after one that ends at {below:#x}"));
+            }
+            let sequence = vma.vm_sequence().peek();
+            if sequence % 2 != 0 {
+                census.find("sequence", format!("{what} at rest has sequence {sequence}"));
+            }
+            let refs = vma.vm_ref_count().peek();
+            if refs != D::LINKED_REFS {
+                let expect = D::LINKED_REFS;
+                census.find("refcount", format!("{what} has {refs} references, not {expect}"));
+            }
+            vmas.push(vma);
+            cursor = vma.vm_next().peek();
+        }
+        census.nr_vmas += vmas.len() as u32;
+        if vmas.len() as u64 != mm.map_count().peek() {
+            let counted = mm.map_count().peek();
+            census.find("map-count", format!("{counted} counted, {} in the list", vmas.len()));
+        }
+        vmas
+    }
+
+    fn peek_table(&self, level: usize, ptr: Ptr<Table<P>>) -> Option<TableRef<'_, P>> {
+        if ptr.is_null() {
+            return None;
+        }
+        self.tables[level].peek(ptr.index()).filter(|table| table.ptr() == ptr)
+    }
+
+    fn check_table(
+        &self,
+        census: &mut Census,
+        level: usize,
+        table: TableRef<'_, P>,
+        base: u64,
+        vmas: &[VmaRef<'_, P>],
+    ) {
+        if table.ptl().peek() != 0 {
+            census.find("lock-balance", format!("the page-table lock at {base:#x} is held"));
+        }
+        let is_last = level + 1 == self.config.arch.levels.len();
+        for index in 0..table.len() {
+            let address = base + (u64::from(index) << self.config.arch.levels[level].shift);
+            let word = table.pte(index).peek();
+            if word.is_none() {
+                continue;
+            }
+            if is_last {
+                self.check_pte(census, word, address, vmas);
+                continue;
+            }
+            let below = table.entry(index).peek();
+            let Some(lower) = self.peek_table(level + 1, below) else {
+                census.find("use-after-free", format!("a freed table at {address:#x}"));
+                continue;
+            };
+            census.nr_tables += 1;
+            *census.table_frames.entry(lower.frame().peek() as u32).or_default() += 1;
+            self.check_table(census, level + 1, lower, address, vmas);
+        }
+    }
+
+    /// A PTE follows from the VMA that it is in. Oracle 8 of SPF_V12 9.D.
+    fn check_pte(&self, census: &mut Census, pte: Pte, address: u64, vmas: &[VmaRef<'_, P>]) {
+        if !pte.is_present() {
+            return;
+        }
+        *census.mapped.entry(pte.pfn()).or_default() += 1;
+        let nth = vmas.partition_point(|vma| vma.vm_end().peek().0 <= address);
+        let Some(vma) = vmas.get(nth).filter(|vma| vma.vm_start().peek().0 <= address) else {
+            census.find("mapped-outside-vma", format!("a page at {address:#x}, in no VMA"));
+            return;
+        };
+        let flags = vma.vm_flags().peek();
+        let prot = vma.vm_page_prot().peek();
+        if pte.has(Pte::WRITE) && !flags.has(VmFlags::WRITE) {
+            census.find("pte-against-vma", format!("{address:#x} is writable, its VMA is not"));
+        }
+        let allowed = prot & (Pte::PRESENT | Pte::READ | Pte::EXEC | Pte::PROTNONE);
+        let given = pte & (Pte::PRESENT | Pte::READ | Pte::EXEC | Pte::PROTNONE);
+        if allowed != given {
+            census.find(
+                "pte-against-vma",
+                format!("{address:#x} has {:#x} where its VMA says {:#x}", given.0, allowed.0),
+            );
+        }
+    }
+
+    fn check_leaks(&self, census: &mut Census) {
+        let live_tables: u32 = self.tables.iter().map(|level| level.live()).sum();
+        if live_tables != census.nr_tables {
+            let lost = live_tables - census.nr_tables.min(live_tables);
+            census.find("page-table-leak", format!("{lost} page tables reachable from nowhere"));
+        }
+        let live_vmas = self.vmas.live();
+        if live_vmas != census.nr_vmas {
+            let lost = live_vmas - census.nr_vmas.min(live_vmas);
+            census.find("vma-leak", format!("{lost} VMAs in no list"));
+        }
+    }
+
+    /// Reference and map counts equal the references that exist.
+    fn check_pages(&self, census: &mut Census) {
+        for pfn in 0..self.pages.used() {
+            let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
+            let Some(page) = self.pages.peek(pfn) else {
+                if mapped != 0 {
+                    census.find("use-after-free", format!("page {pfn} is free and mapped"));
+                }
+                continue;
+            };
+            if pfn != ZERO_PFN {
+                self.check_page(census, page, mapped);
+            }
+        }
+    }
+
+    fn check_page(&self, census: &mut Census, page: PageRef<'_, P>, mapped: u64) {
+        let pfn = page.slot_index();
+        let tables = census.table_frames.get(&pfn).copied().unwrap_or(0);
+        let cached = u64::from(page.flags().peek() & PG_CACHE != 0);
+        let expect = mapped + tables + cached;
+        if page.mapcount().peek() != mapped {
+            let counted = page.mapcount().peek();
+            census.find("mapcount", format!("page {pfn}: {counted} counted, {mapped} PTEs"));
+        }
+        if expect == 0 {
+            census.find("page-leak", format!("page {pfn} is in use by nobody"));
+        } else if page.refcount().peek() != expect {
+            let counted = page.refcount().peek();
+            census.find("refcount", format!("page {pfn}: {counted} counted, {expect} exist"));
+        }
+        if page.flags().peek() & super::page::PG_LOCKED != 0 {
+            census.find("lock-balance", format!("page {pfn} is locked"));
+        }
+    }
+
+    /// After the last task ended: nothing is left but what files keep in the page cache.
+    pub fn check_nothing_left(&self) -> Vec<Finding> {
+        let mut findings = self.check_at_rest();
+        for (name, live) in [
+            ("mm_struct", self.mms.live()),
+            ("vm_area_struct", self.vmas.live()),
+            ("anon_vma", self.anon_vmas.live()),
+            ("anon_vma_chain", self.avcs.live()),
+        ] {
+            if live != 0 {
+                findings.push(Finding {
+                    invariant: "leak",
+                    what: format!("{live} of {name} left at exit"),
+                });
+            }
+        }
+        findings
+    }
+
+    /// The mm of a task, at rest.
+    pub fn mm_of(&self, task: u32) -> Option<MmRef<'_, P>> {
+        let ptr = Ptr::from_word(self.tasks[task as usize].mm.get());
+        if ptr.is_null() { None } else { self.mms.peek(ptr.index()).filter(|mm| mm.ptr() == ptr) }
+    }
+}

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+__all__ = ["__version__", "build_info"]
+
 __version__: Final[str]
 
 def build_info() -> dict[str, str]:

@@ -16,28 +16,44 @@ run() {
     "$@"
 }
 
-# Tests that can go further read this.
-export SPFEMU_DEEP=1
+# Runs tests of the core under a checker. A filter that no longer matches a test is a failure.
+checked() { # checker, RUSTFLAGS, arguments of cargo +nightly
+    checker=$1 flags=$2
+    shift 2
+    printf '\n== %s: cargo +nightly %s\n' "$checker" "$*"
+    log=target/$checker.log
+    mkdir -p target
+    RUSTFLAGS=$flags CARGO_TARGET_DIR=target/$checker cargo +nightly "$@" >"$log" 2>&1 ||
+        { cat "$log"; exit 1; }
+    grep '^test result: ok\. [1-9]' "$log" || { echo "no test ran under $checker"; exit 1; }
+}
 
-run cargo test --release --locked --workspace
-run "$python" -m pytest --hypothesis-profile=deep -m "deep or not deep" --timeout=3600
+# Tests that can go further look at it.
+SPFEMU_DEEP=1 run cargo test --release --locked --workspace
+SPFEMU_DEEP=1 run "$python" -m pytest --hypothesis-profile=deep -m "deep or not deep" --timeout=3600
 
-# Coroutines switch stacks in assembly, which Miri cannot follow: it takes the platform-free tests.
-nightly='cargo +nightly'
-if $nightly miri --version >/dev/null 2>&1; then
-    run env -u SPFEMU_DEEP $nightly miri test -p spfemu-core -- arena word sync::
+host=$(rustc -vV | sed -n 's/^host: //p')
+if cargo +nightly --version >/dev/null 2>&1; then
+    checked address-sanitizer -Zsanitizer=address test --locked -p spfemu-core --target "$host"
 else
-    skip Miri "not installed" "rustup toolchain install nightly -c miri -c rust-src"
+    skip AddressSanitizer "no nightly toolchain" "rustup toolchain install nightly"
 fi
 
-target=$(rustc -vV | sed -n 's/^host: //p')
-sources=$(rustc +nightly --print sysroot 2>/dev/null || true)
-if [ -n "$sources" ] && [ -d "$sources/lib/rustlib/src/rust/library" ]; then
-    run env RUSTFLAGS=-Zsanitizer=thread $nightly test -Zbuild-std --target "$target" \
-        -p spfemu-core -- native
+# It reports false races unless the standard library is built with it too.
+sysroot=$(rustc +nightly --print sysroot 2>/dev/null || true)
+if [ -n "$sysroot" ] && [ -d "$sysroot/lib/rustlib/src/rust/library" ]; then
+    checked thread-sanitizer -Zsanitizer=thread \
+        test --locked -Zbuild-std -p spfemu-core --target "$host" -- native
 else
-    skip ThreadSanitizer "no nightly toolchain with rust-src" \
+    skip ThreadSanitizer "no nightly toolchain with its sources" \
         "rustup toolchain install nightly -c rust-src"
+fi
+
+# Coroutines switch stacks in assembly, which Miri cannot follow: it gets what runs without them.
+if cargo +nightly miri --version >/dev/null 2>&1; then
+    checked miri '' miri test --locked -p spfemu-core -- arena
+else
+    skip Miri "not installed" "rustup toolchain install nightly -c miri -c rust-src"
 fi
 
 if [ -n "$skipped" ]; then

@@ -4,6 +4,7 @@ mod change_protection;
 mod gather;
 mod invariants;
 mod kernel;
+mod locks;
 mod objects;
 mod page;
 mod pgtable;

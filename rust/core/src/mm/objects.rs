@@ -27,7 +27,7 @@ object! {
         pgtables: u64 = 0x68,
         map_count: u64 = 0x70,
         page_table_lock: u64 = 0x74,
-        sem_count: u64 = 0x78,
+        sem_count: i64 = 0x78,
         sem_wait_head: u64 = 0x80,
         sem_wait_tail: u64 = 0x88,
         sem_wait_lock: u64 = 0x90,
@@ -100,7 +100,7 @@ object! {
     /// The set of VMAs that may map one group of anonymous pages.
     pub struct AnonVma = "anon_vma", 80 {
         root: Ptr<AnonVma<P>> = 0x00,
-        sem_count: u64 = 0x08,
+        sem_count: i64 = 0x08,
         sem_wait_head: u64 = 0x10,
         sem_wait_tail: u64 = 0x18,
         sem_wait_lock: u64 = 0x20,

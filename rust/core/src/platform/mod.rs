@@ -102,6 +102,11 @@ pub trait Platform: Sized + 'static {
     fn wake(&self, word: &Word<Self>);
     /// Busy-waits while `word` holds `value` and `owner` is on a CPU (optimistic spinning).
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId);
+    /// Whether `task` is on a CPU now, as far as the platform can tell.
+    #[inline(always)]
+    fn on_cpu(&self, _task: TaskId) -> bool {
+        true
+    }
 
     /// Enters an RCU read section; sections nest.
     fn rcu_read_lock(&self);

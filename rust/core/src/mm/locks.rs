@@ -1,0 +1,66 @@
+//! Where the kernel's locks live: the words of objects, as locks.
+
+use super::kernel::Kernel;
+use super::objects::{AnonVmaRef, MmRef};
+use crate::arch::Family;
+use crate::design::Design;
+use crate::platform::{Field, Platform, TaskId};
+use crate::sync::rwsem::{FastPath, RwSem, Waiter, Waiters};
+
+impl<P: Platform, D: Design> Waiters<P> for Kernel<P, D> {
+    #[inline(always)]
+    fn waiter(&self, task: TaskId) -> &Waiter<P> {
+        &self.tasks[task as usize].waiter
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `mm->mmap_sem`
+    #[inline(always)]
+    pub(crate) fn mmap_sem<'k>(&'k self, mm: MmRef<'k, P>) -> RwSem<'k, P, Self> {
+        RwSem {
+            count: mm.sem_count(),
+            wait_head: mm.sem_wait_head(),
+            wait_tail: mm.sem_wait_tail(),
+            wait_lock: mm.sem_wait_lock(),
+            osq: mm.sem_osq(),
+            owner: mm.sem_owner(),
+            waiters: self,
+            fast_path: self.rwsem_fast_path(),
+        }
+    }
+
+    /// `anon_vma->root->rwsem`: one semaphore for a whole family of anon_vmas.
+    pub(crate) fn anon_vma_sem<'k>(
+        &'k self,
+        cpu: &P,
+        anon_vma: AnonVmaRef<'k, P>,
+    ) -> RwSem<'k, P, Self> {
+        let root = self.anon_vmas.get(cpu, anon_vma.root().read(cpu));
+        RwSem {
+            count: root.sem_count(),
+            wait_head: root.sem_wait_head(),
+            wait_tail: root.sem_wait_tail(),
+            wait_lock: root.sem_wait_lock(),
+            osq: root.sem_osq(),
+            owner: root.sem_owner(),
+            waiters: self,
+            fast_path: self.rwsem_fast_path(),
+        }
+    }
+
+    /// `mm->page_table_lock`
+    #[inline(always)]
+    pub(crate) fn page_table_lock<'k>(&self, mm: MmRef<'k, P>) -> Field<'k, P, u64> {
+        mm.page_table_lock()
+    }
+
+    /// Only x86 has its own instructions in 5.1.
+    #[inline(always)]
+    fn rwsem_fast_path(&self) -> FastPath {
+        match self.config.arch.family {
+            Family::X86 => FastPath::X86,
+            Family::Powerpc | Family::Arm64 => FastPath::Generic,
+        }
+    }
+}

@@ -29,8 +29,9 @@ checked() { # checker, RUSTFLAGS, arguments of cargo +nightly
 }
 
 # Tests that can go further look at it.
-SPFEMU_DEEP=1 run cargo test --release --locked --workspace
-SPFEMU_DEEP=1 run "$python" -m pytest --hypothesis-profile=deep -m "deep or not deep" --timeout=3600
+run env SPFEMU_DEEP=1 cargo test --release --locked --workspace
+run env SPFEMU_DEEP=1 "$python" -m pytest --hypothesis-profile=deep -m "deep or not deep" \
+    --timeout=3600
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 if cargo +nightly --version >/dev/null 2>&1; then

@@ -3,15 +3,7 @@
 use super::*;
 use crate::design::Design;
 use crate::platform::*;
-pub struct Sem;
-impl Sem {
-    pub fn down_read<P>(&self, _: &P) {}
-    pub fn up_read<P>(&self, _: &P) {}
-}
 impl<P: Platform, D: Design> Kernel<P, D> {
-    pub(crate) fn mmap_sem(&self, _mm: MmRef<'_, P>) -> Sem {
-        Sem
-    }
     pub(crate) fn find_vma(&self, _c: &P, _mm: MmRef<'_, P>, _a: Vaddr) -> Option<VmaRef<'_, P>> {
         None
     }

@@ -1,1 +1,2 @@
 //! Programs: operations, interpreter, engines.
+pub mod history;

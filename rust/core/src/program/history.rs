@@ -1,0 +1,214 @@
+//! The oracle of what a program may see: invariants 1 and 2 of `docs/protocol.md`.
+//!
+//! Every operation that maps, unmaps, protects, zeroes or accesses pages is an event with the
+//! times at which it began and ended. An access must agree with *some* state that could have
+//! been current: one set by an event that began before the access ended, and that no other event
+//! replaced for certain (began after it ended, and ended before the access began). That is
+//! necessary for linearisability and cheap to check; what it lets pass, it cannot call wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::mm::Access;
+use crate::platform::Finding;
+
+/// Letters of "rwx" as bits.
+pub const R: u8 = 1;
+pub const W: u8 = 2;
+pub const X: u8 = 4;
+
+/// What an event makes of one aspect of its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sets<T> {
+    /// Leaves it as it is.
+    Nothing,
+    To(T),
+    /// Something that the oracle does not follow, such as a file's content.
+    Unknown,
+}
+
+/// An event's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Pages change. `prot` 0 with `mapped` false is unmapped.
+    Change { prot: Sets<u8>, content: Sets<u64> },
+    /// An access that succeeded, with the word read or written.
+    Accessed { access: Access, value: u64 },
+    /// An access that ended in SIGSEGV.
+    Denied { access: Access },
+    /// The pages of another address space as they are, from `parent`.
+    Forked { parent: u32 },
+}
+
+/// One event: an operation, or one access of a touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub begin: u64,
+    pub end: u64,
+    /// The address space.
+    pub mm: u32,
+    pub first_page: u64,
+    pub nr_pages: u64,
+    pub what: What,
+}
+
+/// A state that could be current.
+#[derive(Clone, Copy)]
+struct State {
+    begin: u64,
+    end: u64,
+    /// Whether it happened for certain: only then does it replace others.
+    certain: bool,
+    prot: Sets<u8>,
+    content: Sets<u64>,
+}
+
+/// Checks the events of a run. `exec_only`: the arch cannot read execute-only pages.
+pub fn check(events: &[Event], exec_only: bool) -> Vec<Finding> {
+    let mut accessed: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+    for event in events {
+        if matches!(event.what, What::Accessed { .. } | What::Denied { .. }) {
+            accessed.entry(event.mm).or_default().insert(event.first_page);
+        }
+    }
+    let mut findings = Vec::new();
+    for (mm, pages) in accessed {
+        for page in pages {
+            let states = states_of(events, mm, page, u64::MAX);
+            check_page(events, mm, page, &states, exec_only, &mut findings);
+        }
+    }
+    findings
+}
+
+/// Everything that could be the state of `page`, from events that began before `until`.
+fn states_of(events: &[Event], mm: u32, page: u64, until: u64) -> Vec<State> {
+    let mut states = Vec::new();
+    let mut born = false;
+    for event in events.iter().filter(|event| event.mm == mm && event.begin < until) {
+        match event.what {
+            What::Forked { parent } => {
+                born = true;
+                let inherited = states_of(events, parent, page, event.end);
+                states.extend(inherited.into_iter().map(|state| State {
+                    certain: state.certain && state.end <= event.begin,
+                    end: state.end.min(event.end),
+                    ..state
+                }));
+            }
+            What::Change { prot, content } if covers(event, page) => {
+                states.push(State {
+                    begin: event.begin,
+                    end: event.end,
+                    certain: true,
+                    prot,
+                    content,
+                });
+            }
+            What::Accessed { access: Access::Write, value } if covers(event, page) => {
+                states.push(State {
+                    begin: event.begin,
+                    end: event.end,
+                    certain: true,
+                    prot: Sets::Nothing,
+                    content: Sets::To(value),
+                });
+            }
+            _ => {}
+        }
+    }
+    if !born {
+        let unmapped =
+            State { begin: 0, end: 0, certain: true, prot: Sets::To(0), content: Sets::To(0) };
+        states.push(unmapped);
+    }
+    states
+}
+
+fn covers(event: &Event, page: u64) -> bool {
+    page.wrapping_sub(event.first_page) < event.nr_pages
+}
+
+/// The values of one aspect that could be current during `begin..end`; `None` among them means
+/// that anything could.
+fn candidates<T: Copy>(
+    states: &[State],
+    aspect: impl Fn(&State) -> Sets<T>,
+    begin: u64,
+    end: u64,
+) -> Vec<Option<T>> {
+    let set: Vec<&State> =
+        states.iter().filter(|state| !matches!(aspect(state), Sets::Nothing)).collect();
+    set.iter()
+        .filter(|state| state.begin < end || state.end == 0)
+        .filter(|state| {
+            !set.iter().any(|other| {
+                other.certain
+                    && other.begin >= state.end
+                    && other.end <= begin
+                    && other.end != 0
+                    && !std::ptr::eq(**state, *other)
+            })
+        })
+        .map(|state| match aspect(state) {
+            Sets::To(value) => Some(value),
+            Sets::Unknown | Sets::Nothing => None,
+        })
+        .collect()
+}
+
+fn permits(prot: u8, access: Access, exec_only: bool) -> bool {
+    match access {
+        Access::Write => prot & W != 0,
+        Access::Execute => prot & X != 0,
+        Access::Read => prot & (if exec_only { R | W } else { R | W | X }) != 0,
+    }
+}
+
+fn check_page(
+    events: &[Event],
+    mm: u32,
+    page: u64,
+    states: &[State],
+    exec_only: bool,
+    findings: &mut Vec<Finding>,
+) {
+    let on_page = |event: &&Event| event.mm == mm && event.first_page == page;
+    for event in events.iter().filter(on_page) {
+        let prots = || candidates(states, |state| state.prot, event.begin, event.end);
+        match event.what {
+            What::Accessed { access, value } => {
+                if !prots().iter().any(|prot| prot.is_none_or(|p| permits(p, access, exec_only))) {
+                    findings.push(Finding {
+                        invariant: "access-not-allowed",
+                        what: format!("{access:?} of page {page:#x} after it was taken away"),
+                    });
+                }
+                let contents = candidates(states, |state| state.content, event.begin, event.end);
+                let seen = |content: &Option<u64>| content.is_none_or(|word| word == value);
+                if access == Access::Read && !contents.iter().any(seen) {
+                    findings.push(Finding {
+                        invariant: "lost-store",
+                        what: format!(
+                            "page {page:#x} read as {value}, which is not the last value written"
+                        ),
+                    });
+                }
+            }
+            What::Denied { access } => {
+                if !prots().iter().any(|prot| prot.is_none_or(|p| !permits(p, access, exec_only))) {
+                    findings.push(Finding {
+                        invariant: "access-denied",
+                        what: format!(
+                            "{access:?} of page {page:#x} refused, though always allowed"
+                        ),
+                    });
+                }
+            }
+            What::Change { .. } | What::Forked { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/history.rs"]
+mod tests;

@@ -1,0 +1,79 @@
+use super::*;
+
+const PAGE: u64 = 7;
+
+fn event(begin: u64, end: u64, what: What) -> Event {
+    Event { begin, end, mm: 0, first_page: PAGE, nr_pages: 1, what }
+}
+fn map(begin: u64, end: u64) -> Event {
+    event(begin, end, What::Change { prot: Sets::To(R | W), content: Sets::To(0) })
+}
+fn unmap(begin: u64, end: u64) -> Event {
+    event(begin, end, What::Change { prot: Sets::To(0), content: Sets::To(0) })
+}
+fn write(begin: u64, end: u64, value: u64) -> Event {
+    event(begin, end, What::Accessed { access: Access::Write, value })
+}
+fn read(begin: u64, end: u64, value: u64) -> Event {
+    event(begin, end, What::Accessed { access: Access::Read, value })
+}
+fn names(events: &[Event]) -> Vec<&'static str> {
+    check(events, false).into_iter().map(|finding| finding.invariant).collect()
+}
+
+#[test]
+fn the_last_value_written_is_read() {
+    assert_eq!(names(&[map(1, 2), write(3, 4, 9), read(5, 6, 9)]), [""; 0]);
+}
+
+#[test]
+fn an_older_value_is_a_lost_store() {
+    let events = [map(1, 2), write(3, 4, 8), write(5, 6, 9), read(7, 8, 8)];
+    assert_eq!(names(&events), ["lost-store"]);
+}
+
+#[test]
+fn either_of_two_concurrent_writes_may_win() {
+    for value in [8, 9] {
+        let events = [map(1, 2), write(3, 6, 8), write(4, 5, 9), read(7, 8, value)];
+        assert_eq!(names(&events), [""; 0]);
+    }
+}
+
+#[test]
+fn an_access_after_the_unmap_ended_is_not_allowed() {
+    assert_eq!(names(&[map(1, 2), unmap(3, 4), write(5, 6, 1)]), ["access-not-allowed"]);
+}
+
+#[test]
+fn an_access_during_the_unmap_may_do_either() {
+    let denied = event(4, 5, What::Denied { access: Access::Write });
+    assert_eq!(names(&[map(1, 2), unmap(3, 6), write(4, 5, 1)]), [""; 0]);
+    assert_eq!(names(&[map(1, 2), unmap(3, 6), denied]), [""; 0]);
+}
+
+#[test]
+fn a_refusal_of_what_was_always_allowed_is_found() {
+    let denied = event(4, 5, What::Denied { access: Access::Write });
+    assert_eq!(names(&[map(1, 2), denied]), ["access-denied"]);
+}
+
+#[test]
+fn a_child_sees_the_value_at_the_fork_and_not_a_later_one() {
+    let fork = Event { mm: 1, ..event(5, 6, What::Forked { parent: 0 }) };
+    let child_reads = |value| Event { mm: 1, ..read(9, 10, value) };
+    let before = [map(1, 2), write(3, 4, 8), fork, write(7, 8, 9), child_reads(8)];
+    assert_eq!(names(&before), [""; 0]);
+    let after = [map(1, 2), write(3, 4, 8), fork, write(7, 8, 9), child_reads(9)];
+    assert_eq!(names(&after), ["lost-store"]);
+}
+
+#[test]
+fn a_write_during_the_fork_may_or_may_not_be_inherited() {
+    for value in [8, 9] {
+        let fork = Event { mm: 1, ..event(5, 8, What::Forked { parent: 0 }) };
+        let child_reads = Event { mm: 1, ..read(9, 10, value) };
+        let events = [map(1, 2), write(3, 4, 8), fork, write(6, 7, 9), child_reads];
+        assert_eq!(names(&events), [""; 0]);
+    }
+}

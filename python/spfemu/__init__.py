@@ -21,7 +21,8 @@ from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
 
 if TYPE_CHECKING:
     from spfemu.arch import Arch, arch
-    from spfemu.engines import Difference, check, compare, run
+    from spfemu.comparing import Difference, check, compare
+    from spfemu.engines import run
 
 __all__ = [
     "EVENTS",
@@ -48,9 +49,9 @@ __all__ = [
 _LATER = {
     "Arch": "spfemu.arch",
     "arch": "spfemu.arch",
-    "Difference": "spfemu.engines",
-    "check": "spfemu.engines",
-    "compare": "spfemu.engines",
+    "Difference": "spfemu.comparing",
+    "check": "spfemu.comparing",
+    "compare": "spfemu.comparing",
     "run": "spfemu.engines",
 }
 

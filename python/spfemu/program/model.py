@@ -163,8 +163,8 @@ class Program:
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of this program, without what is default.
 
-        Source: the program format. Addresses are hexadecimal strings. ``Program.from_dict(p.to_dict())`` has the same operations as
-        ``p``.
+        Source: the program format. Addresses are hexadecimal strings; ``Program.from_dict`` of the
+        object gives the same operations again.
         """
         from spfemu.program.writer import to_dict
 

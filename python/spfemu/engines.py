@@ -1,0 +1,195 @@
+"""Running programs: one call for every engine, and the comparison of what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spfemu.arch import Arch
+from spfemu.arch import arch as arch_by_name
+from spfemu.errors import EngineError, ProgramError
+from spfemu.program.model import Program
+from spfemu.program.ops import OPS, OUTCOME_DTYPE
+from spfemu.program.scale import scale_program
+from spfemu.program.values import shown
+from spfemu.results import Result
+
+__all__ = ["ENGINES", "HANDLERS", "Progress", "core_tasks", "prepare", "run", "variant_values"]
+
+ENGINES: Final = ("native", "reference", "vtime")
+HANDLERS: Final = ("spf", "classic")
+VARIANT_VALUES: Final = ("v12", "fixed")
+_ENGINES_LATER: Final = ("kernel",)
+_REPEAT: Final = OPS["repeat"].code
+
+Progress = Callable[[float], object]
+"""Called now and then with the share of the work done, 0 to 1."""
+
+
+def run(
+    program: Program,
+    *,
+    engine: str = "native",
+    handler: str = "spf",
+    arch: str | Arch = "x86",
+    machine: str | None = None,
+    seed: int = 0,
+    cpus: int | None = None,
+    pace: bool = False,
+    record: bool = True,
+    variants: str | Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Runs a program on an engine and returns what came out.
+
+    The calling thread waits; other Python threads go on. Ctrl-C ends the run. Source: ours (DESIGN
+    sections 2 and 5).
+
+    ``engine`` is "native" (real threads), "reference" (the pure-Python specification) or "vtime"
+    (virtual time); ``handler`` "spf" or "classic"; ``arch`` a profile or its name; ``machine`` a
+    machine's name (default: the arch's own); ``seed`` from 0; ``cpus`` from 1 (default: as the
+    engine chooses). ``pace``: native spends the time of ``compute`` and ``sleep``. ``record``: keep
+    every operation's outcome. ``variants`` is "v12" or "fixed" for all, or a mapping of names to
+    these; the default is the engine's own choice. ``settings`` are further settings of the engine
+    (vtime: ``tick_slack_ns``). ``progress`` is called with 0 to 1.
+
+    Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
+    Determinism: program, engine, settings, seed and version, apart from native's interleaving.
+
+    >>> import spfemu
+    >>> program = spfemu.Program.loads('''{"format": "spfemu-program/1", "tasks": [{"ops": [
+    ...     {"op": "mmap", "length": "64K", "id": "p"},
+    ...     {"op": "touch", "addr": "p", "length": "64K"}]}]}''')
+    >>> spfemu.run(program, engine="vtime").counters["faults"]
+    16
+    """
+    _check_choice("engine", engine, ENGINES, _ENGINES_LATER)
+    _check_choice("handler", handler, HANDLERS)
+    if type(seed) is not int or not 0 <= seed < 1 << 64:
+        raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
+    if cpus is not None and (type(cpus) is not int or cpus < 1):
+        raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
+    profile = arch_by_name(arch) if isinstance(arch, str) else arch
+    program = prepare(program, profile)
+    if engine == "reference":
+        _check_bounded(program, engine)
+        from spfemu import reference
+
+        return reference.run(program, handler=handler, arch=profile, seed=seed)
+    options = {
+        "seed": seed,
+        "cpus": cpus,
+        "machine": machine,
+        "pace": pace,
+        "record": record,
+        "variants": variant_values(variants),
+        **(settings or {}),
+    }
+    return _run_core(program, engine, handler, profile, options, progress)
+
+
+def _run_core(
+    program: Program,
+    engine: str,
+    handler: str,
+    profile: Arch,
+    options: Mapping[str, Any],
+    progress: Progress | None,
+) -> Result:
+    from spfemu import __version__, _core
+
+    summary_text, outcomes = _core.run(
+        engine,
+        handler,
+        json.dumps(profile.to_dict()),
+        core_tasks(program),
+        json.dumps(program.meta()),
+        json.dumps(options),
+        progress,
+    )
+    summary = json.loads(summary_text)
+    return Result(
+        program=program,
+        engine=engine,
+        handler=handler,
+        arch=profile.name,
+        machine=summary.get("settings", {}).get("machine", options["machine"]),
+        seed=options["seed"],
+        elapsed_ns=summary["elapsed_ns"],
+        counters=summary["counters"],
+        ops=outcomes.view(OUTCOME_DTYPE),
+        maps=summary["maps"],
+        rounds=tuple(summary["rounds"]),
+        stuck=tuple(summary["stuck"]),
+        settings=summary["settings"],
+        version=__version__,
+        note_maps={
+            (note["task"], note["index"], note["round"]): note["maps"]
+            for note in summary.get("note_maps", ())
+        },
+    )
+
+
+def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:
+    """Returns the tasks' arrays as the compiled core takes them: bytes. Source: ours."""
+    return [task.ops.view(np.uint8) for task in program.tasks]
+
+
+def _check_choice(what: str, value: str, allowed: Iterable[str], later: Iterable[str] = ()) -> None:
+    if value in later:
+        raise EngineError(f"{what} '{value}' is not available yet (allowed: {', '.join(allowed)})")
+    if value not in allowed:
+        raise EngineError(f"{what} {shown(value)} (allowed: {', '.join(allowed)})")
+
+
+def prepare(program: Program, profile: Arch) -> Program:
+    """Returns the program as it runs on an arch: itself, or scaled to its page size.
+
+    Source: the program format, ``page_size`` and ``scale_pages``. Raises ProgramError when the
+    arch has another page size and the program does not allow scaling.
+    """
+    if program.page_size == profile.page_size:
+        return program
+    if program.scale_pages:
+        return scale_program(program, profile.page_size, profile.task_size)
+    raise ProgramError(
+        f"{program.source}: key 'page_size': value {program.page_size} (allowed on arch "
+        f'{profile.name}: {profile.page_size}, or any with "scale_pages": true)'
+    )
+
+
+def _check_bounded(program: Program, engine: str) -> None:
+    """Refuses repeats that only the clock ends, on an engine that has none."""
+    for number, task in enumerate(program.tasks):
+        ops = task.ops
+        endless = (ops["op"] == _REPEAT) & (ops["flags"] == 1) & (ops["length2"] == 0)
+        if endless.any():
+            place = program.where(number, int(np.argmax(endless)))
+            raise ProgramError(
+                f"{program.source}: {place}: key 'max_count': missing "
+                f"(engine {engine} has no clock)"
+            )
+
+
+def variant_values(variants: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Returns the value of each variant that is set, by name.
+
+    Source: ours (DESIGN section 5). Raises EngineError for an unknown variant or value.
+    """
+    if variants is None:
+        return {}
+    from spfemu import _core
+
+    names = [variant["name"] for variant in json.loads(_core.variants())]
+    if isinstance(variants, str):
+        _check_choice("variants", variants, VARIANT_VALUES)
+        return dict.fromkeys(names, variants)
+    for name, value in variants.items():
+        _check_choice("variant", name, names)
+        _check_choice(f"variant {name}", value, VARIANT_VALUES)
+    return dict(variants)

@@ -1,7 +1,5 @@
 //! Counters under perf's names, and the costs that virtual time charges. Data for all layers.
 
-use crate::platform::Local;
-
 /// What is counted. Source: SPF_V12 section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -44,24 +42,6 @@ pub const EVENT_NAMES: [&str; NR_EVENTS] = [
     "pgfault",
     "pgmajfault",
 ];
-
-/// The counters of one task.
-#[derive(Default)]
-pub struct Counters([Local; NR_EVENTS]);
-
-impl Counters {
-    #[inline(always)]
-    pub fn count(&self, event: Event) {
-        self.0[event as usize].add(1);
-    }
-    /// All counters, in the order of [`Event`].
-    pub fn snapshot(&self) -> [u64; NR_EVENTS] {
-        std::array::from_fn(|i| self.0[i].get())
-    }
-    pub fn reset(&self) {
-        self.0.iter().for_each(|counter| counter.set(0));
-    }
-}
 
 /// Work that is not an access to a shared word; virtual time knows what each costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Numbers are those of `docs/protocol.md`, "What must always hold".
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
@@ -14,9 +14,9 @@ use crate::platform::{Finding, Platform, Ptr, Value};
 /// What was counted by walking every address space.
 struct Census {
     /// PTEs that map each frame.
-    mapped: HashMap<u32, u64>,
+    mapped: BTreeMap<u32, u64>,
     /// Frames that page tables and page-cache nodes live in.
-    table_frames: HashMap<u32, u64>,
+    table_frames: BTreeMap<u32, u64>,
     /// Tables reachable, of all levels.
     nr_tables: u32,
     nr_vmas: u32,
@@ -34,8 +34,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// broken invariant; empty is good.
     pub fn check_at_rest(&self) -> Vec<Finding> {
         let mut census = Census {
-            mapped: HashMap::new(),
-            table_frames: HashMap::new(),
+            mapped: BTreeMap::new(),
+            table_frames: BTreeMap::new(),
             nr_tables: 0,
             nr_vmas: 0,
             findings: Vec::new(),

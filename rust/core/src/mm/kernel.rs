@@ -3,13 +3,14 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
+use super::counters::Counters;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::pcp_batch;
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
 use crate::design::Design;
-use crate::events::{Counters, Event};
+use crate::events::Event;
 use crate::platform::arena::Lines;
 use crate::platform::{Arena, Local, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;

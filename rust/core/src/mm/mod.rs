@@ -1,6 +1,7 @@
 //! Memory management: address spaces, VMAs, page tables, page frames, files, the TLB.
 
 mod change_protection;
+mod counters;
 mod gather;
 mod invariants;
 mod kernel;
@@ -14,6 +15,7 @@ mod types;
 pub mod variants;
 mod zap;
 
+pub use counters::Counters;
 pub(crate) use gather::MmuGather;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub use objects::{

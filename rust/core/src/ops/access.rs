@@ -49,11 +49,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let address = Vaddr(address);
         let mut handled = Handled::None;
         for _ in 0..LIVELOCK_FAULTS {
-            let in_range = address.0 < self.config.arch.task_size;
-            let (access, protection) = match in_range
-                .then(|| self.translate_and_access(cpu, mm, address, access, value))
-                .unwrap_or(Err((access, false)))
-            {
+            let tried = if address.0 < self.config.arch.task_size {
+                self.translate_and_access(cpu, mm, address, access, value)
+            } else {
+                Err((access, false)) // beyond user space: no table has it
+            };
+            let (access, protection) = match tried {
                 Ok(word) => return AccessOutcome { result: Ok(word), handled },
                 Err(failed) => failed,
             };

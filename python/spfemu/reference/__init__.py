@@ -1,0 +1,129 @@
+"""The executable specification: a pure-Python model of the kernel's fault path and its writers.
+
+It predicts outcomes, values, maps and counters of a program whose tasks run one after another,
+for both handlers and all arches, and shares no code with the compiled core. `faults` is the place
+to start reading, then `vma_ops` and `syscalls`; `model` has the data, `machine` the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spfemu.errors import EngineError, ProgramError
+from spfemu.program import EVENTS, OPS, OUTCOME_DTYPE, Program
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.machine import Machine
+from spfemu.reference.model import Frames, SyscallError
+from spfemu.results import Result
+
+if TYPE_CHECKING:
+    from spfemu.arch import Arch
+
+__all__ = ["run"]
+
+
+def run(
+    program: Program,
+    *,
+    handler: str = "spf",
+    arch: Arch,
+    seed: int = 0,
+    variants: Mapping[str, str] | None = None,
+) -> Result:
+    """Runs a program on the model and returns what came of it.
+
+    The tasks run in file order, each until it waits or ends, round after round. Nothing takes any
+    time. Operations that overlap in other engines never do here, so only a program whose outcomes
+    do not depend on the interleaving has the same outcomes everywhere.
+
+    Source: ours, after Linux 5.1 and SPF_V12 sections 0 to 5, 7 and 8; docs/semantics.md says what
+    is decided where these leave room.
+
+    Args:
+        program: what to run.
+        handler: "spf" (default) or "classic".
+        arch: the machine's profile; its page size must be the program's.
+        seed: goes into the result; the model draws nothing.
+        variants: entries of SPF_V12 section 9 to "v12" (default) or "fixed". Only C2 and C3 can be
+            seen without concurrency.
+
+    Returns:
+        The result; `stuck` names the tasks that wait for ever.
+
+    Raises:
+        ProgramError: the page sizes differ; choose another arch.
+        EngineError: a `repeat` has `for_ns` and no `max_count`; give it one.
+
+    Determinism: program, handler, arch and variants fix the result.
+
+    >>> from spfemu import Program, arch
+    >>> from spfemu.reference import run
+    >>> program = Program.loads('''{"format": "spfemu-program/1", "tasks": [{"ops": [
+    ...     {"op": "mmap", "length": "64K", "id": "p"}, {"op": "write", "addr": "p", "value": 7},
+    ...     {"op": "read", "addr": "p"}]}]}''')
+    >>> result = run(program, arch=arch("x86"))
+    >>> result.counters["faults"], int(result.ops["value"][-1])
+    (1, 7)
+    """
+    if handler not in ("spf", "classic"):
+        raise EngineError(f"handler: {handler!r} (allowed: spf, classic)")
+    _check_page_size(program, arch)
+    _check_repeats(program)
+    kernel = _boot(program, handler, arch, variants or {})
+    machine = Machine(program, kernel)
+    try:
+        stuck = machine.run()
+    except SyscallError:  # only the first address space is made outside an operation
+        raise EngineError(
+            f"{program.source}: key 'memory': value {program.system.memory} "
+            f"(allowed on {arch.name}: room for a page table and the zero page at least)"
+        ) from None
+    rows = [tuple(outcome) for task in machine.tasks for outcome in task.outcomes]
+    return Result(
+        program=program,
+        engine="reference",
+        handler=handler,
+        arch=arch.name,
+        machine=None,
+        seed=seed,
+        elapsed_ns=0,
+        counters=dict(zip(EVENTS, kernel.counters, strict=True)),
+        ops=np.array(rows, dtype=OUTCOME_DTYPE),
+        maps={process.name: process.maps for process in machine.processes},
+        rounds=tuple(task.timed_rounds for task in machine.tasks),
+        stuck=tuple(stuck),
+        settings={"variants": dict(variants or {})},
+        note_maps=machine.note_maps,
+    )
+
+
+def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str]) -> Kernel:
+    """A kernel with the program's `system`. The zero page takes the first frame."""
+    system = program.system
+    frames = Frames((system.memory >> arch.page_shift) - 1)
+    kernel = Kernel(arch, handler, frames, variants, system.mmap_min_addr)
+    kernel.sysctl.update(system.sysctl)
+    return kernel
+
+
+def _check_page_size(program: Program, arch: Arch) -> None:
+    page_size = 1 << arch.page_shift
+    if program.page_size != page_size:
+        raise ProgramError(
+            f"{program.source}: key 'page_size': value {program.page_size} "
+            f"(allowed on {arch.name}: {page_size})"
+        )
+
+
+def _check_repeats(program: Program) -> None:
+    repeat = OPS["repeat"].code
+    for number, task in enumerate(program.tasks):
+        for index, record in enumerate(task.ops):
+            if record["op"] == repeat and record["flags"] & 1 and not record["length2"]:
+                raise EngineError(
+                    f"{program.source}: {program.where(number, index)}: key 'for_ns': "
+                    "has no end without time (give 'max_count' too on engine reference)"
+                )

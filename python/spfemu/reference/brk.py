@@ -1,0 +1,63 @@
+"""brk: the heap."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.mmap import get_unmapped_area
+from spfemu.reference.model import (
+    ADDRESS_MASK,
+    VM_ACCOUNT,
+    VM_READ,
+    VM_WRITE,
+    SyscallError,
+    Vma,
+)
+from spfemu.reference.munmap import munmap
+from spfemu.reference.vma_ops import vma_merge
+
+
+def brk(kernel: Kernel, mm: Mm, delta: int, start: int | None) -> int:
+    """Moves the break by `delta` bytes and returns it; ENOMEM if it does not go there (as sbrk).
+
+    The first call of an address space puts the heap where `start` says.
+
+    **Source:** sys_brk and do_brk_flags(), mm/mmap.c@5.1; sbrk(3) for the form.
+    """
+    if not mm.brk_used:
+        mm.brk_used = True
+        if start is not None:
+            mm.start_brk = mm.brk = start
+    wanted = mm.brk + delta
+    if not mm.start_brk <= wanted <= ADDRESS_MASK:
+        raise SyscallError(errno.ENOMEM)
+    old_end, new_end = mm.page_align(mm.brk), mm.page_align(wanted)
+    if new_end != old_end:
+        try:
+            if wanted <= mm.brk:
+                munmap(kernel, mm, new_end, old_end - new_end)
+            else:
+                _grow_brk(kernel, mm, old_end, new_end)
+        except SyscallError:
+            raise SyscallError(errno.ENOMEM) from None
+    mm.brk = wanted
+    return wanted
+
+
+def _grow_brk(kernel: Kernel, mm: Mm, old_end: int, new_end: int) -> None:
+    """Adds private anonymous memory to the heap, with a free page left above it."""
+    if new_end < old_end:  # PAGE_ALIGN() wrapped
+        raise SyscallError(errno.ENOMEM)
+    following = mm.find_vma(old_end)
+    if following is not None and new_end + mm.page_size > following.start:
+        raise SyscallError(errno.ENOMEM)
+    get_unmapped_area(kernel, mm, old_end, new_end - old_end, fixed=True)
+    if mm.map_count > kernel.sysctl["vm.max_map_count"]:
+        raise SyscallError(errno.ENOMEM)
+    flags = VM_READ | VM_WRITE | VM_ACCOUNT
+    _, prev = mm.find_vma_prev(old_end)
+    pgoff = old_end >> mm.arch.page_shift
+    if vma_merge(mm, prev, old_end, new_end, flags, None, None, pgoff) is None:
+        mm.link(Vma(old_end, new_end, flags, pgoff))

@@ -1,0 +1,273 @@
+"""The page fault: what the hardware reports, the arch entry, both handlers.
+
+Read from the top: `access` is the processor, `do_page_fault` the entry of the three arches,
+`handle_speculative_fault` the series, `handle_classic_fault` what was there before; both go on in
+`pte_faults`. The numbers W, H and 5.x are those of SPF_V12, the description of series v12 that the
+model is made from (sections 3 and 5).
+
+Nothing runs beside a fault here, so a sequence count never changes under it, `pte_map_lock` and
+`pte_spinlock` always succeed, and a PTE is always the one that was read. Those steps are named in
+comments and have no code.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+from typing import NamedTuple
+
+from spfemu.reference.kernel import (
+    FAULTS,
+    MAJOR_FAULTS,
+    MINOR_FAULTS,
+    PGFAULT,
+    SPECULATIVE_PGFAULT,
+    SPF,
+    SPF_VMA_ACCESS,
+    SPF_VMA_CHANGED,
+    SPF_VMA_NOTSUP,
+    Kernel,
+)
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import VM_EXEC, VM_READ, VM_WRITE, OutOfFramesError, Pte
+from spfemu.reference.pte_faults import handle_pte_fault
+from spfemu.reference.vm_fault import (
+    EXECUTE,
+    VM_FAULT_ERROR,
+    VM_FAULT_MAJOR,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    VM_FAULT_SIGSEGV,
+    WRITE,
+    Fault,
+)
+
+HANDLED_NONE, HANDLED_SPF, HANDLED_CLASSIC = 0, 1, 2
+"""Who handled a fault, as the outcomes number them."""
+
+SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
+"""Signal codes. Source: include/uapi/asm-generic/siginfo.h@5.1."""
+
+LIVELOCK_FAULTS = 1000
+"""An access that has faulted this often without succeeding is given up."""
+
+
+class AccessResult(NamedTuple):
+    """What came of an access: a value, or a signal, or (kernel mode) an error number."""
+
+    value: int = 0
+    handled: int = HANDLED_NONE
+    signal: int = 0
+    si_code: int = 0
+    errno: int = 0
+    livelock: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the load, store or fetch took place."""
+        return not (self.signal or self.errno or self.livelock)
+
+
+class Verdict(NamedTuple):
+    """How one fault ended: who handled it, and the signal if the access may not go on."""
+
+    handled: int
+    signal: int = 0
+    si_code: int = 0
+
+
+# --- the processor ---------------------------------------------------------------------------
+
+
+def access(
+    kernel: Kernel, mm: Mm, address: int, kind: int, *, user: bool = True, value: int = 0
+) -> AccessResult:
+    """Loads, stores or fetches one word, faulting until that works or a signal comes.
+
+    **Source:** ours. The walk sets the accessed and dirty bits on every arch; there is no TLB,
+    since with one task at a time nobody can meet a stale entry.
+    """
+    handled = HANDLED_NONE
+    for _ in range(LIVELOCK_FAULTS):
+        pte = mm.page_tables.pte(address)
+        if pte is not None and pte.protection[kind]:
+            return AccessResult(_use(mm, address, pte, kind, value), handled)
+        present = pte is not None and pte.hardware_present
+        verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present))
+        handled = verdict.handled
+        if verdict.signal and not user:  # the exception table makes -EFAULT of it
+            return AccessResult(handled=handled, errno=errno.EFAULT)
+        if verdict.signal:
+            return AccessResult(0, handled, verdict.signal, verdict.si_code)
+    return AccessResult(handled=handled, livelock=True)
+
+
+def _use(mm: Mm, address: int, pte: Pte, kind: int, value: int) -> int:
+    """The access itself, once the PTE allows it."""
+    dirty = pte.dirty or kind == WRITE
+    if not pte.young or dirty != pte.dirty:
+        mm.page_tables.store(address, pte._replace(young=True, dirty=dirty))
+    if kind == WRITE:
+        pte.page.value = value
+    return pte.page.value
+
+
+# --- the arch entry --------------------------------------------------------------------------
+
+
+def do_page_fault(fault: Fault) -> Verdict:
+    """Handles one hardware fault: counts it, tries speculation, else takes the classic path.
+
+    **Source:** do_user_addr_fault() x86, do_page_fault() arm64, __do_page_fault() powerpc, @5.1
+    with patches 28-30 of the series (SPF_V12 section 7).
+    """
+    kernel = fault.kernel
+    kernel.count(FAULTS)
+    if kernel.handler == "spf":
+        result = handle_speculative_fault(fault)
+        if _accepts(kernel, result):
+            kernel.count(SPF)
+            return _done_speculative(kernel, result)
+    return handle_classic_fault(fault)
+
+
+def _accepts(kernel: Kernel, result: int) -> bool:
+    """Whether the arch takes a speculative result as final (SPF_V12 7.2-7.4).
+
+    powerpc asks for protection keys to be compiled in, as v12 wrote it (C8), and even then repeats
+    a SIGSEGV classically, since it cannot tell a key mismatch without the VMA. With C3 fixed the
+    others repeat it too, for the sake of its code.
+    """
+    if result == VM_FAULT_RETRY:
+        return False
+    if kernel.arch.family == "powerpc":
+        return kernel.mem_keys and result != VM_FAULT_SIGSEGV
+    return not (result == VM_FAULT_SIGSEGV and kernel.is_fixed("C3"))
+
+
+def _done_speculative(kernel: Kernel, result: int) -> Verdict:
+    """Ends a fault that speculation settled. It is always minor (SPF_V12 7.2, 8).
+
+    The VMA is not at hand to look at, so SIGSEGV comes with the generic code MAPERR (7.5; C3).
+    """
+    if result & VM_FAULT_ERROR:
+        return _mm_fault_error(result, HANDLED_SPF)
+    kernel.count(MINOR_FAULTS)
+    return Verdict(HANDLED_SPF)
+
+
+def _mm_fault_error(result: int, handled: int) -> Verdict:
+    """Turns an error result into the signal. Out of memory, the OOM killer takes the task."""
+    if result & VM_FAULT_OOM:
+        return Verdict(handled, signal.SIGKILL)
+    if result & VM_FAULT_SIGBUS:
+        return Verdict(handled, signal.SIGBUS, BUS_ADRERR)
+    return Verdict(handled, signal.SIGSEGV, SEGV_MAPERR)
+
+
+# --- the speculative handler -----------------------------------------------------------------
+
+
+def handle_speculative_fault(fault: Fault) -> int:
+    """Tries to handle a fault without mmap_sem; VM_FAULT_RETRY says "do it the classic way".
+
+    **Source:** patches 22, 24, 27 and 31; SPF_V12 3.1 and 3.2.
+    """
+    if not fault.kernel.sysctl["vm.speculative_page_fault"]:  # W1
+        return VM_FAULT_RETRY
+    if not fault.user:  # W2
+        return VM_FAULT_RETRY
+    if fault.mm.users == 1:  # W3
+        return VM_FAULT_RETRY
+    return _handle_speculative_fault(fault)
+
+
+def _handle_speculative_fault(fault: Fault) -> int:
+    """The checks H1 to H19 in the order of v12, then the shared part of the fault."""
+    kernel = fault.kernel
+    vma = fault.mm.find_vma(fault.address)  # find_vma_rcu(), put again at the end
+    if vma is None:  # H1: the one abort here without an event
+        return VM_FAULT_RETRY
+    # H2: the sequence count is even, no writer runs.
+    if vma.vm_ops is not None:  # H3: it has a `fault` operation
+        return _abort(kernel, SPF_VMA_NOTSUP)
+    if vma.anon_vma is None:  # H4: v12 says notsup here, not noanon
+        return _abort(kernel, SPF_VMA_NOTSUP)
+    fault.cache_vma(vma)  # H5
+    # H6, H7: no userfaultfd and no growing VMAs in this model yet.
+    if not vma.start <= fault.address < vma.end:  # H8: also for an address in a hole
+        return _abort(kernel, SPF_VMA_CHANGED)
+    if _speculative_access_error(fault):  # H9 always permits (no protection keys in use); H10
+        kernel.count(SPF_VMA_ACCESS)
+        return VM_FAULT_SIGSEGV
+    # H11: no memory policies yet.
+    if fault.mm.page_tables.table(fault.address) is None:  # H12-H16
+        return _abort(kernel, SPF_VMA_NOTSUP)
+    # H17-H19: the PTE is read and the sequence has not changed.
+    fault.speculative = True
+    result = handle_pte_fault(fault)  # H20
+    if result != VM_FAULT_RETRY:  # H22
+        kernel.count(SPECULATIVE_PGFAULT)
+    return result
+
+
+def _abort(kernel: Kernel, event: int) -> int:
+    kernel.count(event)
+    return VM_FAULT_RETRY
+
+
+def _speculative_access_error(fault: Fault) -> bool:
+    """H10. An instruction fetch passes on any permission at all: that is C2."""
+    if fault.write:
+        return not fault.flags & VM_WRITE
+    return not fault.flags & (VM_READ | VM_EXEC | VM_WRITE)
+
+
+# --- the classic handler ---------------------------------------------------------------------
+
+
+def handle_classic_fault(fault: Fault) -> Verdict:
+    """Handles a fault under mmap_sem.
+
+    **Source:** the second half of the arch handlers named at `do_page_fault`, @5.1.
+    """
+    fault.speculative = False
+    vma = fault.mm.find_vma(fault.address)
+    if vma is None or fault.address < vma.start:
+        return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
+    fault.cache_vma(vma)
+    if _access_error(fault):
+        return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_ACCERR)
+    result = handle_mm_fault(fault)
+    if result & VM_FAULT_ERROR:
+        return _mm_fault_error(result, HANDLED_CLASSIC)
+    fault.kernel.count(MAJOR_FAULTS if result & VM_FAULT_MAJOR else MINOR_FAULTS)
+    return Verdict(HANDLED_CLASSIC)
+
+
+def _access_error(fault: Fault) -> bool:
+    """Whether the VMA forbids the access, as each arch asks.
+
+    x86 does not ask for VM_EXEC: a fetch from an absent page counts as a read, and is refused only
+    when it faults again on the page that is then present. arm64 and powerpc refuse it at once.
+    A mapping that is only executable can be read on x86 and powerpc, not on arm64.
+
+    **Source:** access_error() x86 and powerpc (with CPU_FTR_NOEXECUTE), __do_page_fault() arm64.
+    """
+    if fault.write:
+        return not fault.flags & VM_WRITE
+    readable = VM_READ | VM_WRITE if fault.kernel.arch.exec_only else VM_READ | VM_WRITE | VM_EXEC
+    if fault.kernel.arch.family == "x86":
+        return fault.present or not fault.flags & readable
+    return not fault.flags & (VM_EXEC if fault.kind == EXECUTE else readable)
+
+
+def handle_mm_fault(fault: Fault) -> int:
+    """Counts vmstat pgfault, makes the upper page tables, handles the fault."""
+    fault.kernel.count(PGFAULT)
+    try:
+        fault.mm.page_tables.allocate_upper(fault.address)
+    except OutOfFramesError:
+        return VM_FAULT_OOM
+    return handle_pte_fault(fault)

@@ -1,0 +1,84 @@
+"""fork and exit: copying an address space, and giving it back."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import (
+    VM_DONTCOPY,
+    VM_WIPEONFORK,
+    OutOfFramesError,
+    SyscallError,
+    Vma,
+)
+from spfemu.reference.munmap import zap_page_range
+from spfemu.reference.vma_ops import anon_vma_fork, prepare_between
+
+
+def dup_mmap(kernel: Kernel, parent: Mm) -> Mm:
+    """Copies an address space for fork; ENOMEM, with nothing left of it, if memory ends.
+
+    **Source:** dup_mmap(), kernel/fork.c@5.1.
+    """
+    child = new_mm(kernel)
+    child.start_brk, child.brk, child.brk_used = parent.start_brk, parent.brk, parent.brk_used
+    try:
+        for vma in parent.vmas:
+            if not vma.flags & VM_DONTCOPY:
+                _dup_vma(parent, child, vma)
+    except OutOfFramesError:
+        exit_mmap(kernel, child)
+        raise SyscallError(errno.ENOMEM) from None
+    return child
+
+
+def new_mm(kernel: Kernel) -> Mm:
+    """An empty address space; ENOMEM if there is no memory for its top page table."""
+    try:
+        return Mm(kernel.arch, kernel.frames)
+    except OutOfFramesError:
+        raise SyscallError(errno.ENOMEM) from None
+
+
+def _dup_vma(parent: Mm, child: Mm, vma: Vma) -> None:
+    """Copies one VMA and, unless it is to be wiped, its page tables.
+
+    A wiped one gets an anon_vma at once, found while its list pointers are still the parent's.
+    """
+    copy = vma.duplicate()
+    if vma.flags & VM_WIPEONFORK:
+        copy.anon_vma = None
+        prepare_between(parent, copy, parent.prev(vma), parent.next(vma))
+    else:
+        anon_vma_fork(copy, vma)
+    child.link(copy)
+    if not vma.flags & VM_WIPEONFORK:
+        _copy_page_range(parent, child, vma)
+
+
+def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
+    """Copies the PTEs of a VMA, write-protecting both sides of private memory.
+
+    Without an anon_vma nothing is copied: the child's faults find everything in the file. The
+    child gets a table wherever the parent has one, even an empty one.
+
+    **Source:** copy_page_range() and copy_one_pte(), mm/memory.c@5.1.
+    """
+    if vma.anon_vma is None:
+        return
+    child.page_tables.copy_tables(parent.page_tables, vma.start, vma.end)
+    for address, pte in list(parent.page_tables.present(vma.start, vma.end)):
+        pte = pte._replace(protection=pte.protection._replace(write=False))
+        parent.page_tables.store(address, pte)
+        child.page_tables.store(address, pte._replace(young=False))
+        pte.page.mapcount += 1
+
+
+def exit_mmap(kernel: Kernel, mm: Mm) -> None:
+    """Frees an address space that nobody uses any more. **Source:** exit_mmap()@5.1."""
+    for vma in list(mm.vmas):
+        zap_page_range(kernel, mm, vma.start, vma.end)
+        mm.unlink(vma)
+    mm.page_tables.free_all()

@@ -1,0 +1,61 @@
+"""What all address spaces share: the arch, the handler, the counters, memory and the sysctls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spfemu.program import EVENTS
+from spfemu.reference.model import Frames
+
+if TYPE_CHECKING:
+    from spfemu.arch import Arch
+
+(
+    FAULTS,
+    MINOR_FAULTS,
+    MAJOR_FAULTS,
+    SPF,
+    SPF_VMA_CHANGED,
+    SPF_VMA_NOANON,  # defined by the series, emitted nowhere in v12 (SPF_V12 3.4)
+    SPF_VMA_NOTSUP,
+    SPF_VMA_ACCESS,
+    SPF_PMD_CHANGED,  # needs a race; a model without concurrency never gets there
+    SPECULATIVE_PGFAULT,
+    PGFAULT,
+    PGMAJFAULT,
+) = range(len(EVENTS))
+"""Positions in `EVENTS` and in the counters."""
+
+
+@dataclass
+class Kernel:
+    """One emulated kernel.
+
+    `handler` is "spf" or "classic". `variants` maps an entry of SPF_V12 section 9 to "v12" or
+    "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS. Counters are in the order of `EVENTS`.
+    """
+
+    arch: Arch
+    handler: str
+    frames: Frames
+    variants: Mapping[str, str]
+    mmap_min_addr: int
+    mem_keys: bool = True
+    sysctl: dict[str, int] = field(
+        default_factory=lambda: {
+            "vm.speculative_page_fault": 1,
+            "vm.page-cluster": 3,
+            "vm.max_map_count": 65530,
+        }
+    )
+    counters: list[int] = field(default_factory=lambda: [0] * len(EVENTS))
+
+    def count(self, event: int) -> None:
+        """Adds one to a counter."""
+        self.counters[event] += 1
+
+    def is_fixed(self, variant: str) -> bool:
+        """Whether an entry of SPF_V12 section 9 has its cure ("fixed") instead of v12's text."""
+        return self.variants.get(variant) == "fixed"

@@ -1,0 +1,166 @@
+"""mmap: where a mapping goes, and what it becomes."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.program.ops import MMAP_FLAGS
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import (
+    ADDRESS_MASK,
+    VM_ACCOUNT,
+    VM_NORESERVE,
+    VM_SHARED,
+    VM_WRITE,
+    File,
+    SyscallError,
+    Vma,
+)
+from spfemu.reference.munmap import munmap
+from spfemu.reference.vma_ops import vma_merge
+
+_PRIVATE = MMAP_FLAGS["private"]
+_SHARED = MMAP_FLAGS["shared"]
+_FIXED = MMAP_FLAGS["fixed"]
+_FIXED_NOREPLACE = MMAP_FLAGS["fixed_noreplace"]
+_NORESERVE = MMAP_FLAGS["noreserve"]
+
+MAX_LFS_FILESIZE = (1 << 63) - 1
+"""The largest file offset. Source: include/linux/fs.h@5.1."""
+
+
+def mmap(
+    kernel: Kernel,
+    mm: Mm,
+    hint: int,
+    length: int,
+    prot: int,
+    flags: int,
+    file: File | None = None,
+    offset: int = 0,
+) -> int:
+    """Maps memory and returns its address. `hint` 0 leaves the choice to the kernel.
+
+    **Source:** sys_mmap and do_mmap(), mm/mmap.c@5.1.
+    """
+    if mm.is_unaligned(offset):
+        raise SyscallError(errno.EINVAL)
+    if length == 0:
+        raise SyscallError(errno.EINVAL)
+    fixed = bool(flags & (_FIXED | _FIXED_NOREPLACE))
+    if not fixed:
+        hint = _round_hint_to_min(kernel, mm, hint)
+    length = mm.page_align(length)
+    if length == 0:
+        raise SyscallError(errno.ENOMEM)
+    pgoff = offset >> mm.arch.page_shift
+    if pgoff + (length >> mm.arch.page_shift) > ADDRESS_MASK:
+        raise SyscallError(errno.EOVERFLOW)
+    if mm.map_count > kernel.sysctl["vm.max_map_count"]:
+        raise SyscallError(errno.ENOMEM)
+    address = get_unmapped_area(kernel, mm, hint, length, fixed=fixed)
+    if flags & _FIXED_NOREPLACE and mm.overlapping(address, address + length):
+        raise SyscallError(errno.EEXIST)
+    if file is not None and file.kind != "devzero" and offset + length > MAX_LFS_FILESIZE:
+        raise SyscallError(errno.EOVERFLOW)
+    if flags & (_PRIVATE | _SHARED) not in (_PRIVATE, _SHARED):
+        raise SyscallError(errno.EINVAL)
+    vm_flags = prot
+    if flags & _SHARED:
+        vm_flags |= VM_SHARED
+    if flags & _NORESERVE:
+        vm_flags |= VM_NORESERVE
+    if file is None:
+        pgoff = 0 if flags & _SHARED else address >> mm.arch.page_shift
+    _mmap_region(kernel, mm, address, length, vm_flags, file, pgoff)
+    return address
+
+
+def _round_hint_to_min(kernel: Kernel, mm: Mm, hint: int) -> int:
+    """A hint is rounded down to its page; one below the lowest allowed address becomes that."""
+    hint &= ~(mm.page_size - 1)
+    if hint and hint < kernel.mmap_min_addr:
+        return mm.page_align(kernel.mmap_min_addr)
+    return hint
+
+
+def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: bool) -> int:
+    """Chooses the address of a new mapping, or checks a fixed one.
+
+    A free hint is taken as it is. Else it is the top of the highest gap below `mmap_base` that is
+    large enough, and if there is none, the bottom of the lowest above a third of user space.
+
+    **Source:** get_unmapped_area() and arch_get_unmapped_area_topdown(), mm/mmap.c@5.1 (the
+    generic one; x86's begins at the first page instead of vm.mmap_min_addr, and then has EPERM).
+    """
+    task_size = mm.arch.task_size
+    if length > task_size:
+        raise SyscallError(errno.ENOMEM)
+    if fixed:
+        if hint > task_size - length:
+            raise SyscallError(errno.ENOMEM)
+        if mm.is_unaligned(hint):
+            raise SyscallError(errno.EINVAL)
+        if hint < kernel.mmap_min_addr:
+            raise SyscallError(errno.EPERM)
+        return hint
+    lowest = mm.page_align(max(mm.page_size, kernel.mmap_min_addr))
+    if hint and lowest <= hint <= task_size - length and not mm.overlapping(hint, hint + length):
+        return hint
+    address = _highest_gap(mm, length, lowest, mm.arch.mmap_base)
+    if address is None:
+        bottom = mm.page_align(task_size // 3)
+        address = _lowest_gap(mm, length, max(bottom, lowest), task_size)
+    if address is None:
+        raise SyscallError(errno.ENOMEM)
+    return address
+
+
+def _highest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
+    """vm_unmapped_area() from the top: where [address, address + length) fits highest."""
+    ceiling = high
+    for vma in reversed(mm.vmas):
+        if ceiling - max(vma.end, low) >= length:
+            break
+        ceiling = min(ceiling, vma.start)
+        if ceiling < low + length:
+            return None
+    return ceiling - length if ceiling - length >= low else None
+
+
+def _lowest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
+    """vm_unmapped_area() from the bottom."""
+    floor = low
+    for vma in mm.overlapping(low, high):
+        if vma.start >= floor + length:
+            break
+        floor = vma.end
+    return floor if floor + length <= high else None
+
+
+def _mmap_region(
+    kernel: Kernel, mm: Mm, address: int, length: int, flags: int, file: File | None, pgoff: int
+) -> None:
+    """Clears the range and maps it, growing a neighbour if one can be. mmap_region()@5.1."""
+    try:
+        _clear_old_maps(kernel, mm, address, length)
+    except SyscallError:
+        raise SyscallError(errno.ENOMEM) from None
+    if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:  # accountable_mapping()
+        flags |= VM_ACCOUNT
+    end = address + length
+    _, prev = mm.find_vma_prev(address)
+    if vma_merge(mm, prev, address, end, flags, None, file, pgoff):
+        return
+    vma = Vma(address, end, flags, pgoff, file)
+    if flags & VM_SHARED and (file is None or file.kind == "devzero"):  # shmem_zero_setup()
+        vma.file = file = File("dev/zero", length, "shmem", kernel.frames, sparse=True)
+    if file is not None and file.kind != "devzero":
+        vma.vm_ops = file.vm_ops
+    mm.link(vma)
+
+
+def _clear_old_maps(kernel: Kernel, mm: Mm, address: int, length: int) -> None:
+    if mm.overlapping(address, address + length):
+        munmap(kernel, mm, address, length)

@@ -1,0 +1,208 @@
+"""The objects of the reference model: frames, pages, PTEs, files, VMAs.
+
+Everything here is the plainest data structure that gives the right answer: a sorted list where
+the kernel has a red-black tree, a dictionary where it has page-table pages. What is left out, and
+why nobody can tell, is in docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ADDRESS_MASK = (1 << 64) - 1
+"""Addresses and lengths are unsigned 64-bit numbers; sums wrap."""
+
+# VMA flags. Source: include/linux/mm.h@5.1. Only those that an operation of this model can see.
+VM_READ = 1 << 0
+VM_WRITE = 1 << 1
+VM_EXEC = 1 << 2
+VM_SHARED = 1 << 3
+VM_SEQ_READ = 1 << 4
+VM_RAND_READ = 1 << 5
+VM_DONTCOPY = 1 << 6
+VM_ACCOUNT = 1 << 7
+VM_NORESERVE = 1 << 8
+VM_WIPEONFORK = 1 << 9
+VM_DONTDUMP = 1 << 10
+VM_HUGEPAGE = 1 << 11
+VM_NOHUGEPAGE = 1 << 12
+VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
+"""The three bits that mprotect replaces; the array form's `prot` has the same values."""
+
+FAULT_AROUND_BYTES = 64 << 10
+"""How much a read fault on a file maps around. Source: mm/memory.c@5.1, fault_around_bytes."""
+
+
+class SyscallError(Exception):
+    """A system call that fails; `value` is the error number. Internal, never leaves the model."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+class OutOfFramesError(Exception):
+    """A page could not be allocated. Internal: a fault turns it into VM_FAULT_OOM."""
+
+
+@dataclass
+class Frames:
+    """The machine's memory, as a count: pages, page-cache pages in use, page tables."""
+
+    total: int
+    used: int = 0
+
+    def allocate(self) -> None:
+        """Takes one frame or raises `OutOfFramesError`."""
+        if self.used >= self.total:
+            raise OutOfFramesError
+        self.used += 1
+
+    def free(self, count: int = 1) -> None:
+        """Gives frames back."""
+        self.used -= count
+
+
+@dataclass(eq=False)
+class Page:
+    """A page frame: one content word, whether it is anonymous, and how many PTEs map it."""
+
+    anonymous: bool
+    value: int = 0
+    mapcount: int = 0
+
+
+ZERO_PAGE = Page(anonymous=False)
+"""The shared page of zeroes. Its PTEs are special: vm_normal_page() finds no page in them."""
+
+
+class Protection(NamedTuple):
+    """What a PTE lets the hardware do (the useful part of a pgprot)."""
+
+    read: bool
+    write: bool
+    execute: bool
+
+
+class Pte(NamedTuple):
+    """A present page-table entry. A PTE that is none is an absent dictionary key."""
+
+    page: Page
+    protection: Protection
+    dirty: bool = False
+    young: bool = True
+
+    @property
+    def hardware_present(self) -> bool:
+        """False for PROT_NONE: pte_present() holds, but the hardware sees nothing there."""
+        return any(self.protection)
+
+    def made_writable(self) -> Pte:
+        """This entry, dirty and writable: maybe_mkwrite(pte_mkdirty(…)) in a writable VMA."""
+        return self._replace(
+            protection=self.protection._replace(write=True), dirty=True, young=True
+        )
+
+
+def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
+    """A page of anonymous memory that is about to be mapped once."""
+    frames.allocate()
+    return Page(anonymous=True, value=value, mapcount=1)
+
+
+def unmap_page(frames: Frames, pte: Pte) -> None:
+    """Takes one mapping off the page of a PTE; an anonymous page goes with its last one."""
+    if pte.page.anonymous:
+        pte.page.mapcount -= 1
+        if pte.page.mapcount == 0:
+            frames.free()
+
+
+@dataclass(eq=False)
+class AnonVma:
+    """An identity. What hangs on it is only who shares it, see `Vma.anon_vma_chain`."""
+
+
+class VmOps(NamedTuple):
+    """The operations of a file's VMAs. All here have `fault` and `map_pages`, none has `close`."""
+
+    name: str
+    page_mkwrite: bool
+
+
+GENERIC_FILE_VM_OPS = VmOps("generic_file", page_mkwrite=True)
+"""A file on disk: wants to know of the first write to a page (write notification)."""
+
+SHMEM_VM_OPS = VmOps("shmem", page_mkwrite=False)
+
+
+@dataclass(eq=False)
+class File:
+    """An open file and its page cache. `kind` is "regular", "shmem" or "devzero".
+
+    A page that is in the page cache from the beginning (`cached`) gets its `Page` when it is first
+    used. `sparse` is anonymous shared memory: pages exist from their first fault on, and go with
+    the last mapping.
+    """
+
+    name: str
+    length: int
+    kind: str
+    frames: Frames
+    cached: bool = True
+    sparse: bool = False
+    pages: dict[int, Page] = field(default_factory=dict)
+    mappings: int = 0
+
+    @property
+    def vm_ops(self) -> VmOps:
+        """The operations of a mapping of this file."""
+        return GENERIC_FILE_VM_OPS if self.kind == "regular" else SHMEM_VM_OPS
+
+    def nr_pages(self, page_shift: int) -> int:
+        """The number of pages the file has, the last one perhaps partly used."""
+        return (self.length + (1 << page_shift) - 1) >> page_shift
+
+    def is_cached(self, index: int) -> bool:
+        """Whether page `index`, which is below `nr_pages`, is in the page cache now."""
+        return index in self.pages or (self.cached and not self.sparse)
+
+    def page(self, index: int) -> Page:
+        """Page `index` of the page cache, brought in if it is not there."""
+        if index not in self.pages:
+            self.frames.allocate()
+            self.pages[index] = Page(anonymous=False)
+        return self.pages[index]
+
+    def put(self) -> None:
+        """Drops one mapping's reference (fput)."""
+        self.mappings -= 1
+        if self.sparse and self.mappings == 0:
+            self.frames.free(len(self.pages))
+            self.pages.clear()
+
+
+@dataclass(eq=False)
+class Vma:
+    """A `vm_area_struct`. Without `vm_ops` it is anonymous, even with a file (/dev/zero)."""
+
+    start: int
+    end: int
+    flags: int
+    pgoff: int
+    file: File | None = None
+    vm_ops: VmOps | None = None
+    anon_vma: AnonVma | None = None
+    anon_vma_chain: list[AnonVma] = field(default_factory=list)
+
+    def duplicate(self) -> Vma:
+        """A copy that is linked nowhere and has no anon_vma chain yet (vm_area_dup)."""
+        return Vma(
+            self.start, self.end, self.flags, self.pgoff, self.file, self.vm_ops, self.anon_vma
+        )
+
+    @property
+    def may_share(self) -> bool:
+        """VM_MAYSHARE. Files are opened for reading and writing, so it goes with VM_SHARED."""
+        return bool(self.flags & VM_SHARED)

@@ -1,0 +1,69 @@
+"""munmap: unlinking VMAs, zapping pages, freeing page tables."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import SyscallError, Vma, unmap_page
+from spfemu.reference.vma_ops import split_vma
+
+
+def munmap(kernel: Kernel, mm: Mm, start: int, length: int) -> None:
+    """Unmaps a range; a hole is no error. **Source:** __do_munmap(), mm/mmap.c@5.1."""
+    task_size = mm.arch.task_size
+    if mm.is_unaligned(start) or start > task_size or length > task_size - start:
+        raise SyscallError(errno.EINVAL)
+    length = mm.page_align(length)
+    if length == 0:
+        raise SyscallError(errno.EINVAL)
+    end = start + length
+    vma, prev = mm.find_vma_prev(start)
+    if vma is None or vma.start >= end:
+        return
+    if start > vma.start:
+        # The count may go one above the limit here, as long as it does not stay there.
+        if end < vma.end and mm.map_count >= kernel.sysctl["vm.max_map_count"]:
+            raise SyscallError(errno.ENOMEM)
+        split_vma(mm, vma, start, new_below=False)
+        prev = vma
+    last = mm.find_vma(end)
+    if last is not None and end > last.start:
+        split_vma(mm, last, end, new_below=True)
+    detached = mm.overlapping(start, end)
+    for vma in detached:
+        mm.unlink(vma)
+    _unmap_region(kernel, mm, detached, prev)
+
+
+def _unmap_region(kernel: Kernel, mm: Mm, detached: list[Vma], prev: Vma | None) -> None:
+    """Zaps the pages of unlinked VMAs and frees the page tables that nobody else needs."""
+    for vma in detached:
+        zap_page_range(kernel, mm, vma.start, vma.end)
+    above = mm.after(prev)
+    floor = prev.end if prev is not None else 0
+    _free_pgtables(mm, detached, floor, above.start if above is not None else 0)
+
+
+def zap_page_range(kernel: Kernel, mm: Mm, start: int, end: int) -> None:
+    """Empties the PTEs of a range; the tables stay. **Source:** unmap_page_range()@5.1."""
+    for address, pte in list(mm.page_tables.present(start, end)):
+        mm.page_tables.clear(address)
+        unmap_page(kernel.frames, pte)
+
+
+def _free_pgtables(mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
+    """Frees page tables under unlinked VMAs, those with at most a PMD between them as one range.
+
+    **Source:** free_pgtables(), mm/memory.c@5.1.
+    """
+    position = 0
+    while position < len(vmas):
+        start, last = vmas[position].start, vmas[position]
+        position += 1
+        while position < len(vmas) and vmas[position].start <= last.end + mm.page_tables.pmd_size:
+            last = vmas[position]
+            position += 1
+        limit = vmas[position].start if position < len(vmas) else ceiling
+        mm.page_tables.free_range(start, last.end, floor, limit)

@@ -1,0 +1,117 @@
+"""Page tables of all levels, and the frames they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from spfemu.reference.model import Frames, Pte
+
+if TYPE_CHECKING:
+    from spfemu.arch import Arch
+
+
+Tables = dict[int, dict[int, Pte]]
+"""The tables of one level by number, each with its PTEs; those of upper tables stay empty."""
+
+
+class PageTables:
+    """The page tables of one address space.
+
+    A table is known by its level and its `number`: the address it begins at, shifted by what an
+    entry of the level above covers. Of upper tables only their existence is kept: an entry is
+    none if the table below does not exist. In a PTE table, PTEs are found by virtual page number.
+    """
+
+    def __init__(self, arch: Arch, frames: Frames) -> None:
+        self.page_shift = arch.page_shift
+        self.shifts = [level.shift for level in arch.levels[:-1]]
+        """For each kind of table below the top one, what it covers, upper tables first."""
+        self.pmd_shift = self.shifts[-1]
+        self.pmd_size = 1 << self.pmd_shift
+        self.frames = frames
+        frames.allocate()  # the top table, which exists as long as the address space
+        self.levels: list[Tables] = [{} for _ in self.shifts]
+        self.tables = self.levels[-1]
+
+    def table(self, address: int) -> dict[int, Pte] | None:
+        """The PTE table that covers `address`, None while its PMD entry or an upper one is none."""
+        return self.tables.get(address >> self.pmd_shift)
+
+    def pte(self, address: int) -> Pte | None:
+        """The PTE of `address`, None when there is none."""
+        table = self.table(address)
+        return None if table is None else table.get(address >> self.page_shift)
+
+    def allocate_upper(self, address: int) -> None:
+        """p4d_alloc(), pud_alloc(), pmd_alloc(): makes the way to the PMD entry of `address`."""
+        for shift, tables in list(zip(self.shifts, self.levels, strict=True))[:-1]:
+            self._allocate(tables, address >> shift)
+
+    def allocate(self, address: int) -> None:
+        """pte_alloc(): makes sure that the PTE table of `address` exists."""
+        self._allocate(self.tables, address >> self.pmd_shift)
+
+    def _allocate(self, tables: Tables, number: int) -> None:
+        if number not in tables:
+            self.frames.allocate()
+            tables[number] = {}
+
+    def store(self, address: int, pte: Pte) -> None:
+        """Stores a PTE; the table must exist. Map counts are the caller's business."""
+        self.tables[address >> self.pmd_shift][address >> self.page_shift] = pte
+
+    def clear(self, address: int) -> None:
+        """Makes a PTE none; its table stays."""
+        del self.tables[address >> self.pmd_shift][address >> self.page_shift]
+
+    def present(self, start: int, end: int) -> Iterator[tuple[int, Pte]]:
+        """Address and PTE of everything mapped in [start, end), ascending."""
+        first, last = start >> self.page_shift, (end - 1) >> self.page_shift
+        for number in _overlapping(self.tables, self.pmd_shift, start, end):
+            table = self.tables[number]
+            for page_number in sorted(table):
+                if first <= page_number <= last:
+                    yield page_number << self.page_shift, table[page_number]
+
+    def copy_tables(self, source: PageTables, start: int, end: int) -> None:
+        """Makes every table that `source` has for a part of [start, end), empty. For fork."""
+        for shift, mine, theirs in zip(self.shifts, self.levels, source.levels, strict=True):
+            for number in _overlapping(theirs, shift, start, end):
+                self._allocate(mine, number)
+
+    def free_range(self, start: int, end: int, floor: int, ceiling: int) -> None:
+        """Frees the tables under [start, end) that no neighbour can be using.
+
+        `floor` is the end of the mapping below, `ceiling` the start of the one above, 0 for none. A
+        table goes if it begins at `floor` or above, and the part of the range that lies in it ends
+        at or below `ceiling` rounded down to the size of the table.
+
+        **Source:** free_pgd_range(), mm/memory.c@5.1, and what it calls; one rule for all levels.
+        """
+        for shift, tables in zip(self.shifts, self.levels, strict=True):
+            limit = ceiling >> shift << shift
+            for number in _overlapping(tables, shift, start, end):
+                bottom, top = number << shift, min(end, (number + 1) << shift)
+                if bottom >= floor and (ceiling == 0 or top <= limit):
+                    self._free(tables, number)
+
+    def free_all(self) -> None:
+        """Frees every table, the top one too. For exit."""
+        for tables in self.levels:
+            for number in list(tables):
+                self._free(tables, number)
+        self.frames.free()
+
+    def _free(self, tables: Tables, number: int) -> None:
+        assert not tables[number], "a page table is freed with pages in it"
+        del tables[number]
+        self.frames.free()
+
+
+def _overlapping(tables: Tables, shift: int, start: int, end: int) -> list[int]:
+    """The numbers of those tables that cover a part of [start, end), ascending."""
+    first, last = start >> shift, (end - 1) >> shift
+    if last - first < len(tables):
+        return [number for number in range(first, last + 1) if number in tables]
+    return sorted(number for number in tables if first <= number <= last)

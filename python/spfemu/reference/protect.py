@@ -1,0 +1,192 @@
+"""mprotect and madvise: calls that change the flags of VMAs, and split and merge them for it."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.program.ops import ADVICES
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import (
+    ADDRESS_MASK,
+    VM_ACCESS,
+    VM_ACCOUNT,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_HUGEPAGE,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
+    VM_RAND_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+    Protection,
+    Pte,
+    SyscallError,
+    Vma,
+)
+from spfemu.reference.munmap import zap_page_range
+from spfemu.reference.vma_ops import split_vma, vm_page_prot, vma_merge, wants_writenotify
+
+_ADVICE_FLAGS: dict[str, tuple[int, int]] = {
+    "normal": (VM_RAND_READ | VM_SEQ_READ, 0),
+    "sequential": (VM_RAND_READ, VM_SEQ_READ),
+    "random": (VM_SEQ_READ, VM_RAND_READ),
+    "dontfork": (0, VM_DONTCOPY),
+    "dofork": (VM_DONTCOPY, 0),
+    "wipeonfork": (0, VM_WIPEONFORK),
+    "keeponfork": (VM_WIPEONFORK, 0),
+    "dontdump": (0, VM_DONTDUMP),
+    "dodump": (VM_DONTDUMP, 0),
+    "hugepage": (VM_NOHUGEPAGE, VM_HUGEPAGE),
+    "nohugepage": (VM_HUGEPAGE, VM_NOHUGEPAGE),
+}
+"""Advice to the flags it clears and sets. Source: madvise_behavior(), mm/madvise.c@5.1."""
+
+
+def mprotect(kernel: Kernel, mm: Mm, start: int, length: int, prot: int) -> None:
+    """Sets the protection, VMA by VMA; what an error finds done stays done.
+
+    **Source:** do_mprotect_pkey(), mm/mprotect.c@5.1.
+    """
+    if mm.is_unaligned(start):
+        raise SyscallError(errno.EINVAL)
+    if length == 0:
+        return
+    end = start + mm.page_align(length)
+    if end > ADDRESS_MASK or end == start:
+        raise SyscallError(errno.ENOMEM)
+    vma, prev = mm.find_vma_prev(start)
+    if vma is None or vma.start > start:
+        raise SyscallError(errno.ENOMEM)
+    if start > vma.start:
+        prev = vma
+    while True:
+        stop = min(vma.end, end)
+        prev = _mprotect_fixup(kernel, mm, vma, prev, start, stop, prot)
+        start = max(stop, prev.end)
+        if start >= end:
+            return
+        following = mm.next(prev)
+        if following is None or following.start != start:
+            raise SyscallError(errno.ENOMEM)
+        vma = following
+
+
+def _mprotect_fixup(
+    kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, prot: int
+) -> Vma:
+    """Gives [start, end) of a VMA its new protection; returns the VMA that now has it.
+
+    Making private memory writable charges it (VM_ACCOUNT), and nothing takes that back: so a
+    mapping that was writable once does not merge with one that never was.
+
+    **Source:** mprotect_fixup(), mm/mprotect.c@5.1.
+    """
+    flags = vma.flags & ~VM_ACCESS | prot
+    if flags == vma.flags:
+        return vma
+    uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE)
+    if flags & VM_WRITE and uncharged:
+        flags |= VM_ACCOUNT
+    vma = _merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma.flags = flags
+    _change_protection(mm, vma, start, end)
+    return vma
+
+
+def _merge_or_split(
+    kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, flags: int
+) -> Vma:
+    """Makes [start, end) of a VMA one that can have `flags`: a neighbour's, or cut out of it."""
+    pgoff = vma.pgoff + ((start - vma.start) >> mm.arch.page_shift)
+    merged = vma_merge(mm, prev, start, end, flags, vma.anon_vma, vma.file, pgoff)
+    if merged is not None:
+        return merged
+    if start != vma.start:
+        _check_map_count(kernel, mm)
+        split_vma(mm, vma, start, new_below=True)
+    if end != vma.end:
+        _check_map_count(kernel, mm)
+        split_vma(mm, vma, end, new_below=False)
+    return vma
+
+
+def _check_map_count(kernel: Kernel, mm: Mm) -> None:
+    if mm.map_count >= kernel.sysctl["vm.max_map_count"]:
+        raise SyscallError(errno.ENOMEM)
+
+
+def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
+    """Gives present PTEs the VMA's protection. **Source:** change_pte_range()@5.1.
+
+    The new protection lets private pages be read at most, so a write faults again even if the page
+    was writable before. A dirty page of a file that is notified of writes stays writable: its
+    notification has been sent.
+    """
+    protection = vm_page_prot(mm, vma)
+    notified = wants_writenotify(vma)
+    for address, pte in list(mm.page_tables.present(start, end)):
+        mm.page_tables.store(address, _modified(pte, protection, notified=notified))
+
+
+def _modified(pte: Pte, protection: Protection, *, notified: bool) -> Pte:
+    if notified and pte.dirty:
+        protection = protection._replace(write=True)
+    return pte._replace(protection=protection)
+
+
+def madvise(kernel: Kernel, mm: Mm, start: int, length: int, advice: int) -> None:
+    """Advises, VMA by VMA; holes are skipped and give ENOMEM at the end.
+
+    **Source:** sys_madvise, mm/madvise.c@5.1.
+    """
+    if mm.is_unaligned(start):
+        raise SyscallError(errno.EINVAL)
+    aligned = mm.page_align(length)
+    if length and not aligned:
+        raise SyscallError(errno.EINVAL)
+    end = start + aligned
+    if end > ADDRESS_MASK:
+        raise SyscallError(errno.EINVAL)
+    if end == start:
+        return
+    unmapped = False
+    vma, prev = mm.find_vma_prev(start)
+    if vma is not None and start > vma.start:
+        prev = vma
+    while True:
+        if vma is None:
+            raise SyscallError(errno.ENOMEM)
+        if start < vma.start:
+            unmapped = True
+            start = vma.start
+            if start >= end:
+                raise SyscallError(errno.ENOMEM)
+        stop = min(vma.end, end)
+        prev = _madvise_vma(kernel, mm, vma, prev, start, stop, ADVICES[advice])
+        start = max(stop, prev.end)
+        if start >= end:
+            break
+        vma = mm.next(prev)
+    if unmapped:
+        raise SyscallError(errno.ENOMEM)
+
+
+def _madvise_vma(
+    kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, advice: str
+) -> Vma:
+    """Advises about [start, end) of one VMA; returns the VMA that the range is in afterwards."""
+    if advice == "dontneed":
+        zap_page_range(kernel, mm, start, end)
+        return vma
+    if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
+        raise SyscallError(errno.EINVAL)
+    cleared, added = _ADVICE_FLAGS[advice]
+    flags = vma.flags & ~cleared | added
+    if flags == vma.flags:
+        return vma
+    vma = _merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma.flags = flags
+    return vma

@@ -193,6 +193,13 @@ impl<P: Platform> Object for Table<P> {
         self.frame.poke(0);
         self.entries.iter().for_each(|entry| entry.poke(0));
     }
+    fn field_name(offset: u32) -> String {
+        match offset.checked_sub(Line::BYTES) {
+            Some(entry) => format!("[{}]", entry / 8),
+            None if offset == 0 => "frame".to_owned(),
+            None => "ptl".to_owned(),
+        }
+    }
 }
 
 impl<'k, P: Platform> Ref<'k, Table<P>> {

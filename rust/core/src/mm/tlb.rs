@@ -123,14 +123,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn switch_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         let mine = &self.cpus[cpu.id() as usize];
         let mm_word = mm.ptr().to_word();
-        if mine.active_mm.peek() != mm_word {
+        if cpu.observe(&mine.active_mm) != mm_word {
             // SeqCst: a flusher either sees this CPU in the mask, or this CPU sees its PTEs;
             // pairs with the SeqCst increment of tlb_gen in flush_tlb_mm.
             cpu.swap(&mine.active_mm, mm_word, Ordering::SeqCst);
             mine.tlb.reset();
         }
         // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
-        let generation = mm.tlb_gen().peek();
+        let generation = mm.tlb_gen().observe(cpu);
         if mine.tlb.generation.get() != generation {
             mine.tlb.reset();
             mine.tlb.generation.set(generation);
@@ -180,7 +180,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.cpus
             .iter()
             .enumerate()
-            .filter(move |(id, other)| *id as u32 != me && other.active_mm.peek() == word)
+            .filter(move |(id, other)| *id as u32 != me && cpu.observe(&other.active_mm) == word)
             .map(|(id, _)| id as u32)
     }
 

@@ -20,6 +20,8 @@ pub trait Object: Sized {
     fn lines(shape: u32) -> u32;
     /// Sets every word to 0.
     fn clear(&self);
+    /// The name of the word at `offset` bytes, for timelines.
+    fn field_name(offset: u32) -> String;
 }
 
 /// A pointer: index and generation in one word; 0 is NULL.
@@ -82,6 +84,8 @@ impl<T> Value for Ptr<T> {
 pub struct Slot<T> {
     generation: AtomicU64,
     index: u32,
+    /// The first of the object's cache lines.
+    line: Line,
     object: T,
 }
 
@@ -124,14 +128,74 @@ impl<'k, T> Ref<'k, T> {
     }
 }
 
-/// Gives out cache lines, in order of creation.
+/// Neighbouring objects of one kind: what a line number stands for.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// The kernel's name of the struct.
+    pub name: &'static str,
+    pub first: Line,
+    /// Cache lines of one object.
+    pub per_object: u32,
+    pub nr_objects: u32,
+    /// The slot number of the first object.
+    pub base: u32,
+    /// See [`Object::field_name`].
+    pub field_name: fn(u32) -> String,
+}
+
+/// Gives out cache lines, in order of creation, and knows what each holds.
 #[derive(Default)]
-pub struct Lines(AtomicU32);
+pub struct Lines {
+    taken: AtomicU32,
+    /// In order of their lines.
+    blocks: Mutex<Vec<Block>>,
+}
 
 impl Lines {
-    /// `count` fresh lines; line 0 is [`Line::FREE`].
+    /// `count` fresh lines without a name; line 0 is [`Line::FREE`].
     pub fn take(&self, count: u32) -> Line {
-        Line(self.0.fetch_add(count, Std::Relaxed) + 1)
+        Line(self.taken.fetch_add(count, Std::Relaxed) + 1)
+    }
+
+    /// Lines for `nr_objects` objects, the first of which has slot number `base`.
+    pub fn take_named(
+        &self,
+        name: &'static str,
+        base: u32,
+        nr_objects: u32,
+        per_object: u32,
+        field_name: fn(u32) -> String,
+    ) -> Line {
+        let mut blocks = self.blocks.lock().expect("no panic while held");
+        let first = self.take(nr_objects * per_object);
+        blocks.push(Block { name, first, per_object, nr_objects, base, field_name });
+        first
+    }
+
+    /// How many blocks there are: they only become more.
+    pub fn nr_blocks(&self) -> usize {
+        self.blocks.lock().expect("no panic while held").len()
+    }
+
+    /// All blocks, by their first line.
+    pub fn blocks(&self) -> Vec<Block> {
+        self.blocks.lock().expect("no panic while held").clone()
+    }
+
+    /// What a person calls the word at `offset` bytes from the beginning of `line`.
+    pub fn name_of(&self, line: Line, offset: u32) -> String {
+        let blocks = self.blocks.lock().expect("no panic while held");
+        let nth = blocks.partition_point(|block| block.first <= line);
+        let Some(block) = nth.checked_sub(1).map(|nth| blocks[nth]) else {
+            return format!("line {} +{offset:#x}", line.0);
+        };
+        let object = (line.0 - block.first.0) / block.per_object;
+        if object >= block.nr_objects {
+            return format!("line {} +{offset:#x}", line.0);
+        }
+        let start = block.first.0 + object * block.per_object;
+        let field = (block.field_name)((line.0 - start) * Line::BYTES + offset);
+        format!("{}[{}].{field}", block.name, block.base + object)
     }
 }
 
@@ -171,12 +235,17 @@ impl<T: Object> Arena<T> {
     #[cold]
     fn make_chunk(&self, base: u32) -> Box<[Slot<T>]> {
         let per_object = T::lines(self.shape);
-        let Line(first) = self.lines.take(base * per_object);
+        let index = base - FIRST_CHUNK;
+        let Line(first) = self.lines.take_named(T::NAME, index, base, per_object, T::field_name);
         (0..base)
-            .map(|i| Slot {
-                generation: AtomicU64::new(0),
-                index: base - FIRST_CHUNK + i,
-                object: T::new(Line(first + i * per_object), self.shape),
+            .map(|i| {
+                let line = Line(first + i * per_object);
+                Slot {
+                    generation: AtomicU64::new(0),
+                    index: index + i,
+                    line,
+                    object: T::new(line, self.shape),
+                }
             })
             .collect()
     }
@@ -203,7 +272,7 @@ impl<T: Object> Arena<T> {
     pub fn get(&self, cpu: &T::P, ptr: Ptr<T>) -> Ref<'_, T> {
         let slot = self.slot(ptr.index());
         let generation = slot.generation.load(Std::Relaxed);
-        if generation != ptr.generation() {
+        if generation != ptr.generation() && !cpu.is_cut() {
             stale(cpu, T::NAME, ptr.index(), ptr.generation(), generation);
         }
         Ref { slot, generation }
@@ -230,7 +299,7 @@ impl<T: Object> Arena<T> {
     pub fn at(&self, cpu: &T::P, index: u32) -> Ref<'_, T> {
         let slot = self.slot(index);
         let generation = slot.generation.load(Std::Relaxed);
-        if generation.is_multiple_of(2) {
+        if generation.is_multiple_of(2) && !cpu.is_cut() {
             stale(cpu, T::NAME, index, generation, generation);
         }
         Ref { slot, generation }
@@ -245,10 +314,14 @@ impl<T: Object> Arena<T> {
     /// Ends the object's life without giving the slot back (see [`Arena::alloc_at`]).
     pub fn kill(&self, cpu: &T::P, object: Ref<'_, T>) {
         let end = object.generation + 1;
+        if cpu.is_cut() {
+            return;
+        }
         let was = object.slot.generation.swap(end, Std::Release);
         if was != object.generation {
             stale(cpu, T::NAME, object.slot_index(), object.generation, was);
         }
+        cpu.freed(object.slot.line, T::lines(self.shape));
     }
 
     /// Frees the object; its slot is handed out again once no RCU reader can still look at it

@@ -140,6 +140,21 @@ pub trait Platform: Sized + 'static {
     fn pass_ns(&self, _ns: u64, _on_cpu: bool) {}
     /// Nanoseconds since the run began; 0 on platforms without a clock.
     fn now_ns(&self) -> u64;
+    /// The word's value as the hardware or a flag of the interrupt path shows it: no charge, no
+    /// scheduling point of its own, but seen as a read by whoever looks for conflicts.
+    #[inline(always)]
+    fn observe(&self, word: &Word<Self>) -> u64 {
+        word.peek()
+    }
+    /// Told when the object that begins at `line` and takes `lines` lines was freed.
+    #[inline(always)]
+    fn freed(&self, _line: Line, _lines: u32) {}
+    /// Whether this run was ended and the stack is being unwound: guards still release what they
+    /// hold, and what they find there is no finding.
+    #[inline(always)]
+    fn is_cut(&self) -> bool {
+        false
+    }
     /// Names the protocol step that follows, for timelines. Never a scheduling point.
     #[inline(always)]
     fn step(&self, _name: &'static str) {}

@@ -26,6 +26,14 @@ macro_rules! object {
             fn clear(&self) {
                 $( self.$field.poke(0); )*
             }
+            fn field_name(offset: u32) -> String {
+                // Two fields in one word of the kernel's: the first stands for both.
+                let fields: &[(u32, &str)] = &[$( ($offset, stringify!($field)) ),*];
+                match fields.iter().find(|(at, _)| *at == offset) {
+                    Some((_, name)) => (*name).to_owned(),
+                    None => format!("+{offset:#x}"),
+                }
+            }
         }
 
         impl<'k, P: $crate::platform::Platform> $crate::platform::Ref<'k, $name<P>> {

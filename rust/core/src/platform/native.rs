@@ -1,1 +1,335 @@
 //! OS threads: `std` atomics, `crossbeam-epoch` as RCU.
+//!
+//! Every task has a thread and a CPU of its own, so that what belongs to a CPU has one user. An
+//! access is one machine instruction; nothing is recorded. A broken invariant ends the thread by
+//! unwinding, and then all others where they next wait or end an operation.
+
+mod machine;
+mod sleep;
+
+pub use machine::{Machine, catch};
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering as Std, fence};
+use std::time::Duration;
+
+use crossbeam_epoch::{Guard, LocalHandle};
+
+use self::machine::Stopped;
+use super::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
+
+/// Turns of a busy loop before the thread gives up its core.
+const SPINS: u32 = 64;
+/// Turns before the owner of a semaphore counts as not running.
+const OWNER_SPINS: u32 = 512;
+
+/// A CPU of a [`Machine`]: made and used on one thread.
+pub struct Cpu {
+    id: CpuId,
+    task: TaskId,
+    /// This CPU's interrupt sequence, as in `machine.interrupts`.
+    irq_sequence: Cell<u64>,
+    /// Depth of RCU read sections, those with interrupts off included.
+    rcu_depth: Cell<u32>,
+    /// The epoch's pin while the depth is not 0. (Declared before `local`: dropped first.)
+    pinned: Cell<Option<Guard>>,
+    local: LocalHandle,
+    machine: Arc<Machine>,
+}
+
+impl Cpu {
+    pub(super) fn new(machine: &Arc<Machine>, id: CpuId, task: TaskId) -> Self {
+        Self {
+            id,
+            task,
+            irq_sequence: Cell::new(machine.interrupts[id as usize].load(Std::Relaxed)),
+            rcu_depth: Cell::new(0),
+            pinned: Cell::new(None),
+            local: machine.collector.register(),
+            machine: Arc::clone(machine),
+        }
+    }
+
+    /// The machine that this is a CPU of.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// `rcu_barrier()`: waits until every callback queued so far is ready, or the run has ended.
+    /// Caller is in no RCU read section, and the machine's other CPUs are gone.
+    pub fn rcu_barrier(&self) {
+        debug_assert_eq!(self.rcu_depth.get(), 0, "rcu_barrier in a read section");
+        let mut turns = 0;
+        while self.machine.callbacks.outstanding() && !self.machine.is_stopped() {
+            // A flush hands on what this CPU deferred, and tries to begin a new epoch.
+            self.local.pin().flush();
+            self.relax(&mut turns);
+        }
+    }
+
+    /// One turn of a busy loop.
+    #[inline]
+    fn relax(&self, turns: &mut u32) {
+        *turns += 1;
+        if *turns < SPINS {
+            std::hint::spin_loop();
+        } else {
+            self.unwind_if_stopped();
+            std::thread::yield_now();
+        }
+    }
+
+    fn unwind_if_stopped(&self) {
+        // A thread that unwinds already gives its locks up, at most.
+        if self.machine.is_stopped() && !std::thread::panicking() {
+            std::panic::resume_unwind(Box::new(Stopped));
+        }
+    }
+
+    /// Busy for `ns`, as with `--pace`.
+    fn spin_for(&self, ns: u64) {
+        let end = self.now_ns().saturating_add(ns);
+        while self.now_ns() < end && !self.machine.is_stopped() {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Next value of this CPU's interrupt sequence: odd while interrupts are off.
+    #[inline(always)]
+    fn next_irq_sequence(&self, order: Std) {
+        let sequence = self.irq_sequence.get() + 1;
+        self.irq_sequence.set(sequence);
+        self.machine.interrupts[self.id as usize].store(sequence, order);
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        // Only a thread that unwinds can be here with interrupts off.
+        if self.irq_sequence.get() % 2 == 1 {
+            self.next_irq_sequence(Std::Release);
+        }
+    }
+}
+
+fn load_order(order: Ordering) -> Std {
+    match order {
+        Ordering::Relaxed => Std::Relaxed,
+        // Rust has no consume; acquire is what it is promoted to.
+        Ordering::Consume | Ordering::Acquire => Std::Acquire,
+        Ordering::SeqCst => Std::SeqCst,
+        Ordering::Release | Ordering::AcqRel => panic!("a load that releases"),
+    }
+}
+
+fn store_order(order: Ordering) -> Std {
+    match order {
+        Ordering::Relaxed => Std::Relaxed,
+        Ordering::Release => Std::Release,
+        Ordering::SeqCst => Std::SeqCst,
+        Ordering::Consume | Ordering::Acquire | Ordering::AcqRel => panic!("a store that acquires"),
+    }
+}
+
+fn rmw_order(order: Ordering) -> Std {
+    match order {
+        Ordering::Relaxed => Std::Relaxed,
+        Ordering::Consume | Ordering::Acquire => Std::Acquire,
+        Ordering::Release => Std::Release,
+        Ordering::AcqRel => Std::AcqRel,
+        Ordering::SeqCst => Std::SeqCst,
+    }
+}
+
+/// What a compare-exchange that fails orders.
+fn failure_order(order: Ordering) -> Std {
+    match order {
+        Ordering::Relaxed | Ordering::Release => Std::Relaxed,
+        Ordering::Consume | Ordering::Acquire | Ordering::AcqRel => Std::Acquire,
+        Ordering::SeqCst => Std::SeqCst,
+    }
+}
+
+impl Platform for Cpu {
+    type Site = ();
+    const CHECKS_EVERY_ACCESS: bool = false;
+    const MUTABLE: bool = false;
+
+    fn site(_line: Line, _offset: u32) -> Self::Site {}
+
+    #[inline(always)]
+    fn id(&self) -> CpuId {
+        self.id
+    }
+    #[inline(always)]
+    fn task(&self) -> TaskId {
+        self.task
+    }
+
+    #[inline(always)]
+    fn load(&self, word: &Word<Self>, order: Ordering) -> u64 {
+        word.value.load(load_order(order))
+    }
+    #[inline(always)]
+    fn store(&self, word: &Word<Self>, value: u64, order: Ordering) {
+        word.value.store(value, store_order(order));
+    }
+    #[inline(always)]
+    fn swap(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64 {
+        word.value.swap(value, rmw_order(order))
+    }
+    #[inline(always)]
+    fn compare_exchange(
+        &self,
+        word: &Word<Self>,
+        expect: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64> {
+        word.value.compare_exchange(expect, new, rmw_order(order), failure_order(order))
+    }
+    #[inline(always)]
+    fn fetch_add(&self, word: &Word<Self>, add: u64, order: Ordering) -> u64 {
+        word.value.fetch_add(add, rmw_order(order))
+    }
+    #[inline(always)]
+    fn fence(&self, which: Fence) {
+        match which {
+            Fence::Read => fence(Std::Acquire),
+            Fence::Write => fence(Std::Release),
+            Fence::Full => fence(Std::SeqCst),
+        }
+    }
+
+    #[inline]
+    fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        let mut turns = 0;
+        loop {
+            let value = word.value.load(Std::Acquire);
+            if done(value) {
+                return value;
+            }
+            self.relax(&mut turns);
+        }
+    }
+
+    fn sleep_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        for _ in 0..SPINS {
+            let value = word.value.load(Std::Acquire);
+            if done(value) {
+                return value;
+            }
+            std::hint::spin_loop();
+        }
+        let value = self.machine.sleepers.sleep_until(&word.value, done, &self.machine);
+        value.unwrap_or_else(|| std::panic::resume_unwind(Box::new(Stopped)))
+    }
+
+    fn wake(&self, word: &Word<Self>) {
+        self.machine.sleepers.wake(&word.value);
+    }
+
+    fn spin_on_owner(&self, word: &Word<Self>, value: u64, _owner: TaskId) {
+        for _ in 0..OWNER_SPINS {
+            if word.value.load(Std::Acquire) != value {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    #[inline(always)]
+    fn rcu_read_lock(&self) {
+        let depth = self.rcu_depth.get();
+        self.rcu_depth.set(depth + 1);
+        if depth == 0 {
+            self.pinned.set(Some(self.local.pin()));
+        }
+    }
+    #[inline(always)]
+    fn rcu_read_unlock(&self) {
+        let depth = self.rcu_depth.get() - 1;
+        self.rcu_depth.set(depth);
+        if depth == 0 {
+            self.pinned.set(None);
+        }
+    }
+
+    fn call_rcu(&self, callback: RcuCallback) {
+        let callbacks = Arc::clone(&self.machine.callbacks);
+        callbacks.begin();
+        self.local.pin().defer(move || callbacks.end(callback));
+    }
+    fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
+        self.local.pin().defer(then);
+    }
+    #[inline]
+    fn rcu_ready(&self) -> Option<RcuCallback> {
+        self.machine.callbacks.ready()
+    }
+
+    #[inline(always)]
+    fn local_irq_disable(&self) {
+        debug_assert!(self.irq_sequence.get().is_multiple_of(2), "irq-off sections do not nest");
+        // Relaxed, but before the full fence of the pin: either `ipi` sees the odd sequence, or
+        // what follows here sees what was stored before that `ipi`. Pairs with its fence.
+        self.next_irq_sequence(Std::Relaxed);
+        let nested = self.rcu_depth.get() > 0;
+        self.rcu_read_lock();
+        if nested {
+            fence(Std::SeqCst);
+        }
+    }
+    #[inline(always)]
+    fn local_irq_enable(&self) {
+        debug_assert!(self.irq_sequence.get() % 2 == 1, "interrupts are on already");
+        // Release: what was done in the section happens before `ipi` returns; pairs with its
+        // Acquire.
+        self.next_irq_sequence(Std::Release);
+        self.rcu_read_unlock();
+    }
+    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+        debug_assert!(self.irq_sequence.get().is_multiple_of(2), "an IPI with interrupts off");
+        // Pairs with the fence in `local_irq_disable`.
+        fence(Std::SeqCst);
+        for target in targets.filter(|&target| target != self.id) {
+            let interrupts = &self.machine.interrupts[target as usize];
+            // Acquire: pairs with the Release in `local_irq_enable`.
+            let seen = interrupts.load(Std::Acquire);
+            let mut turns = 0;
+            while seen % 2 == 1 && interrupts.load(Std::Acquire) == seen {
+                self.relax(&mut turns);
+            }
+        }
+    }
+
+    fn pass_ns(&self, ns: u64, on_cpu: bool) {
+        if !self.machine.paced() {
+            return;
+        }
+        if on_cpu {
+            self.spin_for(ns);
+        } else {
+            self.machine.sleep_unless_stopped(Duration::from_nanos(ns));
+        }
+    }
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        self.machine.now_ns()
+    }
+    #[inline(always)]
+    fn operation_boundary(&self) -> bool {
+        !self.machine.is_stopped()
+    }
+
+    #[cold]
+    fn finding(&self, invariant: &'static str, what: String) -> ! {
+        self.machine.report(Finding { invariant, what });
+        std::panic::resume_unwind(Box::new(Stopped))
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/platform/native.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use super::*;
+
+fn word() -> Word<Cpu> {
+    Word::new(Line::FREE, 0)
+}
+
+#[test]
+fn a_finding_ends_the_task_and_is_kept() {
+    let machine = Machine::new(1);
+    let cpu = machine.cpu(0, 0);
+    let result: Option<()> = catch(&machine, || cpu.finding("refcount", "too few".to_owned()));
+    assert_eq!(result, None);
+    assert!(machine.is_stopped());
+    assert!(!cpu.operation_boundary());
+    let finding = machine.finding().unwrap();
+    assert_eq!((finding.invariant, finding.what.as_str()), ("refcount", "too few"));
+}
+
+#[test]
+fn the_first_finding_counts() {
+    let machine = Machine::new(1);
+    machine.report(Finding { invariant: "first", what: String::new() });
+    machine.report(Finding { invariant: "second", what: String::new() });
+    assert_eq!(machine.finding().unwrap().invariant, "first");
+}
+
+#[test]
+fn a_panic_becomes_a_finding() {
+    let machine = Machine::new(1);
+    // As `resume_unwind`, so that the test prints no panic of its own.
+    let panic = || -> () { std::panic::resume_unwind(Box::new(format!("index {}", 7))) };
+    assert_eq!(catch(&machine, panic), None);
+    let finding = machine.finding().unwrap();
+    assert_eq!((finding.invariant, finding.what.as_str()), ("panic", "index 7"));
+}
+
+#[test]
+fn a_task_that_ends_by_itself_gives_its_result() {
+    assert_eq!(catch(&Machine::new(1), || 7), Some(7));
+}
+
+#[test]
+fn stopping_ends_every_wait() {
+    // Goal: no wait survives the end of the run, so that a run can be interrupted.
+    let machine = Machine::with_pace(4, true);
+    let never = word();
+    thread::scope(|scope| {
+        let run = |id: CpuId, wait: fn(&Cpu, &Word<Cpu>)| {
+            let (machine, never) = (&machine, &never);
+            scope.spawn(move || {
+                let cpu = machine.cpu(id, id);
+                catch(machine, || wait(&cpu, never))
+            })
+        };
+        let ended = [
+            run(0, |cpu, never| _ = cpu.sleep_until(never, |value| value == 1)),
+            run(1, |cpu, never| _ = cpu.spin_until(never, |value| value == 1)),
+            run(2, |cpu, _| cpu.pass_ns(u64::MAX, false)),
+            run(3, |cpu, _| cpu.pass_ns(u64::MAX, true)),
+        ];
+        thread::sleep(Duration::from_millis(5));
+        machine.stop();
+        let ended = ended.map(|task| task.join().unwrap());
+        assert_eq!(ended, [None, None, Some(()), Some(())]);
+    });
+    assert_eq!(machine.finding(), None);
+}
+
+#[test]
+fn sleepers_are_woken_with_more_threads_than_cores() {
+    // Goal: no wake-up is lost. A token goes round 16 tasks; each sleeps until it has it.
+    const TASKS: u32 = 16;
+    const ROUNDS: u64 = 100;
+    let machine = Machine::new(TASKS);
+    let token = word();
+    thread::scope(|scope| {
+        for id in 0..TASKS {
+            let (machine, token) = (&machine, &token);
+            scope.spawn(move || {
+                let cpu = machine.cpu(id, id);
+                for round in 0..ROUNDS {
+                    let mine = round * u64::from(TASKS) + u64::from(id);
+                    cpu.sleep_until(token, |value| value == mine);
+                    cpu.store(token, mine + 1, Ordering::Release);
+                    cpu.wake(token);
+                }
+            });
+        }
+    });
+    assert_eq!(token.peek(), ROUNDS * u64::from(TASKS));
+}
+
+#[test]
+fn an_ipi_waits_for_a_section_that_began_before() {
+    // CPU 1: [irq off ....... done = 1] irq on
+    // CPU 0:          ipi ----------------> returns
+    let machine = Machine::new(2);
+    let (inside, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let cpu = machine.cpu(1, 1);
+            cpu.local_irq_disable();
+            inside.store(true, Std::SeqCst);
+            thread::sleep(Duration::from_millis(10));
+            done.store(true, Std::Relaxed);
+            cpu.local_irq_enable();
+        });
+        while !inside.load(Std::SeqCst) {
+            thread::yield_now();
+        }
+        machine.cpu(0, 0).ipi(&mut [0, 1].into_iter());
+        assert!(done.load(Std::Relaxed));
+    });
+}
+
+#[test]
+fn an_ipi_does_not_wait_for_cpus_with_interrupts_on() {
+    let machine = Machine::new(3);
+    machine.cpu(0, 0).ipi(&mut [0, 1, 2].into_iter());
+}
+
+#[test]
+fn a_section_sees_the_store_before_an_ipi_that_did_not_wait_for_it() {
+    // Goal: the store buffering between page-table walks and TLB flushes is excluded.
+    // CPU 0: gone = n; ipi; freed = n           (clear PTE, flush, free)
+    // CPU 1: [irq off: if gone < n then freed < n for as long as the section lasts]
+    let machine = Machine::new(2);
+    let (gone, freed) = (word(), word());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let cpu = machine.cpu(0, 0);
+            for n in 1..20_000 {
+                cpu.store(&gone, n, Ordering::Relaxed);
+                cpu.ipi(&mut [1].into_iter());
+                cpu.store(&freed, n, Ordering::Relaxed);
+            }
+        });
+        let cpu = machine.cpu(1, 1);
+        let mut seen = 0;
+        while seen < 19_999 {
+            cpu.local_irq_disable();
+            seen = cpu.load(&gone, Ordering::Relaxed);
+            for _ in 0..4 {
+                let freed = cpu.load(&freed, Ordering::Relaxed);
+                assert!(freed <= seen, "walked {seen} after {freed} was freed");
+            }
+            cpu.local_irq_enable();
+        }
+    });
+}
+
+#[test]
+fn a_task_that_unwinds_with_interrupts_off_does_not_block_an_ipi() {
+    let machine = Machine::new(2);
+    let cpu = machine.cpu(1, 1);
+    let result: Option<()> = catch(&machine, move || {
+        cpu.local_irq_disable();
+        cpu.finding("any", String::new())
+    });
+    assert_eq!(result, None);
+    assert!(machine.interrupts[1].load(Std::Relaxed).is_multiple_of(2));
+}
+
+#[test]
+fn a_callback_waits_for_a_reader_and_then_comes() {
+    let machine = Machine::new(2);
+    let writer = machine.cpu(0, 0);
+    let reader = machine.cpu(1, 1);
+    // Sections nest; the inner end is none.
+    reader.rcu_read_lock();
+    reader.rcu_read_lock();
+    reader.rcu_read_unlock();
+    writer.call_rcu(RcuCallback::PutVma(7));
+    let reused = Arc::new(AtomicBool::new(false));
+    let reuse = Arc::clone(&reused);
+    writer.after_readers(move || reuse.store(true, Std::Relaxed));
+    for _ in 0..1000 {
+        writer.local.pin().flush();
+    }
+    assert_eq!(writer.rcu_ready(), None);
+    assert!(!reused.load(Std::Relaxed));
+
+    reader.rcu_read_unlock();
+    drop(reader);
+    writer.rcu_barrier();
+    assert_eq!(writer.rcu_ready(), Some(RcuCallback::PutVma(7)));
+    assert_eq!(writer.rcu_ready(), None);
+}
+
+#[test]
+fn a_section_with_interrupts_off_is_an_rcu_read_section() {
+    let machine = Machine::new(2);
+    let (writer, reader) = (machine.cpu(0, 0), machine.cpu(1, 1));
+    reader.local_irq_disable();
+    writer.call_rcu(RcuCallback::FreeTable { level: 3, table: 1 });
+    for _ in 0..1000 {
+        writer.local.pin().flush();
+    }
+    assert_eq!(writer.rcu_ready(), None);
+    reader.local_irq_enable();
+    drop(reader);
+    writer.rcu_barrier();
+    assert_eq!(writer.rcu_ready(), Some(RcuCallback::FreeTable { level: 3, table: 1 }));
+}
+
+#[test]
+fn callbacks_of_a_cpu_that_is_gone_come_too() {
+    let machine = Machine::new(2);
+    machine.cpu(1, 1).call_rcu(RcuCallback::PutVma(3));
+    let cpu = machine.cpu(0, 0);
+    cpu.rcu_barrier();
+    assert_eq!(cpu.rcu_ready(), Some(RcuCallback::PutVma(3)));
+}
+
+#[test]
+fn an_owner_that_does_not_let_go_counts_as_not_running() {
+    let machine = Machine::new(1);
+    let owner = word();
+    // Returns although the word keeps its value.
+    machine.cpu(0, 0).spin_on_owner(&owner, 0, 1);
+}
+
+#[test]
+fn pauses_take_time_only_when_paced() {
+    let paced = Machine::with_pace(1, true);
+    let cpu = paced.cpu(0, 0);
+    cpu.pass_ns(2_000_000, true);
+    cpu.pass_ns(2_000_000, false);
+    assert!(cpu.now_ns() >= 4_000_000);
+    let cpu = Machine::new(1).cpu(0, 0);
+    cpu.pass_ns(u64::MAX, true);
+    cpu.pass_ns(u64::MAX, false);
+}

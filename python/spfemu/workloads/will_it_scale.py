@@ -1,0 +1,172 @@
+"""Tests of will-it-scale, written afresh from their descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from spfemu.program.builder import ProgramBuilder, TaskBuilder
+from spfemu.program.model import Program, System
+from spfemu.results import Result
+from spfemu.workloads.job import (
+    DEFAULT_CPUS,
+    MAX_TASKS,
+    MIB,
+    NS,
+    STACK_SIZE,
+    Arguments,
+    Job,
+    Option,
+    rate,
+    start_thread,
+)
+
+__all__ = ["OPTIONS", "TESTS", "WillItScale", "will_it_scale_job"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One test of will-it-scale: what a task repeats, and how many operations that counts as."""
+
+    summary: str
+    body: Callable[[TaskBuilder, int, int], None]
+    operations: Callable[[int], int]
+    file: bool = False
+
+
+WIS_MEMORY: Final = 128 * MIB
+"""What the page_fault and mmap tests map at a time."""
+
+
+def _page_fault1(task: TaskBuilder, number: int, page_size: int) -> None:
+    area = f"area{number}"
+    task.mmap(WIS_MEMORY, id=area)
+    task.touch((area, 0), WIS_MEMORY)
+    task.munmap((area, 0), WIS_MEMORY)
+
+
+def _page_fault_file(flag: str) -> Callable[[TaskBuilder, int, int], None]:
+    def body(task: TaskBuilder, number: int, page_size: int) -> None:
+        area = f"area{number}"
+        task.mmap(WIS_MEMORY, flags=(flag,), file=f"file{number}", id=area)
+        task.touch((area, 0), WIS_MEMORY)
+        task.munmap((area, 0), WIS_MEMORY)
+
+    return body
+
+
+def _mmap1(task: TaskBuilder, number: int, page_size: int) -> None:
+    area = f"area{number}"
+    task.mmap(WIS_MEMORY, id=area)
+    task.munmap((area, 0), WIS_MEMORY)
+
+
+def _brk1(task: TaskBuilder, number: int, page_size: int) -> None:
+    task.brk(page_size)
+    task.brk(-page_size)
+
+
+def _pages(page_size: int) -> int:
+    return WIS_MEMORY // page_size
+
+
+TESTS: Final[Mapping[str, _Test]] = MappingProxyType(
+    {
+        "page_fault1": _Test("first writes to private anonymous memory", _page_fault1, _pages),
+        "page_fault2": _Test(
+            "first writes to a private file mapping", _page_fault_file("private"), _pages, file=True
+        ),
+        "page_fault3": _Test(
+            "first writes to a shared file mapping", _page_fault_file("shared"), _pages, file=True
+        ),
+        "mmap1": _Test("mmap and munmap, untouched", _mmap1, lambda _: 1),
+        "brk1": _Test("the break one page up and down", _brk1, lambda _: 2),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WillItScale(Job):
+    """A test of will-it-scale: independent tasks that repeat one thing as often as they can.
+
+    Source: will-it-scale's test descriptions. ``test`` is page_fault1, page_fault2, page_fault3,
+    mmap1 or brk1; ``tasks`` and ``processes`` as -t N (threads) or -p N (processes); ``seconds``
+    as -s.
+
+    The page_fault tests map 128 MiB, write one word of each page and unmap it; each page is an
+    operation. page_fault2 and 3 use an empty temporary file for each task. mmap1 maps and unmaps
+    128 MiB untouched; brk1 moves the break one page up and down, two operations. The main task
+    makes the others, releases them together and waits. A round that has begun is finished.
+
+    >>> from spfemu.workloads import WillItScale
+    >>> [task.name for task in WillItScale("mmap1", tasks=2).build().tasks]
+    ['mmap1', 'task0', 'task1']
+    """
+
+    test: str
+    tasks: int = DEFAULT_CPUS
+    processes: bool = False
+    seconds: float = 1.0
+
+    @property
+    def nr_tasks(self) -> int:  # type: ignore[override]
+        """How many threads or processes work. Source: -t or -p."""
+        return self.tasks
+
+    def build(self, *, page_size: int = 4096, seed: int = 0) -> Program:
+        """Returns the program. Source: see the class.
+
+        ``page_size`` in bytes (4096); ``seed`` changes nothing, as nothing is random.
+        Deterministic.
+        """
+        test = TESTS[self.test]
+        memory = max(System().memory, 3 * self.tasks * WIS_MEMORY)
+        system = System(memory=memory, thp="never")
+        builder = ProgramBuilder(page_size, system=system, source=self.test)
+        main = builder.task(self.test)
+        for number in range(self.tasks):
+            task = builder.task(f"task{number}", "fork" if self.processes else "clone")
+            if test.file:
+                builder.file(f"file{number}", WIS_MEMORY, cached=False)
+            if self.processes:
+                main.fork(task)
+            else:
+                start_thread(main, task, number, page_size)
+                task.write((f"stack{number}", STACK_SIZE - page_size))
+            task.barrier("go")
+            with task.repeat(for_ns=round(self.seconds * NS)):
+                test.body(task, number, page_size)
+        main.barrier("go")
+        for number in range(self.tasks):
+            main.wait(f"task{number}")
+        return builder.build()
+
+    def figures(self, result: Result) -> dict[str, int | float]:
+        """Returns ``operations`` and ``operations_per_s``, of all tasks together.
+
+        Source: will-it-scale's total.
+        """
+        count = sum(result.rounds) * TESTS[self.test].operations(result.program.page_size)
+        return {"operations": count, "operations_per_s": rate(count, result)}
+
+
+def will_it_scale_job(given: Arguments, test: str, nr_cpus: int) -> WillItScale:
+    """Returns the job that the options ask for. Source: will-it-scale's usage text."""
+    if given.switch("t") and given.switch("p"):
+        given.fail("options -t and -p (allowed: threads or processes, not both)")
+    letter = "p" if given.switch("p") else "t"
+    return WillItScale(
+        test,
+        tasks=given.integer(letter, nr_cpus, 1, MAX_TASKS),
+        processes=letter == "p",
+        seconds=given.seconds("s", 1.0),
+    )
+
+
+OPTIONS: Final = (
+    Option("t", "NUM", "threads (the CPUs)"),
+    Option("p", "NUM", "processes instead of threads"),
+    Option("s", "SECONDS", "how long to run, fractions allowed (1)"),
+)

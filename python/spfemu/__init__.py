@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spfemu.arch import Arch, arch
     from spfemu.comparing import Difference, check, compare
     from spfemu.engines import run
+    from spfemu.exploring import explore
 
 __all__ = [
     "EVENTS",
@@ -42,6 +43,7 @@ __all__ = [
     "arch",
     "check",
     "compare",
+    "explore",
     "run",
 ]
 
@@ -52,6 +54,7 @@ _LATER = {
     "Difference": "spfemu.comparing",
     "check": "spfemu.comparing",
     "compare": "spfemu.comparing",
+    "explore": "spfemu.exploring",
     "run": "spfemu.engines",
 }
 

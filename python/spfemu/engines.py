@@ -18,12 +18,23 @@ from spfemu.program.scale import scale_program
 from spfemu.program.values import shown
 from spfemu.results import Result
 
-__all__ = ["ENGINES", "HANDLERS", "Progress", "core_tasks", "prepare", "run", "variant_values"]
+__all__ = [
+    "ENGINES",
+    "HANDLERS",
+    "LATER_ENGINES",
+    "VARIANT_VALUES",
+    "Progress",
+    "check_bounded",
+    "core_tasks",
+    "prepare",
+    "run",
+    "variant_values",
+]
 
 ENGINES: Final = ("native", "reference", "vtime")
 HANDLERS: Final = ("spf", "classic")
 VARIANT_VALUES: Final = ("v12", "fixed")
-_ENGINES_LATER: Final = ("kernel",)
+LATER_ENGINES: Final = ("kernel",)
 _REPEAT: Final = OPS["repeat"].code
 
 Progress = Callable[[float], object]
@@ -68,7 +79,7 @@ def run(
     >>> spfemu.run(program, engine="vtime").counters["faults"]
     16
     """
-    _check_choice("engine", engine, ENGINES, _ENGINES_LATER)
+    _check_choice("engine", engine, ENGINES, LATER_ENGINES)
     _check_choice("handler", handler, HANDLERS)
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
@@ -77,7 +88,7 @@ def run(
     profile = arch_by_name(arch) if isinstance(arch, str) else arch
     program = prepare(program, profile)
     if engine == "reference":
-        _check_bounded(program, engine)
+        check_bounded(program, engine)
         from spfemu import reference
 
         return reference.run(program, handler=handler, arch=profile, seed=seed)
@@ -163,8 +174,11 @@ def prepare(program: Program, profile: Arch) -> Program:
     )
 
 
-def _check_bounded(program: Program, engine: str) -> None:
-    """Refuses repeats that only the clock ends, on an engine that has none."""
+def check_bounded(program: Program, engine: str) -> None:
+    """Refuses repeats that only the clock ends, on an engine that has none. Source: the format.
+
+    Raises ProgramError with the place.
+    """
     for number, task in enumerate(program.tasks):
         ops = task.ops
         endless = (ops["op"] == _REPEAT) & (ops["flags"] == 1) & (ops["length2"] == 0)

@@ -1,0 +1,7 @@
+"""``python -m spfemu`` is the same as ``spfemu``."""
+
+import sys
+
+from spfemu.cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,110 @@
+"""The ``spfemu`` command: its subcommands, and the exit statuses.
+
+0 fine; 1 a finding (a check that differs, an invariant that broke); 2 bad usage or bad input, with
+one line on standard error; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from spfemu.cli import explore, importing, lists, run, stat
+from spfemu.cli.output import error_line
+from spfemu.errors import SpfemuError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED: Final = 130
+BAD_INPUT: Final = 2
+
+app = typer.Typer(
+    name="spfemu",
+    help="Linux's page-fault path in user space: the classic and the speculative handler.",
+    epilog="Example: spfemu stat -- ebizzy -mTt 8 -S 0.2",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+for _module in (stat, run, importing, explore, lists):
+    _module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Linux's page-fault path in user space: the classic and the speculative handler."""
+
+
+def version_line() -> str:
+    """Returns the version and how the core was built. Source: the core's build_info."""
+    from spfemu import _core
+
+    info = _core.build_info()
+    return f"spfemu {info['version']} ({info['profile']}, {info['target']}, {info['rustc']})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status.
+
+    Source: ours. ``arguments`` default to those of the process. Every error is one line on
+    standard error.
+    """
+    command: Any = typer.main.get_command(app)
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    usage_error: Any = typer.BadParameter.__base__  # of whichever click typer brings
+    try:
+        status = command.main(args=args, prog_name="spfemu", standalone_mode=False)
+        sys.stdout.flush()
+    except usage_error as error:
+        error_line(_usage_message(error))
+        return BAD_INPUT
+    except SpfemuError as error:
+        error_line(str(error))
+        return BAD_INPUT
+    except ImportError as error:
+        if error.name != "spfemu" and "_core" not in str(error):
+            raise
+        error_line("the compiled core is missing; install the package (in a clone: make build)")
+        return BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        error_line("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone, as `| head` does; what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return int(status or 0)
+
+
+def _usage_message(error: Any) -> str:
+    """Returns a usage error in one line; for an unknown option it names those there are."""
+    message = str(error.format_message()).rstrip(".")
+    context = error.ctx
+    if context is None:
+        return message
+    name = getattr(error, "option_name", None)
+    if name is not None and "No such option" in message:
+        options = [option for param in context.command.params for option in param.opts]
+        allowed = ", ".join(option for option in options if option.startswith("-"))
+        message = f"{context.command_path}: no such option: {name} (allowed: {allowed})"
+    elif "No such command" in message:
+        allowed = ", ".join(context.command.list_commands(context))
+        message = f"{message} (allowed: {allowed})"
+    return f"{message}; see '{context.command_path} --help'"

@@ -1,0 +1,116 @@
+"""What options may be: names from the core, events with perf's globs and aliases."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from spfemu.errors import EngineError
+from spfemu.program.ops import EVENTS
+from spfemu.program.values import shown
+
+__all__ = [
+    "ALIASES",
+    "EVENT_TEXTS",
+    "arch_choices",
+    "core_list",
+    "event_choices",
+    "machine_choices",
+    "mutant_choices",
+    "one_of",
+    "select_events",
+    "variant_choices",
+]
+
+ALIASES: Final = {"page-faults": "faults", "speculative-faults": "spf"}
+"""Other names of events. Source: perf, and the series' patch to it."""
+
+DEFAULT_EVENTS: Final = "faults,spf,minor-faults,major-faults,pagefault:*"
+
+EVENT_TEXTS: Final = {
+    "faults": "hardware page faults (page-faults)",
+    "minor-faults": "faults that needed no reading",
+    "major-faults": "faults that had to read",
+    "spf": "faults whose speculative result was accepted (speculative-faults)",
+    "pagefault:spf_vma_changed": "aborts: the VMA changed, or the address is below it",
+    "pagefault:spf_vma_noanon": "aborts: no anon_vma; defined but never emitted by v12",
+    "pagefault:spf_vma_notsup": "aborts: the VMA or its page table is not supported",
+    "pagefault:spf_vma_access": "the access is not allowed: SIGSEGV",
+    "pagefault:spf_pmd_changed": "aborts: the PMD changed under the fault",
+    "speculative_pgfault": "vmstat: speculative attempts that did not ask for a retry",
+    "pgfault": "vmstat: faults of the classic handler",
+    "pgmajfault": "vmstat: major faults",
+}
+
+
+def select_events(given: Sequence[str]) -> list[str]:
+    """Returns the events that ``-e`` options name, in their order, each once.
+
+    Source: perf-list(1): names separated by commas, with globs. Raises EngineError for a name or a
+    pattern that no event has.
+
+    >>> from spfemu.cli.choices import select_events
+    >>> select_events(["page-faults,spf", "pagefault:*changed"])
+    ['faults', 'spf', 'pagefault:spf_vma_changed', 'pagefault:spf_pmd_changed']
+    """
+    chosen: dict[str, None] = {}
+    for name in ",".join(given).split(",") if given else DEFAULT_EVENTS.split(","):
+        matches = fnmatch.filter((*EVENTS, *ALIASES), name.strip())
+        if not matches:
+            allowed = ", ".join((*EVENTS, *ALIASES))
+            raise EngineError(f"event {shown(name)} (allowed: {allowed}; globs)")
+        for match in matches:
+            chosen[ALIASES.get(match, match)] = None
+    return list(chosen)
+
+
+def one_of(what: str, value: str, allowed: Iterable[str], later: Iterable[str] = ()) -> str:
+    """Returns the value if it is allowed. Source: ours. Raises EngineError, naming what is."""
+    names = list(allowed)
+    if value in later:
+        raise EngineError(f"{what} '{value}' is not available yet (allowed: {', '.join(names)})")
+    if value not in names:
+        raise EngineError(f"{what} {shown(value)} (allowed: {', '.join(names)})")
+    return value
+
+
+def core_list(what: str) -> list[dict[str, Any]]:
+    """Returns a list of the compiled core: machines, mutants or variants. Source: the core."""
+    from spfemu import _core
+
+    text: str = getattr(_core, what)()
+    entries: list[dict[str, Any]] = json.loads(text)
+    return entries
+
+
+def _names(what: str) -> list[str]:
+    return [entry["name"] for entry in core_list(what)]
+
+
+def machine_choices() -> list[str]:
+    """The machines' names, for completion. Source: the core."""
+    return _names("machines")
+
+
+def mutant_choices() -> list[str]:
+    """The mutants' names, for completion. Source: the core."""
+    return _names("mutants")
+
+
+def variant_choices() -> list[str]:
+    """The variants' settings, for completion. Source: the core."""
+    return [f"{name}={value}" for name in _names("variants") for value in ("v12", "fixed")]
+
+
+def arch_choices() -> list[str]:
+    """The arch profiles' names, for completion. Source: the core."""
+    from spfemu.arch import arch_names
+
+    return list(arch_names())
+
+
+def event_choices() -> list[str]:
+    """The events' names, for completion. Source: ours."""
+    return [*EVENTS, *ALIASES]

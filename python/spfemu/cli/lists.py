@@ -1,0 +1,81 @@
+"""``spfemu workloads``, ``machines``, ``mutants``, ``variants`` and ``events``: what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from spfemu.cli.choices import ALIASES, EVENT_TEXTS, core_list
+from spfemu.cli.output import print_json, print_table
+from spfemu.program.ops import EVENTS
+from spfemu.workloads import WORKLOADS
+
+__all__ = ["register"]
+
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+_NUMBERS: Final = ("cpus", "page_size", "smt")
+
+
+def workloads(as_json: _Json = False) -> None:
+    """List the built-in workloads and their options."""
+    entries = [
+        {
+            "name": workload.name,
+            "summary": workload.summary,
+            "options": " ".join(
+                f"-{option.letter} {option.value}".rstrip() for option in workload.options
+            ),
+        }
+        for workload in WORKLOADS.values()
+    ]
+    _print(entries, as_json)
+
+
+def machines(as_json: _Json = False) -> None:
+    """List the machines."""
+    _print(core_list("machines"), as_json)
+
+
+def mutants(as_json: _Json = False) -> None:
+    """List the checks that explore can remove."""
+    _print(core_list("mutants"), as_json)
+
+
+def variants(as_json: _Json = False) -> None:
+    """List the known bugs of v12, each with its cure."""
+    _print(core_list("variants"), as_json)
+
+
+def events(as_json: _Json = False) -> None:
+    """List the events that are counted."""
+    names = {event: [alias for alias, of in ALIASES.items() if of == event] for event in EVENTS}
+    entries = [
+        {"name": event, "aliases": names[event], "text": EVENT_TEXTS[event]} for event in EVENTS
+    ]
+    _print(entries, as_json)
+
+
+def _print(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(list(entries))
+        return
+    headers = list(entries[0]) if entries else []
+    rows = [[_cell(entry[header]) for header in headers] for entry in entries]
+    right = [number for number, header in enumerate(headers) if header in _NUMBERS]
+    print_table(headers, rows, right=right)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the lists to the command line. Source: the command line's page."""
+    for command in (workloads, machines, mutants, variants, events):
+        app.command(epilog=f"Example: spfemu {command.__name__} --json")(command)

@@ -1,0 +1,83 @@
+"""How the command line writes: tables on a terminal, plain text when piped, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+__all__ = ["error_line", "print_json", "print_table", "progress_bar"]
+
+Progress = Callable[[float], object]
+
+
+def print_json(obj: Any, file: TextIO | None = None) -> None:
+    """Writes one JSON value and a newline. Source: the command line's ``--json``."""
+    json.dump(obj, file or sys.stdout, indent=2)
+    print(file=file or sys.stdout)
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    file: TextIO | None = None,
+) -> None:
+    """Writes a table: with lines on a terminal, aligned plain text otherwise.
+
+    Source: ours. ``right`` are the columns aligned to the right.
+    """
+    out = file or sys.stdout
+    if out.isatty():
+        _rich_table(headers, rows, right, out)
+        return
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    for row in (headers, *rows):
+        cells = [
+            text.rjust(width) if number in right else text.ljust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), file=out)
+
+
+def _rich_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], out: TextIO
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=out).print(table)
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """Gives a function that takes 0 to 1 and shows it on standard error, or None.
+
+    None when ``quiet`` (with --json), and when standard error or standard output is no terminal.
+    Source: ours.
+    """
+    if quiet or not sys.stderr.isatty() or not sys.stdout.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def error_line(message: str) -> None:
+    """Writes one line on standard error. Source: ours."""
+    print(f"spfemu: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,216 @@
+"""``spfemu run`` and ``spfemu check``: one program, operation by operation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from spfemu.arch import arch as arch_by_name
+from spfemu.cli.choices import arch_choices, one_of
+from spfemu.cli.output import print_json, print_table, progress_bar
+from spfemu.cli.sources import load_program
+from spfemu.comparing import Difference, check, compare
+from spfemu.engines import ENGINES, HANDLERS, LATER_ENGINES, run
+from spfemu.errors import ProgramError
+from spfemu.program.model import Program
+from spfemu.results import Result
+
+__all__ = ["register"]
+
+_AGAINST: Final = ("reference",)
+
+_Engine = Annotated[
+    str,
+    typer.Option(metavar="native|reference|vtime", autocompletion=lambda: list(ENGINES)),
+]
+_Handler = Annotated[
+    str, typer.Option(metavar="spf|classic", autocompletion=lambda: list(HANDLERS))
+]
+_Arch = Annotated[
+    str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
+]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+_ProgramFile = Annotated[
+    str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
+]
+
+
+def run_command(
+    program: _ProgramFile,
+    engine: _Engine = "native",
+    handler: _Handler = "spf",
+    arch: _Arch = "x86",
+    seed: _Seed = 0,
+    pace: Annotated[
+        bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
+    ] = False,
+    with_check: Annotated[
+        bool, typer.Option("--check", help="Compare with the program's expectations.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Run a program and print the outcome of each operation."""
+    one_of("engine", engine, ENGINES, LATER_ENGINES)
+    one_of("handler", handler, HANDLERS)
+    profile = arch_by_name(arch)
+    loaded = load_program(program)
+    if with_check and not loaded.expect:
+        raise ProgramError(f"{loaded.source}: --check: no operation has 'expect'")
+    with progress_bar(loaded.source, quiet=as_json) as progress:
+        result = run(
+            loaded,
+            engine=engine,
+            handler=handler,
+            arch=profile,
+            seed=seed,
+            pace=pace,
+            progress=progress,
+        )
+    differences = check(result) if with_check else []
+    if as_json:
+        obj = result.to_json()
+        if with_check:
+            obj["differences"] = [difference.to_json() for difference in differences]
+        print_json(obj)
+    else:
+        _print_result(result)
+        if with_check:
+            _print_differences(differences, "expected", "actual")
+    _finish(result.stuck, differences)
+
+
+def check_command(
+    program: _ProgramFile,
+    engine: _Engine = "native",
+    against: Annotated[
+        str,
+        typer.Option(metavar="reference", help="The authority.", autocompletion=lambda: _AGAINST),
+    ] = "reference",
+    handler: _Handler = "spf",
+    arch: _Arch = "x86",
+    seed: _Seed = 0,
+    as_json: _Json = False,
+) -> None:
+    """Run a program on two engines and print where they differ."""
+    one_of("engine", engine, ENGINES, LATER_ENGINES)
+    one_of("--against", against, _AGAINST, LATER_ENGINES)
+    one_of("handler", handler, HANDLERS)
+    profile = arch_by_name(arch)
+    loaded = load_program(program)
+    results = [
+        run(loaded, engine=name, handler=handler, arch=profile, seed=seed)
+        for name in (against, engine)
+    ]
+    differences = compare(*results)
+    if as_json:
+        obj = results[1].header()
+        obj["against"] = against
+        obj["differences"] = [difference.to_json() for difference in differences]
+        print_json(obj)
+    else:
+        _print_differences(differences, against, engine)
+    _finish(results[1].stuck, differences)
+
+
+def _finish(stuck: Sequence[str], differences: Sequence[Difference]) -> None:
+    if stuck:
+        print(f"spfemu: tasks that wait for ever: {', '.join(stuck)}", file=sys.stderr)
+    if stuck or differences:
+        raise typer.Exit(1)
+
+
+def _print_result(result: Result) -> None:
+    places = _places(result.program)
+    rows = []
+    for outcome in result.outcomes():
+        place = places[outcome["task"]].get(outcome["index"], "")
+        rows.append(
+            [
+                outcome["task"],
+                place,
+                str(outcome["round"]),
+                outcome["op"],
+                _outcome_text(outcome),
+                outcome["handled"] if outcome["handled"] != "none" else "",
+                " ".join(f"{event}={count}" for event, count in outcome["counters"].items()),
+            ]
+        )
+    headers = ["task", "place", "round", "op", "outcome", "handled", "counters"]
+    print_table(headers, rows, right=(2,))
+    print()
+    for event, count in result.counters.items():
+        print(f"{count:>18,}      {event}")
+    for process, lines in result.maps.items():
+        print(f"\nmaps of {process}:")
+        for line in lines:
+            print(f"  {line}")
+
+
+def _places(program: Program) -> dict[str, dict[int, str]]:
+    """Returns for each task the place of each record in the JSON form, without ``tasks[n]``."""
+    from spfemu.program.ops import OPS
+
+    places: dict[str, dict[int, str]] = {}
+    for task in program.tasks:
+        mine: dict[int, str] = {}
+        path: list[int] = [0]
+        for index, code in enumerate(task.ops["op"].tolist()):
+            if code == OPS["end"].code:
+                path.pop()
+                path[-1] += 1
+                continue
+            mine[index] = ".".join(str(number) for number in path)
+            if code == OPS["repeat"].code:
+                path.append(0)
+            else:
+                path[-1] += 1
+        places[task.name] = mine
+    return places
+
+
+def _outcome_text(outcome: dict[str, Any]) -> str:
+    if outcome["livelock"]:
+        return "livelock"
+    if outcome["signal"]:
+        return f"{outcome['signal']} {outcome['si_code']}"
+    if outcome["errno"]:
+        return str(outcome["errno"])
+    if outcome["value"] is not None:
+        return f"= {outcome['value']:#x}"
+    if outcome["ret"]:
+        return f"{outcome['ret']:#x}"
+    return ""
+
+
+def _print_differences(differences: Sequence[Difference], expected: str, actual: str) -> None:
+    if not differences:
+        print("\nno differences")
+        return
+    rows = [
+        [
+            difference.place,
+            str(difference.round),
+            difference.op,
+            difference.what,
+            str(difference.expected),
+            str(difference.actual),
+        ]
+        for difference in differences
+    ]
+    print()
+    print_table(["place", "round", "op", "what", expected, actual], rows, right=(1,))
+    print(f"\n{len(differences)} differences")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds ``run`` and ``check`` to the command line. Source: the command line's page."""
+    app.command("run", epilog="Example: spfemu run program.json --engine vtime --check")(
+        run_command
+    )
+    app.command("check", epilog="Example: spfemu check program.json --against reference")(
+        check_command
+    )

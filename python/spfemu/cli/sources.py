@@ -1,0 +1,98 @@
+"""What a WORKLOAD may be: a built-in name, a program file, trace files, or ``-``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from spfemu.errors import ProgramError
+from spfemu.program.files import looks_like_program
+from spfemu.program.model import Program
+from spfemu.program.values import shown
+from spfemu.results import Result
+from spfemu.workloads import WORKLOADS, Job, make_job
+
+__all__ = ["Source", "find_source", "load_program"]
+
+_HEAD: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the programs of a run come from.
+
+    Source: ours. ``program(page_size, seed)`` gives one; ``cpus`` are what it asks for; ``job`` is
+    the built-in workload, or None.
+    """
+
+    label: str
+    program: Callable[[int, int], Program]
+    cpus: int
+    job: Job | None = None
+
+    def figures(self, result: Result) -> dict[str, int | float]:
+        """Returns the workload's own figures, none for a file. Source: the workload."""
+        return self.job.figures(result) if self.job is not None else {}
+
+
+def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
+    """Returns what the arguments after ``--`` name.
+
+    Source: ours. ``cpus``: how many the machine has, when the user says so. Raises ProgramError or
+    TraceError for what is neither a workload nor a readable file.
+    """
+    label = " ".join(arguments)
+    if arguments and arguments[0] in WORKLOADS:
+        job = make_job(arguments, cpus=cpus)
+        return Source(
+            label,
+            lambda page_size, seed: job.build(page_size=page_size, seed=seed),
+            job.nr_tasks,
+            job,
+        )
+    if not arguments or not all(name == "-" or Path(name).exists() for name in arguments):
+        missing = next((n for n in arguments if n != "-" and not Path(n).exists()), "")
+        allowed = f"{', '.join(WORKLOADS)}; a program or trace file; -"
+        raise ProgramError(f"workload {shown(missing)} (allowed: {allowed})")
+    if len(arguments) == 1 and looks_like_program(_head(arguments[0])):
+        program = load_program(arguments[0])
+        return Source(label, lambda page_size, seed: program, len(program.tasks))
+    return _trace(label, arguments)
+
+
+def _trace(label: str, paths: Sequence[str]) -> Source:
+    from spfemu.importers import import_trace
+
+    program, summary = import_trace(list(paths))
+    return Source(label, lambda page_size, seed: program, summary.cpus or len(program.tasks))
+
+
+def _head(name: str) -> bytes:
+    """Returns the first bytes of a file without taking them from standard input."""
+    if name == "-":
+        stdin: Any = sys.stdin.buffer  # a BufferedReader, which can look ahead
+        return bytes(stdin.peek(_HEAD)[:_HEAD])
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as error:
+        raise ProgramError(f"{name}: cannot be read: {error.strerror}") from None
+
+
+def load_program(name: str) -> Program:
+    """Loads a program, or says that a trace has to be imported first.
+
+    Source: ours. ``"-"`` is standard input. Raises ProgramError for anything that is no program.
+    """
+    if name != "-" and not looks_like_program(_head(name)):
+        from spfemu.importers import looks_like_trace
+
+        if looks_like_trace(name):
+            raise ProgramError(
+                f"{name}: a recorded trace, not a program; make one with "
+                f"'spfemu import {name} -o FILE.npz'"
+            )
+    return Program.load(name)

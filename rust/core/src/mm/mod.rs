@@ -2,22 +2,32 @@
 
 mod change_protection;
 mod counters;
+mod gaps;
 mod gather;
 mod invariants;
 mod kernel;
 mod locks;
+mod lookup;
+mod maps;
 mod objects;
 mod page;
 mod pgtable;
 mod rmap;
 mod tlb;
+mod tree;
+mod tree_check;
 mod types;
 pub mod variants;
+mod vma;
+mod vma_adjust;
+mod vma_merge;
 mod zap;
 
 pub use counters::Counters;
+pub(crate) use gaps::UnmappedAreaInfo;
 pub(crate) use gather::MmuGather;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
+pub(crate) use lookup::VmaLinks;
 pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
@@ -27,4 +37,7 @@ pub use pgtable::{Pmd, PteSlot};
 pub(crate) use rmap::Rss;
 pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFault, VmFlags};
 pub use variants::{Choice, Variant, Variants};
+pub(crate) use vma::{VM_ACCESS_FLAGS, VM_SPECIAL};
+pub(crate) use vma_merge::{MergeRequest, NewHalf};
 mod standin;
+pub(crate) use standin::FileKind;

@@ -60,7 +60,7 @@ object! {
         /// (`RB_EMPTY_NODE`).
         rb_parent: Ptr<Vma<P>> = 0x20,
         /// Colour of `vm_rb` (the kernel keeps it in the parent word's low bit).
-        rb_red: bool = 0x20,
+        rb_red: bool = 0x24,
         rb_right: Ptr<Vma<P>> = 0x28,
         rb_left: Ptr<Vma<P>> = 0x30,
         rb_subtree_gap: u64 = 0x38,

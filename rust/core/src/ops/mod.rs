@@ -1,3 +1,8 @@
-//! The writers: one file a system call; and the accesses.
+//! The writers: one file a system call; and the accesses of a task.
 
 pub mod access;
+pub mod brk;
+pub mod madvise;
+pub mod mmap;
+pub mod mprotect;
+pub mod munmap;

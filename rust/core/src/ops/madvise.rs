@@ -1,0 +1,177 @@
+//! `madvise`. Source: `mm/madvise.c`, `mm/huge_memory.c`, v5.1; P10.
+
+use std::ops::Range;
+
+use crate::design::Design;
+use crate::events::Cost;
+use crate::mm::{Errno, Kernel, MmRef, VM_SPECIAL, Vaddr, VmFlags, VmaRef};
+use crate::platform::Platform;
+
+/// The advices that can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    Dontneed,
+    Normal,
+    Random,
+    Sequential,
+    Hugepage,
+    Nohugepage,
+    Dontfork,
+    Dofork,
+    Wipeonfork,
+    Keeponfork,
+    Dontdump,
+    Dodump,
+}
+
+impl Advice {
+    /// `madvise_need_mmap_write()`: whether the VMA itself changes.
+    fn needs_write(self) -> bool {
+        self != Self::Dontneed
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `madvise`. Holes are skipped and make it end in `ENOMEM`.
+    pub fn sys_madvise(
+        &self,
+        cpu: &P,
+        start: u64,
+        length: u64,
+        advice: Advice,
+    ) -> Result<(), Errno> {
+        cpu.charge(Cost::SyscallEntryExit, 1);
+        if self.offset_in_page(start) != 0 {
+            return Err(Errno::Einval);
+        }
+        let aligned = self.page_align(length);
+        let end = start.wrapping_add(aligned);
+        if (length != 0 && aligned == 0) || end < start {
+            return Err(Errno::Einval);
+        }
+        if end == start {
+            return Ok(());
+        }
+        let mm = self.current_mm(cpu);
+        let sem = self.mmap_sem(mm);
+        if advice.needs_write() {
+            sem.down_write(cpu);
+        } else {
+            sem.down_read(cpu);
+        }
+        let result = self.madvise_range(cpu, mm, Vaddr(start), Vaddr(end), advice);
+        if advice.needs_write() {
+            sem.up_write(cpu);
+        } else {
+            sem.up_read(cpu);
+        }
+        result
+    }
+
+    /// Advises VMA by VMA.
+    fn madvise_range(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        advice: Advice,
+    ) -> Result<(), Errno> {
+        let (mut cursor, mut prev) = self.find_vma_prev(cpu, mm, start);
+        if let Some(vma) = cursor
+            && start > vma.vm_start().read(cpu)
+        {
+            prev = cursor;
+        }
+        let mut at = start;
+        let mut result = Ok(());
+        loop {
+            let vma = cursor.ok_or(Errno::Enomem)?;
+            let vm_start = vma.vm_start().read(cpu);
+            if at < vm_start {
+                result = Err(Errno::Enomem);
+                at = vm_start;
+                if at >= end {
+                    return result;
+                }
+            }
+            let to = vma.vm_end().read(cpu).min(end);
+            let done = self.madvise_vma(cpu, mm, vma, prev, at..to, advice)?;
+            // A merge may have gone further than asked.
+            at = to.max(done.vm_end().read(cpu));
+            if at >= end {
+                return result;
+            }
+            prev = Some(done);
+            cursor = self.vm_next(cpu, done);
+        }
+    }
+
+    /// `madvise_vma()`: advises the range, which is in `vma`. Returns the VMA that holds the range
+    /// afterwards.
+    fn madvise_vma<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        prev: Option<VmaRef<'k, P>>,
+        range: Range<Vaddr>,
+        advice: Advice,
+    ) -> Result<VmaRef<'k, P>, Errno> {
+        let old_flags = vma.vm_flags().read(cpu);
+        if advice == Advice::Dontneed {
+            // can_madv_dontneed_vma()
+            if old_flags.has(VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP) {
+                return Err(Errno::Einval);
+            }
+            self.zap_page_range(cpu, vma, range.start, range.end);
+            return Ok(vma);
+        }
+        let flags = self.advised_flags(cpu, vma, old_flags, advice)?;
+        if flags == old_flags {
+            return Ok(vma);
+        }
+        let vma = self.merge_or_split(cpu, mm, vma, prev, range, flags)?;
+        cpu.step("madvise_behavior");
+        D::vm_write_begin(cpu, vma);
+        vma.vm_flags().write(cpu, flags);
+        D::vm_write_end(cpu, vma);
+        Ok(vma)
+    }
+
+    /// What the advice makes of the flags.
+    fn advised_flags(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        flags: VmFlags,
+        advice: Advice,
+    ) -> Result<VmFlags, Errno> {
+        let read_ahead = VmFlags::SEQ_READ | VmFlags::RAND_READ;
+        let huge = VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE;
+        Ok(match advice {
+            Advice::Dontneed => flags,
+            Advice::Normal => flags & !read_ahead,
+            Advice::Random => flags & !read_ahead | VmFlags::RAND_READ,
+            Advice::Sequential => flags & !read_ahead | VmFlags::SEQ_READ,
+            Advice::Hugepage => flags & !huge | VmFlags::HUGEPAGE,
+            Advice::Nohugepage => flags & !huge | VmFlags::NOHUGEPAGE,
+            Advice::Dontfork => flags | VmFlags::DONTCOPY,
+            Advice::Dofork => flags & !VmFlags::DONTCOPY,
+            Advice::Wipeonfork => {
+                if !vma.vm_file().read(cpu).is_null() || flags.has(VmFlags::SHARED) {
+                    return Err(Errno::Einval);
+                }
+                flags | VmFlags::WIPEONFORK
+            }
+            Advice::Keeponfork => flags & !VmFlags::WIPEONFORK,
+            Advice::Dontdump => flags | VmFlags::DONTDUMP,
+            Advice::Dodump => {
+                if flags.has(VM_SPECIAL) {
+                    return Err(Errno::Einval);
+                }
+                flags & !VmFlags::DONTDUMP
+            }
+        })
+    }
+}

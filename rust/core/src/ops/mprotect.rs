@@ -1,0 +1,113 @@
+//! `mprotect`. Source: `mm/mprotect.c`, v5.1; P10.
+
+use std::ops::Range;
+
+use crate::design::Design;
+use crate::events::Cost;
+use crate::mm::{Errno, Kernel, MmRef, VM_ACCESS_FLAGS, Vaddr, VmFlags, VmaRef};
+use crate::platform::Platform;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `mprotect`. When it fails half way (a hole: `ENOMEM`), what comes before has the new
+    /// protection.
+    pub fn sys_mprotect(
+        &self,
+        cpu: &P,
+        start: u64,
+        length: u64,
+        prot: VmFlags,
+    ) -> Result<(), Errno> {
+        cpu.charge(Cost::SyscallEntryExit, 1);
+        if self.offset_in_page(start) != 0 {
+            return Err(Errno::Einval);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let end = start.wrapping_add(self.page_align(length));
+        if end <= start {
+            return Err(Errno::Enomem);
+        }
+        let mm = self.current_mm(cpu);
+        let sem = self.mmap_sem(mm);
+        sem.down_write(cpu);
+        let result = self.do_mprotect(cpu, mm, Vaddr(start), Vaddr(end), prot);
+        sem.up_write(cpu);
+        result
+    }
+
+    /// `do_mprotect_pkey()`, below `mmap_sem`.
+    fn do_mprotect(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        prot: VmFlags,
+    ) -> Result<(), Errno> {
+        let mut vma = self.find_vma(cpu, mm, start).ok_or(Errno::Enomem)?;
+        let vm_start = vma.vm_start().read(cpu);
+        if vm_start > start {
+            return Err(Errno::Enomem);
+        }
+        let mut prev = if start > vm_start { Some(vma) } else { self.vm_prev(cpu, vma) };
+        let mut at = start;
+        loop {
+            // Here `at` is inside `vma`.
+            let flags = prot | (vma.vm_flags().read(cpu) & !VM_ACCESS_FLAGS);
+            // VM_MAYREAD and so on stand four bits above what they allow.
+            if VmFlags(flags.0 & !(flags.0 >> 4)).has(VM_ACCESS_FLAGS) {
+                return Err(Errno::Eacces);
+            }
+            let to = vma.vm_end().read(cpu).min(end);
+            let done = self.mprotect_fixup(cpu, mm, vma, prev, at..to, flags)?;
+            // A merge may have gone further than asked.
+            at = to.max(done.vm_end().read(cpu));
+            if at >= end {
+                return Ok(());
+            }
+            prev = Some(done);
+            vma = self
+                .vm_next(cpu, done)
+                .filter(|next| next.vm_start().read(cpu) == at)
+                .ok_or(Errno::Enomem)?;
+        }
+    }
+
+    /// `mprotect_fixup()`: gives the range, which is in `vma`, the flags. Returns the VMA that holds
+    /// the range afterwards.
+    fn mprotect_fixup<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        prev: Option<VmaRef<'k, P>>,
+        range: Range<Vaddr>,
+        flags: VmFlags,
+    ) -> Result<VmaRef<'k, P>, Errno> {
+        let old_flags = vma.vm_flags().read(cpu);
+        if flags == old_flags {
+            return Ok(vma);
+        }
+        let accounted = VmFlags::ACCOUNT
+            | VmFlags::WRITE
+            | VmFlags::HUGETLB
+            | VmFlags::SHARED
+            | VmFlags::NORESERVE;
+        let flags = if flags.has(VmFlags::WRITE) && !old_flags.has(accounted) {
+            flags | VmFlags::ACCOUNT // for good: a later mprotect does not take it back
+        } else {
+            flags
+        };
+        let vma = self.merge_or_split(cpu, mm, vma, prev, range.clone(), flags)?;
+        cpu.step("mprotect_fixup");
+        D::vm_write_begin(cpu, vma);
+        vma.vm_flags().write(cpu, flags);
+        let dirty_accountable = self.vma_wants_writenotify(cpu, vma);
+        self.vma_set_page_prot(cpu, vma);
+        let prot = vma.vm_page_prot().read(cpu);
+        self.change_protection(cpu, vma, range.start, range.end, prot, dirty_accountable);
+        D::vm_write_end(cpu, vma);
+        Ok(vma)
+    }
+}

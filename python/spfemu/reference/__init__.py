@@ -47,8 +47,8 @@ def run(
         handler: "spf" (default) or "classic".
         arch: the machine's profile; its page size must be the program's.
         seed: goes into the result; the model draws nothing.
-        variants: entries of SPF_V12 section 9 to "v12" (default) or "fixed". Only C2 and C3 can be
-            seen without concurrency.
+        variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2
+            and C3 can be seen without concurrency.
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 ) = range(len(EVENTS))
 """Positions in `EVENTS` and in the counters."""
 
+VARIANT_NAMES = {"C2": "unchanged-pte-handled", "C3": "si-code"}
+"""The variants that can be seen without concurrency, by their entries."""
+
 
 @dataclass
 class Kernel:
     """One emulated kernel.
 
-    `handler` is "spf" or "classic". `variants` maps an entry of SPF_V12 section 9 to "v12" or
-    "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS. Counters are in the order of `EVENTS`.
+    `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
+    to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS. Counters are in the order of `EVENTS`.
     """
 
     arch: Arch
@@ -56,6 +59,7 @@ class Kernel:
         """Adds one to a counter."""
         self.counters[event] += 1
 
-    def is_fixed(self, variant: str) -> bool:
+    def is_fixed(self, entry: str) -> bool:
         """Whether an entry of SPF_V12 section 9 has its cure ("fixed") instead of v12's text."""
-        return self.variants.get(variant) == "fixed"
+        name = VARIANT_NAMES[entry]
+        return self.variants.get(name, self.variants.get(entry)) == "fixed"

@@ -30,7 +30,7 @@ CLONE_VFORK: Final = 0x4000
 CLONE_THREAD: Final = 0x10000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     """One line of a recording: when, on which CPU and in which task.
 
@@ -47,7 +47,7 @@ class Event:
     sleep_ns: int = field(default=0, init=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Fault(Event):
     """A page fault. ``access`` is an index into read, write, execute, or None where the recording
     does not say; ``ip`` is an address or a kernel function's name. Source: perf's
@@ -59,7 +59,7 @@ class Fault(Event):
     user: bool = True
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Enter(Event):
     """A system call begins. ``args`` by the kernel's names, as far as they are numbers. Source:
     syscalls:sys_enter_*, strace."""
@@ -68,7 +68,7 @@ class Enter(Event):
     args: dict[str, int]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exit(Event):
     """A system call ends with ``result`` (negative: an errno). ``early``: the tool printed the
     result together with the beginning, so that other lines of the call may still follow. Source:
@@ -79,7 +79,7 @@ class Exit(Event):
     early: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Mapped(Event):
     """PERF_RECORD_MMAP2: the mapping as it is after an operation, merged with its neighbours.
     Source: perf."""
@@ -93,7 +93,7 @@ class Mapped(Event):
     owner: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class NewTask(Event):
     """task:task_newtask: this task made the task ``child``. ``flags`` as clone's. Source: perf."""
 
@@ -101,7 +101,7 @@ class NewTask(Event):
     flags: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Forked(Event):
     """PERF_RECORD_FORK: ``parent`` made the task ``child`` of process ``child_pid``; ``flags`` are
     those of the call, where it is known. Source: perf."""
@@ -113,14 +113,14 @@ class Forked(Event):
     flags: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ended(Event):
     """The task ``child`` ended. Source: sched:sched_process_exit, PERF_RECORD_EXIT, strace."""
 
     child: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Renamed(Event):
     """PERF_RECORD_COMM: the task ``child`` has a new name; ``execed`` when exec gave it. Source:
     perf."""
@@ -130,7 +130,7 @@ class Renamed(Event):
     execed: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exec(Event):
     """sched:sched_process_exec: the process runs another program, ``old_tid`` made the call.
     Source: perf."""
@@ -138,28 +138,28 @@ class Exec(Event):
     old_tid: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Switched(Event):
     """sched:sched_switch: the task leaves its CPU to the task ``successor``. Source: perf."""
 
     successor: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lost(Event):
     """PERF_RECORD_LOST: perf dropped ``count`` events. Source: perf."""
 
     count: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Skipped(Event):
     """A line that is understood and not used; ``kind`` is counted. Source: ours."""
 
     kind: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call(Event):
     """A system call from beginning to end, placed in time where it takes effect.
 

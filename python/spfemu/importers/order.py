@@ -1,9 +1,10 @@
-"""Keeps the recorded order where it matters, with as few post/await pairs as knowing what is
-implied allows.
+"""Keeps the recorded order where it matters, with no more post/await pairs than that takes.
 
-Two operations of different tasks must keep their order when they touch the same pages of one
-address space, or start and end tasks. Everything else may run in any order. Each operation is one
-*mark*: (task number, index of the operation in that task)."""
+Two operations of different tasks keep their order when they touch the same pages of one address
+space, map ranges that lie side by side (their mappings may merge), or start and end tasks. Most
+orders follow from others, by what each task is known to have awaited. Everything else may run in
+any order. An operation is named by its *mark*: (task number, index in that task).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ Mark = tuple[int, int]
 
 _KEPT: Final = 64
 _PAGE_SHIFT: Final = 12
+_PAGE_BYTES: Final = 1 << _PAGE_SHIFT
 _REGION_SHIFT: Final = 9  # pages to a region of the table: 512, as many as a page table has entries
 _REGION_PAGES: Final = 1 << _REGION_SHIFT
 _INDEX_BITS: Final = 40
@@ -134,9 +136,13 @@ class Trail:
         self._last[mark[0]] = mark[1]
 
     def at_range(self, start: int, end: int) -> set[Mark]:
-        """Returns what an operation on the bytes from ``start`` to ``end`` comes after. Source:
-        ours."""
-        marks = {mark for _, _, mark in self._ranges.items(start, end)}
+        """Returns what an operation on the bytes from ``start`` to ``end`` comes after.
+
+        Operations on ranges that only touch are among it: whether their mappings merge, and with
+        which anon_vma, depends on which came first. Source: ours.
+        """
+        near = self._ranges.items(start - _PAGE_BYTES, end + _PAGE_BYTES)
+        marks = {mark for _, _, mark in near}
         if self._base is not None:
             marks.add(self._base)
         for region, first, last in self._regions(start, end):

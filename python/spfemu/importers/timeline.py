@@ -19,13 +19,15 @@ from spfemu.importers.events import (
     Renamed,
     Switched,
 )
+from spfemu.importers.state import page_up
 
 __all__ = ["with_calls", "with_gaps"]
 
-_AT_ENTER: Final = frozenset({"munmap", "madvise"})
-"""What these calls take away, another task may be given before they return."""
-_MAPPING: Final = frozenset({"mmap", "mprotect", "pkey_mprotect", "brk", "mremap"})
+_TAKES: Final = frozenset({"munmap", "mremap"})
+"""Calls that take addresses away, which another task may be given before they return."""
+_MAPS: Final = frozenset({"mmap", "mprotect", "pkey_mprotect", "brk", "mremap"})
 """Calls in which perf reports a mapping."""
+_FIXED: Final = 0x10  # MAP_FIXED: the caller says where, whatever is there
 _HELD: Final = 1 << 16
 
 
@@ -78,41 +80,45 @@ def with_gaps(events: Iterable[Event]) -> Iterator[Event]:
 def with_calls(events: Iterable[Event]) -> Iterator[Event]:
     """Puts each ``Enter`` and its ``Exit`` together to a ``Call`` where the call takes effect.
 
-    munmap and madvise take effect where they begin: what they free may be handed out again before
-    they return. mmap, mprotect, brk and mremap take effect where perf reports the mapping inside
-    them, or where they end; mremap gives an extra ``Call``, marked ``begins``, where it begins.
-    Every other call stands where it ends. Events wait, in order, for a call that has begun and not
-    ended, but never more than 65,536 of them; a call that took effect and whose end never comes has
-    no result. An ``Exit`` without ``Enter`` is passed on. Source: ours."""
+    That is where perf reports the mapping inside the call, or else where it ends. A munmap (and the
+    old place of an mremap, which becomes a ``Call`` of its own, marked ``begins``) may take effect
+    long before its end is logged: it comes before a mapping that another task got at its addresses
+    meanwhile, and before one that ends where it began, since they would have merged. Events wait,
+    in order, for a call that has taken effect and not ended, but never more than 65,536 of them; a
+    call whose end never comes has no result. An ``Exit`` without ``Enter`` is passed on. Source:
+    ours."""
     return _Pairing().run(events)
 
 
 class _Pairing:
-    """The state of ``with_calls``. Source: ours."""
+    """The state of ``with_calls``: tasks' calls that have begun, and the events held until they
+    end.
+
+    ``placed`` are calls that stand among the held events and have not ended, by task; ``takers``
+    those that take memory away and stand nowhere yet, by process and task; ``early`` are ends that
+    were printed with their beginnings. Source: ours."""
 
     def __init__(self) -> None:
         self.held: deque[Event] = deque()
         self.entered: dict[int, Enter] = {}
-        self.placed: dict[
-            int, list[Call]
-        ] = {}  # tid -> calls that stand in ``held`` and have not ended
-        self.early: dict[int, Exit] = {}  # tid -> an end that was printed with its beginning
+        self.placed: dict[int, list[Call]] = {}
+        self.takers: dict[int, dict[int, Call]] = {}
+        self.early: dict[int, Exit] = {}
 
     def run(self, events: Iterable[Event]) -> Iterator[Event]:
         held = self.held
         for event in events:
-            tid = event.tid
-            if tid in self.early and not isinstance(event, Mapped | Forked | NewTask | Renamed):
-                self._exit(self.early.pop(tid))
+            if self.early:
+                self._end_early(event)
             if isinstance(event, Enter):
                 self._enter(event)
             elif isinstance(event, Exit):
                 if event.early:
-                    self.early[tid] = event
+                    self.early[event.tid] = event
                 else:
                     self._exit(event)
-            elif isinstance(event, Mapped) and tid in self.entered:
-                self._mapped(event)
+            elif isinstance(event, Mapped) and event.tid in self.entered:
+                self._mapped(event, self.entered[event.tid])
             else:
                 if isinstance(event, Forked) and event.flags is None:
                     entered = self.entered.get(event.parent)
@@ -120,40 +126,62 @@ class _Pairing:
                 elif isinstance(event, Ended):
                     self._forget(event.child)
                 held.append(event)
+            if len(held) > _HELD:
+                self._forget(held[0].tid)
             while held and not (isinstance(held[0], Call) and not held[0].done):
                 yield held.popleft()
-            if len(held) > _HELD:
-                first = held[0]
-                assert isinstance(first, Call)
-                self._forget(first.tid)
-        for tid in list(self.early):
-            self._exit(self.early.pop(tid))
+        for event in [*self.early.values()]:
+            self._exit(event)
         for event in held:
             if not (isinstance(event, Call) and not event.done):
                 yield event
 
+    def _end_early(self, event: Event) -> None:
+        """Ends calls printed on one line: at the next line of a call, or at the next thing its task
+        does. Source: strace."""
+        if isinstance(event, Enter | Exit):
+            ended = list(self.early.values())
+        elif isinstance(event, Mapped | Forked | NewTask | Renamed) or event.tid not in self.early:
+            return
+        else:
+            ended = [self.early[event.tid]]
+        for end in ended:
+            del self.early[end.tid]
+            self._exit(end)
+
     def _enter(self, event: Enter) -> None:
         self._forget(event.tid)
         self.entered[event.tid] = event
-        if event.name in _AT_ENTER:
-            self._place(event)
-        elif event.name == "mremap":
-            self._place(event).begins = True
+        if event.name in _TAKES:
+            call = _call(event)
+            call.begins = event.name == "mremap"
+            self.takers.setdefault(event.pid, {})[event.tid] = call
 
-    def _place(self, event: Enter) -> Call:
-        call = Call(event.time, event.tid, event.pid, event.cpu, event.comm, event.name, event.args)
-        call.compute_ns, call.sleep_ns = event.compute_ns, event.sleep_ns
-        self.held.append(call)
-        self.placed.setdefault(event.tid, []).append(call)
-        return call
+    def _place(self, call: Call, before: Call | None = None) -> None:
+        """Has a call take effect here, or before another that has. Source: ours."""
+        if before is None:
+            self.held.append(call)
+        else:
+            self.held.insert(self.held.index(before), call)
+        self.placed.setdefault(call.tid, []).append(call)
 
-    def _mapped(self, event: Mapped) -> None:
-        entered = self.entered[event.tid]
-        if entered.name not in _MAPPING:
+    def _mapped(self, event: Mapped, entered: Enter) -> None:
+        if entered.name not in _MAPS:
             self.held.append(event)
             return
-        if not any(not call.begins for call in self.placed.get(event.tid, ())):
-            self._place(entered).mapped = event
+        takers = self.takers.get(event.pid, {})
+        if event.tid in takers:
+            self._place(takers.pop(event.tid))
+        if any(not call.begins for call in self.placed.get(event.tid, ())):
+            return
+        end = event.start + event.length
+        for tid, taker in list(takers.items()):
+            low, high = _range(taker)
+            if low == end or high == event.start:
+                self._place(takers.pop(tid))
+        call = _call(entered)
+        call.mapped = event
+        self._place(call)
 
     def _exit(self, event: Exit) -> None:
         entered = self.entered.get(event.tid)
@@ -161,17 +189,63 @@ class _Pairing:
             self._forget(event.tid)
             self.held.append(event)
             return
-        del self.entered[event.tid]
-        calls = self.placed.pop(event.tid, [])
-        if not any(not call.begins for call in calls):
-            calls.append(self._place(entered))
-            self.placed.pop(event.tid)
+        taker = self.takers.get(event.pid, {}).pop(event.tid, None)
+        if taker is not None:
+            self._place(taker)
+        calls = self.placed.get(event.tid, [])
+        if event.name != "munmap" and not any(not call.begins for call in calls):
+            self._place(_call(entered))
+            calls = self.placed[event.tid]
         for call in calls:
             call.result, call.ended, call.done = event.result, event.time, True
+        del self.entered[event.tid], self.placed[event.tid]
+        if event.name in _MAPS and event.result >= 0:
+            self._make_room(calls[-1])
+
+    def _make_room(self, call: Call) -> None:
+        """Puts what took the addresses of a new mapping away before it. Source: ours."""
+        length = call.args.get("len", call.args.get("new_len", 0))
+        if call.name not in ("mmap", "mremap") or call.args.get("flags", 0) & _FIXED:
+            return
+        start = call.result or 0
+        takers = self.takers.get(call.pid, {})
+        late = [taker for taker in takers.values() if _overlap(taker, start, length)]
+        for taker in late:
+            del takers[taker.tid]
+            self._place(taker, call)
+        at = self.held.index(call)
+        for event in [*self.held][at + 1 :]:
+            takes = isinstance(event, Call) and event.name in _TAKES and event.pid == call.pid
+            if takes and event.tid != call.tid and _overlap(event, start, length):
+                self.held.remove(event)
+                self.held.insert(at, event)
 
     def _forget(self, tid: int) -> None:
         """Gives up waiting for the end of a call of this task: its result stays unknown. Source:
         ours."""
-        self.entered.pop(tid, None)
+        entered = self.entered.pop(tid, None)
+        if entered is not None:
+            taker = self.takers.get(entered.pid, {}).pop(tid, None)
+            if taker is not None:
+                self._place(taker)
         for call in self.placed.pop(tid, ()):
             call.done = True
+
+
+def _call(event: Enter) -> Call:
+    call = Call(event.time, event.tid, event.pid, event.cpu, event.comm, event.name, event.args)
+    call.compute_ns, call.sleep_ns = event.compute_ns, event.sleep_ns
+    event.compute_ns = event.sleep_ns = 0  # a second call of the same beginning has no gap
+    return call
+
+
+def _range(call: Call) -> tuple[int, int]:
+    """The addresses that a munmap or mremap takes away. Source: ours."""
+    start = call.args.get("addr", 0)
+    length = call.args.get("len", call.args.get("old_len", 0))
+    return start, start + page_up(length)
+
+
+def _overlap(call: Call, start: int, length: int) -> bool:
+    low, high = _range(call)
+    return low < start + length and start < high

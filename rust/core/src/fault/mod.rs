@@ -20,6 +20,7 @@
 mod anonymous;
 mod classic;
 mod entry;
+mod file;
 mod find_vma_rcu;
 mod handle_pte;
 mod pte_lock;

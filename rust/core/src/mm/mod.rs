@@ -1,7 +1,11 @@
 //! Memory management: address spaces, VMAs, page tables, page frames, files, the TLB.
 
+mod anon_vma;
+mod anon_vma_chain;
 mod change_protection;
+mod copy;
 mod counters;
+mod file;
 mod gaps;
 mod gather;
 mod invariants;
@@ -24,6 +28,7 @@ mod vma_merge;
 mod zap;
 
 pub use counters::Counters;
+pub use file::FileKind;
 pub(crate) use gaps::UnmappedAreaInfo;
 pub(crate) use gather::MmuGather;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
@@ -39,5 +44,3 @@ pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFaul
 pub use variants::{Choice, Variant, Variants};
 pub(crate) use vma::{VM_ACCESS_FLAGS, VM_SPECIAL};
 pub(crate) use vma_merge::{MergeRequest, NewHalf};
-mod standin;
-pub(crate) use standin::FileKind;

@@ -69,6 +69,8 @@ object! {
         vm_flags: VmFlags = 0x50,
         /// Head of `anon_vma_chain` (the "same vma" list).
         anon_vma_chain: Ptr<AnonVmaChain<P>> = 0x78,
+        /// Last of `anon_vma_chain`: the oldest.
+        anon_vma_chain_last: Ptr<AnonVmaChain<P>> = 0x80,
         anon_vma: Ptr<AnonVma<P>> = 0x88,
         /// Which `vm_ops`: see `VmOps`.
         vm_ops: u64 = 0x90,

@@ -296,7 +296,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `shmem_zero_setup()`: a file of its own for a shared mapping, instead of what it has.
     fn shmem_zero_setup(&self, cpu: &P, vma: VmaRef<'_, P>) {
         let length = vma.vm_end().peek().since(vma.vm_start().peek());
-        let file = self.inode_new(cpu, length, FileKind::Shmem, true);
+        let file = self.inode_new(cpu, length, FileKind::ShmemZero, false);
         let old = vma.vm_file().peek();
         if !old.is_null() {
             self.fput(cpu, old);

@@ -2,6 +2,9 @@
 
 pub mod access;
 pub mod brk;
+mod exec;
+mod exit;
+mod fork;
 pub mod madvise;
 pub mod mmap;
 pub mod mprotect;

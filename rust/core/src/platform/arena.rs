@@ -201,6 +201,8 @@ impl Lines {
 
 const FIRST_CHUNK: u32 = 64;
 const NR_CHUNKS: usize = 26;
+/// No failure is injected.
+const NEVER: u32 = u32::MAX;
 
 /// Slots of one type. Chunks double in size and stay where they are.
 pub struct Arena<T: Object> {
@@ -209,6 +211,8 @@ pub struct Arena<T: Object> {
     lines: Arc<Lines>,
     /// Slots handed out at least once since the last reset.
     used: AtomicU32,
+    /// See [`Arena::fail_after`].
+    failing: AtomicU32,
     free: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -219,6 +223,7 @@ impl<T: Object> Arena<T> {
             shape,
             lines: Arc::clone(lines),
             used: AtomicU32::new(0),
+            failing: AtomicU32::new(NEVER),
             free: Arc::default(),
         }
     }
@@ -255,6 +260,25 @@ impl<T: Object> Arena<T> {
         let reused = self.free.lock().expect("no panic while held").pop();
         let index = reused.unwrap_or_else(|| self.used.fetch_add(1, Std::Relaxed));
         self.alloc_at(index)
+    }
+
+    /// As [`Arena::alloc`], for callers that can go on without: `None` if a failure is injected.
+    pub fn try_alloc(&self) -> Option<Ref<'_, T>> {
+        match self.failing.load(Std::Relaxed) {
+            NEVER => {}
+            0 => {
+                self.failing.store(NEVER, Std::Relaxed);
+                return None;
+            }
+            left => self.failing.store(left - 1, Std::Relaxed),
+        }
+        Some(self.alloc())
+    }
+
+    /// Injects a failure: `successes` more calls of [`Arena::try_alloc`] succeed, the one after
+    /// them fails, and those after that succeed again.
+    pub fn fail_after(&self, successes: u32) {
+        self.failing.store(successes, Std::Relaxed);
     }
 
     /// Brings the free slot `index` to life, zeroed. For owners that keep their own free lists.
@@ -353,6 +377,7 @@ impl<T: Object> Arena<T> {
         for index in 0..self.used.swap(0, Std::Relaxed) {
             self.slot(index).generation.store(0, Std::Relaxed);
         }
+        self.failing.store(NEVER, Std::Relaxed);
         self.free.lock().expect("no panic while held").clear();
     }
 }

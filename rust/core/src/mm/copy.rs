@@ -1,0 +1,140 @@
+//! `copy_page_range()`: what fork copies of a VMA's page tables.
+//!
+//! Source: `mm/memory.c`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, Table, VmaRef};
+use super::pgtable::PteSlot;
+use super::rmap::Rss;
+use super::types::{Errno, Pte, Vaddr, VmFlags};
+use crate::design::Design;
+use crate::platform::{Ordering, Platform, Ptr};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// VMAs whose page tables are copied even without an anon_vma.
+const ALWAYS_COPIED: VmFlags = VmFlags(VmFlags::HUGETLB.0 | VmFlags::PFNMAP.0);
+
+/// Pages that one call found, by counter of the resident set.
+#[derive(Default)]
+struct RssVec {
+    file: i64,
+    anon: i64,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Copies the PTEs of `vma`, a VMA of `src_mm`, to the same addresses of `dst_mm`; private
+    /// writable pages become read-only in both. Without an anon_vma nothing is private yet and
+    /// nothing is copied: faults of the child find it all again.
+    ///
+    /// Caller holds both `mmap_sem`s for writing, and flushes the TLB before it lets go of the
+    /// parent's. When memory runs out, what was copied stays, for exit_mmap.
+    pub(crate) fn copy_page_range(
+        &self,
+        cpu: &P,
+        dst_mm: MmRef<'_, P>,
+        src_mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+    ) -> Result<(), Errno> {
+        cpu.step("copy_page_range");
+        let vm_flags = vma.vm_flags().read(cpu);
+        if !vm_flags.has(ALWAYS_COPIED) && vma.anon_vma().read(cpu).is_null() {
+            return Ok(());
+        }
+        let mut address = vma.vm_start().read(cpu);
+        let end = vma.vm_end().read(cpu);
+        while address < end {
+            let next = self.pmd_addr_end(address, end);
+            if let Some(src_pmd) = self.walk_pmd(cpu, src_mm, address) {
+                let src_table = src_pmd.read(cpu);
+                if !src_table.is_null() {
+                    self.copy_pte_range(cpu, dst_mm, src_table, vm_flags, address, next)?;
+                }
+            }
+            address = next;
+        }
+        Ok(())
+    }
+
+    /// `copy_pte_range()`. DEVIATION: it keeps both locks to the end of the table; the kernel
+    /// lets go now and then when somebody waits.
+    fn copy_pte_range(
+        &self,
+        cpu: &P,
+        dst_mm: MmRef<'_, P>,
+        src_table: Ptr<Table<P>>,
+        vm_flags: VmFlags,
+        start: Vaddr,
+        end: Vaddr,
+    ) -> Result<(), Errno> {
+        let dst_pmd = self.pmd_alloc(cpu, dst_mm, start).ok_or(Errno::Enomem)?;
+        if !self.pte_alloc(cpu, dst_mm, dst_pmd) {
+            return Err(Errno::Enomem);
+        }
+        let dst_first = self.pte_offset_map_lock(cpu, dst_pmd.read(cpu), start);
+        let src_first = self.pte_offset_map(cpu, src_table, start);
+        // Nested: nobody else can reach the child's table yet.
+        spin_lock(cpu, src_first.ptl());
+        let (mut dst, mut src) = (dst_first, src_first);
+        let mut rss = RssVec::default();
+        for nth in 0..end.since(start) >> self.page_shift() {
+            if nth > 0 {
+                (dst, src) = (self.next_pte(dst), self.next_pte(src));
+            }
+            let pte = src.pte().read(cpu);
+            if !pte.is_none() {
+                self.copy_one_pte(cpu, dst, src, pte, vm_flags, &mut rss);
+            }
+        }
+        spin_unlock(cpu, src_first.ptl());
+        self.add_mm_rss_vec(cpu, dst_mm, &rss);
+        spin_unlock(cpu, dst_first.ptl());
+        Ok(())
+    }
+
+    /// `copy_one_pte()`. Caller holds both PTE locks.
+    fn copy_one_pte(
+        &self,
+        cpu: &P,
+        dst: PteSlot<'_, P>,
+        src: PteSlot<'_, P>,
+        mut pte: Pte,
+        vm_flags: VmFlags,
+        rss: &mut RssVec,
+    ) {
+        if is_cow_mapping(vm_flags) && pte.has(Pte::WRITE) {
+            // ptep_set_wrprotect: clears one bit atomically, for the hardware sets young and
+            // dirty meanwhile. Only lock holders change the bit: subtracting it clears it.
+            // Stale writable TLB entries are what P18's brackets are about (A1).
+            src.pte().fetch_add(cpu, -(Pte::WRITE.0 as i64), Ordering::Relaxed);
+            pte = pte.without(Pte::WRITE);
+        }
+        if vm_flags.has(VmFlags::SHARED) {
+            pte = pte.without(Pte::DIRTY);
+        }
+        pte = pte.without(Pte::YOUNG);
+        if !pte.has(Pte::SPECIAL) {
+            let page = self.page(cpu, pte.pfn());
+            self.get_page(cpu, page);
+            self.page_dup_rmap(cpu, page);
+            if self.page_is_anon(cpu, page) {
+                rss.anon += 1;
+            } else {
+                rss.file += 1;
+            }
+        }
+        dst.pte().write(cpu, pte);
+    }
+
+    fn add_mm_rss_vec(&self, cpu: &P, mm: MmRef<'_, P>, rss: &RssVec) {
+        for (which, pages) in [(Rss::File, rss.file), (Rss::Anon, rss.anon)] {
+            if pages != 0 {
+                self.add_mm_counter(cpu, mm, which, pages);
+            }
+        }
+    }
+}
+
+/// `is_cow_mapping()`: private, and could be written.
+fn is_cow_mapping(vm_flags: VmFlags) -> bool {
+    vm_flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE
+}

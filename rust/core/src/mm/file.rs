@@ -1,0 +1,255 @@
+//! Files and their page caches.
+//!
+//! A page cache is a radix tree: nodes of 512 entries, as many levels as the file's length needs,
+//! made on demand. Look-ups take no lock: nodes and pages leave only with the whole file, and
+//! whoever looks holds a reference to it. Insertions hold `i_pages_lock`.
+//!
+//! A file is there as long as it is open (the files of a program stay open until the system
+//! ends) or mapped. What is in its cache at the beginning depends on the kind:
+//!
+//! | file | pages at the beginning | the first access to a page that is not there |
+//! |---|---|---|
+//! | cached | all, as zeroes; the frame is taken at the first use | - |
+//! | not cached | none | a read: a major fault |
+//! | shared anonymous memory | none | a zeroed page: a minor fault |
+//!
+//! Source: `mm/filemap.c`, `mm/shmem.c`, `lib/radix-tree.c`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{Inode, InodeRef, PageRef, Table, TableRef};
+use super::page::{PG_CACHE, PG_LOCKED, PG_UPTODATE};
+use super::types::Pte;
+use crate::design::Design;
+use crate::platform::{Field, Ordering, Platform, Ptr, Value};
+use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// log2 of the entries of a node.
+const NODE_SHIFT: u32 = 9;
+
+/// What kind of file an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum FileKind {
+    /// A file on disk.
+    Regular = 0,
+    /// A file in memory: memfd, tmpfs.
+    Shmem = 1,
+    /// /dev/zero. It has no pages of its own.
+    DevZero = 2,
+    /// The file behind one piece of shared anonymous memory.
+    ShmemZero = 3,
+}
+
+impl FileKind {
+    fn of(word: u64) -> Self {
+        match word {
+            0 => Self::Regular,
+            1 => Self::Shmem,
+            2 => Self::DevZero,
+            _ => Self::ShmemZero,
+        }
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// A file of `length` bytes with one reference, the opener's. `cached`: all of it is in the
+    /// page cache.
+    pub fn inode_new(
+        &self,
+        _cpu: &P,
+        length: u64,
+        kind: FileKind,
+        cached: bool,
+    ) -> InodeRef<'_, P> {
+        let inode = self.inodes.alloc();
+        inode.i_size().poke(length);
+        inode.count().poke(1);
+        inode.kind().poke(kind as u64);
+        inode.uncached().poke(!cached);
+        let pages = length.div_ceil(self.page_size()).max(1);
+        let bits = u64::BITS - (pages - 1).leading_zeros();
+        inode.i_pages_levels().poke(u64::from(bits.div_ceil(NODE_SHIFT).max(1)));
+        inode
+    }
+
+    /// What kind of file `inode` is.
+    pub fn file_kind(&self, inode: InodeRef<'_, P>) -> FileKind {
+        FileKind::of(inode.kind().peek())
+    }
+
+    /// Pages of the file, the last one perhaps partly used.
+    pub(crate) fn file_pages(&self, cpu: &P, inode: InodeRef<'_, P>) -> u64 {
+        inode.i_size().read(cpu).div_ceil(self.page_size())
+    }
+
+    /// Whether a page that is not in the page cache has to be read.
+    pub(crate) fn must_read(&self, inode: InodeRef<'_, P>) -> bool {
+        inode.uncached().peek() && self.file_kind(inode) != FileKind::ShmemZero
+    }
+
+    /// `get_file()`: one more mapping. Caller has a reference.
+    pub(crate) fn get_file(&self, cpu: &P, file: Ptr<Inode<P>>) {
+        atomic_inc(cpu, self.inodes.get(cpu, file).count());
+    }
+
+    /// `fput()`: drops a reference; the last one frees the file with its page cache.
+    pub(crate) fn fput(&self, cpu: &P, file: Ptr<Inode<P>>) {
+        let inode = self.inodes.get(cpu, file);
+        if !atomic_dec_and_test(cpu, inode.count()) {
+            return;
+        }
+        let root = self.cache_nodes.get_opt(cpu, inode.i_pages().peek());
+        if let Some(root) = root {
+            self.evict_node(cpu, root, inode.i_pages_levels().peek());
+        }
+        self.inodes.free(cpu, inode);
+    }
+
+    /// Closes the program's files, when the system ends and nothing is mapped any more.
+    pub fn files_release(&self, cpu: &P, files: &[Ptr<Inode<P>>]) {
+        for &file in files {
+            self.fput(cpu, file);
+        }
+    }
+
+    /// Frees a node and what is below it. Nobody else has a reference to the file.
+    fn evict_node(&self, cpu: &P, node: TableRef<'_, P>, levels: u64) {
+        for index in 0..node.len() {
+            let word = node.pte(index).peek().to_word();
+            if word == 0 {
+                continue;
+            }
+            if levels > 1 {
+                let below = self.cache_nodes.get(cpu, Ptr::from_word(word));
+                self.evict_node(cpu, below, levels - 1);
+            } else {
+                let page = self.page(cpu, pfn_of(word));
+                page.mapping().write(cpu, 0);
+                page.flags().fetch_add(cpu, -(PG_CACHE as i64), Ordering::Relaxed);
+                self.put_page(cpu, page);
+            }
+        }
+        self.cache_nodes.free(cpu, node);
+    }
+
+    /// `find_get_page()`: the page at `index` with a reference for the caller; `None` when it is
+    /// not in the page cache (or, for a cached file's first use, when memory is out). `index` is
+    /// within the file, and the caller has a reference to that.
+    pub(crate) fn find_get_page(
+        &self,
+        cpu: &P,
+        inode: InodeRef<'_, P>,
+        index: u64,
+    ) -> Option<PageRef<'_, P>> {
+        let pfn = self.lookup(cpu, inode, index).or_else(|| self.first_use(cpu, inode, index))?;
+        let page = self.page(cpu, pfn);
+        // The page cache's own reference stays until the file goes: no inc-not-zero.
+        self.get_page(cpu, page);
+        Some(page)
+    }
+
+    /// The frame of a page of a cached file that nobody has used yet: it was there all the time,
+    /// so nothing is charged.
+    #[cold]
+    fn first_use(&self, cpu: &P, inode: InodeRef<'_, P>, index: u64) -> Option<u32> {
+        let all_cached = !inode.uncached().peek()
+            && matches!(self.file_kind(inode), FileKind::Regular | FileKind::Shmem);
+        if !all_cached {
+            return None;
+        }
+        let page = self.page_cache_alloc(cpu, 0)?;
+        self.add_to_page_cache(cpu, inode, index, page);
+        // Another CPU may have been first; then this frees the page again.
+        self.put_page(cpu, page);
+        self.lookup(cpu, inode, index)
+    }
+
+    /// A page for the page cache, read and zero, with one reference and more `flags`. `None`:
+    /// out of memory.
+    pub(crate) fn page_cache_alloc(&self, cpu: &P, flags: u64) -> Option<PageRef<'_, P>> {
+        let page = self.alloc_page(cpu)?;
+        page.content().poke(0);
+        page.flags().poke(PG_UPTODATE | PG_CACHE | flags);
+        Some(page)
+    }
+
+    /// A page as [`Kernel::page_cache_alloc`], locked by the caller.
+    pub(crate) fn page_cache_alloc_locked(&self, cpu: &P) -> Option<PageRef<'_, P>> {
+        self.page_cache_alloc(cpu, PG_LOCKED)
+    }
+
+    /// `add_to_page_cache()`: puts a page that nobody knows yet at `index`, with a reference for
+    /// the page cache. False, with nothing changed: there is one already (EEXIST).
+    pub(crate) fn add_to_page_cache(
+        &self,
+        cpu: &P,
+        inode: InodeRef<'_, P>,
+        index: u64,
+        page: PageRef<'_, P>,
+    ) -> bool {
+        page.mapping().poke(inode.ptr().to_word());
+        page.index().poke(index);
+        spin_lock(cpu, inode.i_pages_lock());
+        let slot = self.slot_create(cpu, inode, index);
+        let free = slot.read(cpu).is_none();
+        if free {
+            self.get_page(cpu, page);
+            // Release: the page is initialised; pairs with the Consume in lookup.
+            slot.store(cpu, Pte(word_of(page.slot_index())), Ordering::Release);
+        }
+        spin_unlock(cpu, inode.i_pages_lock());
+        free
+    }
+
+    /// The frame at `index`, without a lock.
+    fn lookup(&self, cpu: &P, inode: InodeRef<'_, P>, index: u64) -> Option<u32> {
+        // Consume, here and below: nodes and pages were initialised before they were linked;
+        // pairs with the Release in node_create and add_to_page_cache.
+        let mut node = inode.i_pages().load(cpu, Ordering::Consume);
+        for level in (1..inode.i_pages_levels().peek() as u32).rev() {
+            let table = self.cache_nodes.get_opt(cpu, node)?;
+            node = table.entry(node_index(index, level)).load(cpu, Ordering::Consume);
+        }
+        let leaf = self.cache_nodes.get_opt(cpu, node)?;
+        let word = leaf.pte(node_index(index, 0)).load(cpu, Ordering::Consume).to_word();
+        (word != 0).then(|| pfn_of(word))
+    }
+
+    /// The entry for `index`, with the nodes above it. Caller holds `i_pages_lock`.
+    fn slot_create<'k>(&'k self, cpu: &P, inode: InodeRef<'k, P>, index: u64) -> Field<'k, P, Pte> {
+        let mut node = self.node_create(cpu, inode.i_pages());
+        for level in (1..inode.i_pages_levels().peek() as u32).rev() {
+            node = self.node_create(cpu, node.entry(node_index(index, level)));
+        }
+        node.pte(node_index(index, 0))
+    }
+
+    /// The node that `link` points to, made if there is none.
+    fn node_create(&self, cpu: &P, link: Field<'_, P, Ptr<Table<P>>>) -> TableRef<'_, P> {
+        if let Some(node) = self.cache_nodes.get_opt(cpu, link.read(cpu)) {
+            return node;
+        }
+        let node = self.cache_nodes.alloc();
+        // Release: its entries are zero; pairs with the Consume in lookup.
+        link.store(cpu, node.ptr(), Ordering::Release);
+        node
+    }
+}
+
+/// Index in a node `level` levels above the pages.
+fn node_index(index: u64, level: u32) -> u32 {
+    (index >> (level * NODE_SHIFT)) as u32 & ((1 << NODE_SHIFT) - 1)
+}
+
+/// How a leaf names a frame: 0 is no page.
+fn word_of(pfn: u32) -> u64 {
+    u64::from(pfn) + 1
+}
+fn pfn_of(word: u64) -> u32 {
+    (word - 1) as u32
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/file.rs"]
+mod tests;

@@ -91,7 +91,13 @@ def run(
         check_bounded(program, engine)
         from spfemu import reference
 
-        return reference.run(program, handler=handler, arch=profile, seed=seed)
+        return reference.run(
+            program,
+            handler=handler,
+            arch=profile,
+            seed=seed,
+            variants=variant_values(variants),
+        )
     options = {
         "seed": seed,
         "cpus": cpus,

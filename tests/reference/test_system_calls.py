@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -191,6 +192,14 @@ class TestBrk:
         assert self.brks(P, start=END) == ["ENOMEM"]
         assert self.brks((1 << 63) - 1) == ["ENOMEM"]
         assert self.brks(-(1 << 63) + 1) == ["ENOMEM"]
+
+    def test_begins_two_thirds_up_in_a_small_user_space(self) -> None:
+        small = replace(X86, task_size=1 << 40, mmap_base=1 << 40)
+        played = play(lambda t: t.brk(0), arch=small)
+        assert played.last["ret"] == -(-((1 << 40) // 3 * 2) // (2 << 20)) * (2 << 20)
+
+    def test_is_enomem_whatever_the_reason(self) -> None:
+        assert self.brks(0, P, start=4096) == [4096, "ENOMEM"]
 
     def test_merges_with_a_mapping_below(self) -> None:
         def ops(t: TaskBuilder) -> None:

@@ -18,18 +18,19 @@ from spfemu.reference.model import (
 from spfemu.reference.munmap import munmap
 from spfemu.reference.vma_ops import vma_merge
 
+DEFAULT_START = 0x5555_5580_0000
+HEAP_ALIGN = 2 << 20
+
 
 def brk(kernel: Kernel, mm: Mm, delta: int, start: int | None) -> int:
     """Moves the break by `delta` bytes and returns it; ENOMEM if it does not go there (as sbrk).
 
-    The first call of an address space puts the heap where `start` says.
+    The first call puts the heap where `start` says, unless exec has settled that.
 
     **Source:** sys_brk and do_brk_flags(), mm/mmap.c@5.1; sbrk(3) for the form.
     """
-    if not mm.brk_used:
-        mm.brk_used = True
-        if start is not None:
-            mm.start_brk = mm.brk = start
+    if mm.start_brk is None:
+        mm.start_brk = mm.brk = _default_start(mm) if start is None else start
     wanted = mm.brk + delta
     if not mm.start_brk <= wanted <= ADDRESS_MASK:
         raise SyscallError(errno.ENOMEM)
@@ -44,6 +45,13 @@ def brk(kernel: Kernel, mm: Mm, delta: int, start: int | None) -> int:
             raise SyscallError(errno.ENOMEM) from None
     mm.brk = wanted
     return wanted
+
+
+def _default_start(mm: Mm) -> int:
+    """A 2 MiB boundary: above x86's programs, or two thirds up where user space is too small."""
+    if mm.arch.task_size > DEFAULT_START:
+        return DEFAULT_START
+    return -(-(mm.arch.task_size // 3 * 2) // HEAP_ALIGN) * HEAP_ALIGN
 
 
 def _grow_brk(kernel: Kernel, mm: Mm, old_end: int, new_end: int) -> None:

@@ -23,7 +23,7 @@ def dup_mmap(kernel: Kernel, parent: Mm) -> Mm:
     **Source:** dup_mmap(), kernel/fork.c@5.1.
     """
     child = new_mm(kernel)
-    child.start_brk, child.brk, child.brk_used = parent.start_brk, parent.brk, parent.brk_used
+    child.start_brk, child.brk = parent.start_brk, parent.brk
     try:
         for vma in parent.vmas:
             if not vma.flags & VM_DONTCOPY:

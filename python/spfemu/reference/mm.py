@@ -11,9 +11,6 @@ from spfemu.reference.page_tables import PageTables
 if TYPE_CHECKING:
     from spfemu.arch import Arch
 
-DEFAULT_BRK_START = 0x5555_5580_0000
-"""Where the heap begins unless the program says: the 2 MiB boundary above a usual PIE's base."""
-
 
 class Mm:
     """An address space. `users` is mm_users: its tasks that have not ended."""
@@ -24,8 +21,9 @@ class Mm:
         self.page_tables = PageTables(arch, frames)
         self.users = 0
         self.page_size = 1 << arch.page_shift
-        self.start_brk = self.brk = DEFAULT_BRK_START
-        self.brk_used = False
+        self.start_brk: int | None = None
+        """Where the heap begins, None until exec or the first brk has settled it."""
+        self.brk = 0
 
     def page_align(self, length: int) -> int:
         """PAGE_ALIGN(): rounded up to whole pages; wraps to 0 at the end of the numbers."""

@@ -54,15 +54,12 @@ def mmap(
     length = mm.page_align(length)
     if length == 0:
         raise SyscallError(errno.ENOMEM)
-    pgoff = offset >> mm.arch.page_shift
-    if pgoff + (length >> mm.arch.page_shift) > ADDRESS_MASK:
-        raise SyscallError(errno.EOVERFLOW)
     if mm.map_count > kernel.sysctl["vm.max_map_count"]:
         raise SyscallError(errno.ENOMEM)
     address = get_unmapped_area(kernel, mm, hint, length, fixed=fixed)
     if flags & _FIXED_NOREPLACE and mm.overlapping(address, address + length):
         raise SyscallError(errno.EEXIST)
-    if file is not None and file.kind != "devzero" and offset + length > MAX_LFS_FILESIZE:
+    if file is not None and offset + length > _longest(file):
         raise SyscallError(errno.EOVERFLOW)
     if flags & (_PRIVATE | _SHARED) not in (_PRIVATE, _SHARED):
         raise SyscallError(errno.EINVAL)
@@ -71,10 +68,16 @@ def mmap(
         vm_flags |= VM_SHARED
     if flags & _NORESERVE:
         vm_flags |= VM_NORESERVE
+    pgoff = offset >> mm.arch.page_shift
     if file is None:
         pgoff = 0 if flags & _SHARED else address >> mm.arch.page_shift
     _mmap_region(kernel, mm, address, length, vm_flags, file, pgoff)
     return address
+
+
+def _longest(file: File) -> int:
+    """Where a mapping of a file must end: file_mmap_ok(), mm/mmap.c@5.1."""
+    return ADDRESS_MASK if file.kind == "devzero" else MAX_LFS_FILESIZE
 
 
 def _round_hint_to_min(kernel: Kernel, mm: Mm, hint: int) -> int:
@@ -97,23 +100,24 @@ def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: 
     task_size = mm.arch.task_size
     if length > task_size:
         raise SyscallError(errno.ENOMEM)
-    if fixed:
-        if hint > task_size - length:
-            raise SyscallError(errno.ENOMEM)
-        if mm.is_unaligned(hint):
-            raise SyscallError(errno.EINVAL)
-        if hint < kernel.mmap_min_addr:
-            raise SyscallError(errno.EPERM)
-        return hint
+    address = hint if fixed else _free_address(kernel, mm, hint, length)
+    if address is None or address > task_size - length:
+        raise SyscallError(errno.ENOMEM)
+    if mm.is_unaligned(address):
+        raise SyscallError(errno.EINVAL)
+    if address < kernel.mmap_min_addr:
+        raise SyscallError(errno.EPERM)
+    return address
+
+
+def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int) -> int | None:
+    task_size = mm.arch.task_size
     lowest = mm.page_align(max(mm.page_size, kernel.mmap_min_addr))
     if hint and lowest <= hint <= task_size - length and not mm.overlapping(hint, hint + length):
         return hint
     address = _highest_gap(mm, length, lowest, mm.arch.mmap_base)
     if address is None:
-        bottom = mm.page_align(task_size // 3)
-        address = _lowest_gap(mm, length, max(bottom, lowest), task_size)
-    if address is None:
-        raise SyscallError(errno.ENOMEM)
+        address = _lowest_gap(mm, length, mm.page_align(task_size // 3), task_size)
     return address
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spfemu.errors import ProgramError
-from spfemu.program import OP_DTYPE, OPS, OPS_BY_CODE, OUTCOME_DTYPE, Program, ProgramBuilder
+from spfemu.program import OP_DTYPE, OPS, OPS_BY_CODE, OUTCOME_DTYPE, Program, ProgramBuilder, Task
 from spfemu.program.ops import ADVICES_AVAILABLE, FIELDS
 from spfemu.program.values import format_address, parse_address, parse_int, parse_prot, prot_text
 
@@ -30,27 +30,8 @@ def record(program: Program, index: int = 0) -> dict[str, int]:
 class TestArrayForm:
     def test_records_are_packed_as_the_format_says(self) -> None:
         assert OP_DTYPE.itemsize == 62
-        assert (
-            tuple(
-                [
-                    "op",
-                    "flags",
-                    "prot",
-                    "access",
-                    "mode",
-                    "advice",
-                    "base",
-                    "addr",
-                    "length",
-                    "base2",
-                    "addr2",
-                    "length2",
-                    "value",
-                    "aux",
-                ]
-            )
-            == FIELDS
-        )
+        names = "op flags prot access mode advice base addr length base2 addr2 length2 value aux"
+        assert " ".join(FIELDS) == names
         assert OUTCOME_DTYPE.itemsize == 98
 
     def test_codes_are_those_of_the_format(self) -> None:
@@ -198,18 +179,12 @@ class TestRoundTrip:
         assert (loaded.comms, loaded.vmas) == (("memcached",), ("[heap]",))
 
     def test_a_million_operations_load_and_are_checked(self, tmp_path: Path) -> None:
-        builder = ProgramBuilder()
-        task = builder.task()
-        task.mmap(1 << 30, id="p")
-        template = builder.build().tasks[0].ops
         ops = np.zeros(1_000_000, dtype=OP_DTYPE)
         ops["op"] = OPS["write"].code
         ops["base2"] = -1
         ops["addr"] = np.arange(len(ops)) * 4096 % (1 << 30)
-        ops[:1] = template
-        from dataclasses import replace
-
-        program = builder_program(replace(builder_task(), ops=ops), ids=("p",))
+        ops[0] = program_of({"op": "mmap", "length": "1G", "id": "p"}).tasks[0].ops[0]
+        program = Program((Task("t0", None, ops),), ids=("p",)).checked()
         program.save(tmp_path / "big.npz")
         assert Program.load(tmp_path / "big.npz").nr_ops == 1_000_000
 
@@ -220,14 +195,6 @@ def loads(path: Path) -> bool:
     except ProgramError:
         return False
     return True
-
-
-def builder_task() -> Any:
-    return program_of({"op": "exit"}).tasks[0]
-
-
-def builder_program(task: Any, **tables: Any) -> Program:
-    return Program((task,), **tables).checked()
 
 
 def everything() -> Program:
@@ -301,7 +268,7 @@ class TestBuilder:
         ],
     )
     def test_names_what_is_wrong(self, call: Any, message: str) -> None:
-        with pytest.raises(ProgramError, match="<builder>: .*record 0|<builder>: key") as raised:
+        with pytest.raises(ProgramError, match=r"<builder>: .*record 0|<builder>: key") as raised:
             call(ProgramBuilder().task())
         assert message in str(raised.value)
 

@@ -94,6 +94,8 @@ def _json(text: str, source: str) -> Any:
         _fail(source, f"line {error.lineno} column {error.colno}: not JSON: {error.msg}")
     except RecursionError:
         _fail(source, "not a program: nested too deeply")
+    except ProgramError:
+        raise  # a key twice
     except ValueError as error:
         _fail(source, f"not JSON: {error}")
 

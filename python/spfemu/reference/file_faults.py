@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from spfemu.reference.kernel import PGMAJFAULT
 from spfemu.reference.model import (
     FAULT_AROUND_BYTES,
     VM_SHARED,
     File,
+    OutOfFramesError,
     Page,
     Pte,
     Vma,
@@ -43,13 +46,25 @@ def do_read_fault(fault: Fault) -> int:
 
 
 def do_cow_fault(fault: Fault) -> int:
-    """Gives a private mapping its own copy of the file's page. The anon_vma comes first."""
+    """Gives a private mapping its own copy of the file's page.
+
+    The anon_vma comes first, and stays whatever follows; then the frame for the copy.
+    """
+    frames, tables = fault.kernel.frames, fault.mm.page_tables
     anon_vma_prepare(fault.mm, fault.vma)
-    page, result = _file_fault(fault)
-    if page is not None:
-        copy = new_anonymous_page(fault.kernel.frames, page.value)
-        fault.mm.page_tables.allocate(fault.address)
-        fault.mm.page_tables.store(fault.address, Pte(copy, fault.page_prot).made_writable())
+    copy = new_anonymous_page(frames)
+    try:
+        page, result = _file_fault(fault)
+        if page is not None:
+            tables.allocate(fault.address)
+    except OutOfFramesError:
+        frames.free()
+        raise
+    if page is None:
+        frames.free()
+    else:
+        copy.value = page.value
+        tables.store(fault.address, Pte(copy, fault.page_prot).made_writable())
     return result
 
 
@@ -66,7 +81,8 @@ def do_fault_around(fault: Fault) -> None:
     """Maps what the page cache has near the address: filemap_map_pages(), mm/filemap.c@5.1.
 
     The window is the aligned 64 KiB around the address; it begins at the VMA's start if that is
-    later, and ends with the VMA, the PTE table, the file, or the number of pages in 64 KiB.
+    later, and ends with the VMA, the PTE table, the file, or the number of pages in 64 KiB. It
+    does what it can: without memory it maps less.
     """
     arch, vma = fault.kernel.arch, fault.vma
     shift = arch.page_shift
@@ -79,7 +95,8 @@ def do_fault_around(fault: Fault) -> None:
         if index >= file.nr_pages(shift) or not file.is_cached(index):
             continue
         if fault.mm.page_tables.pte(address) is None:
-            _map_file_page(fault, address, file.page(index))
+            with contextlib.suppress(OutOfFramesError):
+                _map_file_page(fault, address, file.page(index))
 
 
 def _map_file_page(fault: Fault, address: int, page: Page) -> None:
@@ -101,10 +118,9 @@ def _file_fault(fault: Fault) -> tuple[Page | None, int]:
     if index >= file.nr_pages(fault.kernel.arch.page_shift):
         return None, VM_FAULT_SIGBUS
     must_read = not file.is_cached(index) and not file.sparse
-    page = file.page(index)
     if must_read:
         fault.kernel.count(PGMAJFAULT)
-    return page, VM_FAULT_MAJOR if must_read else 0
+    return file.page(index), VM_FAULT_MAJOR if must_read else 0
 
 
 def _page_index(fault: Fault, address: int) -> int:

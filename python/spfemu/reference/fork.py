@@ -62,18 +62,20 @@ def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
     """Copies the PTEs of a VMA, write-protecting both sides of private memory.
 
     Without an anon_vma nothing is copied: the child's faults find everything in the file. The
-    child gets a table wherever the parent has one, even an empty one.
+    child gets a table wherever the parent has one, even an empty one. When memory ends half way,
+    what has been write-protected stays so.
 
     **Source:** copy_page_range() and copy_one_pte(), mm/memory.c@5.1.
     """
     if vma.anon_vma is None:
         return
-    child.page_tables.copy_tables(parent.page_tables, vma.start, vma.end)
-    for address, pte in list(parent.page_tables.present(vma.start, vma.end)):
-        pte = pte._replace(protection=pte.protection._replace(write=False))
-        parent.page_tables.store(address, pte)
-        child.page_tables.store(address, pte._replace(young=False))
-        pte.page.mapcount += 1
+    mine, theirs = child.page_tables, parent.page_tables
+    for start, end in mine.copy_tables(theirs, vma.start, vma.end):
+        for address, pte in list(theirs.present(start, end)):
+            pte = pte._replace(protection=pte.protection._replace(write=False))
+            theirs.store(address, pte)
+            mine.store(address, pte._replace(young=False))
+            pte.page.mapcount += 1
 
 
 def exit_mmap(kernel: Kernel, mm: Mm) -> None:

@@ -74,11 +74,20 @@ class PageTables:
                 if first <= page_number <= last:
                     yield page_number << self.page_shift, table[page_number]
 
-    def copy_tables(self, source: PageTables, start: int, end: int) -> None:
-        """Makes every table that `source` has for a part of [start, end), empty. For fork."""
-        for shift, mine, theirs in zip(self.shifts, self.levels, source.levels, strict=True):
-            for number in _overlapping(theirs, shift, start, end):
-                self._allocate(mine, number)
+    def copy_tables(self, source: PageTables, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Makes, empty, every table that `source` has for a part of [start, end). For fork.
+
+        Goes down into each table before it goes on, and yields the part of the range that lies in
+        a PTE table as soon as that is there.
+        """
+        found = []
+        for level, shift in enumerate(self.shifts):
+            for number in _overlapping(source.levels[level], shift, start, end):
+                found.append((number << shift, level, number))
+        for base, level, number in sorted(found):
+            self._allocate(self.levels[level], number)
+            if self.levels[level] is self.tables:
+                yield max(start, base), min(end, base + self.pmd_size)
 
     def free_range(self, start: int, end: int, floor: int, ceiling: int) -> None:
         """Frees the tables under [start, end) that no neighbour can be using.

@@ -105,6 +105,7 @@ def run(
         "pace": pace,
         "record": record,
         "variants": variant_values(variants),
+        "note_maps": [list(k) for k, expect in program.expect.items() if "maps_lines" in expect],
         **(settings or {}),
     }
     return _run_core(program, engine, handler, profile, options, progress)

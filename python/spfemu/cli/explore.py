@@ -147,7 +147,7 @@ def print_exploration(exploration: dict[str, Any], command: Sequence[str]) -> No
     violations = exploration["violations"]
     print(
         f"{exploration['schedules']:,} schedules, {exploration['steps']:,} steps, {how_far}, "
-        f"{len(violations)} violations"
+        f"{len(violations)} {'violation' if len(violations) == 1 else 'violations'}"
     )
     for violation in violations:
         entry = f" (known as {violation['entry']})" if violation.get("entry") else ""

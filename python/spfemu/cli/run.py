@@ -203,7 +203,7 @@ def _print_differences(differences: Sequence[Difference], expected: str, actual:
     ]
     print()
     print_table(["place", "round", "op", "what", expected, actual], rows, right=(1,))
-    print(f"\n{len(differences)} differences")
+    print(f"\n{len(differences)} {'difference' if len(differences) == 1 else 'differences'}")
 
 
 def register(app: typer.Typer) -> None:

@@ -169,9 +169,12 @@ class Ebizzy(Job):
                 if self.always_mmap:
                     self._mapped_record(thread, number, chunks, rng, page_size)
                     continue
-                size = self._use(thread, arena, chunks, rng)
+                size = self._size(rng)
+                # malloc puts the header of what is left of the arena right behind the record.
+                thread.write((arena[0], arena[1] + size))
+                self._use(thread, arena, size, chunks, rng)
                 kept = round_up(CHUNK_HEADER + TOP_PAD, page_size)
-                end = round_up(CHUNK_HEADER + size, page_size)
+                end = round_up(2 * CHUNK_HEADER + size, page_size)
                 if self.never_mmap and end > kept:
                     thread.madvise((f"arena{number}", kept), end - kept, "dontneed")
 
@@ -180,7 +183,7 @@ class Ebizzy(Job):
         area = f"arena{number}"
         length = max(ARENA_SIZE, round_up(2 * self.chunk_size, page_size))
         thread.mmap(length, prot="none", flags=("private", "anonymous", "noreserve"), id=area)
-        used = round_up(max(self.chunk_size + CHUNK_HEADER, TOP_PAD), page_size)
+        used = round_up(max(self.chunk_size + 2 * CHUNK_HEADER, TOP_PAD), page_size)
         thread.mprotect((area, 0), used, "rw")
         thread.write((area, 0))
 
@@ -197,7 +200,7 @@ class Ebizzy(Job):
         length = round_up(size + header, page_size)
         copy = f"copy{number}"
         thread.mmap(length, id=copy)
-        self._use(thread, (copy, header), chunks, rng, size)
+        self._use(thread, (copy, header), size, chunks, rng)
         thread.munmap((copy, 0), length)
 
     def _size(self, rng: random.Random) -> int:
@@ -209,15 +212,14 @@ class Ebizzy(Job):
         self,
         thread: TaskBuilder,
         copy: tuple[str, int],
+        size: int,
         chunks: Sequence[tuple[str, int]],
         rng: random.Random,
-        size: int | None = None,
-    ) -> int:
-        """Appends what a thread does with one record; returns its size in bytes."""
-        size = self._size(rng) if size is None else size
+    ) -> None:
+        """Appends what a thread does with one record of so many bytes."""
         if self.touch:
             thread.touch(copy, size)
-            return size
+            return
         thread.touch(chunks[rng.randrange(len(chunks))], size, access="read")
         thread.touch(copy, size)
         thread.compute(max(1, size // COPY_BYTES_PERNS))
@@ -225,7 +227,6 @@ class Ebizzy(Job):
             thread.touch(copy, size, access="read")
         else:
             _binary_search(thread, copy, size // 8, rng)
-        return size
 
     def figures(self, result: Result) -> dict[str, int | float]:
         """Returns ``records`` and ``records_per_s``.

@@ -1,0 +1,184 @@
+"""Built-in workloads: what they ask of the kernel for each record, and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from spfemu import reference
+from spfemu.errors import ProgramError
+from spfemu.program import OPS, Program
+from spfemu.results import Result
+from spfemu.workloads import WORKLOADS, Ebizzy, WillItScale, make_job, will_it_scale
+from tests.reference.arches import POWERPC, X86
+
+REPEAT = OPS["repeat"].code
+
+
+def bounded(program: Program, rounds: int) -> Program:
+    """The same program with so many rounds in place of a time, for an engine without a clock."""
+    tasks = []
+    for task in program.tasks:
+        ops = task.ops.copy()
+        timed = (ops["op"] == REPEAT) & (ops["flags"] == 1)
+        ops["flags"][timed] = 0
+        ops["length"][timed] = 0
+        ops["value"][timed] = rounds
+        tasks.append(replace(task, ops=ops))
+    return replace(program, tasks=tuple(tasks)).checked()
+
+
+def faults_of_a_round(arguments: Sequence[str], page_size: int = 4096) -> int:
+    """The faults that one more round of every thread costs, once they have all begun."""
+    program = make_job(arguments).build(page_size=page_size)
+    arch = X86 if page_size == 4096 else POWERPC
+    results = [reference.run(bounded(program, rounds), arch=arch) for rounds in (2, 3)]
+    assert all(not result.stuck for result in results)
+    assert all((result.ops["errno"] == 0).all() for result in results)
+    assert all((result.ops["signal"] == 0).all() for result in results)
+    return results[1].counters["faults"] - results[0].counters["faults"]
+
+
+class TestEbizzy:
+    def test_mmap_faults_on_every_page_of_every_record(self) -> None:
+        assert faults_of_a_round(["ebizzy", "-mTt", "2"]) == 2 * 128
+
+    def test_larger_pages_mean_fewer_faults(self) -> None:
+        assert faults_of_a_round(["ebizzy", "-mTt", "2"], page_size=65536) == 2 * 8
+
+    def test_malloc_keeps_its_arena(self) -> None:
+        assert faults_of_a_round(["ebizzy", "-Tt", "2"]) == 0
+
+    def test_never_mmap_trims_and_faults_again(self) -> None:
+        # A 4.14 kernel counts 96.5 faults a record for `ebizzy -MTt 2`.
+        assert faults_of_a_round(["ebizzy", "-MTt", "2"]) == 2 * 96
+
+    def test_small_chunks_come_from_the_arena(self) -> None:
+        assert faults_of_a_round(["ebizzy", "-Tt", "1", "-s", "65536"]) == 0
+
+    def test_copies_read_what_is_there_and_write_anew(self) -> None:
+        # 16 records are written out for each round.
+        assert faults_of_a_round(["ebizzy", "-m", "-t", "1", "-s", "32768"]) == 16 * 8
+
+    def test_linear_search_reads_the_copy(self) -> None:
+        program = make_job(["ebizzy", "-mz", "-t", "1"]).build()
+        reads = [
+            t for t in program.tasks[1].ops if t["op"] == OPS["touch"].code and not t["access"]
+        ]
+        assert len(reads) == 2 * 16
+
+    def test_records_are_finished_rounds(self) -> None:
+        job = make_job(["ebizzy", "-mTt", "2"])
+        program = job.build()
+        assert job.figures(result_of(program, rounds=(0, 5, 7))) == {
+            "records": 12,
+            "records_per_s": 24.0,
+        }
+
+    def test_the_first_record_of_malloc_counts(self) -> None:
+        job = make_job(["ebizzy", "-Tt", "2"])
+        assert job.figures(result_of(job.build(), rounds=(0, 5, 7)))["records"] == 14
+
+    def test_random_sizes_come_from_the_seed(self) -> None:
+        job = make_job(["ebizzy", "-mRTt", "2"])
+        first, same, other = (job.build(seed=seed) for seed in (1, 1, 2))
+        assert first == same
+        assert first != other
+        touches = first.tasks[1].ops
+        sizes = touches["length"][touches["op"] == OPS["touch"].code]
+        assert len(sizes) == 16
+        assert (sizes <= 512 << 10).all()
+        assert job.figures(result_of(first, rounds=(0, 2, 3)))["records"] == 5 * 16
+
+    def test_permissions_and_holes_keep_chunks_apart(self) -> None:
+        def chunk_maps(arguments: list[str]) -> int:
+            program = make_job(arguments).build()
+            return len(reference.run(bounded(program, 1), arch=X86).maps["ebizzy"])
+
+        plain = chunk_maps(["ebizzy", "-mTt", "1"])
+        assert chunk_maps(["ebizzy", "-mpTt", "1"]) == plain + 2 * 10
+        assert chunk_maps(["ebizzy", "-mPTt", "1"]) == plain + 10
+
+    def test_each_thread_has_a_stack_with_a_guard(self) -> None:
+        program = Ebizzy(threads=3, always_mmap=True, touch=True).build()
+        main = program.tasks[0].ops
+        stacks = main[(main["op"] == OPS["mmap"].code) & (main["prot"] == 0)]
+        assert stacks["length"].tolist() == [(8 << 20) + 4096] * 3
+        assert [task.start for task in program.tasks] == [None, "clone", "clone", "clone"]
+
+    def test_seconds_take_fractions(self) -> None:
+        program = make_job(["ebizzy", "-mT", "-t1", "-S", "0.2"]).build()
+        ops = program.tasks[1].ops
+        assert ops["length"][ops["op"] == REPEAT].tolist() == [200_000_000]
+
+    def test_threads_are_twice_the_cpus(self) -> None:
+        assert make_job(["ebizzy"], cpus=6).nr_tasks == 12
+        assert make_job(["ebizzy"]).nr_tasks == 8
+
+
+class TestWillItScale:
+    @pytest.mark.parametrize(
+        ("test", "faults"),
+        [("page_fault1", 16), ("page_fault2", 16), ("page_fault3", 16), ("mmap1", 0), ("brk1", 0)],
+    )
+    @pytest.mark.parametrize("letter", ["t", "p"])
+    def test_faults_of_a_round(
+        self, test: str, faults: int, letter: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(will_it_scale, "WIS_MEMORY", 16 * 4096)
+        assert faults_of_a_round([test, f"-{letter}", "2"]) == 2 * faults
+
+    def test_operations(self) -> None:
+        for test, count in (("page_fault1", 32768), ("mmap1", 1), ("brk1", 2)):
+            job = WillItScale(test, tasks=1)
+            figures = job.figures(result_of(job.build(), rounds=(0, 3)))
+            assert figures == {"operations": 3 * count, "operations_per_s": 6.0 * count}
+
+    def test_processes_are_forked(self) -> None:
+        program = make_job(["page_fault1", "-p", "3"]).build()
+        assert [task.start for task in program.tasks] == [None, "fork", "fork", "fork"]
+
+
+def result_of(program: Program, *, rounds: tuple[int, ...]) -> Result:
+    """A result with these finished rounds after half a second."""
+    empty = reference.run(bounded(Program.loads(NOTHING), 1), arch=X86)
+    return replace(empty, program=program, rounds=rounds, elapsed_ns=500_000_000)
+
+
+NOTHING = '{"format": "spfemu-program/1", "tasks": [{"ops": []}]}'
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_every_workload_builds_for_every_page_size(name: str) -> None:
+    for page_size in (4096, 65536):
+        program = make_job([name, "-t", "2"]).build(page_size=page_size)
+        assert program.page_size == page_size
+        assert len(program.tasks) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], 'workload "" (allowed: ebizzy, page_fault1,'),
+        (["kernbench"], 'workload "kernbench" (allowed: ebizzy, page_fault1,'),
+        (["ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),
+        (["ebizzy", "-t", "many"], 'ebizzy: option -t: value "many" (allowed: 1 to 16384)'),
+        (["ebizzy", "-t"], "ebizzy: option -t requires argument (allowed: -m, -M, -n NUM,"),
+        (["ebizzy", "-q"], "ebizzy: option -q not recognized (allowed: -m, -M, -n NUM,"),
+        (["ebizzy", "extra"], 'ebizzy: argument "extra" (allowed: -m,'),
+        (["ebizzy", "-S", "0"], 'ebizzy: option -S: value "0" (allowed: above 0, up to 1e6)'),
+        (["ebizzy", "-S", "nan"], 'ebizzy: option -S: value "nan"'),
+        (["ebizzy", "-S", "-1"], 'ebizzy: option -S: value "-1"'),
+        (["ebizzy", "-n", "0"], 'ebizzy: option -n: value "0"'),
+        (["ebizzy", "-s", "4"], 'ebizzy: option -s: value "4" (allowed: 8 to '),
+        (["ebizzy", "-mM"], "ebizzy: options -m and -M (allowed: at most one of them)"),
+        (["brk1", "-t", "1", "-p", "1"], "brk1: options -t and -p (allowed: threads or processes"),
+        (["mmap1", "-p", "0"], 'mmap1: option -p: value "0" (allowed: 1 to 16384)'),
+    ],
+)
+def test_bad_options_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(ProgramError) as raised:
+        make_job(arguments)
+    assert str(raised.value).startswith(message)

@@ -213,3 +213,7 @@ fn check_access(vma: VmFlags, fault: FaultFlags) -> Result<(), Abort> {
     };
     if vma.has(needed) { Ok(()) } else { Err(Abort::ACCESS) }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/fault/speculative.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef};
 use crate::arch::Family;
 use crate::design::Design;
-use crate::platform::{Field, Platform, TaskId};
+use crate::platform::{Platform, TaskId};
 use crate::sync::rwsem::{FastPath, RwSem, Waiter, Waiters};
 
 impl<P: Platform, D: Design> Waiters<P> for Kernel<P, D> {
@@ -47,12 +47,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             waiters: self,
             fast_path: self.rwsem_fast_path(),
         }
-    }
-
-    /// `mm->page_table_lock`
-    #[inline(always)]
-    pub(crate) fn page_table_lock<'k>(&self, mm: MmRef<'k, P>) -> Field<'k, P, u64> {
-        mm.page_table_lock()
     }
 
     /// Only x86 has its own instructions in 5.1.

@@ -1,2 +1,23 @@
-//! Programs: operations, interpreter, engines.
+//! Programs: what tasks do, in order; and the interpreter that every platform runs.
+//!
+//! Source: the program format, `spfemu-program/1`. A [`Program`] is made from the array form and
+//! checked once. [`Run`] is one run of it on one kernel: the engine boots it, lets each task call
+//! [`run_task`] on its CPU, and takes the result from it.
+
+mod access;
+mod calls;
 pub mod history;
+mod interpret;
+mod load;
+pub mod native;
+mod op;
+mod record;
+mod result;
+mod run;
+mod sync;
+
+pub use interpret::{Starter, run_task};
+pub use load::{FileSpec, Program, ProgramError, ProgramSpec, Start, TaskSpec};
+pub use record::{OUTCOME_BYTES, Outcome, RECORD_BYTES};
+pub use result::{Handler, NoteMaps, Options, RunResult, Watch};
+pub use run::Run;

@@ -1,0 +1,92 @@
+//! Accesses: one, or a `touch` of many.
+
+use super::interpret::{Starter, TaskRun};
+use super::op::{OneAccess, Op, Touch, TouchOrder};
+use super::record::Outcome;
+use super::sync::Stop;
+use crate::design::Design;
+use crate::mm::{Access, Errno};
+use crate::ops::access::{AccessFailure, AccessOutcome};
+use crate::platform::Platform;
+
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+    /// `read`, `write` and `execute`.
+    pub(super) fn access(&mut self, access: &OneAccess, base: u64) {
+        let address = access.at.resolve(base);
+        self.access_at(&Op::Access(*access), access, address, 0);
+    }
+
+    /// `touch`: each access is an operation, as far as the platform is concerned.
+    pub(super) fn touch(&mut self, touch: &Touch, base: u64) -> Result<(), Stop> {
+        let page_size = self.k.page_size();
+        let stride = if touch.stride == 0 { page_size } else { touch.stride };
+        let start = touch.range.at.resolve(base);
+        let op = Op::Touch(*touch);
+        let Touch { access, user, value, .. } = *touch;
+        let access = OneAccess { access, user, at: touch.range.at, value };
+        let count = touch.nr_accesses(page_size);
+        let shuffled = match touch.order {
+            TouchOrder::Random => shuffled(count as u32, touch.seed),
+            TouchOrder::Forward | TouchOrder::Backward => Vec::new(),
+        };
+        for number in 0..count {
+            if number > 0 {
+                self.operation_boundary()?;
+            }
+            let position = match touch.order {
+                TouchOrder::Forward => number,
+                TouchOrder::Backward => count - 1 - number,
+                TouchOrder::Random => u64::from(shuffled[number as usize]),
+            };
+            let address = start.wrapping_add(position.wrapping_mul(stride));
+            self.access_at(&op, &access, address, number as u32);
+        }
+        Ok(())
+    }
+
+    fn access_at(&mut self, op: &Op, access: &OneAccess, address: u64, number: u32) {
+        let before = self.counters();
+        let OneAccess { access, user, value, .. } = *access;
+        let outcome = self.k.user_access(self.cpu, address, access, value, user);
+        self.record(op, &before, Outcome { access: number, ..outcome_of(outcome, access) });
+    }
+}
+
+/// What a program sees of an access.
+fn outcome_of(outcome: AccessOutcome, access: Access) -> Outcome {
+    let result = match outcome.result {
+        Ok(word) => Outcome {
+            ret: Some(0),
+            value: (access == Access::Read).then_some(word),
+            ..Outcome::default()
+        },
+        Err(AccessFailure::Signal(signal)) => {
+            Outcome { signal: signal.number, si_code: signal.code, ..Outcome::default() }
+        }
+        Err(AccessFailure::Efault) => {
+            Outcome { ret: Some(-1), errno: Errno::Efault as i32, ..Outcome::default() }
+        }
+        Err(AccessFailure::Livelock) => Outcome { livelock: true, ..Outcome::default() },
+    };
+    Outcome { handled: outcome.handled as u8, ..result }
+}
+
+/// 0 to `count` - 1, shuffled by `seed`: Fisher and Yates, from the last place down.
+fn shuffled(count: u32, seed: u64) -> Vec<u32> {
+    let mut positions: Vec<u32> = (0..count).collect();
+    let mut state = seed;
+    for last in (1..positions.len()).rev() {
+        let other = splitmix64(&mut state) % (last as u64 + 1);
+        positions.swap(last, other as usize);
+    }
+    positions
+}
+
+/// Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+fn splitmix64(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,156 @@
+//! System calls, and what the program format adds to them.
+
+use super::interpret::{Starter, TaskRun};
+use super::op::{Mmap, Op, Sysctl};
+use super::record::Outcome;
+use super::result::NoteMaps;
+use super::run::lock;
+use super::sync::{Stop, Wait};
+use crate::design::Design;
+use crate::mm::Errno;
+use crate::ops::mmap::MmapArgs;
+use crate::platform::{Ordering, Platform, TaskId};
+
+/// What an id names when the call that sets it failed: `MAP_FAILED`.
+const MAP_FAILED: u64 = u64::MAX;
+
+/// What a call returned.
+type Ret = Result<u64, Errno>;
+
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+    /// Runs an operation that is no access; waits for what it waits for once it is done.
+    pub(super) fn system_call(&mut self, op: &Op, base: u64) -> Result<(), Stop> {
+        let before = self.counters();
+        let ret = self.call(op, base)?;
+        if let Some(id) = defined_id(op) {
+            self.run.sync.set_id(self.cpu, id, ret.unwrap_or(MAP_FAILED));
+        }
+        if let (Ok(_), Some(wait)) = (ret, wait_after(op)) {
+            self.run.sync.wait(self.cpu, wait)?;
+        }
+        let (ret, errno) = match ret {
+            Ok(ret) => (ret as i64, 0),
+            Err(errno) => (-1, errno as i32),
+        };
+        self.record(op, &before, Outcome { ret: Some(ret), errno, ..Outcome::default() });
+        if *op == Op::Exit { Err(Stop::Exit) } else { Ok(()) }
+    }
+
+    fn call(&mut self, op: &Op, base: u64) -> Result<Ret, Stop> {
+        let (k, cpu) = (self.k, self.cpu);
+        let zero = |()| 0;
+        Ok(match *op {
+            Op::Mmap(ref mmap) => self.mmap(mmap, base),
+            Op::Munmap(range) => k.sys_munmap(cpu, range.at.resolve(base), range.length).map(zero),
+            Op::Mprotect(range, prot) => {
+                k.sys_mprotect(cpu, range.at.resolve(base), range.length, prot).map(zero)
+            }
+            Op::Madvise(range, advice) => {
+                k.sys_madvise(cpu, range.at.resolve(base), range.length, advice).map(zero)
+            }
+            Op::Brk { delta, start, .. } => k.sys_brk(cpu, delta, start),
+            Op::Fork { child, .. } => {
+                let forked = k.sys_fork(cpu, child);
+                if forked.is_ok() {
+                    self.start(child, true);
+                }
+                forked.map(zero)
+            }
+            Op::Vfork { child, .. } | Op::Clone { child } => {
+                k.sys_clone_vm(cpu, child);
+                self.start(child, matches!(op, Op::Vfork { .. }));
+                Ok(0)
+            }
+            Op::Exec { brk_start } => return self.exec(brk_start),
+            Op::Sysctl { which, value } => self.sysctl(which, value).map(zero),
+            _ => {
+                self.no_call(op);
+                Ok(0)
+            }
+        })
+    }
+
+    /// What is no system call, before what it waits for.
+    fn no_call(&mut self, op: &Op) {
+        match *op {
+            Op::Compute { ns } => self.cpu.pass_ns(ns, true),
+            Op::Sleep { ns } => self.cpu.pass_ns(ns, false),
+            // Each `post` counts once, however often it runs.
+            Op::Post { name } if self.round() == 0 => self.run.sync.post(self.cpu, name),
+            Op::Note => self.note(),
+            _ => {}
+        }
+    }
+
+    fn mmap(&self, mmap: &Mmap, base: u64) -> Ret {
+        let args = MmapArgs {
+            address: mmap.hint.map_or(0, |hint| hint.resolve(base)),
+            length: mmap.length,
+            prot: mmap.prot,
+            flags: mmap.flags,
+            file: self.run.file(mmap.file),
+            offset: mmap.offset,
+        };
+        self.k.sys_mmap(self.cpu, &args)
+    }
+
+    fn start(&self, child: TaskId, new_process: bool) {
+        self.run.sync.start(self.cpu, child, new_process);
+        self.starter.start(self.cpu, child);
+    }
+
+    /// The other tasks of the process end; then the address space is a new one.
+    fn exec(&self, brk_start: Option<u64>) -> Result<Ret, Stop> {
+        self.run.sync.become_alone(self.cpu)?;
+        let done = self.k.sys_exec(self.cpu, brk_start);
+        if done.is_ok() {
+            self.run.sync.left_mm(self.cpu);
+        }
+        Ok(done.map(|()| 0))
+    }
+
+    /// Source: `kernel/sysctl.c`, v5.1; P27. Any value but 0 turns speculation on.
+    fn sysctl(&self, which: Sysctl, value: i64) -> Result<(), Errno> {
+        let (word, lowest) = match which {
+            Sysctl::SpeculativePageFault => {
+                (&self.k.sysctl_speculative_page_fault, i64::from(i32::MIN))
+            }
+            Sysctl::PageCluster => (&self.k.sysctl_page_cluster, 0),
+            Sysctl::MaxMapCount => (&self.k.sysctl_max_map_count, 0),
+        };
+        if !(lowest..=i64::from(i32::MAX)).contains(&value) {
+            return Err(Errno::Einval);
+        }
+        self.cpu.store(word, value as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn note(&self) {
+        let (task, index) = (self.cpu.task(), self.index as u32);
+        if self.run.program.note_maps.contains(&(task, index)) {
+            let note = NoteMaps { task, index, round: self.round(), maps: self.maps() };
+            lock(&self.run.note_maps).push(note);
+        }
+    }
+}
+
+/// The id that the operation names the address by that it returns.
+fn defined_id(op: &Op) -> Option<u32> {
+    match *op {
+        Op::Mmap(Mmap { id, .. }) | Op::Brk { id, .. } => id,
+        _ => None,
+    }
+}
+
+/// What the operation waits for once it is done.
+fn wait_after(op: &Op) -> Option<Wait> {
+    match *op {
+        Op::Barrier { name } => Some(Wait::Barrier(name)),
+        Op::Await { name } => Some(Wait::Posts(name)),
+        Op::Wait { child } | Op::Fork { child, wait: true } | Op::Vfork { child, wait: true } => {
+            Some(Wait::End(child))
+        }
+        Op::Vfork { child, wait: false } => Some(Wait::LeftMm(child)),
+        _ => None,
+    }
+}

@@ -1,0 +1,220 @@
+//! The interpreter: what one task does, on whatever platform.
+
+use super::op::{Op, Repeat};
+use super::record::Outcome;
+use super::run::{Run, TaskEnd, drain_rcu};
+use super::sync::Stop;
+use crate::design::Design;
+use crate::events::NR_EVENTS;
+use crate::mm::Kernel;
+use crate::platform::{Platform, TaskId};
+
+/// Operations between two reports of progress.
+const PROGRESS_STEP: u64 = 256;
+
+/// What brings a task to life when a fork, vfork or clone has made it. Its start was announced
+/// already: a platform whose tasks all exist from the beginning, in [`run_task`], needs nothing.
+pub trait Starter<P: Platform> {
+    fn start(&self, cpu: &P, child: TaskId);
+}
+
+impl<P: Platform> Starter<P> for () {
+    fn start(&self, _cpu: &P, _child: TaskId) {}
+}
+
+/// Runs the current task of `cpu`: waits until it is started, then executes its operations.
+///
+/// Returns when it has ended, waits for ever, was never started, or the run is over.
+pub fn run_task<P: Platform, D: Design>(
+    k: &Kernel<P, D>,
+    cpu: &P,
+    run: &Run<'_, P>,
+    starter: &impl Starter<P>,
+) {
+    if run.sync.await_start(cpu).is_err() {
+        return;
+    }
+    let task = &run.program.tasks[cpu.task() as usize];
+    let mut runner = TaskRun {
+        k,
+        cpu,
+        run,
+        starter,
+        ops: &task.ops,
+        index: 0,
+        frames: Vec::new(),
+        begun: vec![0; task.nr_repeats as usize],
+        end: TaskEnd::default(),
+        unreported: 0,
+    };
+    let stop = runner.run();
+    runner.report_progress();
+    run.set_end(cpu.task(), std::mem::take(&mut runner.end));
+    match stop {
+        Stop::Exit | Stop::Killed => runner.exit(),
+        // Nobody looks at this address space again but for its maps.
+        Stop::Stuck | Stop::NeverStarted | Stop::Over => {}
+    }
+}
+
+/// A `repeat` that is being executed.
+struct Frame {
+    repeat: Repeat,
+    /// Rounds still allowed.
+    left: u64,
+    /// No round begins at this time or later.
+    deadline: u64,
+}
+
+/// A task at work.
+pub(super) struct TaskRun<'r, 'a, P: Platform, D: Design, S> {
+    pub k: &'r Kernel<P, D>,
+    pub cpu: &'r P,
+    pub run: &'r Run<'a, P>,
+    pub starter: &'r S,
+    ops: &'r [Op],
+    /// The operation that is next, or is being executed.
+    pub index: usize,
+    frames: Vec<Frame>,
+    /// For each repeat of the task: rounds begun, over all times that it ran.
+    begun: Vec<u64>,
+    end: TaskEnd,
+    /// Operations not yet added to the run's progress.
+    unreported: u64,
+}
+
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+    fn run(&mut self) -> Stop {
+        loop {
+            let Some(&op) = self.ops.get(self.index) else { return Stop::Exit };
+            let next = match op {
+                Op::Repeat(repeat) => Ok(self.begin_repeat(repeat)),
+                Op::End { repeat } => Ok(self.end_round(repeat as usize)),
+                _ => self.execute(&op).map(|()| self.index + 1),
+            };
+            match next {
+                Ok(next) => self.index = next,
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    /// Enters a repeat; returns the index of what is next.
+    fn begin_repeat(&mut self, repeat: Repeat) -> usize {
+        let deadline = match repeat.for_ns {
+            0 => u64::MAX,
+            for_ns => self.cpu.now_ns().saturating_add(for_ns),
+        };
+        self.frames.push(Frame { repeat, left: repeat.count, deadline });
+        self.next_round()
+    }
+
+    /// A round of the innermost repeat, which begins at `start`, is done.
+    fn end_round(&mut self, start: usize) -> usize {
+        let Op::Repeat(repeat) = self.ops[start] else { unreachable!("matched when loaded") };
+        self.end.rounds += u64::from(repeat.for_ns > 0);
+        self.index = start;
+        self.next_round()
+    }
+
+    /// Begins a round of the innermost repeat, whose index is `self.index`, or leaves it.
+    fn next_round(&mut self) -> usize {
+        let now = self.cpu.now_ns();
+        let frame = self.frames.last_mut().expect("inside a repeat");
+        if frame.left == 0 || now >= frame.deadline {
+            let end = frame.repeat.end as usize;
+            self.frames.pop();
+            return end + 1;
+        }
+        frame.left -= 1;
+        self.begun[frame.repeat.ordinal as usize] += 1;
+        self.index + 1
+    }
+
+    /// How often the current operation ran before: each round runs it once.
+    pub fn round(&self) -> u64 {
+        match self.frames.last() {
+            Some(frame) => self.begun[frame.repeat.ordinal as usize] - 1,
+            None => 0,
+        }
+    }
+
+    fn execute(&mut self, op: &Op) -> Result<(), Stop> {
+        self.operation_boundary()?;
+        if self.run.sync.is_killed(self.cpu) {
+            return Err(Stop::Killed);
+        }
+        let base = match op.awaited_id() {
+            Some(id) => self.run.sync.id(self.cpu, id)?,
+            None => 0,
+        };
+        self.cpu.step(op.name());
+        match op {
+            Op::Access(access) => self.access(access, base),
+            Op::Touch(touch) => return self.touch(touch, base),
+            _ => return self.system_call(op, base),
+        }
+        Ok(())
+    }
+
+    /// Between two operations: what waited for a grace period runs here.
+    pub fn operation_boundary(&self) -> Result<(), Stop> {
+        if !self.cpu.operation_boundary() {
+            return Err(Stop::Over);
+        }
+        drain_rcu(self.k, self.cpu);
+        Ok(())
+    }
+
+    /// The counters of the current task.
+    pub fn counters(&self) -> [u64; NR_EVENTS] {
+        self.k.current(self.cpu).counters.snapshot()
+    }
+
+    /// Keeps an outcome of the current operation, which began when the counters were `before`.
+    pub fn record(&mut self, op: &Op, before: &[u64; NR_EVENTS], outcome: Outcome) {
+        self.unreported += 1;
+        if self.unreported == PROGRESS_STEP {
+            self.report_progress();
+        }
+        if !self.run.options.record {
+            return;
+        }
+        let after = self.counters();
+        let outcome = Outcome {
+            task: self.cpu.task(),
+            index: self.index as u32,
+            round: self.round(),
+            op: op.code(),
+            counters: std::array::from_fn(|event| (after[event] - before[event]) as u32),
+            ..outcome
+        };
+        outcome.write(&mut self.end.outcomes);
+    }
+
+    fn report_progress(&mut self) {
+        let done = std::mem::take(&mut self.unreported);
+        self.run.watch.operations.fetch_add(done, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.
+    fn exit(&self) {
+        if self.run.sync.leave(self.cpu) {
+            self.run.sync.set_maps(self.cpu, self.maps());
+        }
+        self.k.exit_mm(self.cpu);
+        drain_rcu(self.k, self.cpu);
+        self.run.sync.ended(self.cpu);
+    }
+
+    /// The VMAs of the current address space, as /proc/PID/maps shows them.
+    pub fn maps(&self) -> Vec<String> {
+        let mm = self.k.current_mm(self.cpu);
+        // With nobody else there, nothing can change, and no time need pass.
+        let shared = mm.mm_users().peek() > 1;
+        let guard = shared.then(|| self.k.mmap_sem(mm).read(self.cpu));
+        let maps = self.k.maps(mm);
+        drop(guard);
+        maps
+    }
+}

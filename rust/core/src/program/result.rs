@@ -1,0 +1,80 @@
+//! What a run is told, and what it gives back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::events::NR_EVENTS;
+use crate::platform::{Finding, TaskId};
+
+/// Which design handles faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    Classic,
+    Spf,
+}
+
+/// How to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether to keep the outcome of every operation.
+    pub record: bool,
+    /// Native: whether `compute` and `sleep` take the time they say.
+    pub pace: bool,
+    /// Whether the system is checked at rest when it has ended.
+    pub check: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { record: true, pace: false, check: true }
+    }
+}
+
+/// What whoever started a run sees of it, and may tell it, from another thread.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Accesses and other operations done; see [`super::Program::nr_operations`].
+    pub operations: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Watch {
+    /// Ends the run at once; its result says `interrupted`.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+    /// Whether the run was told to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The VMAs at a `note` that asks for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteMaps {
+    pub task: TaskId,
+    pub index: u32,
+    pub round: u64,
+    /// As in /proc/PID/maps: "start-end perms offset".
+    pub maps: Vec<String>,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunResult {
+    /// Events of all tasks, in the order of [`crate::events::EVENT_NAMES`].
+    pub counters: [u64; NR_EVENTS],
+    /// Packed outcomes, task by task, each task's in the order it ran them.
+    pub outcomes: Vec<u8>,
+    /// The final VMAs of each process, by the number of its first task.
+    pub maps: Vec<(TaskId, Vec<String>)>,
+    pub note_maps: Vec<NoteMaps>,
+    /// For each task: finished rounds of its `for_ns` repeats.
+    pub rounds: Vec<u64>,
+    /// Tasks that wait for ever.
+    pub stuck: Vec<TaskId>,
+    pub elapsed_ns: u64,
+    /// The broken invariant that ended the run, if one did.
+    pub finding: Option<Finding>,
+    /// The run was ended by [`Watch::stop`]; the rest is what there was by then.
+    pub interrupted: bool,
+}

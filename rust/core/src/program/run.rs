@@ -1,0 +1,140 @@
+//! One run of a program on one kernel: what its tasks share, and what comes of it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::load::Program;
+use super::result::{NoteMaps, Options, RunResult, Watch};
+use super::sync::ProgramSync;
+use crate::design::Design;
+use crate::events::NR_EVENTS;
+use crate::mm::{Errno, Inode, Kernel, Mm};
+use crate::platform::{Local, Platform, Ptr, TaskId, Value};
+
+/// What one task leaves behind.
+#[derive(Default)]
+pub(super) struct TaskEnd {
+    pub outcomes: Vec<u8>,
+    /// Finished rounds of its `for_ns` repeats.
+    pub rounds: u64,
+}
+
+/// One run of a program. Tasks share it.
+pub struct Run<'a, P: Platform> {
+    pub(super) program: &'a Program,
+    pub(super) options: &'a Options,
+    pub(super) watch: &'a Watch,
+    pub(super) sync: ProgramSync<P>,
+    /// The inode of each file.
+    files: Vec<Local>,
+    ends: Vec<Mutex<TaskEnd>>,
+    pub(super) note_maps: Mutex<Vec<NoteMaps>>,
+}
+
+impl<'a, P: Platform> Run<'a, P> {
+    /// A run in which nothing has happened yet.
+    pub fn new(program: &'a Program, options: &'a Options, watch: &'a Watch) -> Self {
+        Self {
+            program,
+            options,
+            watch,
+            sync: ProgramSync::new(program),
+            files: program.files.iter().map(|_| Local::default()).collect(),
+            ends: program.tasks.iter().map(|_| Mutex::default()).collect(),
+            note_maps: Mutex::default(),
+        }
+    }
+
+    /// The task on whose CPU [`Run::boot`] and [`Run::shutdown`] run.
+    pub fn first_task(&self) -> TaskId {
+        self.program.first_task()
+    }
+
+    /// Makes the files and the first address space, and starts the tasks that start with the
+    /// program. Before any task runs. `Err`: there is no memory for that.
+    pub fn boot<D: Design>(&self, k: &Kernel<P, D>, cpu: &P) -> Result<(), Errno> {
+        for (file, inode) in self.program.files.iter().zip(&self.files) {
+            let made = k.inode_new(cpu, file.length, file.kind, file.cached);
+            inode.set(made.ptr().to_word());
+        }
+        let first: Vec<TaskId> = self.program.first_tasks().collect();
+        k.start_process(cpu, &first)?;
+        self.sync.start_first(cpu, &first);
+        Ok(())
+    }
+
+    /// Closes the files and runs what waits for a grace period. After every task has ended; the
+    /// system is at rest then, apart from grace periods that have not ended.
+    pub fn shutdown<D: Design>(&self, k: &Kernel<P, D>, cpu: &P) {
+        let files: Vec<Ptr<Inode<P>>> =
+            self.files.iter().map(|inode| Ptr::from_word(inode.get())).collect();
+        k.files_release(cpu, &files);
+        drain_rcu(k, cpu);
+    }
+
+    /// Whether every task that was started has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.sync.process_ends().iter().all(|process| process.live.is_none())
+    }
+
+    /// What came of it. After every task has returned from `run_task`.
+    pub fn finish<D: Design>(&self, k: &Kernel<P, D>, elapsed_ns: u64) -> RunResult {
+        let mut counters = [0u64; NR_EVENTS];
+        for task in &k.tasks {
+            for (sum, count) in counters.iter_mut().zip(task.counters.snapshot()) {
+                *sum += count;
+            }
+        }
+        let ends: Vec<TaskEnd> =
+            self.ends.iter().map(|end| std::mem::take(&mut *lock(end))).collect();
+        let mut outcomes = Vec::with_capacity(ends.iter().map(|end| end.outcomes.len()).sum());
+        let rounds = ends.iter().map(|end| end.rounds).collect();
+        for end in ends {
+            outcomes.extend_from_slice(&end.outcomes);
+        }
+        let mut note_maps = std::mem::take(&mut *lock(&self.note_maps));
+        note_maps.sort_by_key(|note| (note.task, note.index, note.round));
+        RunResult {
+            counters,
+            outcomes,
+            maps: self.final_maps(k),
+            note_maps,
+            rounds,
+            stuck: self.sync.stuck(),
+            elapsed_ns,
+            finding: None,
+            interrupted: false,
+        }
+    }
+
+    /// The VMAs of each process: when its last task began to end, or now.
+    fn final_maps<D: Design>(&self, k: &Kernel<P, D>) -> Vec<(TaskId, Vec<String>)> {
+        let ends = self.sync.process_ends().into_iter();
+        let maps = ends.map(|end| {
+            let mm = end.live.and_then(|task| {
+                let mm = Ptr::<Mm<P>>::from_word(k.tasks[task as usize].mm.get());
+                if mm.is_null() { None } else { k.mms.peek(mm.index()) }
+            });
+            (end.first, mm.map_or(end.maps, |mm| k.maps(mm)))
+        });
+        maps.collect()
+    }
+
+    pub(super) fn file(&self, number: Option<u32>) -> Ptr<Inode<P>> {
+        number.map_or(Ptr::NULL, |number| Ptr::from_word(self.files[number as usize].get()))
+    }
+
+    pub(super) fn set_end(&self, task: TaskId, end: TaskEnd) {
+        *lock(&self.ends[task as usize]) = end;
+    }
+}
+
+/// Runs every callback whose grace period has ended.
+pub(super) fn drain_rcu<P: Platform, D: Design>(k: &Kernel<P, D>, cpu: &P) {
+    while let Some(callback) = cpu.rcu_ready() {
+        k.run_rcu_callback(cpu, callback);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -2,7 +2,8 @@
 
 A recording is the text that ``perf script`` prints of system calls and page faults, or, without
 root, strace's text with a perf script of page-faults:u. ``spfemu.importers.record`` makes
-recordings."""
+recordings.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def looks_like_trace(path: str | Path) -> bool:
     """Tells whether a file is a recording, by its first lines.
 
     Packed files are looked into. Source: ours. Returns False for a file that cannot be read, and
-    for ``"-"``, which can be read only once."""
+    for ``"-"``, which can be read only once.
+    """
     if str(path) == "-":
         return False
     try:

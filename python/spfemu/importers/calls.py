@@ -216,6 +216,7 @@ def _wait(writer: Writer, task: TaskState, call: Call) -> None:
     if child is None or child == task.number:
         writer.summary.skipped[f"{call.name} that met no known child"] += 1
         return
+    task.process.children_ended.discard(child)
     writer.append(task, CODE["wait"], set(), aux=child)
     writer.summary.taken["wait"] += 1
 
@@ -232,4 +233,5 @@ CALLS: Final[dict[str, tuple[Handler | None, tuple[str, ...]]]] = {
     **dict.fromkeys(("clone", "clone3", "fork", "vfork", "execve", "execveat"), (None, ())),
 }
 """The calls that matter, with what makes operations of them (None: the events that tell which tasks
-start and exec do) and the arguments that takes."""
+start and exec do) and the arguments that takes.
+"""

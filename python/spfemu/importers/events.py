@@ -36,7 +36,8 @@ class Event:
 
     Source: ours. ``time`` in nanoseconds; ``cpu`` and ``pid`` are -1 where the line does not say.
     ``compute_ns`` and ``sleep_ns`` are what the task did since its event before this one;
-    ``with_gaps`` fills them in."""
+    ``with_gaps`` fills them in.
+    """
 
     time: int
     tid: int
@@ -51,7 +52,8 @@ class Event:
 class Fault(Event):
     """A page fault. ``access`` is an index into read, write, execute, or None where the recording
     does not say; ``ip`` is an address or a kernel function's name. Source: perf's
-    exceptions:page_fault_* and page-faults events."""
+    exceptions:page_fault_* and page-faults events.
+    """
 
     address: int
     ip: int | str
@@ -62,7 +64,8 @@ class Fault(Event):
 @dataclass(slots=True, eq=False)
 class Enter(Event):
     """A system call begins. ``args`` by the kernel's names, as far as they are numbers. Source:
-    syscalls:sys_enter_*, strace."""
+    syscalls:sys_enter_*, strace.
+    """
 
     name: str
     args: dict[str, int]
@@ -72,7 +75,8 @@ class Enter(Event):
 class Exit(Event):
     """A system call ends with ``result`` (negative: an errno). ``early``: the tool printed the
     result together with the beginning, so that other lines of the call may still follow. Source:
-    syscalls:sys_exit_*, strace."""
+    syscalls:sys_exit_*, strace.
+    """
 
     name: str
     result: int
@@ -82,7 +86,8 @@ class Exit(Event):
 @dataclass(slots=True, eq=False)
 class Mapped(Event):
     """PERF_RECORD_MMAP2: the mapping as it is after an operation, merged with its neighbours.
-    Source: perf."""
+    Source: perf.
+    """
 
     start: int
     length: int
@@ -104,7 +109,8 @@ class NewTask(Event):
 @dataclass(slots=True, eq=False)
 class Forked(Event):
     """PERF_RECORD_FORK: ``parent`` made the task ``child`` of process ``child_pid``; ``flags`` are
-    those of the call, where it is known. Source: perf."""
+    those of the call, where it is known. Source: perf.
+    """
 
     child: int
     child_pid: int
@@ -123,7 +129,8 @@ class Ended(Event):
 @dataclass(slots=True, eq=False)
 class Renamed(Event):
     """PERF_RECORD_COMM: the task ``child`` has a new name; ``execed`` when exec gave it. Source:
-    perf."""
+    perf.
+    """
 
     child: int
     name: str
@@ -133,7 +140,8 @@ class Renamed(Event):
 @dataclass(slots=True, eq=False)
 class Exec(Event):
     """sched:sched_process_exec: the process runs another program, ``old_tid`` made the call.
-    Source: perf."""
+    Source: perf.
+    """
 
     old_tid: int
 
@@ -165,7 +173,8 @@ class Call(Event):
 
     ``result`` is None when its end was never read. ``ended`` is the time of its end. ``mapped`` is
     the mapping that perf reported inside it. ``begins`` marks the first half of a call that takes
-    effect in two places. ``done`` is false until the end has been read. Source: ours."""
+    effect in two places. ``done`` is false until the end has been read. Source: ours.
+    """
 
     name: str
     args: dict[str, int]

@@ -1,5 +1,6 @@
 """Text lines out of a recording: plain, gzip or Zstandard by content, or standard input, in bounded
-memory."""
+memory.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ Progress = Callable[[int], None]
 """Called now and then with the number of bytes read from the file so far."""
 
 _CHUNK: Final = 1 << 16
-# Zstandard may unpack a run of equal bytes some 10,000 fold and its object takes no output limit,
-# so it is fed little.
-_CHUNK_ZST: Final = 1 << 12
+# Zstandard packs a run of equal bytes some 10,000 fold and its object takes no output limit, so it
+# is fed little at a time.
+_FEED: Final = 1 << 8
 _LINE_LIMIT: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 _ZST: Final = b"\x28\xb5\x2f\xfd"
@@ -69,7 +70,8 @@ class LineReader:
 
     def peek(self) -> str:
         """Returns the first line that is neither empty nor a comment (``#``); iterating begins with
-        it. Source: ours."""
+        it. Source: ours.
+        """
         for line in self._all:
             if line.strip() and not line.startswith("#"):
                 self._first.append(line)
@@ -78,7 +80,8 @@ class LineReader:
 
     def error(self, message: str) -> TraceError:
         """Returns (does not raise) the error that says ``message`` about the line reached. Source:
-        ours."""
+        ours.
+        """
         return TraceError(self.name, self.line, message)
 
     def __iter__(self) -> Iterator[str]:
@@ -116,53 +119,54 @@ class LineReader:
             yield rest.decode("utf-8", "backslashreplace")
 
     def _unpacked(self, file: BinaryIO) -> Iterator[bytes]:
-        first = self._get(file, _CHUNK_ZST)
+        first = self._get(file)
         if not first:
             raise self.error(f"is empty; {_EXPECTED}")
         if first.startswith(_PERF_DATA):
             raise self.error("is a perf.data file; give the text that `perf script` prints from it")
         if first.startswith(_GZIP):
-            yield from self._unpack(
-                file, first, _CHUNK, lambda: zlib.decompressobj(wbits=31), "gzip"
-            )
+            yield from self._unpack(file, first, lambda: zlib.decompressobj(wbits=31), "gzip")
         elif first.startswith(_ZST):
             make = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
-            yield from self._unpack(file, first, _CHUNK_ZST, make, "Zstandard")
+            yield from self._unpack(file, first, make, "Zstandard")
         else:
             while first:
                 yield first
-                first = self._get(file, _CHUNK)
+                first = self._get(file)
 
     def _unpack(
-        self, file: BinaryIO, data: bytes, step: int, make: Callable[[], _Unpacker], kind: str
+        self, file: BinaryIO, data: bytes, make: Callable[[], _Unpacker], kind: str
     ) -> Iterator[bytes]:
+        """Unpacks one stream after the other to the end of the file. Source: ours."""
         unpacker = make()
         empty = True
-        while True:
-            try:
-                text = unpacker.decompress(data)
-            except (zlib.error, zstandard.ZstdError) as error:
-                raise self.error(f"the {kind} data is damaged after this line: {error}") from error
-            if text:
-                empty = False
-                yield text
-            if unpacker.eof:
-                data = unpacker.unused_data or self._get(file, step)
-                if not data:
-                    break
-                unpacker = make()  # files may be several streams, one after the other
-            else:
-                data = self._get(file, step)
-                if not data:
-                    raise self.error(
-                        f"the {kind} data ends early after this line; the file is cut short"
-                    )
+        for piece in self._pieces(file, data):
+            while piece:
+                if unpacker.eof:
+                    unpacker = make()
+                try:
+                    text = unpacker.decompress(piece)
+                except (zlib.error, zstandard.ZstdError) as error:
+                    message = f"the {kind} data is damaged after this line: {error}"
+                    raise self.error(message) from error
+                if text:
+                    empty = False
+                    yield text
+                piece = unpacker.unused_data if unpacker.eof else b""
+        if not unpacker.eof:
+            raise self.error(f"the {kind} data ends early after this line; the file is cut short")
         if empty:
             raise self.error(f"is empty; {_EXPECTED}")
 
-    def _get(self, file: BinaryIO, size: int) -> bytes:
+    def _pieces(self, file: BinaryIO, data: bytes) -> Iterator[bytes]:
+        while data:
+            for at in range(0, len(data), _FEED):
+                yield data[at : at + _FEED]
+            data = self._get(file)
+
+    def _get(self, file: BinaryIO) -> bytes:
         try:
-            data = file.read(size)
+            data = file.read(_CHUNK)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror or error}") from error
         self._read += len(data)

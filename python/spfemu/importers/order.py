@@ -21,6 +21,7 @@ Mark = tuple[int, int]
 """An operation: task number, index in that task."""
 
 _KEPT: Final = 64
+_MANY: Final = 1024
 _PAGE_SHIFT: Final = 12
 _PAGE_BYTES: Final = 1 << _PAGE_SHIFT
 _REGION_SHIFT: Final = 9  # pages to a region of the table: 512, as many as a page table has entries
@@ -49,12 +50,19 @@ class Clocks:
         self._known: dict[int, dict[int, int]] = {}
         # For each task, when it learned something: operation indices and what it knew from then on.
         self._learned: dict[int, tuple[list[int], list[dict[int, int]]]] = {}
+        self._ended: set[int] = set()
 
     def starts(self, child: int, mark: Mark) -> None:
         """Task ``child`` was started by the operation ``mark``, and knows what came before it.
-        Source: ours."""
+
+        Source: ours. A task with memory of its own meets none of that and need not be told of.
+        """
         self._known[child] = {**self._at(mark), mark[0]: mark[1]}
         self._remember(child, 0)
+
+    def ends(self, task: int) -> None:
+        """A task has done its last operation. Source: ours."""
+        self._ended.add(task)
 
     def waits(self, task: int, index: int, before: set[Mark]) -> list[Mark]:
         """Returns which of the marks the operation ``index`` of ``task`` has to await, so that it
@@ -87,7 +95,8 @@ class Clocks:
 
     def _at(self, mark: Mark) -> dict[int, int]:
         """What the task of ``mark`` knew at that operation; less than that when it is long ago.
-        Source: ours."""
+        Source: ours.
+        """
         learned = self._learned.get(mark[0])
         if learned is None:
             return {}
@@ -95,10 +104,15 @@ class Clocks:
         return learned[1][i] if i >= 0 else {}
 
     def _remember(self, task: int, index: int) -> None:
+        # What is forgotten here could only have saved awaits; bounded memory is worth more.
+        known = self._known[task]
+        if len(known) > _MANY:
+            for other in self._ended.intersection(known):
+                del known[other]
         indices, states = self._learned.setdefault(task, ([], []))
         indices.append(index)
-        states.append(self._known[task].copy())
-        if len(indices) > 2 * _KEPT:  # old states only save awaits; bounded memory is worth more
+        states.append(known.copy())
+        if len(indices) > 2 * _KEPT:
             del indices[:-_KEPT], states[:-_KEPT]
 
 
@@ -108,7 +122,8 @@ class Trail:
     ``at_page`` and ``at_range`` return the marks that an operation there must come after,
     ``*_done`` record it. An operation on a range is remembered for the range and replaces what was
     known of its pages, since it came after them. Memory is 8 bytes for each page touched, in
-    regions of 512 pages. Source: ours."""
+    regions of 512 pages. Source: ours.
+    """
 
     def __init__(self) -> None:
         self._ranges: RangeMap[Mark] = RangeMap()
@@ -178,7 +193,8 @@ class Trail:
 
     def _regions(self, start: int, end: int) -> Iterator[tuple[array[int], int, int]]:
         """The regions touched so far in a range, with the first page in it and the one after the
-        last. Source: ours."""
+        last. Source: ours.
+        """
         low, high = start >> _PAGE_SHIFT, (end + (1 << _PAGE_SHIFT) - 1) >> _PAGE_SHIFT
         numbers = range(low >> _REGION_SHIFT, ((high - 1) >> _REGION_SHIFT) + 1)
         if len(numbers) > len(self._pages):

@@ -64,7 +64,8 @@ def read_perf(reader: LineReader) -> Iterator[Event]:
 
     Lines that begin with # and empty lines are passed over; a line that is understood and not used
     comes out as ``Skipped``. Source: perf script's output with the fields of ``FIELDS`` (or
-    ``comm,pid,tid,time,event,addr,ip``). Raises TraceError for a line that is neither."""
+    ``comm,pid,tid,time,event,addr,ip``). Raises TraceError for a line that is neither.
+    """
     match = HEADER.match
     for line in reader:
         found = match(line)

@@ -46,15 +46,17 @@ class RangeMap(Generic[V]):
 
     def items(self, start: int, end: int) -> Iterator[tuple[int, int, V]]:
         """Iterates over the ranges from ``start`` up to ``end``, cut to it, in order. Source:
-        ours."""
+        ours.
+        """
         i = bisect_right(self._ends, start)
-        while i < len(self._starts) and self._starts[i] < end:
+        while start < end and i < len(self._starts) and self._starts[i] < end:
             yield max(self._starts[i], start), min(self._ends[i], end), self._values[i]
             i += 1
 
     def clear(self, start: int, end: int) -> None:
         """Empties a range. Source: ours."""
-        self._replace(start, end, [])
+        if start < end:
+            self._replace(start, end, [])
 
     def set(self, start: int, end: int, value: V) -> None:
         """Gives a range a value. Source: ours."""

@@ -1,7 +1,8 @@
 """Makes recordings that ``import_trace`` takes: the commands to run, and running them.
 
 With root (or the rights perf asks for) perf records system calls and page faults of both modes;
-without, strace records the system calls and perf the page faults of user mode."""
+without, strace records the system calls and perf the page faults of user mode.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ Method = Literal["auto", "perf", "strace"]
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command of a recording. ``stdout``: the file its output goes to, or None. Source:
-    ours."""
+    ours.
+    """
 
     argv: tuple[str, ...]
     stdout: Path | None = None
@@ -71,7 +73,8 @@ class RecordPlan:
     """The commands that make a recording of a program.
 
     ``outputs`` are the files to import afterwards, ``missing`` what keeps the commands from running
-    here, in words; empty when nothing does. Source: perf-record(1), perf-script(1), strace(1)."""
+    here, in words; empty when nothing does. Source: perf-record(1), perf-script(1), strace(1).
+    """
 
     commands: tuple[Command, ...]
     outputs: tuple[Path, ...]
@@ -86,7 +89,8 @@ class RecordPlan:
         """Runs the commands one after the other and removes what lies between them.
 
         Returns the exit status of the recorded program as perf passes it on. Source: ours. Raises
-        SpfemuError when ``missing`` is not empty, or a command after the recording fails."""
+        SpfemuError when ``missing`` is not empty, or a command after the recording fails.
+        """
         if self.missing:
             raise SpfemuError(f"cannot record here: {'; '.join(self.missing)}")
         record, *after = self.commands
@@ -181,7 +185,8 @@ def _paranoid() -> int:
 
 def _tracepoints_denied() -> str | None:
     """Why perf may not record tracepoints here, or None. Source: perf's documentation of
-    perf_event_paranoid."""
+    perf_event_paranoid.
+    """
     if os.geteuid() != 0 and _paranoid() > -1:
         return "tracepoints need root, or kernel.perf_event_paranoid = -1 and a readable tracefs"
     if not any(os.access(path / "events" / "exceptions", os.R_OK) for path in _TRACING):

@@ -22,7 +22,8 @@ def page_up(length: int) -> int:
 
 class Area(NamedTuple):
     """What lies in a range of addresses: protection bits, the label's number, the file's number
-    plus 1 (0 none), the file offset less the address, and whether it is shared. Source: ours."""
+    from 1 (0 none), the file offset less the address, and whether it is shared. Source: ours.
+    """
 
     prot: int
     label: int
@@ -38,7 +39,8 @@ class Space:
     ``brk`` is the end of the heap, None before it is known. ``exec_at`` is the exec that made this
     space and still lacks the start of the heap. ``loading`` is true while exec maps the program.
     ``life`` is the latest start or end of a task here. ``guesses`` are accesses taken for writes,
-    by page. Source: ours."""
+    by page. Source: ours.
+    """
 
     areas: RangeMap[Area] = field(default_factory=RangeMap)
     trail: Trail = field(default_factory=Trail)
@@ -51,10 +53,12 @@ class Space:
 
     def forget_guesses(self, start: int, end: int) -> None:
         """The pages of a range are new: the next fault there tells nothing about those before.
-        Source: ours."""
+        Source: ours.
+        """
         if self.guesses:
             pages = range(start // PAGE_SIZE, -(-end // PAGE_SIZE))
-            for page in [page for page in self.guesses if page in pages]:
+            few, many = sorted((pages, self.guesses), key=len)
+            for page in [page for page in few if page in many]:
                 del self.guesses[page]
 
 
@@ -63,19 +67,21 @@ class Process:
     """A process: its tasks that live, who made it, and the ends of its children that nothing here
     came after yet.
 
-    Source: ours."""
+    Source: ours.
+    """
 
     pid: int
     parent: Process | None = None
     tasks: dict[int, TaskState] = field(default_factory=dict)
-    children_ended: set[Mark] = field(default_factory=set)
+    children_ended: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
 class TaskState:
     """A task that lives. ``owed`` are operations that its next one must come after; ``compute_ns``
     and ``sleep_ns`` the gap before it. ``shares`` tells a task that shares memory without being a
-    thread or a vfork child. Source: ours."""
+    thread or a vfork child. Source: ours.
+    """
 
     tape: Tape
     tid: int

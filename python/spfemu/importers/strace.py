@@ -68,7 +68,8 @@ def read_strace(reader: LineReader) -> Iterator[Event]:
 
     A call on one line gives an ``Enter`` and an early ``Exit`` of the same time (``-T`` tells how
     long it took). Needs ``-f`` and ``-ttt``. Source: strace's output. Raises TraceError for a line
-    that is none."""
+    that is none.
+    """
     for line in reader:
         text = line.rstrip()
         if not text or text.startswith(("#", "strace: ")):
@@ -145,7 +146,8 @@ def _arguments(name: str, text: str) -> dict[str, int]:
 
 def _number(text: str) -> int | None:
     """Returns the value of ``0x10``, ``PROT_READ|PROT_WRITE`` or ``3</some/path>``; None for
-    anything else. Source: ours."""
+    anything else. Source: ours.
+    """
     total = 0
     for part in text.partition("<")[0].partition(" /*")[0].strip().split("|"):
         if part in _SYMBOLS:

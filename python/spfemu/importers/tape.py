@@ -25,7 +25,8 @@ class Tape:
     """The records of one task, 62 bytes each, with where each came from.
 
     Posts are set against operations that already stand on the tape and go in between when it is
-    cut. Source: the array form of the program format."""
+    cut. Source: the array form of the program format.
+    """
 
     __slots__ = ("_front", "_posts", "_records", "_sites", "index", "number")
 
@@ -55,7 +56,8 @@ class Tape:
         """Appends an operation of code ``op`` and returns its index.
 
         The fields are those of the array form; ``site`` is instruction pointer, comm and mapping.
-        Source: ours."""
+        Source: ours.
+        """
         if addr >= _I64:
             addr -= _U64
         self._records += _RECORD.pack(
@@ -73,12 +75,14 @@ class Tape:
 
     def post(self, index: int, name: int) -> int:
         """Has a post follow an operation; returns its name's number: ``name``, or that of the post
-        there. Source: ours."""
+        there. Source: ours.
+        """
         return self._posts.setdefault(index, name)
 
     def start_first(self, op: int, child: int) -> None:
         """Has the task start another before anything it does of its own (but for an exec it begins
-        with). Source: ours."""
+        with). Source: ours.
+        """
         self._front.append((op, child))
 
     @property
@@ -88,7 +92,8 @@ class Tape:
 
     def cut(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
         """Returns the records and their sites, posts included, as read-only arrays. Source:
-        ours."""
+        ours.
+        """
         records = np.frombuffer(bytes(self._records), OP_DTYPE)
         sites = np.frombuffer(bytes(self._sites), SITE_DTYPE)
         self._records, self._sites = bytearray(), bytearray()

@@ -29,7 +29,8 @@ class Tasks:
 
     ``root`` is the first traced task where strace tells; tasks that do not descend from it are the
     recorder's own. Starts and ends of tasks keep their recorded order within a process, and between
-    a process and its children. Source: ours."""
+    a process and its children. Source: ours.
+    """
 
     def __init__(self, writer: Writer, root: int | None) -> None:
         self._writer = writer
@@ -42,7 +43,8 @@ class Tasks:
 
     def of(self, event: Event) -> TaskState | None:
         """Returns the task of an event with its gap added, or None for one that is not traced.
-        Source: ours."""
+        Source: ours.
+        """
         task = self._live.get(event.tid)
         if task is None:
             task = self._first_seen(event)
@@ -78,7 +80,8 @@ class Tasks:
         start.
 
         Source: ours. Such a process is a vfork child of the first task that execs at once: it costs
-        its starter no copy."""
+        its starter no copy.
+        """
         tid = event.tid
         pid = event.pid if event.pid >= 0 else tid
         family = next((task for task in self._live.values() if task.process.pid == pid), None)
@@ -139,19 +142,18 @@ class Tasks:
         if start == "fork":
             space.trail.all_done(mark)
             space.guesses.clear()
-        self._writer.clocks.starts(child.number, mark)
+        if start != "fork":
+            self._writer.clocks.starts(child.number, mark)
         summary.taken[start] += 1
 
     def _before(self, task: TaskState) -> set[Mark]:
-        """What a start or an end of a task comes after: the one before in its memory, and the ends
-        of child processes.
+        """What a start or an end of a task comes after: the one before in its memory.
 
-        Source: ours."""
-        marks = set(task.process.children_ended)
+        Ends of child processes come before, too. Source: ours.
+        """
+        self._writer.wait(task, task.process.children_ended)
         task.process.children_ended.clear()
-        if task.space.life is not None:
-            marks.add(task.space.life)
-        return marks
+        return set() if task.space.life is None else {task.space.life}
 
     def _leave(self, task: TaskState, mark: Mark) -> None:
         """The task no longer uses its memory. Source: mmput.
@@ -197,7 +199,8 @@ class Tasks:
 
     def forked(self, event: Forked) -> None:
         """A task was made; how, tells the call, or the event after this one. Source:
-        PERF_RECORD_FORK."""
+        PERF_RECORD_FORK.
+        """
         self._gone.discard(event.child)
         self._live.pop(event.child, None)
         self._forked[event.child] = event
@@ -223,7 +226,8 @@ class Tasks:
 
     def _heir(self, event: Renamed) -> TaskState | None:
         """The task that execs as the first of its process without having been it. Source:
-        de_thread."""
+        de_thread.
+        """
         mine = [task for task in self._live.values() if task.process.pid == event.child]
         if not mine:
             return self.of(event)
@@ -256,5 +260,5 @@ class Tasks:
         process = task.process
         process.tasks.pop(task.number, None)
         if not process.tasks and process.parent is not None:
-            process.parent.children_ended |= process.children_ended | {mark}
+            process.parent.children_ended |= process.children_ended | {task.number}
         self._summary.taken["exit"] += 1

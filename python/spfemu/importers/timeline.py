@@ -1,5 +1,6 @@
 """From lines to a timeline: what a task did between its events, and system calls put where they
-take effect."""
+take effect.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def with_gaps(events: Iterable[Event]) -> Iterator[Event]:
     A gap is computing only while no other task has an event on that CPU, else sleeping. Where the
     recording has ``sched_switch``, a gap is sleeping from when the task left its CPU until another
     task is seen to hand it one, or else to its end. The time inside a system call is neither.
-    Source: ours."""
+    Source: ours.
+    """
     at: dict[int, tuple[int, int]] = {}  # tid -> time, CPU of its event before
     on: dict[int, int] = {}  # CPU -> tid of its latest event
     off: dict[int, int] = {}  # tid -> when it was switched out, the first time
@@ -86,7 +88,8 @@ def with_calls(events: Iterable[Event]) -> Iterator[Event]:
     meanwhile, and before one that ends where it began, since they would have merged. Events wait,
     in order, for a call that has taken effect and not ended, but never more than 65,536 of them; a
     call whose end never comes has no result. An ``Exit`` without ``Enter`` is passed on. Source:
-    ours."""
+    ours.
+    """
     return _Pairing().run(events)
 
 
@@ -96,7 +99,8 @@ class _Pairing:
 
     ``placed`` are calls that stand among the held events and have not ended, by task; ``takers``
     those that take memory away and stand nowhere yet, by process and task; ``early`` are ends that
-    were printed with their beginnings. Source: ours."""
+    were printed with their beginnings. Source: ours.
+    """
 
     def __init__(self) -> None:
         self.held: deque[Event] = deque()
@@ -138,7 +142,8 @@ class _Pairing:
 
     def _end_early(self, event: Event) -> None:
         """Ends calls printed on one line: at the next line of a call, or at the next thing its task
-        does. Source: strace."""
+        does. Source: strace.
+        """
         if isinstance(event, Enter | Exit):
             ended = list(self.early.values())
         elif isinstance(event, Mapped | Forked | NewTask | Renamed) or event.tid not in self.early:
@@ -215,14 +220,16 @@ class _Pairing:
             self._place(taker, call)
         at = self.held.index(call)
         for event in [*self.held][at + 1 :]:
-            takes = isinstance(event, Call) and event.name in _TAKES and event.pid == call.pid
-            if takes and event.tid != call.tid and _overlap(event, start, length):
+            if not isinstance(event, Call) or event.name not in _TAKES:
+                continue
+            if event.pid == call.pid and event.tid != call.tid and _overlap(event, start, length):
                 self.held.remove(event)
                 self.held.insert(at, event)
 
     def _forget(self, tid: int) -> None:
         """Gives up waiting for the end of a call of this task: its result stays unknown. Source:
-        ours."""
+        ours.
+        """
         entered = self.entered.pop(tid, None)
         if entered is not None:
             taker = self.takers.get(entered.pid, {}).pop(tid, None)

@@ -44,7 +44,8 @@ class Translator:
     """Makes a program of events; ``add`` takes them in their order, ``finish`` returns the program.
 
     ``root`` is the first traced task when strace tells the system calls; then perf's mappings serve
-    only for exec. What each kind of event becomes is told in docs/importing.md. Source: ours."""
+    only for exec. What each kind of event becomes is told in docs/importing.md. Source: ours.
+    """
 
     def __init__(self, root: int | None = None) -> None:
         self.summary = ImportSummary()
@@ -158,7 +159,8 @@ class Translator:
 
     def _exit_alone(self, event: Exit) -> None:
         """The end of a call without its beginning: what a new task, or an exec, begins with.
-        Source: ours."""
+        Source: ours.
+        """
         known = CALLS.get(event.name)
         if self._tasks.of(event) is not None and known is not None and known[0] is not None:
             self.summary.unresolved[f"end of {event.name} without its beginning"] += 1
@@ -170,7 +172,8 @@ class Translator:
 
     def _mapped(self, event: Mapped) -> None:
         """Takes from a reported mapping what no system call told: what exec maps, and the stack.
-        Source: ours."""
+        Source: ours.
+        """
         task = self._tasks.of(event)
         if task is None:
             return
@@ -206,7 +209,8 @@ class Translator:
 
     def _stack(self, task: TaskState, top: int) -> None:
         """Maps the stack as a plain mapping of the size it may grow to, as far as there is room.
-        Source: ours."""
+        Source: ours.
+        """
         areas = task.space.areas
         if areas.get(top - PAGE_SIZE) is not None:
             self.summary.skipped["growth of a stack"] += 1

@@ -1,5 +1,6 @@
 """Writes the program: tapes with their gaps and awaits, and the tables that the records point
-into."""
+into.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Writer:
     """Writes a program: its tasks' tapes, the order between them, files, names and labels.
 
     ``leaders`` maps process ids to the number of the process's first task, for calls that wait.
-    Source: ours."""
+    Source: ours.
+    """
 
     def __init__(self, summary: ImportSummary) -> None:
         self.summary = summary
@@ -70,7 +72,31 @@ class Writer:
         """Appends an operation that comes after ``marks``, behind the gap before it.
 
         ``ip`` and ``label`` say where it came from, ``fields`` are those of the array form. Source:
-        ours."""
+        ours.
+        """
+        tape = task.tape
+        comm = self._gap(task)
+        if task.owed:
+            marks = marks | task.owed
+            task.owed = set()
+        if marks:
+            for mark in self.clocks.waits(tape.number, tape.index, marks):
+                self._await(tape, mark, comm)
+        return tape.number, tape.append(op, site=(ip, comm, label), **fields)
+
+    def wait(self, task: TaskState, ended: set[int]) -> None:
+        """Has a task wait for the ends of others. Source: ours."""
+        if ended:
+            comm = self._gap(task)
+            for number in sorted(ended):
+                task.tape.append(CODE["wait"], aux=number, site=(0, comm, 0))
+                self.summary.nr_waits += 1
+
+    def _gap(self, task: TaskState) -> int:
+        """Appends what a task did since its operation before; returns its comm's number, from 1.
+
+        Source: ours.
+        """
         tape, summary = task.tape, self.summary
         comm = self.comms.number(task.comm) + 1
         if task.compute_ns:
@@ -83,13 +109,7 @@ class Writer:
             summary.sleep_ns += task.sleep_ns
             summary.nr_sleeps += 1
             task.sleep_ns = 0
-        if task.owed:
-            marks = marks | task.owed
-            task.owed = set()
-        if marks:
-            for mark in self.clocks.waits(tape.number, tape.index, marks):
-                self._await(tape, mark, comm)
-        return tape.number, tape.append(op, site=(ip, comm, label), **fields)
+        return comm
 
     def _await(self, tape: Tape, mark: Mark, comm: int) -> None:
         number, index = mark
@@ -107,6 +127,7 @@ class Writer:
         """Appends a task's exit. Source: ours."""
         mark = self.append(task, CODE["exit"], marks)
         self._ends[mark[0]] = mark[1]
+        self.clocks.ends(mark[0])
         return mark
 
     def label(self, text: str) -> int:
@@ -115,7 +136,8 @@ class Writer:
 
     def file(self, name: str, length: int) -> int:
         """Returns the number, from 1, of a file that is at least ``length`` bytes long. Source:
-        ours."""
+        ours.
+        """
         file = self._files.get(name)
         if file is None:
             kind = "devzero" if name == "/dev/zero" else "regular"
@@ -133,7 +155,8 @@ class Writer:
         """Returns the program, checked; ``name`` is the recording's, for messages.
 
         Source: ours. Raises TraceError when there is no task, ProgramError as ``Program.checked``
-        does."""
+        does.
+        """
         if not self.tapes:
             raise TraceError(name, 0, "holds no task whose operations could be taken")
         tasks: dict[str, Task] = {}

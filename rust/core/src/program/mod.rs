@@ -21,3 +21,7 @@ pub use load::{FileSpec, Program, ProgramError, ProgramSpec, Start, TaskSpec};
 pub use record::{OUTCOME_BYTES, Outcome, RECORD_BYTES};
 pub use result::{Handler, NoteMaps, Options, RunResult, Watch};
 pub use run::Run;
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/build.rs"]
+pub(crate) mod build;

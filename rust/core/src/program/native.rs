@@ -172,3 +172,7 @@ fn shut_down<D: Design>(machine: &Arc<Machine>, kernel: &Kernel<Cpu, D>, run: &R
         }
     });
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/native.rs"]
+mod tests;

@@ -99,7 +99,7 @@ class TestEbizzy:
 
         plain = chunk_maps(["ebizzy", "-mTt", "1"])
         assert chunk_maps(["ebizzy", "-mpTt", "1"]) == plain + 2 * 10
-        assert chunk_maps(["ebizzy", "-mPTt", "1"]) == plain + 10
+        assert chunk_maps(["ebizzy", "-mPTt", "1"]) == plain + 9
 
     def test_each_thread_has_a_stack_with_a_guard(self) -> None:
         program = Ebizzy(threads=3, always_mmap=True, touch=True).build()

@@ -1,13 +1,17 @@
 """Linux's page-fault path in user space, with the classic and the speculative handler.
 
-``run`` takes a program to an engine and returns a ``Result``; ``Program`` and ``ProgramBuilder``
-are what it takes.
+``run`` takes a program to an engine and returns a ``Result``; ``explore`` tries its interleavings;
+``Program`` and ``ProgramBuilder`` are what they take.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+# `spfemu.arch` is the function; the module of that name is only its home.
+from spfemu.arch import Arch, arch
+from spfemu.comparing import Difference, check, compare
+from spfemu.engines import run
 from spfemu.errors import (
     EngineError,
     InvariantViolation,
@@ -16,14 +20,9 @@ from spfemu.errors import (
     SpfemuError,
     TraceError,
 )
+from spfemu.exploring import explore
 from spfemu.program import Program, ProgramBuilder
 from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
-
-if TYPE_CHECKING:
-    from spfemu.arch import Arch, arch
-    from spfemu.comparing import Difference, check, compare
-    from spfemu.engines import run
-    from spfemu.exploring import explore
 
 __all__ = [
     "EVENTS",
@@ -47,23 +46,10 @@ __all__ = [
     "run",
 ]
 
-# Engines and profiles need the compiled core; programs and results do not, so they load without it.
-_LATER = {
-    "Arch": "spfemu.arch",
-    "arch": "spfemu.arch",
-    "Difference": "spfemu.comparing",
-    "check": "spfemu.comparing",
-    "compare": "spfemu.comparing",
-    "explore": "spfemu.exploring",
-    "run": "spfemu.engines",
-}
-
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module, metadata
+    if name == "__version__":  # read when asked for: it takes longer than all the rest
+        from importlib import metadata
 
-    if name == "__version__":
         return metadata.version("spfemu")
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'spfemu' has no attribute {name!r}")

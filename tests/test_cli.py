@@ -1,0 +1,296 @@
+"""The command line: what it prints, its exit statuses, and that the examples in --help work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import spfemu
+from spfemu.cli import main
+from spfemu.cli.app import app
+from spfemu.program import EVENTS
+
+HERE = Path(__file__).parent
+SCENARIO = str(HERE / "scenarios" / "anon_first_write.json")
+COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+EBIZZY = ["--", "ebizzy", "-mTt", "2", "-S", "0.002"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """Runs the command line and returns what it wrote."""
+    assert main(arguments) == status, capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert status or err == ""
+    return out
+
+
+def told_json(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> Any:
+    return json.loads(told(capsys, *arguments, status=status))
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_each_command_has_an_example_that_works(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        name: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        text = " ".join(told(capsys, name, "--help").split())
+        example = re.search(r"Example: spfemu (.+)$", text)
+        assert example is not None
+        arguments = shlex.split(example[1])
+        assert arguments[0] == name
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "program.json").write_text(Path(SCENARIO).read_text())
+        (tmp_path / "trace.perf.txt.zst").write_bytes(
+            (HERE / "traces" / "pigz.perf.txt.zst").read_bytes()
+        )
+        # explore's example finds what it looks for; record's needs perf.
+        assert main(arguments) in {"explore": (0, 1), "record": (0, 2)}.get(name, (0,))
+
+    def test_short_option(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert told(capsys, "stat", "-h") == told(capsys, "stat", "--help")
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert told(capsys, "--version").startswith(f"spfemu {spfemu.__version__} (")
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_completion(self, shell: str) -> None:
+        script = run_module("--show-completion", shell)
+        assert script.returncode == 0
+        assert "_SPFEMU_COMPLETE" in script.stdout
+
+    def test_completion_of_events(self) -> None:
+        environment = {
+            "_SPFEMU_COMPLETE": "complete_bash",
+            "COMP_WORDS": "spfemu stat -e pagefault:spf_p",
+            "COMP_CWORD": "3",
+        }
+        completed = run_module(environment=environment)
+        assert completed.stdout.strip() == "pagefault:spf_pmd_changed"
+
+
+def run_module(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "spfemu", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+class TestStat:
+    def test_both_handlers_side_by_side(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = told(capsys, "stat", *EBIZZY)
+        lines = out.splitlines()
+        assert lines[1] == (
+            " Performance counter stats for 'ebizzy -mTt 2 -S 0.002' [vtime, x86, 2 CPUs]:"
+        )
+        assert lines[3].split() == ["classic", "spf", "spf/classic", "event"]
+        assert [line.split()[-1] for line in lines[4:6]] == ["faults", "spf"]
+        assert any(line.endswith("  records/s") for line in lines)
+        assert any(line.endswith("  seconds time elapsed") for line in lines)
+
+    def test_one_handler_looks_as_perf(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = told(capsys, "stat", "--handler", "spf", "-e", "faults,spf,pagefault:*", *EBIZZY)
+        counts = re.findall(r"^ *([\d,]+)      (\S+)$", out, re.MULTILINE)
+        assert [name for _, name in counts][:7] == [
+            "faults", "spf", *(event for event in EVENTS if event.startswith("pagefault:")),
+        ]  # fmt: skip
+        assert all(line[:18].rstrip() == line[:18] for line in out.splitlines()[3:5])
+
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "stat", "--json", *EBIZZY)
+        assert obj["format"] == "spfemu-result/1"
+        assert [run["handler"] for run in obj["runs"]] == ["classic", "spf"]
+        for run in obj["runs"]:
+            assert list(run["counters"]) == list(EVENTS)
+            assert run["result"]["records"] > 0
+            assert run["counters"]["faults"] >= 128 * run["result"]["records"]
+            assert run["elapsed_ns"] >= 2_000_000
+        assert obj["runs"][0]["counters"]["spf"] == 0
+        assert obj["runs"][1]["counters"]["spf"] > 0
+
+    def test_twice_is_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert told(capsys, "stat", *EBIZZY) == told(capsys, "stat", *EBIZZY)
+
+    def test_separated_fields(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = told(capsys, "stat", "-x", ";", "-e", "faults", *EBIZZY)
+        rows = [line.split(";") for line in out.splitlines()]
+        assert [row[1:] for row in rows] == [
+            [unit, name, handler]
+            for handler in ("classic", "spf")
+            for unit, name in (
+                ("", "faults"), ("ns", "elapsed"), ("", "records"), ("", "records_per_s"),
+            )
+        ]  # fmt: skip
+
+    def test_repeats_give_a_deviation(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = told(capsys, "stat", "-r", "3", "--handler", "classic", *EBIZZY)
+        assert "(3 runs):" in out
+        assert len(re.findall(r"\( \+- +\d+\.\d\d% \)$", out, re.MULTILINE)) > 5
+
+    def test_output_goes_to_a_file(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert told(capsys, "stat", "-o", str(tmp_path / "out"), *EBIZZY) == ""
+        assert "Performance counter stats" in (tmp_path / "out").read_text()
+
+    @pytest.mark.parametrize("by", ["vma", "comm", "ip"])
+    def test_where_faults_abort(self, capsys: pytest.CaptureFixture[str], by: str) -> None:
+        obj = told_json(capsys, "stat", "--by", by, "--json", *EBIZZY)
+        spf = obj["runs"][1]
+        groups = spf["by"][by]
+        assert sum(group["faults"] for group in groups) == spf["counters"]["faults"]
+        notsup = sum(group["reasons"]["spf_vma_notsup"] for group in groups)
+        assert notsup == spf["counters"]["pagefault:spf_vma_notsup"] > 0
+        assert f"Aborts of the spf run by {by}:" in told(capsys, "stat", "--by", by, *EBIZZY)
+
+    def test_programs_traces_and_standard_input(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "stat", "--json", "--", SCENARIO)
+        assert obj["runs"][1]["counters"]["faults"] == 15
+        piped = subprocess.run(
+            [sys.executable, "-m", "spfemu", "stat", "--json", "--", "-"],
+            input=Path(SCENARIO).read_bytes(),
+            capture_output=True,
+            check=True,
+        )
+        assert json.loads(piped.stdout)["runs"] == obj["runs"]
+        trace = str(HERE / "traces" / "pigz.perf.txt.zst")
+        assert told_json(capsys, "stat", "--json", "--", trace)["runs"][1]["counters"]["faults"]
+
+    def test_native(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "stat", "--engine", "native", "--json", *EBIZZY)
+        assert all(run["counters"]["faults"] > 0 for run in obj["runs"])
+
+    def test_interrupted(self) -> None:
+        command = [sys.executable, "-m", "spfemu", "stat", "--", "ebizzy", "-mTt", "4", "-S", "1e5"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert err.strip().splitlines() == ["spfemu: interrupted"]
+
+    def test_a_reader_that_goes_away(self) -> None:
+        command = f"{shlex.quote(sys.executable)} -m spfemu events --json | head -n 1"
+        piped = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert (piped.stdout, piped.stderr) == ("[\n", "")
+
+
+class TestRun:
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime"])
+    def test_outcomes(self, capsys: pytest.CaptureFixture[str], engine: str) -> None:
+        out = told(capsys, "run", SCENARIO, "--engine", engine, "--check")
+        assert out.splitlines()[0].split()[:4] == ["task", "place", "round", "op"]
+        assert "maps of t0:" in out
+        assert out.endswith("no differences\n")
+
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "run", SCENARIO, "--json", "--check")
+        assert obj["differences"] == []
+        assert obj["ops"][2]["handled"] == "classic"
+        assert obj["ops"][3]["counters"]["spf"] == 1
+        assert obj["maps"] == {"t0": ["100000000000-100000010000 rw-p 00000000"]}
+
+    def test_a_check_that_differs(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        program = spfemu.ProgramBuilder()
+        task = program.task()
+        task.mmap(4096, id="p")
+        task.read("p")
+        task.expect({"value": 9})
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        out = told(capsys, "run", str(path), "--check", status=1)
+        assert out.endswith("1 difference\n")
+        obj = told_json(capsys, "run", str(path), "--check", "--json", status=1)
+        assert obj["differences"] == [
+            {
+                "place": "tasks[0].ops[1]", "op": "read", "round": 0, "what": "value",
+                "expected": 9, "actual": 0,
+            }
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime"])
+    def test_tasks_that_wait_for_ever(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, engine: str
+    ) -> None:
+        program = spfemu.ProgramBuilder()
+        sleeper = program.task("sleeper")
+        sleeper.await_("what comes after")
+        sleeper.post("what comes after")
+        program.task("other").compute(1)
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        assert main(["run", str(path), "--engine", engine]) == 1
+        assert capsys.readouterr().err == "spfemu: tasks that wait for ever: sleeper\n"
+
+
+class TestCheck:
+    def test_engines_agree(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert told(capsys, "check", SCENARIO) == "\nno differences\n"
+        obj = told_json(capsys, "check", SCENARIO, "--engine", "vtime", "--json")
+        assert (obj["against"], obj["differences"]) == ("reference", [])
+
+
+class TestImport:
+    def test_a_trace_becomes_a_program(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        target = tmp_path / "pigz.npz"
+        trace = str(HERE / "traces" / "pigz.perf.txt.zst")
+        out = told(capsys, "import", trace, "-o", str(target))
+        assert out.splitlines()[-1].startswith(f"wrote {target}: ")
+        assert spfemu.Program.load(target).nr_ops > 100
+        obj = told_json(capsys, "import", trace, "-o", str(target), "--json")
+        assert obj["program"] == str(target)
+        assert obj["faults"] > 0
+
+    def test_the_default_name(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        told(capsys, "import", str(HERE / "traces" / "pigz.perf.txt.zst"))
+        assert [path.name for path in tmp_path.iterdir()] == ["pigz.npz"]
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("name", "keys"),
+        [
+            ("workloads", {"name", "summary", "options"}),
+            ("machines", {"name", "arch", "cpus", "page_size", "smt"}),
+            ("mutants", {"name", "entry", "kind", "cpus", "oracle"}),
+            ("variants", {"name", "entry", "kind", "cpus", "oracle"}),
+            ("events", {"name", "aliases", "text"}),
+        ],
+    )
+    def test_each_list(self, capsys: pytest.CaptureFixture[str], name: str, keys: set[str]) -> None:
+        entries = told_json(capsys, name, "--json")
+        assert entries
+        assert all(keys <= set(entry) for entry in entries)
+        lines = told(capsys, name).splitlines()
+        assert len(lines) == 1 + len(entries)
+
+    def test_events_have_their_order(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert [entry["name"] for entry in told_json(capsys, "events", "--json")] == list(EVENTS)

@@ -1,0 +1,156 @@
+"""Bad usage and bad input: one line on standard error, exit status 2, and what is allowed."""
+
+# ruff: noqa: E501 - a table reads best with a case on each line
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spfemu.cli import main
+
+SCENARIO = str(Path(__file__).parent / "scenarios" / "anon_first_write.json")
+TRACE = Path(__file__).parent / "traces" / "pigz.perf.txt.zst"
+PROGRAM = {"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "compute", "ns": 1}]}]}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs the command line, which has to refuse, and returns the one line it says."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("spfemu: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err.removeprefix("spfemu: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frob"], "No such command 'frob' (allowed: stat, run, check, import, record, explore,"),
+        (["--frob"], "spfemu: no such option: --frob (allowed: --version,"),
+        (["stat", "--frob"], "spfemu stat: no such option: --frob (allowed: -e, --event,"),
+        (["stat"], "no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8"),
+        (["stat", "--", "kernbench"], 'workload "kernbench" (allowed: ebizzy, page_fault1, page_fault2, page_fault3, mmap1, brk1; a program or trace file; -)'),
+        (["stat", "--", "ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),
+        (["stat", "--", "ebizzy", "-j"], "ebizzy: option -j not recognized (allowed: -m, -M,"),
+        (["stat", "-e", "flts", "--", "brk1"], 'event "flts" (allowed: faults, minor-faults, major-faults, spf,'),
+        (["stat", "-e", "faults,", "--", "brk1"], 'event "" (allowed: faults,'),
+        (["stat", "-e", "x*", "--", "brk1"], 'event "x*" (allowed: faults,'),
+        (["stat", "--engine", "qemu", "--", "brk1"], 'engine "qemu" (allowed: vtime, native)'),
+        (["stat", "--handler", "v11", "--", "brk1"], 'handler "v11" (allowed: both, classic, spf)'),
+        (["stat", "--arch", "vax", "--", "brk1"], 'arch "vax" (allowed: x86, x86-5level, powerpc, powerpc-4k, arm64, arm64-64k)'),
+        (["stat", "--machine", "pdp11", "--", "brk1"], 'machine "pdp11" (allowed: '),
+        (["stat", "--by", "moon", "--", "brk1"], '--by "moon" (allowed: vma, comm, ip)'),
+        (["stat", "--by", "vma", "--handler", "classic", "--", "brk1"], "--by: the classic handler aborts nothing (allowed: both, spf)"),
+        (["stat", "--cpus", "0", "--", "brk1"], "Invalid value for '--cpus': "),
+        (["stat", "-r", "0", "--", "brk1"], "Invalid value for '-r' / '--repeat': "),
+        (["run"], "Missing argument 'PROGRAM'"),
+        (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
+        (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime)'),
+        (["run", SCENARIO, "--engine", "kernel"], "engine 'kernel' is not available yet (allowed: native, reference, vtime)"),
+        (["run", SCENARIO, "--handler", "both"], 'handler "both" (allowed: spf, classic)'),
+        (["run", SCENARIO, "--arch", "vax"], 'arch "vax" (allowed: x86,'),
+        (["run", SCENARIO, "--arch", "powerpc"], f"{SCENARIO}: key 'page_size': value 4096 (allowed on arch powerpc: 65536, or any with"),
+        (["run", SCENARIO, "--seed", "-1"], "Invalid value for '--seed': "),
+        (["run", SCENARIO, "--engine", "reference", "--handler", "classic", "--check"], f"{SCENARIO}: key 'expect_for': made for handler spf, arch x86; this run has handler classic"),
+        (["check", SCENARIO, "--against", "native"], '--against "native" (allowed: reference)'),
+        (["check", SCENARIO, "--against", "kernel"], "--against 'kernel' is not available yet"),
+        (["import", "none.txt"], "none.txt: "),
+        (["record"], "no program to record; give the command after --"),
+        (["explore", SCENARIO, "--strategy", "luck"], 'strategy "luck" (allowed: dfs, random)'),
+        (["explore", SCENARIO, "--strategy", "pct"], "strategy 'pct' is not available yet"),
+        (["explore", SCENARIO, "--memory-model", "tso"], "memory model 'tso' is not available yet (allowed: sc)"),
+        (["explore", SCENARIO, "--memory-model", "vax"], 'memory model "vax" (allowed: sc)'),
+        (["explore", SCENARIO, "--mutant", "Z9"], 'mutant "Z9" (allowed: '),
+        (["explore", SCENARIO, "--variant", "Z9=v12"], 'variant "Z9" (allowed: '),
+        (["explore", SCENARIO, "--variant", "B1"], 'variant "B1" (allowed: NAME=v12 or NAME=fixed)'),
+        (["explore", SCENARIO, "--variant", "B1=v13"], 'variant B1 "v13" (allowed: v12, fixed)'),
+        (["explore", SCENARIO, "--variants", "v13"], 'variants "v13" (allowed: v12, fixed)'),
+        (["explore", SCENARIO, "--schedules", "0"], "Invalid value for '--schedules': "),
+    ],
+)  # fmt: skip
+def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert message in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.json", b"", "the file is empty (allowed: a program, JSON text or .npz)"),
+        ("binary.json", bytes(range(128, 256)), "not a program: neither JSON text (UTF-8) nor an .npz archive"),
+        ("cut.npz", b"PK\x03\x04only the beginning", "not an .npz archive of a program: "),
+        ("broken.json", b"{", "line 1 column 2: not JSON: "),
+        ("tasks.json", b'{"format": "spfemu-program/1", "tasks": []}', "key 'tasks': value [] (allowed: at least one task)"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_programs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert refused(capsys, "run", str(path)).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ({"op": "frob"}, "key 'op': value \"frob\" (allowed: mmap,"),
+        ({"op": "exit", "code": 1}, "key 'code': unknown for exit (allowed: none)"),
+        ({"op": "read", "addr": "q"}, "key 'addr': id \"q\" is never defined"),
+        ({"op": "read", "addr": -1}, "key 'addr': value -1 (allowed: an address from 0 to 2^64-1)"),
+        ({"op": "touch", "addr": 0, "length": 0}, "key 'length': value 0 (allowed: 1 to 2^64-1)"),
+        ({"op": "mlock", "addr": 0, "length": 1}, "operation 'mlock' is not available yet"),
+    ],
+)
+def test_programs_with_a_bad_operation(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, op: object, message: str
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"format": "spfemu-program/1", "tasks": [{"ops": [op]}]}))
+    for command in (["run"], ["check"], ["explore"], ["stat", "--"]):
+        line = refused(capsys, *command, str(path))
+        assert line.startswith(f"{path}: tasks[0].ops[0]: {message}")
+
+
+def test_a_page_size_that_the_arch_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**PROGRAM, "page_size": "16K"}))
+    line = refused(capsys, "run", str(path))
+    assert line.startswith(f"{path}: key 'page_size': value 16384 (allowed on arch x86: 4096")
+
+
+def test_nothing_to_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(PROGRAM))
+    line = refused(capsys, "run", str(path), "--check")
+    assert line == f"{path}: --check: no operation has 'expect'"
+
+
+def test_a_trace_where_a_program_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"make one with 'spfemu import {TRACE}" in refused(capsys, "run", str(TRACE))
+
+
+@pytest.mark.parametrize("command", [["import"], ["stat", "--"]])
+def test_bad_traces(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]) -> None:
+    cut = tmp_path / "cut.perf.txt.zst"
+    cut.write_bytes(TRACE.read_bytes()[:20_000])
+    binary = tmp_path / "binary.perf.txt"
+    binary.write_bytes(b"\x7fELF\x00\x00\x01\x02" * 10)
+    empty = tmp_path / "empty.perf.txt"
+    empty.write_bytes(b"")
+    text = tmp_path / "novel.txt"
+    text.write_text("It was a dark and stormy night.\n")
+    for path in (cut, binary, empty, text):
+        assert refused(capsys, *command, str(path)).startswith(f"{path}:")
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "stat", "-o", "/nowhere/out", "--", "brk1", "-t", "1", "-s", "1e-6")
+    assert line == "/nowhere/out: cannot be written: No such file or directory"

@@ -1,3 +1,24 @@
 //! Runs the protocol under interleavings that it chooses.
+//!
+//! All tasks are coroutines on one thread. Before each access to a shared word comes a scheduling
+//! point: a [`strategy`] says who goes on, and nearly always that is the task that asks, so that
+//! no switch happens. A schedule prints as a [`token`] and is replayed from it. Memory is
+//! sequentially consistent.
 
+mod cpu;
+mod explorer;
+mod machine;
 pub mod mutants;
+mod report;
+mod sharing;
+mod strategy;
+mod timeline;
+mod token;
+
+pub use cpu::Cpu;
+pub use explorer::{ExploreOptions, Explorer, Search, Subject};
+pub use machine::MAX_TASKS;
+pub use report::{ExploreReport, Violation};
+pub use strategy::{Point, Strategy};
+pub use timeline::{Access, Step};
+pub use token::{Deviation, Token, fingerprint};

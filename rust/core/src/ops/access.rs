@@ -4,9 +4,6 @@ use crate::design::Design;
 use crate::mm::{Access, FaultCode, Kernel, Signal, Vaddr};
 use crate::platform::Platform;
 
-/// Faults in a row without progress after which an access counts as a livelock (C2).
-pub const LIVELOCK_FAULTS: u32 = 1000;
-
 /// Who handled a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -48,7 +45,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.current_mm(cpu);
         let address = Vaddr(address);
         let mut handled = Handled::None;
-        for _ in 0..LIVELOCK_FAULTS {
+        for _ in 0..P::LIVELOCK_FAULTS {
             let tried = if address.0 < self.config.arch.task_size {
                 self.translate_and_access(cpu, mm, address, access, value)
             } else {

@@ -131,6 +131,8 @@ impl<'k, T> Ref<'k, T> {
 /// Neighbouring objects of one kind: what a line number stands for.
 #[derive(Clone, Copy)]
 pub struct Block {
+    /// Which arena of the system, from 0.
+    pub arena: u32,
     /// The kernel's name of the struct.
     pub name: &'static str,
     pub first: Line,
@@ -147,6 +149,7 @@ pub struct Block {
 #[derive(Default)]
 pub struct Lines {
     taken: AtomicU32,
+    nr_arenas: AtomicU32,
     /// In order of their lines.
     blocks: Mutex<Vec<Block>>,
 }
@@ -157,18 +160,11 @@ impl Lines {
         Line(self.taken.fetch_add(count, Std::Relaxed) + 1)
     }
 
-    /// Lines for `nr_objects` objects, the first of which has slot number `base`.
-    pub fn take_named(
-        &self,
-        name: &'static str,
-        base: u32,
-        nr_objects: u32,
-        per_object: u32,
-        field_name: fn(u32) -> String,
-    ) -> Line {
+    /// Lines for a block of objects; fills in `first`.
+    fn take_block(&self, block: Block) -> Line {
         let mut blocks = self.blocks.lock().expect("no panic while held");
-        let first = self.take(nr_objects * per_object);
-        blocks.push(Block { name, first, per_object, nr_objects, base, field_name });
+        let first = self.take(block.nr_objects * block.per_object);
+        blocks.push(Block { first, ..block });
         first
     }
 
@@ -208,6 +204,8 @@ const NEVER: u32 = u32::MAX;
 pub struct Arena<T: Object> {
     chunks: [OnceLock<Box<[Slot<T>]>>; NR_CHUNKS],
     shape: u32,
+    /// Which arena of the system this is.
+    number: u32,
     lines: Arc<Lines>,
     /// Slots handed out at least once since the last reset.
     used: AtomicU32,
@@ -221,6 +219,7 @@ impl<T: Object> Arena<T> {
         Self {
             chunks: [const { OnceLock::new() }; NR_CHUNKS],
             shape,
+            number: lines.nr_arenas.fetch_add(1, Std::Relaxed),
             lines: Arc::clone(lines),
             used: AtomicU32::new(0),
             failing: AtomicU32::new(NEVER),
@@ -241,7 +240,15 @@ impl<T: Object> Arena<T> {
     fn make_chunk(&self, base: u32) -> Box<[Slot<T>]> {
         let per_object = T::lines(self.shape);
         let index = base - FIRST_CHUNK;
-        let Line(first) = self.lines.take_named(T::NAME, index, base, per_object, T::field_name);
+        let Line(first) = self.lines.take_block(Block {
+            arena: self.number,
+            name: T::NAME,
+            first: Line::FREE,
+            per_object,
+            nr_objects: base,
+            base: index,
+            field_name: T::field_name,
+        });
         (0..base)
             .map(|i| {
                 let line = Line(first + i * per_object);
@@ -360,6 +367,11 @@ impl<T: Object> Arena<T> {
     /// How many objects live now: for leak checks at rest.
     pub fn live(&self) -> u32 {
         (0..self.used.load(Std::Relaxed)).filter(|&i| self.peek(i).is_some()).count() as u32
+    }
+
+    /// What the cache lines of the system hold.
+    pub fn lines(&self) -> &Arc<Lines> {
+        &self.lines
     }
 
     /// How many slots were ever used: the bound for [`Arena::peek`].

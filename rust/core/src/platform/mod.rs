@@ -9,12 +9,13 @@
 
 pub mod arena;
 pub mod coroutine;
+pub mod grace;
 mod mutant;
 pub mod native;
 pub mod object;
 pub mod word;
 
-pub use arena::{Arena, Object, Ptr, Ref};
+pub use arena::{Arena, Lines, Object, Ptr, Ref};
 pub use mutant::Mutant;
 pub use word::{Field, Line, Local, Value, Word};
 
@@ -69,6 +70,9 @@ pub trait Platform: Sized + 'static {
     const CHECKS_EVERY_ACCESS: bool;
     /// Whether checks can be removed at run time. False folds [`Platform::mutant`] away.
     const MUTABLE: bool;
+    /// Faults in a row, each reported as handled and none with progress, after which an access
+    /// counts as a livelock (C2).
+    const LIVELOCK_FAULTS: u32 = 1000;
 
     /// Names the place of the word at `offset` bytes in an object that begins at `line`.
     fn site(line: Line, offset: u32) -> Self::Site;

@@ -1,0 +1,515 @@
+//! `explore::Cpu`: a CPU that asks before each access who goes next.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+use super::machine::{End, Machine, Phase, Wait, bit};
+use super::timeline::{Access, Step};
+use crate::platform::coroutine::Switch;
+use crate::platform::grace::Reader;
+use crate::platform::{
+    CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
+};
+
+/// One CPU of an explored system. Each task has a CPU of its own, with its number.
+pub struct Cpu {
+    task: TaskId,
+    machine: Rc<Machine>,
+    switch: Rc<Switch>,
+    reader: Reader,
+    /// This task was chosen while it did not stand before an access: the next is granted, unless
+    /// another task became runnable since (`Machine::arrivals`).
+    grant: Cell<u64>,
+    function: Cell<&'static str>,
+}
+
+/// No access is granted.
+const NO_GRANT: u64 = u64::MAX;
+
+/// What a finding at rest unwinds with.
+pub(super) struct AtRest(pub(super) Finding);
+
+/// A word's number: the bytes before it, all lines laid out one after another.
+type Site = u64;
+
+fn is_free(site: Site) -> bool {
+    site < u64::from(Line::BYTES)
+}
+
+/// Words are told apart by where they are in the host, for two may share a place in the kernel.
+fn address(word: &Word<Cpu>) -> usize {
+    std::ptr::from_ref(word) as usize
+}
+
+impl Cpu {
+    pub(super) fn new(task: TaskId, machine: &Rc<Machine>, switch: Rc<Switch>) -> Self {
+        Self {
+            task,
+            machine: Rc::clone(machine),
+            switch,
+            reader: Reader::default(),
+            grant: Cell::new(NO_GRANT),
+            function: Cell::new(""),
+        }
+    }
+
+    pub(super) fn switch(&self) -> &Rc<Switch> {
+        &self.switch
+    }
+
+    /// Prepares for the next schedule.
+    pub(super) fn reset(&self) {
+        self.reader.reset();
+        self.grant.set(NO_GRANT);
+        self.function.set("");
+    }
+
+    /// The task has ended: others go on, and the coroutine waits for the next schedule.
+    pub(super) fn end_of_task(&self) {
+        if self.reader.is_open() {
+            self.finding("rcu-balance", "a task ended inside a read section".to_owned());
+        }
+        self.machine.ended(self.task);
+        self.switch.suspend();
+    }
+
+    /// Whether word operations have an effect: not while the stack is unwound, because the
+    /// schedule was ended or because of a panic. A switch then would corrupt the count of panics.
+    #[inline(always)]
+    fn is_live(&self) -> bool {
+        !self.switch.is_cut() && !std::thread::panicking()
+    }
+
+    /// What comes before an access; false: the access must have no effect.
+    #[inline(always)]
+    fn before_access(&self, word: &Word<Self>, writes: bool) -> bool {
+        let site = word.site();
+        if is_free(site) {
+            return self.is_live();
+        }
+        if self.machine.is_alone() && self.machine.count_step() {
+            self.grant.set(NO_GRANT);
+            return true;
+        }
+        self.before_shared_access(site, writes)
+    }
+
+    fn before_shared_access(&self, site: Site, writes: bool) -> bool {
+        if !self.is_live() {
+            return false;
+        }
+        let machine = &*self.machine;
+        if machine.phase.get() == Phase::AtRest {
+            return true;
+        }
+        if !machine.count_step() {
+            machine.end_with(End::TooLong);
+            self.switch.suspend();
+        }
+        let reduces = machine.reduces.get();
+        self.choice(!reduces || machine.sharing.borrow_mut().matters(site));
+        if reduces && machine.is_concurrent() {
+            machine.sharing.borrow_mut().touch(self.task, site, writes);
+        }
+        true
+    }
+
+    /// A scheduling point: returns when this task goes on.
+    fn choice(&self, matters: bool) {
+        let machine = &*self.machine;
+        if self.grant.replace(NO_GRANT) == machine.arrivals() {
+            return;
+        }
+        if machine.phase.get() == Phase::Starting {
+            self.switch.suspend();
+            return;
+        }
+        if machine.is_idle() {
+            self.event("looks at words that do not change");
+            machine.block(self.task, Wait::Change, None);
+            self.switch.suspend();
+            return;
+        }
+        let next = machine.decide(self.task, matters);
+        if next != self.task {
+            machine.hand_over(next);
+            self.switch.suspend();
+        }
+    }
+
+    /// A scheduling point that is part of the access that follows.
+    fn choice_before_next(&self, matters: bool) {
+        if self.machine.phase.get() != Phase::AtRest {
+            self.choice(matters);
+            self.grant.set(self.machine.arrivals());
+        }
+    }
+
+    /// Waits, and returns when this task goes on.
+    fn block(&self, wait: Wait, word: Option<&Word<Self>>) {
+        let on_line = word.map(|word| if is_free(word.site()) { Line::FREE } else { Line(1) });
+        if self.machine.phase.get() == Phase::AtRest {
+            self.finding("deadlock", "a wait at rest, when nobody else runs".to_owned());
+        }
+        self.machine.block(self.task, wait, on_line);
+        self.switch.suspend();
+        if on_line == Some(Line::FREE) {
+            self.grant.set(self.machine.arrivals());
+        }
+    }
+
+    #[inline(always)]
+    fn after_write(&self, word: &Word<Self>, before: u64, after: u64) {
+        self.machine.written(address(word), before, after);
+    }
+
+    #[inline(always)]
+    fn record(&self, access: Access, word: &Word<Self>, before: u64, after: u64) {
+        if self.machine.is_recording.get() && !is_free(word.site()) {
+            self.push_step(access, self.name_of(word.site()), before, after);
+        }
+    }
+
+    fn event(&self, what: &str) {
+        if self.machine.is_recording.get() {
+            self.push_step(Access::Event, what.to_owned(), 0, 0);
+        }
+    }
+
+    #[cold]
+    fn push_step(&self, access: Access, what: String, before: u64, after: u64) {
+        let step =
+            Step { cpu: self.task, function: self.function.get(), access, what, before, after };
+        self.machine.timeline.borrow_mut().push(step);
+    }
+
+    fn name_of(&self, site: Site) -> String {
+        let (line, offset) = (Line((site / 64) as u32), (site % 64) as u32);
+        match &self.machine.lines {
+            Some(lines) => lines.name_of(line, offset),
+            None => format!("line {} +{offset:#x}", line.0),
+        }
+    }
+
+    /// What is done now, without an access, belongs to the access before.
+    fn glue(&self) {
+        if self.machine.reduces.get() && self.machine.is_concurrent() {
+            self.machine.sharing.borrow_mut().glue(self.task);
+        }
+    }
+
+    fn wait_for_sections(&self) {
+        if self.machine.reduces.get() {
+            self.machine.sharing.borrow_mut().wait_for_sections();
+        }
+    }
+
+    /// A read section begins: a choice now, and none before its first access.
+    fn begin_section(&self) {
+        let machine = &*self.machine;
+        self.choice_before_next(true);
+        if machine.reduces.get() {
+            machine.sharing.borrow_mut().begin_section(self.task);
+        }
+    }
+
+    fn end_section(&self) {
+        if self.machine.grace.leave(&self.reader)
+            && self.machine.reduces.get()
+            && self.machine.is_concurrent()
+        {
+            self.machine.sharing.borrow_mut().glue_section(self.task);
+        }
+    }
+
+    fn irqs_are_off(&self) -> bool {
+        self.machine.irqs_off.get() & bit(self.task) != 0
+    }
+}
+
+impl Platform for Cpu {
+    type Site = Site;
+    const CHECKS_EVERY_ACCESS: bool = true;
+    const MUTABLE: bool = true;
+    const LIVELOCK_FAULTS: u32 = 16;
+
+    fn site(line: Line, offset: u32) -> Site {
+        u64::from(line.0) * u64::from(Line::BYTES) + u64::from(offset)
+    }
+
+    #[inline(always)]
+    fn id(&self) -> CpuId {
+        self.task
+    }
+    #[inline(always)]
+    fn task(&self) -> TaskId {
+        self.task
+    }
+
+    #[inline]
+    fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
+        self.before_access(word, false);
+        let value = word.peek();
+        self.record(Access::Load, word, value, value);
+        value
+    }
+
+    #[inline]
+    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
+        if self.before_access(word, true) {
+            let before = word.peek();
+            word.poke(value);
+            self.record(Access::Store, word, before, value);
+            self.after_write(word, before, value);
+        }
+    }
+
+    #[inline]
+    fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
+        let has_effect = self.before_access(word, true);
+        let before = word.peek();
+        if has_effect {
+            word.poke(value);
+            self.record(Access::Swap, word, before, value);
+            self.after_write(word, before, value);
+        }
+        before
+    }
+
+    #[inline]
+    fn compare_exchange(
+        &self,
+        word: &Word<Self>,
+        expect: u64,
+        new: u64,
+        _order: Ordering,
+    ) -> Result<u64, u64> {
+        if !self.before_access(word, true) {
+            // So that a guard's loop ends.
+            return Ok(expect);
+        }
+        let before = word.peek();
+        if before != expect {
+            self.record(Access::FailedExchange, word, before, before);
+            return Err(before);
+        }
+        word.poke(new);
+        self.record(Access::Exchange, word, before, new);
+        self.after_write(word, before, new);
+        Ok(before)
+    }
+
+    #[inline]
+    fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
+        let has_effect = self.before_access(word, true);
+        let before = word.peek();
+        if has_effect {
+            let after = before.wrapping_add(add);
+            word.poke(after);
+            self.record(Access::Add, word, before, after);
+            self.after_write(word, before, after);
+        }
+        before
+    }
+
+    fn fence(&self, _fence: Fence) {}
+
+    fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        self.before_access(word, false);
+        let condition = &self.machine.tasks[self.task as usize].condition;
+        while self.is_live() && !done(word.peek()) {
+            self.event(&format!("spins on {}", self.name_of(word.site())));
+            condition.during(&done, || self.block(Wait::Spin(address(word)), Some(word)));
+            self.machine.make_runnable(self.task);
+        }
+        let value = word.peek();
+        self.record(Access::Load, word, value, value);
+        value
+    }
+
+    fn sleep_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        if self.is_live() && self.reader.is_open() {
+            let place = self.name_of(word.site());
+            self.finding("sleep-in-atomic", format!("sleeps on {place} in a read section"));
+        }
+        self.before_access(word, false);
+        let condition = &self.machine.tasks[self.task as usize].condition;
+        while self.is_live() && !done(word.peek()) {
+            self.event(&format!("sleeps on {}", self.name_of(word.site())));
+            // Who spins on this task as an owner sees it leave.
+            self.glue();
+            condition.during(&done, || self.block(Wait::Sleep(address(word)), Some(word)));
+        }
+        let value = word.peek();
+        self.record(Access::Load, word, value, value);
+        value
+    }
+
+    fn wake(&self, word: &Word<Self>) {
+        if self.is_live() {
+            self.machine.wake(address(word), word.peek());
+        }
+    }
+
+    fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
+        self.before_access(word, false);
+        if self.is_live() && word.peek() == value && self.machine.on_cpu(owner) {
+            self.event(&format!("spins while task {owner} owns {}", self.name_of(word.site())));
+            self.block(Wait::Owner { word: address(word), value, owner }, Some(word));
+        }
+    }
+
+    fn on_cpu(&self, task: TaskId) -> bool {
+        self.machine.on_cpu(task)
+    }
+
+    fn rcu_read_lock(&self) {
+        if self.is_live() {
+            if !self.reader.is_open() {
+                self.begin_section();
+            }
+            self.machine.grace.enter(&self.reader);
+        }
+    }
+
+    fn rcu_read_unlock(&self) {
+        if self.is_live() {
+            self.end_section();
+        }
+    }
+
+    fn call_rcu(&self, callback: RcuCallback) {
+        if self.is_live() {
+            self.glue();
+            self.wait_for_sections();
+            self.event(&format!("call_rcu {callback:?}"));
+            let number = self.machine.grace.begin();
+            self.machine.callbacks.borrow_mut().push_back((number, callback));
+        }
+    }
+
+    fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
+        then();
+    }
+
+    fn rcu_ready(&self) -> Option<RcuCallback> {
+        if !self.is_live() {
+            return None;
+        }
+        if self.machine.reduces.get() && self.machine.is_concurrent() {
+            self.machine.sharing.borrow_mut().glue_section(self.task);
+        }
+        let mut callbacks = self.machine.callbacks.borrow_mut();
+        let &(number, callback) = callbacks.front()?;
+        if !self.machine.grace.has_ended(number) {
+            return None;
+        }
+        callbacks.pop_front();
+        drop(callbacks);
+        self.event(&format!("after the grace period: {callback:?}"));
+        Some(callback)
+    }
+
+    fn local_irq_disable(&self) {
+        if !self.is_live() {
+            return;
+        }
+        if self.irqs_are_off() {
+            self.finding("irq-balance", "interrupts are disabled twice".to_owned());
+        }
+        if !self.reader.is_open() {
+            self.begin_section();
+        }
+        self.machine.irqs_off.set(self.machine.irqs_off.get() | bit(self.task));
+        self.machine.grace.enter(&self.reader);
+        self.event("interrupts off");
+    }
+
+    fn local_irq_enable(&self) {
+        if !self.is_live() {
+            return;
+        }
+        if !self.irqs_are_off() {
+            self.finding("irq-balance", "interrupts are enabled twice".to_owned());
+        }
+        self.event("interrupts on");
+        self.machine.irqs_on(self.task);
+        self.end_section();
+    }
+
+    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+        if !self.is_live() {
+            return;
+        }
+        if self.irqs_are_off() {
+            self.finding("irq-balance", "an interrupt is sent with interrupts off".to_owned());
+        }
+        self.wait_for_sections();
+        self.choice_before_next(true);
+        self.grant.set(NO_GRANT);
+        let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
+        let waits_for = set & self.machine.irqs_off.get();
+        self.event(&format!("interrupts CPUs {set:#b}"));
+        if waits_for != 0 {
+            self.block(Wait::Interrupt(waits_for), None);
+        }
+    }
+
+    #[inline(always)]
+    fn mutant(&self, which: Mutant) -> bool {
+        self.machine.mutants.get() & (1 << which as u8) != 0
+    }
+
+    fn observe(&self, word: &Word<Self>) -> u64 {
+        let value = word.peek();
+        if self.machine.is_alone() || !self.is_live() {
+            return value;
+        }
+        if self.machine.reduces.get() && self.machine.is_concurrent() {
+            self.machine.sharing.borrow_mut().observe(self.task, word.site());
+        }
+        self.record(Access::Observe, word, value, value);
+        value
+    }
+
+    fn freed(&self, line: Line, lines: u32) {
+        if self.machine.reduces.get() && self.machine.is_concurrent() {
+            self.machine.sharing.borrow_mut().freed(self.task, line, lines);
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        !self.is_live()
+    }
+
+    /// The number of steps so far: a clock that orders what happens.
+    fn now_ns(&self) -> u64 {
+        self.machine.steps.get()
+    }
+
+    #[inline(always)]
+    fn step(&self, name: &'static str) {
+        self.function.set(name);
+    }
+
+    /// A scheduling point: an operation begins no sooner than its first access.
+    fn operation_boundary(&self) -> bool {
+        if self.is_live() {
+            self.function.set("");
+            self.choice_before_next(true);
+        }
+        true
+    }
+
+    fn finding(&self, invariant: &'static str, what: String) -> ! {
+        let finding = Finding { invariant, what };
+        if !self.switch.is_running() || !self.is_live() {
+            resume_unwind(Box::new(AtRest(finding)));
+        }
+        self.event(&format!("{}: {}", finding.invariant, finding.what));
+        self.machine.end_with(End::Broken(finding));
+        self.switch.suspend();
+        unreachable!("a schedule that has ended is never resumed, only unwound")
+    }
+}

@@ -1,0 +1,340 @@
+//! Runs schedule after schedule of one subject.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::cpu::{AtRest, Cpu};
+use super::machine::{End, MAX_TASKS, Machine, Phase, bit};
+use super::report::{ExploreReport, Violation};
+use super::strategy::{Dfs, Pct, Random, Replay, Strategy};
+use super::token::{Deviation, Token};
+use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
+use crate::platform::{Finding, Lines, Mutant, TaskId};
+
+/// What is explored: tasks over shared words.
+pub trait Subject: 'static {
+    fn nr_tasks(&self) -> u32;
+    /// A hash of all that the choices of a schedule depend on.
+    fn fingerprint(&self) -> u64;
+    /// Who can name the words.
+    fn lines(&self) -> Option<Arc<Lines>>;
+    /// Back to the beginning, whatever ran before.
+    fn reset(&self);
+    /// Runs the task of `cpu` to its end.
+    fn run_task(&self, cpu: &Cpu);
+    /// What is broken when all tasks have ended.
+    fn check(&self, cpu: &Cpu) -> Vec<Finding>;
+    /// What a finding may depend on besides its kind; shown in its text.
+    fn name_of_task(&self, task: TaskId) -> String {
+        format!("task {task}")
+    }
+}
+
+/// How schedules are chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// All schedules with at most so many preemptions. `reduce` leaves out those that lead to
+    /// the same states as others.
+    Dfs {
+        preemptions: u32,
+        reduce: bool,
+    },
+    Random {
+        seed: u64,
+    },
+    Pct {
+        seed: u64,
+        depth: u32,
+    },
+    /// The schedule of this token.
+    Replay(String),
+}
+
+/// What bounds an exploration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExploreOptions {
+    pub search: Search,
+    /// The most schedules to run; without, `Dfs` runs until it is complete and the others run
+    /// 10,000.
+    pub max_schedules: Option<u64>,
+    /// The most accesses in one schedule.
+    pub max_steps: u64,
+    /// Stop after so many kinds of violations.
+    pub max_violations: usize,
+    /// Checks to remove.
+    pub mutants: Vec<Mutant>,
+}
+
+impl Default for ExploreOptions {
+    fn default() -> Self {
+        Self {
+            search: Search::Dfs { preemptions: 2, reduce: true },
+            max_schedules: None,
+            max_steps: 1_000_000,
+            max_violations: 16,
+            mutants: Vec::new(),
+        }
+    }
+}
+
+/// Schedules after which the caller is asked whether to go on.
+const ASK_EVERY: u64 = 256;
+/// Schedules spent on finding a violation with fewer preemptions.
+const MAX_SHRINKING: u64 = 200_000;
+const DEFAULT_SCHEDULES: u64 = 10_000;
+
+/// One schedule that was run.
+struct Schedule {
+    end: End,
+    findings: Vec<Finding>,
+    deviations: Vec<Deviation>,
+    preemptions: u32,
+}
+
+/// A subject with its CPUs.
+pub struct Explorer<S: Subject> {
+    subject: Rc<S>,
+    machine: Rc<Machine>,
+    cpus: Vec<Rc<Cpu>>,
+    coroutines: Vec<Coroutine>,
+    pool: Rc<StackPool>,
+    options: ExploreOptions,
+}
+
+impl<S: Subject> Explorer<S> {
+    /// Errors: too many tasks, a token that does not fit, no memory for stacks.
+    pub fn new(subject: Rc<S>, options: ExploreOptions) -> Result<Self, String> {
+        let nr_tasks = subject.nr_tasks();
+        if !(1..=MAX_TASKS).contains(&nr_tasks) {
+            return Err(format!("tasks: {nr_tasks} (explore allows 1 to {MAX_TASKS})"));
+        }
+        let strategy = make_strategy(&options.search, subject.fingerprint())?;
+        let machine = Rc::new(Machine::new(nr_tasks, subject.lines(), strategy));
+        let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
+        machine.mutants.set(mutants);
+        machine.reduces.set(matches!(options.search, Search::Dfs { reduce: true, .. }));
+        let pool = StackPool::new();
+        let cpus: Vec<_> =
+            (0..nr_tasks).map(|task| Rc::new(Cpu::new(task, &machine, Switch::new()))).collect();
+        let mut explorer = Self { subject, machine, cpus, coroutines: Vec::new(), pool, options };
+        explorer.make_coroutines().map_err(|error| format!("tasks: no stack: {error}"))?;
+        Ok(explorer)
+    }
+
+    fn make_coroutines(&mut self) -> io::Result<()> {
+        self.coroutines.clear();
+        for cpu in &self.cpus {
+            let subject = Rc::clone(&self.subject);
+            let mine = Rc::clone(cpu);
+            let made = Coroutine::new(&self.pool, cpu.switch(), move || {
+                // The same coroutine serves all schedules that run to their end.
+                loop {
+                    subject.run_task(&mine);
+                    mine.end_of_task();
+                }
+            })?;
+            self.coroutines.push(made);
+        }
+        Ok(())
+    }
+
+    /// Runs schedules until none is left. `go_on` is asked now and then, with the number of
+    /// schedules so far.
+    pub fn explore(&mut self, go_on: &mut dyn FnMut(u64) -> bool) -> ExploreReport {
+        let mut report = ExploreReport::default();
+        let mut kinds = Vec::new();
+        let limit = self.options.max_schedules.unwrap_or(match self.options.search {
+            Search::Dfs { .. } | Search::Replay(_) => u64::MAX,
+            Search::Random { .. } | Search::Pct { .. } => DEFAULT_SCHEDULES,
+        });
+        while report.schedules < limit
+            && (!report.schedules.is_multiple_of(ASK_EVERY) || go_on(report.schedules))
+            && self.machine.strategy.borrow_mut().next_schedule()
+        {
+            let schedule = self.run_schedule();
+            report.schedules += 1;
+            report.steps += self.machine.steps.get();
+            report.too_long += u64::from(schedule.end == End::TooLong);
+            self.complain_of_replay(&schedule, &mut report);
+            for finding in &schedule.findings {
+                let kind = Violation::kind(finding.invariant, &finding.what);
+                if !kinds.contains(&kind) {
+                    report.violations.push(self.violation(finding, &kind, &schedule));
+                    kinds.push(kind);
+                }
+            }
+            if report.violations.len() >= self.options.max_violations {
+                break;
+            }
+            if self.machine.reduces.get() && self.machine.sharing.borrow_mut().adopt() {
+                self.machine.strategy.borrow_mut().restart();
+            }
+        }
+        report.complete = self.machine.strategy.borrow().is_complete() && report.too_long == 0;
+        report
+    }
+
+    /// A token that does not lead through this program is a finding of its own.
+    fn complain_of_replay(&self, schedule: &Schedule, report: &mut ExploreReport) {
+        if !schedule.findings.is_empty() {
+            return;
+        }
+        if let Some(what) = self.machine.strategy.borrow().complaint() {
+            report.violations.push(Violation {
+                invariant: "replay".to_owned(),
+                what,
+                entry: None,
+                token: self.token(&schedule.deviations),
+                timeline: Vec::new(),
+            });
+        }
+    }
+
+    fn token(&self, deviations: &[Deviation]) -> String {
+        let fingerprint = self.subject.fingerprint();
+        Token { fingerprint, deviations: deviations.to_vec() }.to_text()
+    }
+
+    /// The report of a finding: its schedule with as few preemptions as can be found quickly,
+    /// and what happened in it.
+    fn violation(&mut self, finding: &Finding, kind: &str, schedule: &Schedule) -> Violation {
+        let mut finding = finding.clone();
+        let mut deviations = schedule.deviations.clone();
+        if let Some((shorter, found)) = self.shrink(kind, schedule.preemptions) {
+            deviations = shorter;
+            finding = found;
+        }
+        self.with_strategy(Box::new(Replay::new(deviations.clone())), |explorer| {
+            explorer.machine.is_recording.set(true);
+            explorer.machine.strategy.borrow_mut().next_schedule();
+            explorer.run_schedule();
+            explorer.machine.is_recording.set(false);
+        });
+        let timeline = self.machine.timeline.take();
+        Violation {
+            invariant: finding.invariant.to_owned(),
+            what: finding.what,
+            entry: None,
+            token: self.token(&deviations),
+            timeline,
+        }
+    }
+
+    /// A schedule with fewer preemptions that ends in a violation of the same kind.
+    fn shrink(&mut self, kind: &str, preemptions: u32) -> Option<(Vec<Deviation>, Finding)> {
+        let mut left = MAX_SHRINKING;
+        (0..preemptions).find_map(|bound| {
+            self.with_strategy(Box::new(Dfs::new(bound)), |explorer| {
+                while left > 0 && explorer.machine.strategy.borrow_mut().next_schedule() {
+                    left -= 1;
+                    let schedule = explorer.run_schedule();
+                    let same =
+                        |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
+                    if let Some(found) = schedule.findings.iter().find(same) {
+                        return Some((schedule.deviations, found.clone()));
+                    }
+                }
+                None
+            })
+        })
+    }
+
+    /// Does something with another strategy, and without learning which words are shared.
+    fn with_strategy<R>(
+        &mut self,
+        strategy: Box<dyn Strategy>,
+        then: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let usual = self.machine.strategy.replace(strategy);
+        let reduces = self.machine.reduces.replace(false);
+        let result = then(self);
+        self.machine.reduces.set(reduces);
+        self.machine.strategy.replace(usual);
+        result
+    }
+
+    /// Runs the schedule that the strategy chooses.
+    fn run_schedule(&mut self) -> Schedule {
+        self.subject.reset();
+        self.cpus.iter().for_each(|cpu| cpu.reset());
+        self.machine.begin(self.options.max_steps);
+        for task in 0..self.cpus.len() {
+            self.resume(task);
+            if self.machine.end.borrow().is_some() {
+                break;
+            }
+        }
+        self.machine.start();
+        while let Some(task) = self.machine.take_next() {
+            self.resume(task as usize);
+        }
+        let end = self.machine.end.take().expect("nobody goes on only at the end");
+        self.machine.phase.set(Phase::AtRest);
+        let findings = self.findings(&end);
+        if end != End::Finished || !findings.is_empty() {
+            // Some are suspended in the middle of their work, or have panicked.
+            self.make_coroutines().expect("the stacks of those that were cancelled");
+        }
+        Schedule {
+            end,
+            findings,
+            deviations: self.machine.deviations.take(),
+            preemptions: self.machine.preemptions(),
+        }
+    }
+
+    fn resume(&mut self, task: usize) {
+        match self.coroutines[task].resume() {
+            Pause::Suspended => {}
+            Pause::Returned => unreachable!("the body of a task's coroutine is a loop"),
+            Pause::Panicked(payload) => {
+                let name = self.subject.name_of_task(task as TaskId);
+                let what = format!("{name}: {}", panic_text(&payload));
+                self.machine.end_with(End::Broken(Finding { invariant: "panic", what }));
+            }
+        }
+    }
+
+    fn findings(&self, end: &End) -> Vec<Finding> {
+        match end {
+            End::Finished => self.check(),
+            End::TooLong => Vec::new(),
+            End::Broken(finding) => vec![finding.clone()],
+            End::Stuck => {
+                let waiting: Vec<_> = (0..self.machine.nr_tasks)
+                    .filter(|&task| self.machine.live() & bit(task) != 0)
+                    .map(|task| self.subject.name_of_task(task))
+                    .collect();
+                let what = format!("these wait for ever: {}", waiting.join(", "));
+                vec![Finding { invariant: "stuck", what }]
+            }
+        }
+    }
+
+    /// The subject's own checks; what is found while they look is a finding too.
+    fn check(&self) -> Vec<Finding> {
+        catch_unwind(AssertUnwindSafe(|| self.subject.check(&self.cpus[0]))).unwrap_or_else(
+            |payload| match payload.downcast::<AtRest>() {
+                Ok(finding) => vec![finding.0],
+                Err(panic) => resume_unwind(panic),
+            },
+        )
+    }
+}
+
+fn make_strategy(search: &Search, fingerprint: u64) -> Result<Box<dyn Strategy>, String> {
+    Ok(match search {
+        Search::Dfs { preemptions, .. } => Box::new(Dfs::new(*preemptions)),
+        Search::Random { seed } => Box::new(Random::new(*seed)),
+        Search::Pct { seed, depth } => Box::new(Pct::new(*seed, *depth)),
+        Search::Replay(token) => {
+            Box::new(Replay::new(Token::from_text(token, fingerprint)?.deviations))
+        }
+    })
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/explorer.rs"]
+mod tests;

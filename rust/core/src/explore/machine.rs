@@ -1,0 +1,460 @@
+//! The state that all CPUs of an explored system share: who can run, who waits for what, which
+//! choices were made.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::sharing::Sharing;
+use super::strategy::{Point, Strategy};
+use super::timeline::Step;
+use super::token::{Deviation, TaskSet, rank_of};
+use crate::platform::coroutine::Condition;
+use crate::platform::grace::GracePeriods;
+use crate::platform::{Finding, Line, Lines, RcuCallback, TaskId};
+
+/// The most tasks that can be explored: they are bits of a word.
+pub const MAX_TASKS: u32 = TaskSet::BITS;
+
+/// Accesses in a row that change nothing, after which a task lets others go on although it does
+/// not wait: a loop that watches something without saying so.
+const IDLE_ACCESSES: u64 = 2000;
+
+/// What a task that cannot run waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    Nothing,
+    /// Until a word (its address in the host) satisfies the task's condition.
+    Spin(usize),
+    /// As `Spin`, and only once it is woken.
+    Sleep(usize),
+    /// Until a word is no longer `value`, or `owner` is no longer on a CPU.
+    Owner {
+        word: usize,
+        value: u64,
+        owner: TaskId,
+    },
+    /// Until every CPU of the set has been outside an irq-off section.
+    Interrupt(TaskSet),
+    /// Until any word changes.
+    Change,
+}
+
+/// What one task waits for.
+pub(super) struct TaskState {
+    pub(super) wait: Cell<Wait>,
+    pub(super) condition: Condition,
+    /// Whether it waits for a word of the program's own synchronisation.
+    waits_for_program: Cell<bool>,
+}
+
+/// Where a schedule is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Each task runs up to its first choice.
+    Starting,
+    Running,
+    /// All tasks have stopped: what runs now is nobody's.
+    AtRest,
+}
+
+/// How a schedule ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every task has ended.
+    Finished,
+    /// The tasks that have not ended wait for each other in the program.
+    Stuck,
+    Broken(Finding),
+    /// It came to the bound on steps.
+    TooLong,
+}
+
+pub(super) struct Machine {
+    pub(super) nr_tasks: u32,
+    pub(super) tasks: Vec<TaskState>,
+    pub(super) phase: Cell<Phase>,
+    runnable: Cell<TaskSet>,
+    /// Tasks that have not ended.
+    live: Cell<TaskSet>,
+    /// Tasks in an irq-off section.
+    pub(super) irqs_off: Cell<TaskSet>,
+    /// Tasks whose wait looks at words.
+    watching: Cell<TaskSet>,
+    /// How often a task became runnable.
+    arrivals: Cell<u64>,
+    /// At most one task can run, and conflicts need not be noted: nothing to decide.
+    is_alone: Cell<bool>,
+    /// Two tasks could run at once before.
+    is_concurrent: Cell<bool>,
+    /// Who goes on when the running task suspends itself.
+    next: Cell<Option<TaskId>>,
+    pub(super) end: RefCell<Option<End>>,
+    pub(super) steps: Cell<u64>,
+    max_steps: Cell<u64>,
+    /// The step that last changed a word or switched tasks.
+    last_progress: Cell<u64>,
+    points: Cell<u64>,
+    preemptions: Cell<u32>,
+    pub(super) deviations: RefCell<Vec<Deviation>>,
+    pub(super) strategy: RefCell<Box<dyn Strategy>>,
+    pub(super) sharing: RefCell<Sharing>,
+    pub(super) reduces: Cell<bool>,
+    pub(super) grace: GracePeriods,
+    pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
+    pub(super) mutants: Cell<u64>,
+    pub(super) is_recording: Cell<bool>,
+    pub(super) timeline: RefCell<Vec<Step>>,
+    pub(super) lines: Option<Arc<Lines>>,
+}
+
+pub(super) fn bit(task: TaskId) -> TaskSet {
+    1 << task
+}
+
+impl Machine {
+    pub(super) fn new(
+        nr_tasks: u32,
+        lines: Option<Arc<Lines>>,
+        strategy: Box<dyn Strategy>,
+    ) -> Self {
+        let task = || TaskState {
+            wait: Cell::new(Wait::Nothing),
+            condition: Condition::default(),
+            waits_for_program: Cell::new(false),
+        };
+        Self {
+            nr_tasks,
+            tasks: (0..nr_tasks).map(|_| task()).collect(),
+            phase: Cell::new(Phase::AtRest),
+            runnable: Cell::new(0),
+            live: Cell::new(0),
+            irqs_off: Cell::new(0),
+            watching: Cell::new(0),
+            arrivals: Cell::new(0),
+            is_alone: Cell::new(false),
+            is_concurrent: Cell::new(false),
+            next: Cell::new(None),
+            end: RefCell::new(None),
+            steps: Cell::new(0),
+            max_steps: Cell::new(u64::MAX),
+            last_progress: Cell::new(0),
+            points: Cell::new(0),
+            preemptions: Cell::new(0),
+            deviations: RefCell::default(),
+            strategy: RefCell::new(strategy),
+            sharing: RefCell::new(Sharing::new(lines.clone())),
+            reduces: Cell::new(false),
+            grace: GracePeriods::default(),
+            callbacks: RefCell::default(),
+            mutants: Cell::new(0),
+            is_recording: Cell::new(false),
+            timeline: RefCell::default(),
+            lines,
+        }
+    }
+
+    /// Prepares a schedule: every task can run.
+    pub(super) fn begin(&self, max_steps: u64) {
+        for task in &self.tasks {
+            task.wait.set(Wait::Nothing);
+        }
+        let all = TaskSet::MAX >> (MAX_TASKS - self.nr_tasks);
+        self.live.set(all);
+        self.irqs_off.set(0);
+        self.watching.set(0);
+        self.is_concurrent.set(false);
+        self.next.set(None);
+        *self.end.borrow_mut() = None;
+        self.steps.set(0);
+        self.max_steps.set(max_steps);
+        self.last_progress.set(0);
+        self.points.set(0);
+        self.preemptions.set(0);
+        self.deviations.borrow_mut().clear();
+        self.sharing.borrow_mut().begin_schedule();
+        self.grace.reset();
+        self.callbacks.borrow_mut().clear();
+        self.timeline.borrow_mut().clear();
+        self.phase.set(Phase::Starting);
+        self.set_runnable(all);
+    }
+
+    /// The tasks have come to their first choices: who goes first?
+    pub(super) fn start(&self) {
+        self.phase.set(Phase::Running);
+        self.set_runnable(self.runnable.get());
+        if self.end.borrow().is_none() {
+            self.pick(self.nr_tasks - 1);
+        }
+    }
+
+    pub(super) fn take_next(&self) -> Option<TaskId> {
+        self.next.take()
+    }
+
+    pub(super) fn live(&self) -> TaskSet {
+        self.live.get()
+    }
+
+    pub(super) fn preemptions(&self) -> u32 {
+        self.preemptions.get()
+    }
+
+    /// Whether nothing is to be decided, noted or recorded now.
+    #[inline(always)]
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone.get()
+    }
+
+    /// How often a task became runnable so far.
+    #[inline(always)]
+    pub(super) fn arrivals(&self) -> u64 {
+        self.arrivals.get()
+    }
+
+    fn set_runnable(&self, runnable: TaskSet) {
+        if runnable & !self.runnable.get() != 0 {
+            self.arrivals.set(self.arrivals.get() + 1);
+        }
+        self.runnable.set(runnable);
+        let several = runnable & runnable.wrapping_sub(1) != 0;
+        if several && self.phase.get() == Phase::Running {
+            self.is_concurrent.set(true);
+        }
+        self.is_alone.set(
+            !several
+                && self.phase.get() == Phase::Running
+                && !(self.is_concurrent.get() && self.reduces.get()),
+        );
+    }
+
+    /// Whether two tasks could ever run at once so far: only then can accesses be in conflict.
+    #[inline(always)]
+    pub(super) fn is_concurrent(&self) -> bool {
+        self.is_concurrent.get()
+    }
+
+    /// Counts a step of the running task; whether the schedule may go on.
+    #[inline(always)]
+    pub(super) fn count_step(&self) -> bool {
+        let steps = self.steps.get() + 1;
+        self.steps.set(steps);
+        steps <= self.max_steps.get()
+    }
+
+    /// Whether the running task has looked at words for so long, without any change, that
+    /// others should go on.
+    #[inline(always)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.steps.get() - self.last_progress.get() > IDLE_ACCESSES
+    }
+
+    /// Chooses who goes on; `task`, which ran last, can.
+    pub(super) fn decide(&self, task: TaskId, matters: bool) -> TaskId {
+        let runnable = self.runnable.get();
+        if runnable & runnable.wrapping_sub(1) == 0 {
+            return task;
+        }
+        let chosen = self.choose(task, true, matters);
+        if chosen != task {
+            self.preemptions.set(self.preemptions.get() + 1);
+            self.last_progress.set(self.steps.get());
+        }
+        chosen
+    }
+
+    fn choose(&self, current: TaskId, can_go_on: bool, matters: bool) -> TaskId {
+        let nth = self.points.get();
+        self.points.set(nth + 1);
+        let runnable = self.runnable.get();
+        let point = Point { nth, runnable, current, can_go_on, matters };
+        let chosen = self.strategy.borrow_mut().choose(&point);
+        if chosen != point.default_task() {
+            let rank = rank_of(runnable, chosen);
+            self.deviations.borrow_mut().push(Deviation { point: nth, rank });
+        }
+        chosen
+    }
+
+    /// The running task hands over to `next`. Caller suspends it then.
+    pub(super) fn hand_over(&self, next: TaskId) {
+        self.next.set(Some(next));
+    }
+
+    /// `last` cannot go on: decides who does, or how the schedule ends.
+    fn pick(&self, last: TaskId) {
+        self.last_progress.set(self.steps.get());
+        if self.runnable.get() == 0 {
+            self.run_the_idle();
+        }
+        let runnable = self.runnable.get();
+        let next = match runnable.count_ones() {
+            0 => {
+                self.finish();
+                return;
+            }
+            1 => runnable.trailing_zeros(),
+            _ => self.choose(last, false, true),
+        };
+        self.next.set(Some(next));
+    }
+
+    /// Nobody can run: those that wait for any change may look again.
+    fn run_the_idle(&self) {
+        for task in self.waiting() {
+            if self.tasks[task as usize].wait.get() == Wait::Change {
+                self.make_runnable(task);
+            }
+        }
+    }
+
+    /// Nobody can run.
+    fn finish(&self) {
+        let end = if self.live.get() == 0 {
+            End::Finished
+        } else if self.waiting().all(|task| self.tasks[task as usize].waits_for_program.get()) {
+            End::Stuck
+        } else {
+            End::Broken(Finding { invariant: "deadlock", what: self.describe_waits() })
+        };
+        self.end_with(end);
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = TaskId> + '_ {
+        let waiting = self.live.get() & !self.runnable.get();
+        (0..self.nr_tasks).filter(move |&task| waiting & bit(task) != 0)
+    }
+
+    fn describe_waits(&self) -> String {
+        let one = |task: TaskId| match self.tasks[task as usize].wait.get() {
+            Wait::Nothing | Wait::Change => format!("task {task} waits"),
+            Wait::Spin(_) => format!("task {task} spins"),
+            Wait::Sleep(_) => format!("task {task} sleeps"),
+            Wait::Owner { owner, .. } => format!("task {task} spins while task {owner} runs"),
+            Wait::Interrupt(targets) => {
+                format!("task {task} waits for the interrupts of CPU {}", targets.trailing_zeros())
+            }
+        };
+        let waits: Vec<_> = self.waiting().map(one).collect();
+        format!("nobody can go on: {}", waits.join(", "))
+    }
+
+    /// Ends the schedule: no task will be resumed. The first end counts.
+    pub(super) fn end_with(&self, end: End) {
+        self.end.borrow_mut().get_or_insert(end);
+        self.next.set(None);
+        self.is_alone.set(false);
+    }
+
+    /// The running task waits. Caller suspends it then.
+    pub(super) fn block(&self, task: TaskId, wait: Wait, on_line: Option<Line>) {
+        let state = &self.tasks[task as usize];
+        state.wait.set(wait);
+        state.waits_for_program.set(on_line == Some(Line::FREE));
+        if !matches!(wait, Wait::Interrupt(_)) {
+            self.watching.set(self.watching.get() | bit(task));
+        }
+        self.set_runnable(self.runnable.get() & !bit(task));
+        if matches!(wait, Wait::Sleep(_)) {
+            self.left_cpu(task);
+        }
+        if self.phase.get() == Phase::Running {
+            self.pick(task);
+        }
+    }
+
+    /// The running task has ended. Caller suspends it then.
+    pub(super) fn ended(&self, task: TaskId) {
+        self.live.set(self.live.get() & !bit(task));
+        self.set_runnable(self.runnable.get() & !bit(task));
+        self.left_cpu(task);
+        if self.phase.get() == Phase::Running {
+            self.pick(task);
+        }
+    }
+
+    pub(super) fn make_runnable(&self, task: TaskId) {
+        self.tasks[task as usize].wait.set(Wait::Nothing);
+        self.watching.set(self.watching.get() & !bit(task));
+        self.set_runnable(self.runnable.get() | bit(task));
+    }
+
+    /// Whether `task` is on its CPU, which it leaves only to sleep and when it ends.
+    pub(super) fn on_cpu(&self, task: TaskId) -> bool {
+        self.live.get() & bit(task) != 0
+            && !matches!(self.tasks[task as usize].wait.get(), Wait::Sleep(_))
+    }
+
+    /// `task` is no longer on its CPU: who spins on it for a lock goes on.
+    fn left_cpu(&self, task: TaskId) {
+        for waiter in self.waiting() {
+            if let Wait::Owner { owner, .. } = self.tasks[waiter as usize].wait.get()
+                && owner == task
+            {
+                self.make_runnable(waiter);
+            }
+        }
+    }
+
+    /// A word was written.
+    #[inline(always)]
+    pub(super) fn written(&self, word: usize, before: u64, after: u64) {
+        if before != after {
+            self.last_progress.set(self.steps.get());
+        }
+        if self.watching.get() != 0 {
+            self.look(word, before, after);
+        }
+    }
+
+    /// Lets those go on who wait for what a word is now, and those not whose wait is not over
+    /// after all.
+    #[cold]
+    fn look(&self, word: usize, before: u64, after: u64) {
+        for task in 0..self.nr_tasks {
+            if self.watching.get() & bit(task) == 0 {
+                continue;
+            }
+            let state = &self.tasks[task as usize];
+            let runnable = self.runnable.get();
+            match state.wait.get() {
+                Wait::Spin(watched) if watched == word => {
+                    let may = state.condition.holds(after);
+                    let with = if may { runnable | bit(task) } else { runnable & !bit(task) };
+                    self.set_runnable(with);
+                }
+                Wait::Owner { word: watched, value, .. } if watched == word && after != value => {
+                    self.make_runnable(task);
+                }
+                Wait::Change if before != after => self.make_runnable(task),
+                _ => {}
+            }
+        }
+    }
+
+    /// Wakes whoever sleeps on `word`, if what it waits for is so: else it would sleep again.
+    pub(super) fn wake(&self, word: usize, value: u64) {
+        for task in 0..self.nr_tasks {
+            let state = &self.tasks[task as usize];
+            if state.wait.get() == Wait::Sleep(word) && state.condition.holds(value) {
+                self.make_runnable(task);
+            }
+        }
+    }
+
+    /// `task` has left its irq-off section: interrupts that waited are handled.
+    pub(super) fn irqs_on(&self, task: TaskId) {
+        self.irqs_off.set(self.irqs_off.get() & !bit(task));
+        for waiter in self.waiting() {
+            let state = &self.tasks[waiter as usize];
+            if let Wait::Interrupt(targets) = state.wait.get() {
+                let left = targets & !bit(task);
+                state.wait.set(Wait::Interrupt(left));
+                if left == 0 {
+                    self.make_runnable(waiter);
+                }
+            }
+        }
+    }
+}

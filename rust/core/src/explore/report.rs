@@ -1,0 +1,82 @@
+//! What an exploration found.
+
+use super::timeline::{Step, escape};
+
+/// A broken invariant, with the schedule that breaks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant's name, as in `docs/protocol.md`.
+    pub invariant: String,
+    /// One sentence of what was seen.
+    pub what: String,
+    /// The catalogue entry that explains it (SPF_V12 section 9), if one does.
+    pub entry: Option<&'static str>,
+    /// The schedule, for replays.
+    pub token: String,
+    pub timeline: Vec<Step>,
+}
+
+/// The result of an exploration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExploreReport {
+    /// Schedules that were run.
+    pub schedules: u64,
+    /// Whether every schedule within the bounds was covered.
+    pub complete: bool,
+    /// Accesses of all schedules.
+    pub steps: u64,
+    /// Schedules that came to the bound on steps, and were not run to their end.
+    pub too_long: u64,
+    /// One for each kind of violation, in the order found.
+    pub violations: Vec<Violation>,
+}
+
+impl ExploreReport {
+    /// The members of the result that belong to explore, as JSON without the outer braces.
+    pub fn to_json_members(&self) -> String {
+        let mut json = format!(
+            r#""schedules":{},"complete":{},"steps":{},"too_long":{},"violations":["#,
+            self.schedules, self.complete, self.steps, self.too_long
+        );
+        for (nth, violation) in self.violations.iter().enumerate() {
+            if nth != 0 {
+                json.push(',');
+            }
+            violation.push_json(&mut json);
+        }
+        json.push(']');
+        json
+    }
+}
+
+impl Violation {
+    fn push_json(&self, json: &mut String) {
+        json.push_str(&format!(
+            r#"{{"invariant":"{}","what":"{}","entry":{},"token":"{}","timeline":["#,
+            escape(&self.invariant),
+            escape(&self.what),
+            self.entry.map_or("null".to_owned(), |entry| format!("\"{entry}\"")),
+            self.token
+        ));
+        for (nth, step) in self.timeline.iter().enumerate() {
+            if nth != 0 {
+                json.push(',');
+            }
+            step.push_json(json);
+        }
+        json.push_str("]}");
+    }
+
+    /// Violations of one kind: the same invariant, and the same words but for numbers.
+    pub(super) fn kind(invariant: &str, what: &str) -> String {
+        let mut kind = format!("{invariant}: ");
+        let mut words = what.split(' ').peekable();
+        while let Some(word) = words.next() {
+            kind.push_str(if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word });
+            if words.peek().is_some() {
+                kind.push(' ');
+            }
+        }
+        kind
+    }
+}

@@ -1,0 +1,287 @@
+//! Strategies: who goes next. The oracle has two questions to answer, "is there another
+//! schedule?" and "which task goes on?"; all strategies and the replay are implementations.
+
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use super::token::{Deviation, TaskSet, default_task, task_at};
+use crate::platform::TaskId;
+
+/// A point of a schedule at which more than one task can go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Its number among the points with a choice.
+    pub nth: u64,
+    pub runnable: TaskSet,
+    /// The task that ran last.
+    pub current: TaskId,
+    /// Whether `current` can go on: choosing another is then a preemption.
+    pub can_go_on: bool,
+    /// Whether a preemption here can make a difference (see `sharing`).
+    pub matters: bool,
+}
+
+impl Point {
+    /// The choice that tokens leave out.
+    pub fn default_task(&self) -> TaskId {
+        default_task(self.runnable, self.current, self.can_go_on)
+    }
+}
+
+/// Chooses schedules.
+pub trait Strategy {
+    /// Prepares the next schedule. False: there is none left, or none within the bounds.
+    fn next_schedule(&mut self) -> bool;
+    /// Which of the runnable tasks goes on.
+    fn choose(&mut self, point: &Point) -> TaskId;
+    /// Whether every schedule within the bounds was chosen.
+    fn is_complete(&self) -> bool {
+        false
+    }
+    /// Begins again: what `Point::matters` says has changed.
+    fn restart(&mut self) {}
+    /// What is wrong with the choices asked for, after a schedule.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Every schedule with at most so many preemptions, depth first.
+///
+/// Bounding preemptions: Musuvathi and Qadeer, "Iterative context bounding" (2007).
+pub struct Dfs {
+    preemptions: u32,
+    nodes: Vec<Node>,
+    /// Where in `nodes` the schedule that runs has come to.
+    depth: usize,
+    spent: u32,
+    has_begun: bool,
+    is_complete: bool,
+}
+
+/// A choice made, and those still to make.
+struct Node {
+    chosen: TaskId,
+    untried: TaskSet,
+    runnable: TaskSet,
+}
+
+impl Dfs {
+    pub fn new(preemptions: u32) -> Self {
+        Self {
+            preemptions,
+            nodes: Vec::new(),
+            depth: 0,
+            spent: 0,
+            has_begun: false,
+            is_complete: false,
+        }
+    }
+}
+
+impl Strategy for Dfs {
+    fn next_schedule(&mut self) -> bool {
+        self.depth = 0;
+        self.spent = 0;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return true;
+        }
+        while let Some(last) = self.nodes.last_mut() {
+            if last.untried != 0 {
+                last.chosen = last.untried.trailing_zeros();
+                last.untried &= last.untried - 1;
+                return true;
+            }
+            self.nodes.pop();
+        }
+        self.is_complete = true;
+        false
+    }
+
+    #[inline]
+    fn choose(&mut self, point: &Point) -> TaskId {
+        let default = point.default_task();
+        if point.can_go_on && (self.spent >= self.preemptions || !point.matters) {
+            return default;
+        }
+        let chosen = match self.nodes.get(self.depth) {
+            Some(node) => {
+                assert_eq!(node.runnable, point.runnable, "the same choices, another program");
+                node.chosen
+            }
+            None => {
+                let untried = point.runnable & !(1 << default);
+                self.nodes.push(Node { chosen: default, untried, runnable: point.runnable });
+                default
+            }
+        };
+        self.depth += 1;
+        if point.can_go_on && chosen != point.current {
+            self.spent += 1;
+        }
+        chosen
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn restart(&mut self) {
+        self.nodes.clear();
+        self.has_begun = false;
+    }
+}
+
+fn pick(rng: &mut Pcg64Mcg, below: u64) -> u64 {
+    // The high half of a product: the bias is below 2^-32 for so few tasks.
+    ((u128::from(rng.next_u64()) * u128::from(below)) >> 64) as u64
+}
+
+fn pick_task(rng: &mut Pcg64Mcg, among: TaskSet) -> TaskId {
+    let rank = pick(rng, u64::from(among.count_ones())) as u32;
+    task_at(among, rank).expect("a rank among the runnable tasks")
+}
+
+/// Schedule `nth` of a seed has random numbers of its own.
+fn rng_of(seed: u64, nth: u64) -> Pcg64Mcg {
+    Pcg64Mcg::seed_from_u64(seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Random choices. Each schedule switches often or rarely: with probability 1/2 to 1/128.
+pub struct Random {
+    seed: u64,
+    nth: u64,
+    rng: Pcg64Mcg,
+    one_in: u64,
+}
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, nth: 0, rng: rng_of(seed, 0), one_in: 2 }
+    }
+}
+
+impl Strategy for Random {
+    fn next_schedule(&mut self) -> bool {
+        self.rng = rng_of(self.seed, self.nth);
+        self.one_in = 2 << (2 * pick(&mut self.rng, 4));
+        self.nth += 1;
+        true
+    }
+
+    fn choose(&mut self, point: &Point) -> TaskId {
+        if point.can_go_on && pick(&mut self.rng, self.one_in) != 0 {
+            return point.current;
+        }
+        pick_task(&mut self.rng, point.runnable)
+    }
+}
+
+/// Random priorities, changed at a few random points: Burckhardt and others, "A randomized
+/// scheduler with probabilistic guarantees of finding bugs" (2010).
+pub struct Pct {
+    seed: u64,
+    nth: u64,
+    rng: Pcg64Mcg,
+    /// Bugs that need so many ordering constraints are found with the paper's probability.
+    depth: u32,
+    /// The most points that any schedule had.
+    longest: u64,
+    priorities: [u64; TaskSet::BITS as usize],
+    changes: Vec<u64>,
+}
+
+impl Pct {
+    pub fn new(seed: u64, depth: u32) -> Self {
+        Self {
+            seed,
+            nth: 0,
+            rng: rng_of(seed, 0),
+            depth,
+            longest: 1,
+            priorities: [0; TaskSet::BITS as usize],
+            changes: Vec::new(),
+        }
+    }
+
+    fn first_of(&self, runnable: TaskSet) -> TaskId {
+        (0..TaskSet::BITS)
+            .filter(|task| runnable & (1 << task) != 0)
+            .max_by_key(|&task| self.priorities[task as usize])
+            .expect("somebody is runnable")
+    }
+}
+
+impl Strategy for Pct {
+    fn next_schedule(&mut self) -> bool {
+        self.rng = rng_of(self.seed, self.nth);
+        self.nth += 1;
+        for priority in &mut self.priorities {
+            *priority = self.rng.next_u64() | 1 << 63;
+        }
+        let (rng, longest) = (&mut self.rng, self.longest);
+        self.changes.clear();
+        self.changes.extend((1..self.depth).map(|_| pick(rng, longest)));
+        true
+    }
+
+    fn choose(&mut self, point: &Point) -> TaskId {
+        self.longest = self.longest.max(point.nth + 1);
+        // A change point takes the running task below all others, later ones lower still.
+        let changed = self.changes.iter().filter(|&&change| change == point.nth).count();
+        if changed != 0 {
+            let first = self.first_of(point.runnable);
+            self.priorities[first as usize] = u64::MAX / 2 - point.nth;
+        }
+        self.first_of(point.runnable)
+    }
+}
+
+/// The one schedule of a token.
+pub struct Replay {
+    deviations: Vec<Deviation>,
+    next: usize,
+    has_begun: bool,
+    complaint: Option<String>,
+}
+
+impl Replay {
+    pub fn new(deviations: Vec<Deviation>) -> Self {
+        Self { deviations, next: 0, has_begun: false, complaint: None }
+    }
+}
+
+impl Strategy for Replay {
+    fn next_schedule(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_begun, true)
+    }
+
+    fn choose(&mut self, point: &Point) -> TaskId {
+        let Some(deviation) = self.deviations.get(self.next).filter(|next| next.point == point.nth)
+        else {
+            return point.default_task();
+        };
+        self.next += 1;
+        task_at(point.runnable, deviation.rank).unwrap_or_else(|| {
+            let place = (point.nth, deviation.rank, point.runnable.count_ones());
+            self.complaint = Some(format!(
+                "at choice {} the token takes task {} of {} that can go on",
+                place.0,
+                place.1 + 1,
+                place.2
+            ));
+            point.default_task()
+        })
+    }
+
+    fn complaint(&self) -> Option<String> {
+        let left = self.deviations.len() - self.next;
+        self.complaint.clone().or_else(|| {
+            (left != 0).then(|| format!("{left} choices of the token were never come to"))
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/strategy.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Timelines: what happened in one schedule, step by step.
+
+use crate::platform::CpuId;
+
+/// What a step of a timeline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Load,
+    Store,
+    Swap,
+    /// A compare-exchange that stored.
+    Exchange,
+    /// A compare-exchange that found something else.
+    FailedExchange,
+    Add,
+    /// A read by hardware.
+    Observe,
+    /// Waiting began, ended, or something else that is no access.
+    Event,
+}
+
+impl Access {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Store => "store",
+            Self::Swap => "swap",
+            Self::Exchange => "cas",
+            Self::FailedExchange => "cas-failed",
+            Self::Add => "add",
+            Self::Observe => "observe",
+            Self::Event => "event",
+        }
+    }
+
+    fn stores(self) -> bool {
+        matches!(self, Self::Store | Self::Swap | Self::Exchange | Self::Add)
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub cpu: CpuId,
+    /// The protocol step, as the code names it.
+    pub function: &'static str,
+    pub access: Access,
+    /// The word, or what happened.
+    pub what: String,
+    /// The value before.
+    pub before: u64,
+    /// The value after, if the access stores.
+    pub after: u64,
+}
+
+impl Step {
+    /// The step as one line of text.
+    pub fn to_text(&self) -> String {
+        let place = format!("cpu{} {}: ", self.cpu, self.function);
+        match self.access {
+            Access::Event => place + &self.what,
+            access if access.stores() => format!(
+                "{place}{} {} {:#x} -> {:#x}",
+                access.name(),
+                self.what,
+                self.before,
+                self.after
+            ),
+            access => format!("{place}{} {} = {:#x}", access.name(), self.what, self.before),
+        }
+    }
+
+    pub(super) fn push_json(&self, json: &mut String) {
+        json.push_str(&format!(
+            r#"{{"cpu":{},"function":"{}","access":"{}","what":"{}""#,
+            self.cpu,
+            escape(self.function),
+            self.access.name(),
+            escape(&self.what)
+        ));
+        if self.access != Access::Event {
+            json.push_str(&format!(r#","value":"{:#x}""#, self.before));
+        }
+        if self.access.stores() {
+            json.push_str(&format!(r#","new":"{:#x}""#, self.after));
+        }
+        json.push('}');
+    }
+}
+
+/// A string's characters for JSON.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            control if (control as u32) < 0x20 => {
+                escaped.push_str(&format!("\\u{:04x}", control as u32));
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

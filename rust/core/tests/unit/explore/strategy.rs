@@ -1,0 +1,89 @@
+use super::*;
+
+fn point(nth: u64, runnable: TaskSet, current: TaskId) -> Point {
+    let can_go_on = runnable & (1 << current) != 0;
+    Point { nth, runnable, current, can_go_on, matters: true }
+}
+
+/// The choices of a schedule of three points, at each of which tasks 0 and 1 can go on.
+fn three_choices(strategy: &mut dyn Strategy) -> Vec<TaskId> {
+    let mut current = 0;
+    (0..3)
+        .map(|nth| {
+            current = strategy.choose(&point(nth, 0b11, current));
+            current
+        })
+        .collect()
+}
+
+#[test]
+fn depth_first_search_takes_every_choice_once_the_last_point_first() {
+    let mut dfs = Dfs::new(3);
+    let mut schedules = Vec::new();
+    while dfs.next_schedule() {
+        schedules.push(three_choices(&mut dfs));
+    }
+    assert!(dfs.is_complete());
+    assert_eq!(schedules.len(), 8);
+    assert_eq!(schedules[..3], [[0, 0, 0], [0, 0, 1], [0, 1, 1]]);
+    schedules.sort();
+    schedules.dedup();
+    assert_eq!(schedules.len(), 8);
+}
+
+#[test]
+fn depth_first_search_keeps_to_its_preemptions() {
+    // No switch: 000. One: 001, 011, 111.
+    let mut dfs = Dfs::new(1);
+    let mut schedules = Vec::new();
+    while dfs.next_schedule() {
+        schedules.push(three_choices(&mut dfs));
+    }
+    assert_eq!(schedules, [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]);
+}
+
+#[test]
+fn random_choices_depend_on_the_seed_and_on_nothing_else() {
+    let schedules = |strategy: &mut dyn Strategy| -> Vec<_> {
+        (0..50)
+            .map(|_| {
+                strategy.next_schedule();
+                three_choices(strategy)
+            })
+            .collect()
+    };
+    assert_eq!(schedules(&mut Random::new(1)), schedules(&mut Random::new(1)));
+    assert_ne!(schedules(&mut Random::new(1)), schedules(&mut Random::new(2)));
+    assert_eq!(schedules(&mut Pct::new(1, 3)), schedules(&mut Pct::new(1, 3)));
+    assert_ne!(schedules(&mut Pct::new(1, 3)), schedules(&mut Pct::new(2, 3)));
+}
+
+#[test]
+fn random_choices_come_to_every_schedule() {
+    let mut random = Random::new(0);
+    let mut seen: Vec<_> = (0..2000)
+        .map(|_| {
+            random.next_schedule();
+            three_choices(&mut random)
+        })
+        .collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 8);
+}
+
+#[test]
+fn a_replay_that_does_not_fit_complains() {
+    let replay = |deviations: &[(u64, u32)]| {
+        let deviations =
+            deviations.iter().map(|&(point, rank)| Deviation { point, rank }).collect();
+        let mut replay = Replay::new(deviations);
+        assert!(replay.next_schedule());
+        let choices = three_choices(&mut replay);
+        assert!(!replay.next_schedule());
+        (choices, replay.complaint())
+    };
+    assert_eq!(replay(&[(1, 1)]), (vec![0, 1, 1], None));
+    assert!(replay(&[(1, 2)]).1.unwrap().contains("task 3 of 2"));
+    assert!(replay(&[(9, 0)]).1.unwrap().contains("never come to"));
+}

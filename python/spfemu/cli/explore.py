@@ -23,7 +23,7 @@ from spfemu.errors import EngineError
 from spfemu.exploring import explore
 from spfemu.program.values import shown
 
-__all__ = ["print_exploration", "register"]
+__all__ = ["mutant_name", "print_exploration", "register"]
 
 STRATEGIES: Final = ("dfs", "random")
 _STRATEGIES_LATER: Final = ("pct",)
@@ -87,7 +87,7 @@ def explore_command(
             loaded,
             arch=profile,
             strategy=strategy,
-            mutants=[_mutant(name) for name in mutant or ()],
+            mutants=[mutant_name(name) for name in mutant or ()],
             variants=dict(_variant(text) for text in variant or ()),
             variants_default=variants,
             memory_model=memory_model,
@@ -106,8 +106,11 @@ def explore_command(
         raise typer.Exit(1)
 
 
-def _mutant(name: str) -> str:
-    """Returns a mutant's name from its name or the entry it belongs to, such as A7."""
+def mutant_name(name: str) -> str:
+    """Returns a mutant's name from its name or the entry it belongs to, such as A7.
+
+    Source: ours. Raises EngineError, naming what there is, for another.
+    """
     mutants = core_list("mutants")
     for entry in mutants:
         if name in (entry["name"], entry["entry"]):

@@ -48,7 +48,7 @@ _EXEC: Final = re.compile(r"filename=.* pid=(\d+) old_pid=(\d+)$")
 _EXITED: Final = re.compile(r"comm=.* pid=(\d+) prio=")
 _SWITCH: Final = re.compile(r" next_pid=(\d+)")
 _LOST: Final = re.compile(r"PERF_RECORD_LOST(?:_SAMPLES)?\D*(\d+)?")
-_EVENT: Final = re.compile(r"(?:\d+\s+)?([A-Za-z][\w.:/-]*[\w/]):?(?:\s+|$)(.*)")
+_EVENT: Final = re.compile(r"(?:\d+\s+)?([A-Za-z][\w.:/-]*[\w/]):(?:\s+|$)(.*)")
 # The lines of a call chain follow the line of their event.
 _CHAIN: Final = re.compile(r"\s+[0-9a-f]{4,16} .*\(.*\)$")
 
@@ -87,7 +87,7 @@ def _event(reader: LineReader, head: Head, text: str) -> Event:
         return _record(reader, head, text)
     found = _EVENT.match(text)
     if found is None:
-        raise reader.error(f"no event name after the time: {text[:80]!r}")
+        raise reader.error(f"broken line: no event name after the time: {text[:80]!r}")
     name, rest = found.groups()
     group, _, short = name.partition(":")
     if group == "exceptions" and short in ("page_fault_user", "page_fault_kernel"):

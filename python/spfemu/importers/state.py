@@ -78,9 +78,12 @@ class Process:
 
 @dataclass(slots=True, eq=False)
 class TaskState:
-    """A task that lives. ``owed`` are operations that its next one must come after; ``compute_ns``
-    and ``sleep_ns`` the gap before it. ``shares`` tells a task that shares memory without being a
-    thread or a vfork child. Source: ours.
+    """A task that lives.
+
+    ``owed`` are operations that its next one must come after; ``compute_ns`` and ``sleep_ns`` the
+    gap before it. ``moving`` is what an mremap that has begun moves. ``apart`` tells a process that
+    shares memory without being a vfork child, and so is a thread of the program; ``lost`` that it
+    left that memory. Source: ours.
     """
 
     tape: Tape
@@ -93,7 +96,8 @@ class TaskState:
     compute_ns: int = 0
     sleep_ns: int = 0
     execed: bool = False
-    shares: bool = False
+    apart: bool = False
+    lost: bool = False
     moving: Area | None = None
 
     @property

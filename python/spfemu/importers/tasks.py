@@ -50,7 +50,7 @@ class Tasks:
             task = self._first_seen(event)
             if task is None:
                 return None
-        if task.shares:
+        if task.lost:
             self._summary.unresolved["event of a task that left memory it shared"] += 1
             return None
         task.compute_ns += event.compute_ns
@@ -125,8 +125,6 @@ class Tasks:
         start = "fork"
         if flags & CLONE_VM:
             start = "vfork" if flags & CLONE_VFORK and not thread else "clone"
-        if start == "clone" and not thread:
-            summary.approximated["process that shares memory by a thread"] += 1
         marks = self._before(parent)
         if start == "fork":
             marks |= space.trail.at_all()
@@ -137,6 +135,7 @@ class Tasks:
             start,
             parent.comm,
         )
+        child.apart = start == "clone" and not thread
         mark = self._writer.append(parent, CODE[start], marks, aux=child.number)
         space.life = mark
         if start == "fork":
@@ -144,6 +143,8 @@ class Tasks:
             space.guesses.clear()
         if start != "fork":
             self._writer.clocks.starts(child.number, mark)
+        if child.apart:
+            summary.approximated["process that shares memory by a thread"] += 1
         summary.taken[start] += 1
 
     def _before(self, task: TaskState) -> set[Mark]:
@@ -170,10 +171,8 @@ class Tasks:
 
     def _exec(self, task: TaskState) -> None:
         process = task.process
-        if task.start == "clone" and process.pid == task.tid:
-            # A thread of the program, but a process in the recording: its exec would end the
-            # others.
-            task.shares = True
+        if task.apart:  # a thread of the program, it would end the others
+            task.lost = True
             return
         marks = self._before(task)
         for number in [number for number in process.tasks if number != task.number]:

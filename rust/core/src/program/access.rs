@@ -9,7 +9,7 @@ use crate::mm::{Access, Errno};
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::platform::Platform;
 
-impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// `read`, `write` and `execute`.
     pub(super) fn access(&mut self, access: &OneAccess, base: u64) {
         let address = access.at.resolve(base);

@@ -17,7 +17,7 @@ const MAP_FAILED: u64 = u64::MAX;
 /// What a call returned.
 type Ret = Result<u64, Errno>;
 
-impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// Runs an operation that is no access; waits for what it waits for once it is done.
     pub(super) fn system_call(&mut self, op: &Op, base: u64) -> Result<(), Stop> {
         let before = self.counters();

@@ -28,7 +28,7 @@ impl<P: Platform> Starter<P> for () {
 pub fn run_task<P: Platform, D: Design>(
     k: &Kernel<P, D>,
     cpu: &P,
-    run: &Run<'_, P>,
+    run: &Run<P>,
     starter: &impl Starter<P>,
 ) {
     if run.sync.await_start(cpu).is_err() {
@@ -67,10 +67,10 @@ struct Frame {
 }
 
 /// A task at work.
-pub(super) struct TaskRun<'r, 'a, P: Platform, D: Design, S> {
+pub(super) struct TaskRun<'r, P: Platform, D: Design, S> {
     pub k: &'r Kernel<P, D>,
     pub cpu: &'r P,
-    pub run: &'r Run<'a, P>,
+    pub run: &'r Run<P>,
     pub starter: &'r S,
     ops: &'r [Op],
     /// The operation that is next, or is being executed.
@@ -83,7 +83,7 @@ pub(super) struct TaskRun<'r, 'a, P: Platform, D: Design, S> {
     unreported: u64,
 }
 
-impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, '_, P, D, S> {
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     fn run(&mut self) -> Stop {
         loop {
             let Some(&op) = self.ops.get(self.index) else { return Stop::Exit };

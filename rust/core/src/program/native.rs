@@ -23,11 +23,11 @@ const STACK_SIZE: usize = 1 << 20;
 /// Each task has a CPU of its own: the numbers of CPUs and tasks in `config` are not used.
 /// `Err`: the memory does not even suffice for an empty address space.
 pub fn run(
-    program: &Program,
+    program: &Arc<Program>,
     handler: Handler,
     config: Config,
     options: &Options,
-    watch: &Watch,
+    watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
     match handler {
         Handler::Classic => run_design::<Classic>(program, config, options, watch),
@@ -36,10 +36,10 @@ pub fn run(
 }
 
 fn run_design<D: Design>(
-    program: &Program,
+    program: &Arc<Program>,
     config: Config,
     options: &Options,
-    watch: &Watch,
+    watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
     let nr_tasks = program.nr_tasks();
     let memory = config.system.memory;
@@ -105,7 +105,7 @@ struct Threads<'scope, 'env, D: Design> {
     scope: &'scope Scope<'scope, 'env>,
     machine: &'env Arc<Machine>,
     kernel: &'env Kernel<Cpu, D>,
-    run: &'env Run<'env, Cpu>,
+    run: &'env Run<Cpu>,
     gate: &'env Gate,
 }
 
@@ -142,10 +142,10 @@ impl<D: Design> Starter<Cpu> for Threads<'_, '_, D> {
 }
 
 fn run_threads<'env, D: Design>(
-    program: &Program,
+    program: &Arc<Program>,
     machine: &'env Arc<Machine>,
     kernel: &'env Kernel<Cpu, D>,
-    run: &'env Run<'env, Cpu>,
+    run: &'env Run<Cpu>,
 ) {
     let gate = Gate::default();
     thread::scope(|scope| {
@@ -153,12 +153,12 @@ fn run_threads<'env, D: Design>(
         for task in program.first_tasks() {
             threads.spawn(task);
         }
-        gate.wait(machine, run.watch);
+        gate.wait(machine, &run.watch);
     });
 }
 
 /// Takes the system down, and checks what is left of it.
-fn shut_down<D: Design>(machine: &Arc<Machine>, kernel: &Kernel<Cpu, D>, run: &Run<'_, Cpu>) {
+fn shut_down<D: Design>(machine: &Arc<Machine>, kernel: &Kernel<Cpu, D>, run: &Run<Cpu>) {
     catch(machine, || {
         let first = run.first_task();
         let cpu = machine.cpu(first, first);

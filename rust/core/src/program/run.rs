@@ -1,6 +1,6 @@
 //! One run of a program on one kernel: what its tasks share, and what comes of it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::load::Program;
 use super::result::{NoteMaps, Options, RunResult, Watch};
@@ -19,10 +19,10 @@ pub(super) struct TaskEnd {
 }
 
 /// One run of a program. Tasks share it.
-pub struct Run<'a, P: Platform> {
-    pub(super) program: &'a Program,
-    pub(super) options: &'a Options,
-    pub(super) watch: &'a Watch,
+pub struct Run<P: Platform> {
+    pub(super) program: Arc<Program>,
+    pub(super) options: Options,
+    pub(super) watch: Arc<Watch>,
     pub(super) sync: ProgramSync<P>,
     /// The inode of each file.
     files: Vec<Local>,
@@ -30,13 +30,13 @@ pub struct Run<'a, P: Platform> {
     pub(super) note_maps: Mutex<Vec<NoteMaps>>,
 }
 
-impl<'a, P: Platform> Run<'a, P> {
+impl<P: Platform> Run<P> {
     /// A run in which nothing has happened yet.
-    pub fn new(program: &'a Program, options: &'a Options, watch: &'a Watch) -> Self {
+    pub fn new(program: &Arc<Program>, options: &Options, watch: &Arc<Watch>) -> Self {
         Self {
-            program,
-            options,
-            watch,
+            program: Arc::clone(program),
+            options: options.clone(),
+            watch: Arc::clone(watch),
             sync: ProgramSync::new(program),
             files: program.files.iter().map(|_| Local::default()).collect(),
             ends: program.tasks.iter().map(|_| Mutex::default()).collect(),

@@ -1,5 +1,7 @@
 //! Programs for tests: records by name.
 
+use std::sync::Arc;
+
 use crate::mm::{Config, FileKind, System, Variants};
 use crate::program::{FileSpec, Program, ProgramError, ProgramSpec, RECORD_BYTES, Start, TaskSpec};
 
@@ -134,8 +136,8 @@ pub fn try_program(tasks: &[(Start, &[Rec])]) -> Result<Program, ProgramError> {
     })
 }
 
-pub fn program(tasks: &[(Start, &[Rec])]) -> Program {
-    try_program(tasks).unwrap()
+pub fn program(tasks: &[(Start, &[Rec])]) -> Arc<Program> {
+    Arc::new(try_program(tasks).unwrap())
 }
 
 /// x86 with `memory` bytes.

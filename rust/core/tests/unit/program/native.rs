@@ -48,7 +48,7 @@ fn seen(result: &RunResult) -> Vec<Seen> {
 }
 
 fn run_with(tasks: &[(Start, &[Rec])], handler: Handler) -> RunResult {
-    let (options, watch) = (Options::default(), Watch::default());
+    let (options, watch) = (Options::default(), Arc::<Watch>::default());
     run(&program(tasks), handler, config(GB), &options, &watch).unwrap()
 }
 
@@ -240,7 +240,7 @@ fn a_run_that_is_told_to_ends_soon() {
     let forever = [repeat(u64::MAX), mmap(4, 0), touch(0, 4), range(MUNMAP, 0, 0, 4), rec(END)];
     let tasks: &[(Start, &[Rec])] =
         &[(Start::First, &forever), (Start::First, &forever), (Start::First, &[aux(AWAIT, 0)])];
-    let (program, watch) = (program(tasks), Watch::default());
+    let (program, watch) = (program(tasks), Arc::<Watch>::default());
     thread::scope(|scope| {
         scope.spawn(|| {
             while watch.operations.load(std::sync::atomic::Ordering::Relaxed) < 1000 {
@@ -259,7 +259,7 @@ fn a_run_that_is_told_to_ends_soon() {
 #[test]
 fn too_little_memory_for_an_address_space_is_an_error() {
     let program = program(&[(Start::First, &[rec(NOTE)])]);
-    let (options, watch) = (Options::default(), Watch::default());
+    let (options, watch) = (Options::default(), Arc::<Watch>::default());
     let error = run(&program, Handler::Spf, config(PAGE), &options, &watch).unwrap_err();
     assert!(error.0.starts_with("key 'memory': value 4096 (allowed:"), "{error}");
 }
@@ -267,7 +267,7 @@ fn too_little_memory_for_an_address_space_is_an_error() {
 #[test]
 fn progress_reaches_what_the_program_announces() {
     let ops = [mmap(9, 0), repeat(3), touch(0, 9), rec(NOTE), rec(END)];
-    let (program, watch) = (program(&[(Start::First, &ops)]), Watch::default());
+    let (program, watch) = (program(&[(Start::First, &ops)]), Arc::<Watch>::default());
     run(&program, Handler::Spf, config(GB), &Options::default(), &watch).unwrap();
     let done = watch.operations.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(Some(done), program.nr_operations(PAGE));

@@ -1,8 +1,12 @@
 """The compiled half of spfemu. Private: use the package ``spfemu``."""
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["__version__", "build_info"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["__version__", "arch_profiles", "build_info", "run", "variants"]
 
 __version__: Final[str]
 
@@ -21,4 +25,63 @@ def build_info() -> dict[str, str]:
     >>> from spfemu import _core
     >>> sorted(_core.build_info())
     ['checks', 'opt_level', 'profile', 'rustc', 'target', 'version']
+    """
+
+def arch_profiles() -> str:
+    """Returns the arch profiles that come with the package.
+
+    Source: Linux 5.1; each profile says where its numbers are from.
+
+    Returns:
+        A JSON text: a list of objects with the fields of ``spfemu.arch.Arch``.
+
+    Deterministic: constants of the binary.
+    """
+
+def variants() -> str:
+    """Returns the variants: bugs of v12 that a run can have or not have.
+
+    Source: section 9 of the series' specification, entries B and C.
+
+    Returns:
+        A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``what`` and ``default``
+        (its value on the engines outside explore).
+
+    Deterministic: constants of the binary.
+    """
+
+def run(
+    engine: str,
+    handler: str,
+    arch: str,
+    tasks: Sequence[npt.NDArray[np.uint8]],
+    meta: str,
+    options: str,
+    progress: Callable[[float], object] | None,
+) -> tuple[str, npt.NDArray[np.uint8]]:
+    """Runs a program on an engine of the core; ``spfemu.run`` is the door to it.
+
+    The interpreter is not held while the engine runs; signals and ``progress`` (0 to 1) are looked
+    after every 50 ms. Source: ours.
+
+    Args:
+        engine: "native" or "vtime".
+        handler: "spf" or "classic".
+        arch: The JSON of a profile.
+        tasks: The records of each task as bytes, shape (62 * records,).
+        meta: The JSON of everything else in the program.
+        options: The JSON of the settings.
+        progress: Called with the share done, or None.
+
+    Returns:
+        A JSON text (``elapsed_ns``, ``counters``, ``maps``, ``note_maps``, ``rounds``, ``stuck``,
+        ``settings``), and the outcomes as bytes, shape (98 * outcomes,).
+
+    Raises:
+        ProgramError: The program cannot run; mend what the message names.
+        ProfileError: The arch or the machine cannot be.
+        EngineError: The engine has no such setting, or failed.
+        InvariantViolation: An invariant broke.
+
+    Deterministic: given by all arguments and the version, apart from native's interleaving.
     """

@@ -2,6 +2,10 @@
 //! holds one word of the interface, under the name it has in `_core.pyi`.
 
 mod build_info;
+mod error;
+mod input;
+mod lists;
+mod run;
 
 use pyo3::pymodule;
 
@@ -13,6 +17,10 @@ mod _core {
     #[pymodule_export]
     use crate::build_info::build_info;
     use crate::build_info::warn_if_unoptimised;
+    #[pymodule_export]
+    use crate::lists::{arch_profiles, variants};
+    #[pymodule_export]
+    use crate::run::run;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

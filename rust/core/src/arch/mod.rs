@@ -8,6 +8,9 @@ mod x86;
 /// The most page-table levels any profile has (x86 with `CONFIG_X86_5LEVEL`).
 pub const MAX_LEVELS: usize = 5;
 
+/// What a level may be called, top down.
+pub const LEVEL_NAMES: [&str; MAX_LEVELS] = ["pgd", "p4d", "pud", "pmd", "pte"];
+
 /// Whose fault entry and permission rules apply. Source: SPF_V12 section 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

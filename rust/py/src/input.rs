@@ -1,0 +1,213 @@
+//! From the JSON texts and arrays of Python to the types of the core.
+
+use std::collections::BTreeMap;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use serde::Deserialize;
+use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
+use spfemu_core::mm::variants::VARIANTS;
+use spfemu_core::mm::{Choice, Config, FileKind, System, Variants};
+use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
+
+use crate::error::Error;
+
+#[derive(Deserialize)]
+struct ArchText {
+    name: String,
+    family: String,
+    page_shift: u32,
+    levels: Vec<LevelText>,
+    task_size: u64,
+    mmap_base: u64,
+    exec_only: bool,
+    source: String,
+}
+
+#[derive(Deserialize)]
+struct LevelText {
+    name: String,
+    shift: u32,
+    entries: u32,
+}
+
+/// An arch profile from its JSON text.
+pub fn arch(text: &str) -> Result<Arch, Error> {
+    let given: ArchText =
+        serde_json::from_str(text).map_err(|wrong| Error::Profile(format!("arch: {wrong}")))?;
+    let family = match given.family.as_str() {
+        "x86" => Family::X86,
+        "powerpc" => Family::Powerpc,
+        "arm64" => Family::Arm64,
+        other => {
+            let what = format!("arch: family: '{other}' (allowed: x86, powerpc, arm64)");
+            return Err(Error::Profile(what));
+        }
+    };
+    let levels = given.levels.into_iter().map(level).collect::<Result<_, _>>()?;
+    let arch = Arch {
+        name: given.name,
+        family,
+        page_shift: given.page_shift,
+        levels,
+        task_size: given.task_size,
+        mmap_base: given.mmap_base,
+        exec_only: given.exec_only,
+        source: given.source,
+    };
+    arch.validate().map_err(|what| Error::Profile(format!("arch {}: {what}", arch.name)))?;
+    Ok(arch)
+}
+
+fn level(given: LevelText) -> Result<Level, Error> {
+    let name = LEVEL_NAMES.into_iter().find(|name| *name == given.name).ok_or_else(|| {
+        let allowed = LEVEL_NAMES.join(", ");
+        Error::Profile(format!("arch: levels: name '{}' (allowed: {allowed})", given.name))
+    })?;
+    Ok(Level { name, shift: given.shift, entries: given.entries })
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    ids: Vec<String>,
+    names: Vec<String>,
+    texts: Vec<String>,
+    files: Vec<FileText>,
+    system: SystemText,
+    tasks: Vec<TaskText>,
+}
+
+#[derive(Deserialize)]
+struct FileText {
+    length: u64,
+    kind: String,
+    cached: bool,
+}
+
+#[derive(Deserialize)]
+struct SystemText {
+    memory: u64,
+    mmap_min_addr: u64,
+    sysctl: BTreeMap<String, i64>,
+}
+
+#[derive(Deserialize)]
+struct TaskText {
+    name: String,
+    start: Option<String>,
+}
+
+/// A program as the core runs it, and what it says about the system.
+pub struct Given {
+    pub program: Program,
+    pub task_names: Vec<String>,
+    pub system: System,
+}
+
+/// A program from its arrays (bytes of records) and its `meta`.
+pub fn program(
+    py: Python<'_>,
+    tasks: &[PyBuffer<u8>],
+    meta: &str,
+    note_maps: Vec<(u32, u32)>,
+) -> PyResult<Given> {
+    let records: Vec<Vec<u8>> =
+        tasks.iter().map(|task| task.to_vec(py)).collect::<Result<_, _>>()?;
+    decode(&records, meta, note_maps).map_err(|error| error.into_py(py))
+}
+
+fn decode(records: &[Vec<u8>], meta: &str, note_maps: Vec<(u32, u32)>) -> Result<Given, Error> {
+    let meta: Meta =
+        serde_json::from_str(meta).map_err(|wrong| Error::Program(format!("meta: {wrong}")))?;
+    if meta.tasks.len() != records.len() {
+        let (said, given) = (meta.tasks.len(), records.len());
+        return Err(Error::Program(format!("meta: {said} tasks, but {given} arrays")));
+    }
+    let starts = meta.tasks.iter().map(|task| start(task.start.as_deref()));
+    let starts: Vec<Start> = starts.collect::<Result<_, _>>()?;
+    let files = meta.files.iter().map(file).collect::<Result<_, _>>()?;
+    let spec = ProgramSpec {
+        tasks: starts
+            .into_iter()
+            .zip(records)
+            .map(|(start, records)| TaskSpec { start, records })
+            .collect(),
+        nr_ids: meta.ids.len() as u32,
+        nr_names: meta.names.len() as u32,
+        texts: &meta.texts,
+        files,
+        note_maps,
+    };
+    let program = Program::new(&spec).map_err(|wrong| Error::Program(wrong.0))?;
+    let task_names = meta.tasks.into_iter().map(|task| task.name).collect();
+    Ok(Given { program, task_names, system: system(&meta.system)? })
+}
+
+fn start(text: Option<&str>) -> Result<Start, Error> {
+    match text {
+        None => Ok(Start::First),
+        Some("fork") => Ok(Start::Fork),
+        Some("vfork") => Ok(Start::Vfork),
+        Some("clone") => Ok(Start::Clone),
+        Some(other) => {
+            Err(Error::Program(format!("start: '{other}' (allowed: null, fork, vfork, clone)")))
+        }
+    }
+}
+
+fn file(given: &FileText) -> Result<FileSpec, Error> {
+    let kind = match given.kind.as_str() {
+        "regular" => FileKind::Regular,
+        "shmem" => FileKind::Shmem,
+        "devzero" => FileKind::DevZero,
+        other => {
+            let what = format!("file: kind '{other}' (allowed: regular, shmem, devzero)");
+            return Err(Error::Program(what));
+        }
+    };
+    Ok(FileSpec { length: given.length, kind, cached: given.cached })
+}
+
+fn system(given: &SystemText) -> Result<System, Error> {
+    let mut system =
+        System { memory: given.memory, mmap_min_addr: given.mmap_min_addr, ..System::default() };
+    for (name, &value) in &given.sysctl {
+        match name.as_str() {
+            "vm.speculative_page_fault" => system.speculative_page_fault = value,
+            "vm.page-cluster" => system.page_cluster = value,
+            "vm.max_map_count" => {
+                system.max_map_count = u64::try_from(value).map_err(|_| {
+                    Error::Program(format!(
+                        "sysctl vm.max_map_count: {value} (allowed: 0 and more)"
+                    ))
+                })?;
+            }
+            other => return Err(Error::Program(format!("sysctl '{other}' is unknown"))),
+        }
+    }
+    Ok(system)
+}
+
+/// The variants of a run: `base`, and then single ones by name.
+pub fn variants(mut base: Variants, chosen: &BTreeMap<String, String>) -> Result<Variants, Error> {
+    for (name, value) in chosen {
+        let info = VARIANTS.iter().find(|info| info.name == name || info.entry == name);
+        let info = info.ok_or_else(|| Error::Engine(format!("variant '{name}' is unknown")))?;
+        base.set(info.which, choice(value)?);
+    }
+    Ok(base)
+}
+
+/// "v12" or "fixed".
+pub fn choice(text: &str) -> Result<Choice, Error> {
+    match text {
+        "v12" => Ok(Choice::V12),
+        "fixed" => Ok(Choice::Fixed),
+        other => Err(Error::Engine(format!("variant value '{other}' (allowed: v12, fixed)"))),
+    }
+}
+
+/// What a kernel is made from. The engine decides how many CPUs it has.
+pub fn config(arch: Arch, system: System, variants: Variants) -> Config {
+    Config { arch, system, variants, nr_cpus: 1, nr_tasks: 1 }
+}

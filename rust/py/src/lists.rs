@@ -1,0 +1,67 @@
+//! What there is to choose from, as JSON texts.
+
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+use spfemu_core::arch::{Arch, Family};
+use spfemu_core::mm::Choice;
+use spfemu_core::mm::variants::VARIANTS;
+
+fn text(list: Vec<Value>) -> String {
+    Value::Array(list).to_string()
+}
+
+/// Returns the arch profiles that come with the package.
+///
+/// Source: Linux 5.1; each profile says where its numbers are from.
+///
+/// Returns a JSON text: a list of objects with the fields of `spfemu.arch.Arch`.
+#[pyfunction]
+pub fn arch_profiles() -> String {
+    text(Arch::builtin().iter().map(profile).collect())
+}
+
+fn profile(arch: &Arch) -> Value {
+    let family = match arch.family {
+        Family::X86 => "x86",
+        Family::Powerpc => "powerpc",
+        Family::Arm64 => "arm64",
+    };
+    let levels: Vec<Value> = arch
+        .levels
+        .iter()
+        .map(|level| json!({"name": level.name, "shift": level.shift, "entries": level.entries}))
+        .collect();
+    json!({
+        "name": arch.name,
+        "family": family,
+        "page_shift": arch.page_shift,
+        "levels": levels,
+        "task_size": arch.task_size,
+        "mmap_base": arch.mmap_base,
+        "exec_only": arch.exec_only,
+        "source": arch.source,
+    })
+}
+
+/// Returns the variants: bugs of v12 that a run can have or not have.
+///
+/// Source: SPF_V12 section 9, B and C.
+///
+/// Returns a JSON text: a list of `name`, `entry`, `kind`, `what`, and `default` outside explore.
+#[pyfunction]
+pub fn variants() -> String {
+    let entry = |info: &spfemu_core::mm::variants::VariantInfo| {
+        let default = match info.outside_explore {
+            Choice::V12 => "v12",
+            Choice::Fixed => "fixed",
+        };
+        json!({
+            "name": info.name,
+            "entry": info.entry,
+            "kind": "variant",
+            "what": info.what,
+            "default": default,
+        })
+    };
+    text(VARIANTS.iter().map(entry).collect())
+}

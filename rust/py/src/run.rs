@@ -1,0 +1,197 @@
+//! One call runs one program. The GIL is released; signals and progress are looked after meanwhile.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spfemu_core::events::EVENT_NAMES;
+use spfemu_core::mm::Variants;
+use spfemu_core::program::{Handler, Options, RunResult, Watch, native};
+
+use crate::error::Error;
+use crate::input::{self, Given};
+
+/// How often signals and progress are looked after.
+const TICK: Duration = Duration::from_millis(50);
+
+#[derive(Deserialize)]
+struct OptionsText {
+    seed: u64,
+    cpus: Option<u32>,
+    machine: Option<String>,
+    pace: bool,
+    record: bool,
+    #[serde(default)]
+    variants: BTreeMap<String, String>,
+    #[serde(default)]
+    note_maps: Vec<(u32, u32)>,
+    #[serde(default)]
+    tick_slack_ns: Option<u64>,
+}
+
+/// Runs a program on an engine of the core.
+///
+/// Source: ours. `engine` is "native" or "vtime"; `handler` "spf" or "classic"; `arch` the JSON of
+/// a profile; `tasks` one array of bytes a task (records of the array form); `meta` and `options`
+/// JSON texts; `progress` is called with 0 to 1, or None.
+///
+/// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `note_maps`, `rounds`, `stuck`,
+/// `settings`) and the outcomes, dtype uint8, shape (outcomes * 98,).
+///
+/// Raises ProgramError, ProfileError or EngineError for what cannot run, InvariantViolation for a
+/// broken invariant, and whatever a signal handler raises.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)]
+pub fn run<'py>(
+    py: Python<'py>,
+    engine: &str,
+    handler: &str,
+    arch: &str,
+    tasks: Vec<PyBuffer<u8>>,
+    meta: &str,
+    options: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(String, Bound<'py, PyArray1<u8>>)> {
+    let job = Job::new(engine, handler, arch, options).map_err(|error| error.into_py(py))?;
+    let given = input::program(py, &tasks, meta, job.options.note_maps.clone())?;
+    let result = job.watched(py, &given, progress.as_ref())?;
+    if let Some(finding) = result.finding {
+        let error = Error::Invariant { invariant: finding.invariant, what: finding.what };
+        return Err(error.into_py(py));
+    }
+    let summary = job.summary(&given, &result);
+    Ok((summary.to_string(), result.outcomes.into_pyarray(py)))
+}
+
+/// A run that was checked.
+struct Job {
+    engine: Engine,
+    handler: Handler,
+    arch: spfemu_core::arch::Arch,
+    variants: Variants,
+    options: OptionsText,
+}
+
+enum Engine {
+    Native,
+}
+
+impl Job {
+    fn new(engine: &str, handler: &str, arch: &str, options: &str) -> Result<Self, Error> {
+        let options: OptionsText = serde_json::from_str(options)
+            .map_err(|wrong| Error::Engine(format!("options: {wrong}")))?;
+        let engine = match engine {
+            "native" => Engine::Native,
+            other => return Err(Error::Engine(format!("engine '{other}' (allowed: native)"))),
+        };
+        let variants = input::variants(Variants::outside_explore(), &options.variants)?;
+        Ok(Self {
+            engine,
+            handler: self::handler(handler)?,
+            arch: input::arch(arch)?,
+            variants,
+            options,
+        })
+    }
+
+    fn execute(&self, given: &Given, watch: &Watch) -> Result<RunResult, Error> {
+        let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
+        let options = Options { record: self.options.record, pace: self.options.pace, check: true };
+        let result = match self.engine {
+            Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
+        };
+        result.map_err(|wrong| Error::Program(wrong.0))
+    }
+
+    /// Runs on a thread of its own; this one looks after signals and progress.
+    fn watched(
+        &self,
+        py: Python<'_>,
+        given: &Given,
+        progress: Option<&Py<PyAny>>,
+    ) -> PyResult<RunResult> {
+        let watch = Watch::default();
+        let total = given.program.nr_operations(1 << self.arch.page_shift);
+        thread::scope(|scope| {
+            let (done, is_done) = mpsc::channel();
+            // A lock only because what is used without the GIL must be shareable.
+            let is_done = Mutex::new(is_done);
+            let wait = || is_done.lock().expect("only this thread waits").recv_timeout(TICK);
+            let watching = &watch;
+            let engine = scope.spawn(move || {
+                let result = catch_unwind(AssertUnwindSafe(|| self.execute(given, watching)));
+                done.send(result).ok();
+            });
+            loop {
+                match py.detach(&wait) {
+                    Ok(Ok(result)) => return result.map_err(|error| error.into_py(py)),
+                    Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
+                        let what = "the engine panicked; see standard error".to_owned();
+                        return Err(Error::Engine(what).into_py(py));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+                let looked_after = py.check_signals().and_then(|()| match (progress, total) {
+                    (Some(progress), Some(total)) => {
+                        let operations = watch.operations.load(Ordering::Relaxed);
+                        let share = (operations as f64 / total.max(1) as f64).min(1.0);
+                        progress.call1(py, (share,)).map(drop)
+                    }
+                    _ => Ok(()),
+                });
+                if let Err(raised) = looked_after {
+                    watch.stop();
+                    py.detach(|| engine.join()).ok();
+                    return Err(raised);
+                }
+            }
+        })
+    }
+
+    fn summary(&self, given: &Given, result: &RunResult) -> Value {
+        let name = |task: u32| given.task_names[task as usize].clone();
+        let counters: serde_json::Map<String, Value> = EVENT_NAMES
+            .iter()
+            .zip(result.counters)
+            .map(|(name, count)| ((*name).to_owned(), count.into()))
+            .collect();
+        let maps: serde_json::Map<String, Value> =
+            result.maps.iter().map(|(task, maps)| (name(*task), json!(maps))).collect();
+        let note_maps: Vec<Value> = result
+            .note_maps
+            .iter()
+            .map(|note| {
+                json!({"task": note.task, "index": note.index, "round": note.round,
+                       "maps": note.maps})
+            })
+            .collect();
+        json!({
+            "elapsed_ns": result.elapsed_ns,
+            "counters": counters,
+            "maps": maps,
+            "note_maps": note_maps,
+            "rounds": result.rounds,
+            "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
+            "settings": {"machine": self.options.machine, "cpus": self.options.cpus},
+        })
+    }
+}
+
+/// "spf" or "classic".
+fn handler(text: &str) -> Result<Handler, Error> {
+    match text {
+        "spf" => Ok(Handler::Spf),
+        "classic" => Ok(Handler::Classic),
+        other => Err(Error::Engine(format!("handler '{other}' (allowed: spf, classic)"))),
+    }
+}

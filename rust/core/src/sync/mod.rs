@@ -8,3 +8,7 @@ pub mod rwsem;
 pub mod seqcount;
 pub mod seqlock;
 pub mod spinlock;
+
+#[cfg(test)]
+#[path = "../../tests/unit/sync/stage.rs"]
+pub(crate) mod stage;

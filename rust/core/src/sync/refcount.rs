@@ -23,3 +23,7 @@ pub fn atomic_dec_and_test<P: Platform>(cpu: &P, count: Field<'_, P, u64>) -> bo
     }
     before == 1
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/sync/refcount.rs"]
+mod tests;

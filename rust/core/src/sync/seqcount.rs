@@ -45,3 +45,7 @@ pub fn raw_write_seqcount_end<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) {
     let sequence = seq.read(cpu);
     seq.write(cpu, sequence.wrapping_add(1));
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/sync/seqcount.rs"]
+mod tests;

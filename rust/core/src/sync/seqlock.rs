@@ -45,3 +45,7 @@ pub fn write_sequnlock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>, seq: Field
 fn is_even(sequence: u64) -> bool {
     sequence.is_multiple_of(2)
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/sync/seqlock.rs"]
+mod tests;

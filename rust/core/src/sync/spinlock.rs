@@ -45,3 +45,7 @@ pub fn spin_unlock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
 pub fn spin_is_locked<P: Platform>(lock: Field<'_, P, u64>) -> bool {
     lock.peek() != FREE
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/sync/spinlock.rs"]
+mod tests;

@@ -273,3 +273,7 @@ impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
         WriteGuard { sem: self, cpu }
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/unit/sync/rwsem.rs"]
+mod tests;

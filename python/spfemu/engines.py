@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,8 +24,11 @@ __all__ = [
     "LATER_ENGINES",
     "VARIANT_VALUES",
     "Progress",
+    "catalogue_names",
     "check_bounded",
+    "core_list",
     "core_tasks",
+    "one_of",
     "prepare",
     "run",
     "variant_values",
@@ -79,8 +82,8 @@ def run(
     >>> spfemu.run(program, engine="vtime").counters["faults"]
     16
     """
-    _check_choice("engine", engine, ENGINES, LATER_ENGINES)
-    _check_choice("handler", handler, HANDLERS)
+    one_of("engine", engine, ENGINES, LATER_ENGINES)
+    one_of("handler", handler, HANDLERS)
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
     if cpus is not None and (type(cpus) is not int or cpus < 1):
@@ -158,11 +161,17 @@ def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:
     return [task.ops.view(np.uint8) for task in program.tasks]
 
 
-def _check_choice(what: str, value: str, allowed: Iterable[str], later: Iterable[str] = ()) -> None:
+def one_of(what: str, value: str, allowed: Collection[str], later: Collection[str] = ()) -> str:
+    """Returns the value if it is allowed; ``later`` are those that are not available yet.
+
+    Source: ours. Raises EngineError, naming what is allowed.
+    """
+    names = ", ".join(allowed)
     if value in later:
-        raise EngineError(f"{what} '{value}' is not available yet (allowed: {', '.join(allowed)})")
+        raise EngineError(f"{what} '{value}' is not available yet (allowed: {names})")
     if value not in allowed:
-        raise EngineError(f"{what} {shown(value)} (allowed: {', '.join(allowed)})")
+        raise EngineError(f"{what} {shown(value)} (allowed: {names})")
+    return value
 
 
 def prepare(program: Program, profile: Arch) -> Program:
@@ -200,17 +209,39 @@ def check_bounded(program: Program, engine: str) -> None:
 def variant_values(variants: str | Mapping[str, str] | None) -> dict[str, str]:
     """Returns the value of each variant that is set, by name.
 
-    Source: ours (DESIGN section 5). Raises EngineError for an unknown variant or value.
+    Source: ours (DESIGN section 5). Variants may be given by name or by entry, such as B1. Raises
+    EngineError for an unknown variant or value.
     """
     if variants is None:
         return {}
+    if isinstance(variants, str):
+        one_of("variants", variants, VARIANT_VALUES)
+        return {entry["name"]: variants for entry in core_list("variants")}
+    for name, value in variants.items():
+        one_of(f"variant {name}", value, VARIANT_VALUES)
+    names = catalogue_names("variant", list(variants))
+    return dict(zip(names, variants.values(), strict=True))
+
+
+def core_list(what: str) -> list[dict[str, Any]]:
+    """Returns a catalogue of the compiled core: machines, mutants or variants. Source: the core."""
     from spfemu import _core
 
-    names = [variant["name"] for variant in json.loads(_core.variants())]
-    if isinstance(variants, str):
-        _check_choice("variants", variants, VARIANT_VALUES)
-        return dict.fromkeys(names, variants)
-    for name, value in variants.items():
-        _check_choice("variant", name, names)
-        _check_choice(f"variant {name}", value, VARIANT_VALUES)
-    return dict(variants)
+    entries: list[dict[str, Any]] = json.loads(getattr(_core, what)())
+    return entries
+
+
+def catalogue_names(what: str, given: Sequence[str]) -> list[str]:
+    """Returns the names of mutants or variants that are given by name or by entry, such as A7.
+
+    Source: SPF_V12 section 9 for the entries. ``what`` is "mutant" or "variant". Raises
+    EngineError, naming what there is, for another.
+    """
+    if not given:
+        return []
+    names = {}
+    for entry in core_list(f"{what}s"):
+        names[entry["name"]] = names[entry["entry"]] = entry["name"]
+    for name in given:
+        one_of(what, name, names)
+    return [names[name] for name in given]

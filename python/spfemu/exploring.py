@@ -8,7 +8,14 @@ from typing import Any
 
 from spfemu.arch import Arch
 from spfemu.arch import arch as arch_by_name
-from spfemu.engines import Progress, check_bounded, core_tasks, prepare, variant_values
+from spfemu.engines import (
+    Progress,
+    catalogue_names,
+    check_bounded,
+    core_tasks,
+    prepare,
+    variant_values,
+)
 from spfemu.program.model import Program
 
 __all__ = ["explore"]
@@ -32,10 +39,10 @@ def explore(
     """Explores the interleavings of a program's tasks and reports the invariants that break.
 
     Source: ours (DESIGN sections 2.1 and 5). ``strategy`` is "dfs" (every schedule within the
-    bounds) or "random"; ``mutants`` are checks to leave out; ``variants`` sets single variants,
-    ``variants_default`` ("v12", "fixed") all others; ``memory_model`` is "sc". ``schedules`` bounds
-    their number (default: none for dfs), ``preemptions`` those within one (default: none); ``seed``
-    fixes random choices. ``replay`` runs the one schedule of a token.
+    bounds) or "random"; ``mutants`` are checks to leave out, by name or entry (A7); ``variants``
+    sets single variants, ``variants_default`` ("v12", "fixed") all others; ``memory_model`` is
+    "sc". ``schedules`` bounds their number (default: none for dfs), ``preemptions`` those within
+    one (default: none); ``seed`` fixes random choices. ``replay`` runs the one schedule of a token.
 
     Returns the JSON object of the result: ``schedules``, ``complete`` (the whole space within the
     bounds was covered), ``steps`` and ``violations``, each with ``invariant``, ``entry``, ``token``
@@ -49,7 +56,7 @@ def explore(
     check_bounded(program, "explore")
     options = {
         "strategy": strategy,
-        "mutants": list(mutants),
+        "mutants": catalogue_names("mutant", mutants),
         "variants": variant_values(variants),
         "variants_default": variants_default,
         "memory_model": memory_model,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-import json
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from spfemu.engines import core_list
 from spfemu.errors import EngineError
 from spfemu.program.ops import EVENTS
 from spfemu.program.values import shown
@@ -15,11 +15,9 @@ __all__ = [
     "ALIASES",
     "EVENT_TEXTS",
     "arch_choices",
-    "core_list",
     "event_choices",
     "machine_choices",
     "mutant_choices",
-    "one_of",
     "select_events",
     "variant_choices",
 ]
@@ -64,25 +62,6 @@ def select_events(given: Sequence[str]) -> list[str]:
         for match in matches:
             chosen[ALIASES.get(match, match)] = None
     return list(chosen)
-
-
-def one_of(what: str, value: str, allowed: Iterable[str], later: Iterable[str] = ()) -> str:
-    """Returns the value if it is allowed. Source: ours. Raises EngineError, naming what is."""
-    names = list(allowed)
-    if value in later:
-        raise EngineError(f"{what} '{value}' is not available yet (allowed: {', '.join(names)})")
-    if value not in names:
-        raise EngineError(f"{what} {shown(value)} (allowed: {', '.join(names)})")
-    return value
-
-
-def core_list(what: str) -> list[dict[str, Any]]:
-    """Returns a list of the compiled core: machines, mutants or variants. Source: the core."""
-    from spfemu import _core
-
-    text: str = getattr(_core, what)()
-    entries: list[dict[str, Any]] = json.loads(text)
-    return entries
 
 
 def _names(what: str) -> list[str]:

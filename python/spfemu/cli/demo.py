@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spfemu.cli.app import main as spfemu
-from spfemu.cli.explore import mutant_name, print_exploration
+from spfemu.cli.explore import print_exploration
 from spfemu.cli.output import error_line
 from spfemu.errors import SpfemuError
 from spfemu.exploring import explore
@@ -68,7 +68,7 @@ def _explore(path: Path, variants: str, mutants: Sequence[str]) -> dict[str, Any
     exploration = explore(
         Program.load(path),
         variants_default=variants,
-        mutants=[mutant_name(name) for name in mutants],
+        mutants=mutants,
     )
     print_exploration(exploration, command)
     return exploration
@@ -80,7 +80,7 @@ def _replays(path: Path, mutant: str, violation: dict[str, Any]) -> bool:
     again = explore(
         Program.load(path),
         variants_default="fixed",
-        mutants=[mutant_name(mutant)],
+        mutants=[mutant],
         replay=token,
     )
     found = [one["invariant"] for one in again["violations"]]

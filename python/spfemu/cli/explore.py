@@ -10,20 +10,18 @@ import typer
 
 from spfemu.arch import arch as arch_by_name
 from spfemu.cli.choices import (
-    arch_choices,
-    core_list,
     mutant_choices,
-    one_of,
     variant_choices,
 )
+from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sources import load_program
-from spfemu.engines import VARIANT_VALUES
+from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import explore
 from spfemu.program.values import shown
 
-__all__ = ["mutant_name", "print_exploration", "register"]
+__all__ = ["print_exploration", "register"]
 
 STRATEGIES: Final = ("dfs", "random")
 _STRATEGIES_LATER: Final = ("pct",)
@@ -31,50 +29,56 @@ MEMORY_MODELS: Final = ("sc",)
 _MEMORY_MODELS_LATER: Final = ("tso", "armv8", "power")
 
 
+_Strategy = Annotated[
+    str, typer.Option(metavar="dfs|random", autocompletion=lambda: list(STRATEGIES))
+]
+_Mutants = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Remove a check (repeatable).", autocompletion=mutant_choices
+    ),
+]
+_Variant = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=v12|fixed",
+        help="Set one variant (repeatable).",
+        autocompletion=variant_choices,
+    ),
+]
+_Variants = Annotated[
+    str,
+    typer.Option(
+        metavar="v12|fixed",
+        help="All other variants.",
+        autocompletion=lambda: list(VARIANT_VALUES),
+    ),
+]
+_MemoryModel = Annotated[
+    str, typer.Option(metavar="sc", autocompletion=lambda: list(MEMORY_MODELS))
+]
+_Schedules = Annotated[int | None, typer.Option(min=1, help="At most so many schedules.")]
+_Preemptions = Annotated[
+    int | None, typer.Option(min=0, help="At most so many preemptions a schedule.")
+]
+_Replay = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Run the one schedule of a finding.")
+]
+
+
 def explore_command(
-    program: Annotated[
-        str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
-    ],
-    strategy: Annotated[
-        str, typer.Option(metavar="dfs|random", autocompletion=lambda: list(STRATEGIES))
-    ] = "dfs",
-    mutant: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help="Remove a check (repeatable).", autocompletion=mutant_choices
-        ),
-    ] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=v12|fixed",
-            help="Set one variant (repeatable).",
-            autocompletion=variant_choices,
-        ),
-    ] = None,
-    variants: Annotated[
-        str,
-        typer.Option(
-            metavar="v12|fixed",
-            help="All other variants.",
-            autocompletion=lambda: list(VARIANT_VALUES),
-        ),
-    ] = "v12",
-    memory_model: Annotated[
-        str, typer.Option(metavar="sc", autocompletion=lambda: list(MEMORY_MODELS))
-    ] = "sc",
-    schedules: Annotated[int | None, typer.Option(min=1, help="At most so many schedules.")] = None,
-    preemptions: Annotated[
-        int | None, typer.Option(min=0, help="At most so many preemptions a schedule.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random schedules.")] = 0,
-    arch: Annotated[
-        str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
-    ] = "x86",
-    replay: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Run the one schedule of a finding.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    program: ProgramArgument,
+    strategy: _Strategy = "dfs",
+    mutant: _Mutants = None,
+    variant: _Variant = None,
+    variants: _Variants = "v12",
+    memory_model: _MemoryModel = "sc",
+    schedules: _Schedules = None,
+    preemptions: _Preemptions = None,
+    seed: SeedOption = 0,
+    arch: ArchOption = "x86",
+    replay: _Replay = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Explore the interleavings of a program and report the invariants that break."""
     one_of("strategy", strategy, STRATEGIES, _STRATEGIES_LATER)
@@ -87,7 +91,7 @@ def explore_command(
             loaded,
             arch=profile,
             strategy=strategy,
-            mutants=[mutant_name(name) for name in mutant or ()],
+            mutants=mutant or (),
             variants=dict(_variant(text) for text in variant or ()),
             variants_default=variants,
             memory_model=memory_model,
@@ -106,24 +110,11 @@ def explore_command(
         raise typer.Exit(1)
 
 
-def mutant_name(name: str) -> str:
-    """Returns a mutant's name from its name or the entry it belongs to, such as A7.
-
-    Source: ours. Raises EngineError, naming what there is, for another.
-    """
-    mutants = core_list("mutants")
-    for entry in mutants:
-        if name in (entry["name"], entry["entry"]):
-            return str(entry["name"])
-    return one_of("mutant", name, [entry["name"] for entry in mutants])
-
-
 def _variant(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise EngineError(f"variant {shown(text)} (allowed: NAME=v12 or NAME=fixed)")
-    one_of("variant", name, [entry["name"] for entry in core_list("variants")])
-    return name, one_of(f"variant {name}", value, VARIANT_VALUES)
+    return name, value
 
 
 def _replay_command(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 
-from spfemu.cli.choices import ALIASES, EVENT_TEXTS, core_list
+from spfemu.cli.choices import ALIASES, EVENT_TEXTS
+from spfemu.cli.options import JsonOption
 from spfemu.cli.output import print_json, print_table
+from spfemu.engines import core_list
 from spfemu.program.ops import EVENTS
 from spfemu.workloads import WORKLOADS
 
 __all__ = ["register"]
 
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 _NUMBERS: Final = ("cpus", "page_size", "smt")
 
 
-def workloads(as_json: _Json = False) -> None:
+def workloads(as_json: JsonOption = False) -> None:
     """List the built-in workloads and their options."""
     entries = [
         {
@@ -33,22 +34,22 @@ def workloads(as_json: _Json = False) -> None:
     _print(entries, as_json)
 
 
-def machines(as_json: _Json = False) -> None:
+def machines(as_json: JsonOption = False) -> None:
     """List the machines."""
     _print(core_list("machines"), as_json)
 
 
-def mutants(as_json: _Json = False) -> None:
+def mutants(as_json: JsonOption = False) -> None:
     """List the checks that explore can remove."""
     _print(core_list("mutants"), as_json)
 
 
-def variants(as_json: _Json = False) -> None:
+def variants(as_json: JsonOption = False) -> None:
     """List the known bugs of v12, each with its cure."""
     _print(core_list("variants"), as_json)
 
 
-def events(as_json: _Json = False) -> None:
+def events(as_json: JsonOption = False) -> None:
     """List the events that are counted."""
     names = {event: [alias for alias, of in ALIASES.items() if of == event] for event in EVENTS}
     entries = [

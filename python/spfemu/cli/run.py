@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from spfemu.arch import arch as arch_by_name
-from spfemu.cli.choices import arch_choices, one_of
+from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sources import load_program
 from spfemu.comparing import Difference, check, compare
-from spfemu.engines import ENGINES, HANDLERS, LATER_ENGINES, run
+from spfemu.engines import ENGINES, HANDLERS, LATER_ENGINES, one_of, run
 from spfemu.errors import ProgramError
 from spfemu.program.model import Program
 from spfemu.results import Result
@@ -29,29 +29,21 @@ _Engine = Annotated[
 _Handler = Annotated[
     str, typer.Option(metavar="spf|classic", autocompletion=lambda: list(HANDLERS))
 ]
-_Arch = Annotated[
-    str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
-]
-_Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
-_Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-_ProgramFile = Annotated[
-    str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
-]
 
 
 def run_command(
-    program: _ProgramFile,
+    program: ProgramArgument,
     engine: _Engine = "native",
     handler: _Handler = "spf",
-    arch: _Arch = "x86",
-    seed: _Seed = 0,
+    arch: ArchOption = "x86",
+    seed: SeedOption = 0,
     pace: Annotated[
         bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
     ] = False,
     with_check: Annotated[
         bool, typer.Option("--check", help="Compare with the program's expectations.")
     ] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a program and print the outcome of each operation."""
     one_of("engine", engine, ENGINES, LATER_ENGINES)
@@ -84,16 +76,16 @@ def run_command(
 
 
 def check_command(
-    program: _ProgramFile,
+    program: ProgramArgument,
     engine: _Engine = "native",
     against: Annotated[
         str,
         typer.Option(metavar="reference", help="The authority.", autocompletion=lambda: _AGAINST),
     ] = "reference",
     handler: _Handler = "spf",
-    arch: _Arch = "x86",
-    seed: _Seed = 0,
-    as_json: _Json = False,
+    arch: ArchOption = "x86",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a program on two engines and print where they differ."""
     one_of("engine", engine, ENGINES, LATER_ENGINES)

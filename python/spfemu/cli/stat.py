@@ -16,17 +16,15 @@ import typer
 from spfemu.arch import Arch
 from spfemu.arch import arch as arch_by_name
 from spfemu.cli.choices import (
-    arch_choices,
-    core_list,
     event_choices,
     machine_choices,
-    one_of,
     select_events,
 )
+from spfemu.cli.options import ArchOption, JsonOption, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sites import GROUPS, Group, group_aborts
 from spfemu.cli.sources import Source, find_source
-from spfemu.engines import run
+from spfemu.engines import core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.results import RESULT_FORMAT, Result
 
@@ -73,62 +71,65 @@ class _Series:
         return [float(figures[name]) for figures in self.figures]
 
 
+_Workload = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="-- WORKLOAD [ARGS]",
+        help="A built-in workload with its options, a program or trace file, or -.",
+    ),
+]
+_Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-e",
+        "--event",
+        metavar="EVENTS",
+        help="Events, separated by commas; perf's globs and aliases.",
+        autocompletion=event_choices,
+    ),
+]
+_Repeat = Annotated[
+    int, typer.Option("-r", "--repeat", min=1, help="Repeat with other seeds: mean and deviation.")
+]
+_Separator = Annotated[
+    str | None,
+    typer.Option("-x", "--field-separator", metavar="SEP", help="Fields separated by SEP."),
+]
+_Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")
+]
+_Engine = Annotated[str, typer.Option(metavar="vtime|native", autocompletion=lambda: list(ENGINES))]
+_Handler = Annotated[
+    str, typer.Option(metavar="both|classic|spf", autocompletion=lambda: list(HANDLERS))
+]
+_Machine = Annotated[str | None, typer.Option(metavar="MACHINE", autocompletion=machine_choices)]
+_Cpus = Annotated[
+    int | None, typer.Option(min=1, help="CPUs (default: as many as the workload's threads).")
+]
+_By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="vma|comm|ip",
+        help="Break the aborts down by mapping, thread name or instruction.",
+        autocompletion=lambda: list(GROUPS),
+    ),
+]
+
+
 def stat(
-    workload: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="-- WORKLOAD [ARGS]",
-            help="A built-in workload with its options, a program or trace file, or -.",
-        ),
-    ] = None,
-    event: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-e",
-            "--event",
-            metavar="EVENTS",
-            help="Events, separated by commas; perf's globs and aliases.",
-            autocompletion=event_choices,
-        ),
-    ] = None,
-    repeat: Annotated[
-        int,
-        typer.Option("-r", "--repeat", min=1, help="Repeat with other seeds: mean and deviation."),
-    ] = 1,
-    separator: Annotated[
-        str | None,
-        typer.Option("-x", "--field-separator", metavar="SEP", help="Fields separated by SEP."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="vtime|native", autocompletion=lambda: list(ENGINES))
-    ] = "vtime",
-    handler: Annotated[
-        str, typer.Option(metavar="both|classic|spf", autocompletion=lambda: list(HANDLERS))
-    ] = "both",
-    arch: Annotated[
-        str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
-    ] = "x86",
-    machine: Annotated[
-        str | None,
-        typer.Option(metavar="MACHINE", help="Machine.", autocompletion=machine_choices),
-    ] = None,
-    cpus: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPUs (default: as many as the workload's threads)."),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="vma|comm|ip",
-            help="Break the aborts down by mapping, thread name or instruction.",
-            autocompletion=lambda: list(GROUPS),
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    workload: _Workload = None,
+    event: _Events = None,
+    repeat: _Repeat = 1,
+    separator: _Separator = None,
+    output: _Output = None,
+    engine: _Engine = "vtime",
+    handler: _Handler = "both",
+    arch: ArchOption = "x86",
+    machine: _Machine = None,
+    cpus: _Cpus = None,
+    by: _By = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a workload and print its counters, classic and speculative side by side."""
     events = select_events(event or [])

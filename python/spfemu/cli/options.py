@@ -1,0 +1,20 @@
+"""The options and arguments that several subcommands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from spfemu.cli.choices import arch_choices
+
+__all__ = ["ArchOption", "JsonOption", "ProgramArgument", "SeedOption"]
+
+ArchOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
+]
+SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+ProgramArgument: TypeAlias = Annotated[
+    str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
+]

@@ -245,3 +245,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if ptr.is_null() { None } else { self.mms.peek(ptr.index()).filter(|mm| mm.ptr() == ptr) }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/invariants.rs"]
+mod tests;

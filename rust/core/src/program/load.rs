@@ -255,3 +255,7 @@ fn check_starts(tasks: &[TaskProgram]) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/load.rs"]
+mod tests;

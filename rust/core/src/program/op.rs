@@ -7,7 +7,7 @@ use crate::ops::mmap::MapFlags;
 use crate::platform::TaskId;
 
 /// Flag bit: the optional address is given.
-const GIVEN: u32 = 1 << 31;
+pub(super) const GIVEN: u32 = 1 << 31;
 
 /// An address as a program says it: a number, or an id and an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -453,3 +453,7 @@ impl Decoder<'_> {
         (self.record.flags & GIVEN != 0).then_some(address as u64)
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/op.rs"]
+mod tests;

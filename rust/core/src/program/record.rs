@@ -102,3 +102,7 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/record.rs"]
+mod tests;

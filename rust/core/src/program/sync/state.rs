@@ -353,3 +353,7 @@ impl State {
         ends
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/unit/program/sync.rs"]
+mod tests;

@@ -30,7 +30,7 @@ pub const SYSCTL: u16 = 28;
 pub const NOTE: u16 = 29;
 
 pub const PAGE: u64 = 4096;
-pub const GIVEN: u32 = 1 << 31;
+pub(super) use crate::program::op::GIVEN;
 
 /// A record with every field at its default.
 #[derive(Clone, Copy)]

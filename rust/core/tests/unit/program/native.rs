@@ -142,6 +142,20 @@ fn a_bad_access_is_a_signal_or_efault_and_the_task_goes_on() {
 }
 
 #[test]
+fn a_break_is_named_and_moves() {
+    let grow = Rec { flags: GIVEN, addr: 0x3000, addr2: 0x1000_0000, base2: 0, ..rec(BRK) };
+    let shrink = Rec { addr: -0x4000, ..rec(BRK) };
+    let pause = Rec { value: u64::MAX, ..rec(SLEEP) };
+    let ops = [grow, write(0, -1, 3), range(EXECUTE, 0, -1, 0), pause, shrink];
+    let result = run_well(&[(Start::First, &ops)]);
+    let seen = seen(&result);
+    assert_eq!((seen[0].ret, seen[1].ret), (0x1000_3000, 0));
+    assert_eq!((seen[2].signal, seen[2].si_code), (11, 2));
+    assert_eq!((seen[4].ret, seen[4].errno), (-1, 12));
+    assert_eq!(result.maps[0].1, ["10000000-10003000 rw-p 00000000"]);
+}
+
+#[test]
 fn ids_are_awaited_across_tasks_and_a_failed_call_names_map_failed() {
     let too_long = Rec { length: 1 << 50, ..mmap(1, 1) };
     let result = run_well(&[

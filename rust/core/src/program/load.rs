@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::op::{Op, Tables};
+use super::decode::Tables;
+use super::op::Op;
 use super::record::{RECORD_BYTES, Record};
 use crate::mm::FileKind;
 use crate::platform::TaskId;

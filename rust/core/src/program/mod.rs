@@ -6,6 +6,7 @@
 
 mod access;
 mod calls;
+mod decode;
 pub mod history;
 mod interpret;
 mod load;

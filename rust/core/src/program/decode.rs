@@ -1,0 +1,255 @@
+//! From a record to an operation: every field is checked against what it may be.
+
+use super::op::{At, GIVEN, Mmap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
+use super::record::Record;
+use crate::mm::{Access, VmFlags};
+use crate::ops::madvise::Advice;
+use crate::ops::mmap::MapFlags;
+use crate::platform::TaskId;
+
+/// What records point into.
+pub(super) struct Tables<'a> {
+    pub nr_ids: u32,
+    pub nr_names: u32,
+    pub nr_tasks: u32,
+    pub nr_files: u32,
+    pub texts: &'a [String],
+}
+
+/// What is wrong with a field of a record, as "field 'x': value y (allowed: z)".
+type Wrong = String;
+
+fn wrong(field: &str, value: impl std::fmt::Display, allowed: &str) -> Wrong {
+    format!("field '{field}': value {value} (allowed: {allowed})")
+}
+
+impl Op {
+    /// Decodes a record. Brackets get their partners later.
+    pub fn decode(record: &Record, tables: &Tables<'_>) -> Result<Self, Wrong> {
+        let decoder = Decoder { record, tables };
+        match record.op {
+            1..=5 => decoder.mapping_call(),
+            10..=16 => decoder.task_call(),
+            17..=20 => decoder.access(),
+            21..=29 => decoder.other(),
+            _ => Err(decoder.not_available()),
+        }
+    }
+}
+
+struct Decoder<'a> {
+    record: &'a Record,
+    tables: &'a Tables<'a>,
+}
+
+impl Decoder<'_> {
+    fn not_available(&self) -> Wrong {
+        wrong("op", self.record.op, "the operations of `spfemu-program/1` that are available")
+    }
+
+    fn mapping_call(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        match record.op {
+            1 => self.mmap(),
+            2 => Ok(Op::Munmap(self.range()?)),
+            3 => Ok(Op::Mprotect(self.range()?, self.prot()?)),
+            5 => Ok(Op::Madvise(self.range()?, self.advice()?)),
+            _ => Err(self.not_available()),
+        }
+    }
+
+    fn task_call(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        let wait = record.flags & 1 != 0;
+        match record.op {
+            10 => {
+                let start = self.given(record.addr2);
+                Ok(Op::Brk { delta: record.addr, id: self.define(record.base2)?, start })
+            }
+            11 => Ok(Op::Fork { child: self.child()?, wait }),
+            12 => Ok(Op::Vfork { child: self.child()?, wait }),
+            13 => Ok(Op::Wait { child: self.child()? }),
+            14 => Ok(Op::Clone { child: self.child()? }),
+            15 => Ok(Op::Exec { brk_start: self.given(record.addr) }),
+            _ => Ok(Op::Exit),
+        }
+    }
+
+    fn access(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        let user = match record.mode {
+            0 => true,
+            1 => false,
+            mode => return Err(wrong("mode", mode, "0 user, 1 kernel")),
+        };
+        if record.op == 20 {
+            return self.touch(user);
+        }
+        let access = match record.op {
+            17 => Access::Read,
+            18 => Access::Write,
+            _ => Access::Execute,
+        };
+        Ok(Op::Access(OneAccess { access, user, at: self.at()?, value: record.value }))
+    }
+
+    fn touch(&self, user: bool) -> Result<Op, Wrong> {
+        let record = self.record;
+        let access = match record.access {
+            0 => Access::Read,
+            1 => Access::Write,
+            2 => Access::Execute,
+            other => return Err(wrong("access", other, "0 read, 1 write, 2 execute")),
+        };
+        let order = match record.flags {
+            0 => TouchOrder::Forward,
+            1 => TouchOrder::Backward,
+            2 => TouchOrder::Random,
+            other => return Err(wrong("flags", other, "0 forward, 1 backward, 2 random")),
+        };
+        let range = self.range()?;
+        let (stride, seed) = (record.length2, record.addr2 as u64);
+        let touch = Touch { access, user, order, range, stride, seed, value: record.value };
+        // 4096: the smallest page there is.
+        match touch.nr_accesses(4096) {
+            1..=0xffff_ffff => Ok(Op::Touch(touch)),
+            _ => Err(wrong("length", range.length, "1 to 2^32-1 accesses")),
+        }
+    }
+
+    fn other(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        match record.op {
+            21 => Ok(Op::Compute { ns: record.value }),
+            22 => Ok(Op::Sleep { ns: record.value }),
+            23 => Ok(Op::Barrier { name: self.name()? }),
+            24 => Ok(Op::Post { name: self.name()? }),
+            25 => Ok(Op::Await { name: self.name()? }),
+            26 => Ok(Op::Repeat(self.repeat())),
+            27 => Ok(Op::End { repeat: 0 }),
+            28 => self.sysctl(),
+            _ => Ok(Op::Note),
+        }
+    }
+
+    fn mmap(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        let hint = if record.flags & GIVEN != 0 { Some(self.at()?) } else { None };
+        let file = match record.aux {
+            0 => None,
+            file if file <= self.tables.nr_files => Some(file - 1),
+            file => return Err(wrong("aux", file, "0, or the number of a file plus 1")),
+        };
+        Ok(Op::Mmap(Mmap {
+            hint,
+            length: record.length,
+            prot: self.prot()?,
+            flags: self.map_flags()?,
+            file,
+            offset: record.value,
+            id: self.define(record.base2)?,
+        }))
+    }
+
+    fn map_flags(&self) -> Result<MapFlags, Wrong> {
+        let available = MapFlags::PRIVATE.0
+            | MapFlags::SHARED.0
+            | MapFlags::ANONYMOUS.0
+            | MapFlags::FIXED.0
+            | MapFlags::FIXED_NOREPLACE.0
+            | MapFlags::NORESERVE.0
+            | MapFlags::STACK.0;
+        let flags = self.record.flags & !GIVEN;
+        if flags & !available != 0 {
+            return Err(wrong("flags", format!("{flags:#x}"), &format!("bits of {available:#x}")));
+        }
+        Ok(MapFlags(flags))
+    }
+
+    fn repeat(&self) -> Repeat {
+        let record = self.record;
+        let (count, for_ns) = match (record.flags & 1, record.length2) {
+            (0, _) => (record.value, 0),
+            (_, 0) => (u64::MAX, record.length),
+            (_, most) => (most, record.length),
+        };
+        Repeat { count, for_ns, end: 0, ordinal: 0 }
+    }
+
+    fn sysctl(&self) -> Result<Op, Wrong> {
+        let text = self.tables.texts.get(self.record.aux as usize);
+        let which = text.and_then(|name| Sysctl::by_name(name)).ok_or_else(|| {
+            wrong("aux", self.record.aux, "the number of a text that names a sysctl")
+        })?;
+        Ok(Op::Sysctl { which, value: self.record.addr })
+    }
+
+    fn at(&self) -> Result<At, Wrong> {
+        let Record { base, addr, .. } = *self.record;
+        if base < -1 || i64::from(base) >= i64::from(self.tables.nr_ids) {
+            return Err(wrong("base", base, "-1, or the number of an id"));
+        }
+        Ok(At { base, offset: addr })
+    }
+
+    fn range(&self) -> Result<Range, Wrong> {
+        Ok(Range { at: self.at()?, length: self.record.length })
+    }
+
+    fn prot(&self) -> Result<VmFlags, Wrong> {
+        match self.record.prot {
+            prot @ 0..=7 => Ok(VmFlags(u64::from(prot))),
+            prot => Err(wrong("prot", prot, "0 to 7")),
+        }
+    }
+
+    fn advice(&self) -> Result<Advice, Wrong> {
+        Ok(match self.record.advice {
+            0 => Advice::Dontneed,
+            3 => Advice::Normal,
+            4 => Advice::Random,
+            5 => Advice::Sequential,
+            6 => Advice::Hugepage,
+            7 => Advice::Nohugepage,
+            8 => Advice::Dontfork,
+            9 => Advice::Dofork,
+            10 => Advice::Wipeonfork,
+            11 => Advice::Keeponfork,
+            12 => Advice::Dontdump,
+            13 => Advice::Dodump,
+            other => return Err(wrong("advice", other, "0, 3 to 13")),
+        })
+    }
+
+    fn define(&self, id: i32) -> Result<Option<u32>, Wrong> {
+        if id == -1 {
+            return Ok(None);
+        }
+        match u32::try_from(id) {
+            Ok(id) if id < self.tables.nr_ids => Ok(Some(id)),
+            _ => Err(wrong("base2", id, "-1, or the number of an id")),
+        }
+    }
+
+    fn child(&self) -> Result<TaskId, Wrong> {
+        if self.record.aux < self.tables.nr_tasks {
+            return Ok(self.record.aux);
+        }
+        Err(wrong("aux", self.record.aux, "the number of a task"))
+    }
+
+    fn name(&self) -> Result<u32, Wrong> {
+        if self.record.aux < self.tables.nr_names {
+            return Ok(self.record.aux);
+        }
+        Err(wrong("aux", self.record.aux, "the number of a name"))
+    }
+
+    fn given(&self, address: i64) -> Option<u64> {
+        (self.record.flags & GIVEN != 0).then_some(address as u64)
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/decode.rs"]
+mod tests;

@@ -18,6 +18,8 @@ import typer
 import spfemu
 from spfemu.cli import main
 from spfemu.cli.app import app
+from spfemu.cli.demo import race_program
+from spfemu.cli.explore import print_exploration
 from spfemu.program import EVENTS
 
 HERE = Path(__file__).parent
@@ -272,6 +274,62 @@ class TestImport:
         monkeypatch.chdir(tmp_path)
         told(capsys, "import", str(HERE / "traces" / "pigz.perf.txt.zst"))
         assert [path.name for path in tmp_path.iterdir()] == ["pigz.npz"]
+
+
+class TestExplore:
+    def test_a_finding_is_told_with_a_column_for_each_cpu(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        load = {"cpu": 0, "function": "walk", "access": "load", "what": "pmd", "value": "0x5"}
+        store = {"cpu": 1, "function": "unmap", "access": "store", "what": "pte", "value": "0x1"}
+        event = {"cpu": 0, "function": "walk", "access": "event", "what": "irq off"}
+        violation = {
+            "invariant": "1", "what": "written after munmap", "entry": "B3", "token": "d:1.2",
+            "timeline": [load, {**store, "new": "0x0"}, event],
+        }  # fmt: skip
+        exploration = {
+            "schedules": 1234, "steps": 5678, "complete": False, "too_long": 2,
+            "violations": [violation],
+        }  # fmt: skip
+        print_exploration(exploration, ["spfemu", "explore", "p.json"])
+        assert capsys.readouterr().out.splitlines() == [
+            "1,234 schedules, 5,678 steps, 2 cut short, not complete, 1 violation",
+            "",
+            "1 (known as B3): written after munmap",
+            "step  CPU 0             CPU 1",
+            "      walk:",
+            "   0    load pmd = 0x5",
+            "                        unmap:",
+            "   1                      store pte 0x1 -> 0x0",
+            "   2    irq off",
+            "token   d:1.2",
+            "replay  spfemu explore p.json --replay d:1.2",
+        ]
+
+    @pytest.mark.parametrize("mutant", ["A6", "A7"])
+    def test_a_missing_check_is_found_and_the_token_replays(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, mutant: str
+    ) -> None:
+        path = tmp_path / "race.json"
+        race_program().save(path)
+        command = ["explore", str(path), "--variants", "fixed", "--json"]
+        clean = told_json(capsys, *command)
+        assert (clean["complete"], clean["violations"]) == (True, [])
+        command += ["--mutant", mutant]
+        found = told_json(capsys, *command, status=1)["violations"]
+        assert found
+        for violation in found:
+            again = told_json(capsys, *command, "--replay", violation["token"], status=1)
+            assert violation["invariant"] in {one["invariant"] for one in again["violations"]}
+
+    def test_v12_has_only_bugs_that_are_known(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "race.json"
+        race_program().save(path)
+        assert main(["explore", str(path), "--json"]) in (0, 1)
+        violations = json.loads(capsys.readouterr().out)["violations"]
+        assert all(violation["entry"].startswith("B") for violation in violations)
 
 
 class TestLists:

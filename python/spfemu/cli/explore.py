@@ -137,17 +137,19 @@ def print_exploration(exploration: dict[str, Any], command: Sequence[str]) -> No
 
     Source: ours.
     """
-    how_far = "complete within its bounds" if exploration["complete"] else "not complete"
     violations = exploration["violations"]
-    print(
-        f"{exploration['schedules']:,} schedules, {exploration['steps']:,} steps, {how_far}, "
-        f"{len(violations)} {'violation' if len(violations) == 1 else 'violations'}"
-    )
+    parts = [
+        f"{exploration['schedules']:,} schedules",
+        f"{exploration['steps']:,} steps",
+        "complete within its bounds" if exploration["complete"] else "not complete",
+        f"{len(violations)} {'violation' if len(violations) == 1 else 'violations'}",
+    ]
+    if exploration.get("too_long"):
+        parts.insert(2, f"{exploration['too_long']:,} cut short")
+    print(", ".join(parts))
     for violation in violations:
-        entry = f" (known as {violation['entry']})" if violation.get("entry") else ""
-        print(f"\n{violation['invariant']}{entry}")
-        if violation.get("message"):
-            print(f"  {violation['message']}")
+        entry = f" (known as {violation['entry']})" if violation["entry"] else ""
+        print(f"\n{violation['invariant']}{entry}: {violation['what']}")
         _print_timeline(violation["timeline"])
         print(f"token   {violation['token']}")
         print(f"replay  {shlex.join([*command, '--replay', violation['token']])}")
@@ -155,15 +157,31 @@ def print_exploration(exploration: dict[str, Any], command: Sequence[str]) -> No
 
 def _print_timeline(timeline: Sequence[dict[str, Any]]) -> None:
     """Writes the steps of a schedule, a column for each CPU."""
-    cpus = sorted({int(step["cpu"]) for step in timeline})
+    cpus = sorted({step["cpu"] for step in timeline})
     if not cpus:
         return
     rows = []
+    function: dict[int, str] = {}
     for number, step in enumerate(timeline):
+        cpu = step["cpu"]
         cells = [""] * len(cpus)
-        cells[cpus.index(int(step["cpu"]))] = str(step["text"])
-        rows.append([str(step.get("step", number)), *cells])
+        if function.get(cpu) != step["function"]:
+            function[cpu] = step["function"]
+            cells[cpus.index(cpu)] = f"{step['function']}:"
+            rows.append(["", *cells])
+        cells = [""] * len(cpus)
+        cells[cpus.index(cpu)] = f"  {_step_text(step)}"
+        rows.append([str(number), *cells])
     print_table(["step", *(f"CPU {cpu}" for cpu in cpus)], rows, right=(0,))
+
+
+def _step_text(step: dict[str, Any]) -> str:
+    if "value" not in step:
+        return str(step["what"])
+    text = f"{step['access']} {step['what']}"
+    if "new" in step:
+        return f"{text} {step['value']} -> {step['new']}"
+    return f"{text} = {step['value']}"
 
 
 def register(app: typer.Typer) -> None:

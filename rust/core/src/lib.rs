@@ -17,3 +17,7 @@ pub mod platform;
 pub mod program;
 pub mod sync;
 pub mod vtime;
+
+#[cfg(test)]
+#[path = "../tests/unit/support.rs"]
+mod support;

@@ -134,3 +134,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/gaps.rs"]
+mod tests;

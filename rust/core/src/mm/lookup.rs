@@ -187,3 +187,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm.vmacache_seqnum().write(cpu, seqnum + 1);
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/lookup.rs"]
+mod tests;

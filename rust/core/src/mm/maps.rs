@@ -45,3 +45,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         )
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/maps.rs"]
+mod tests;

@@ -36,6 +36,8 @@ object! {
         total_vm: u64 = 0xc0,
         start_brk: Vaddr = 0x108,
         brk: Vaddr = 0x110,
+        /// Ours: the process has called brk, so that it cannot place its heap any more.
+        brk_used: bool = 0x118,
         /// `rss_stat.count[MM_FILEPAGES]`
         file_pages: i64 = 0x2c0,
         /// `rss_stat.count[MM_ANONPAGES]`
@@ -90,7 +92,7 @@ object! {
 pub enum VmOps {
     /// NULL: anonymous.
     None = 0,
-    /// Operations without `fault`: a private mapping of /dev/zero.
+    /// Operations without `fault`, which 5.1 gives a VMA at birth. None of our files keeps them.
     Dummy = 1,
     /// A regular file: `fault` and `map_pages`.
     File = 2,

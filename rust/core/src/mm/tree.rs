@@ -359,3 +359,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/tree.rs"]
+mod tests;

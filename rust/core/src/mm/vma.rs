@@ -231,3 +231,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma.vm_page_prot().write(cpu, self.vm_get_page_prot(flags));
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/vma.rs"]
+mod tests;

@@ -23,7 +23,7 @@ pub(super) struct Bounds<'k, P: Platform> {
 
 /// What becomes of the VMA after `vma`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum Fate {
     Stays,
     /// Its start moves by this many bytes, up or down (cases 4 and 5).
     Moves(i64),
@@ -35,7 +35,7 @@ enum Next {
     RemovedSwapped,
 }
 
-impl Next {
+impl Fate {
     fn is_removed(self) -> bool {
         matches!(self, Self::Removed | Self::RemovedThenNext | Self::RemovedSwapped)
     }
@@ -46,7 +46,7 @@ struct Adjustment<'k, P: Platform> {
     vma: VmaRef<'k, P>,
     next: Option<VmaRef<'k, P>>,
     to: Bounds<'k, P>,
-    fate: Next,
+    fate: Fate,
     /// Whose anon_vma covers pages that change hands, and who gets them.
     exporter: Option<VmaRef<'k, P>>,
     importer: VmaRef<'k, P>,
@@ -80,7 +80,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 break;
             }
             self.free_swallowed(cpu, mm, &change);
-            let again = change.fate == Next::RemovedThenNext;
+            let again = change.fate == Fate::RemovedThenNext;
             self.meet_new_next(cpu, &mut change);
             if !again {
                 if let Some(next) = change.next {
@@ -88,7 +88,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 }
                 break;
             }
-            change.fate = Next::Removed;
+            change.fate = Fate::Removed;
         }
         self.end_adjust(cpu, change.vma, change.next.filter(|&next| next != change.vma));
         Ok(())
@@ -111,7 +111,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Adjustment<'k, P> {
         let (new_end, expand, inserts) = (to.end, to.expand, to.insert.is_some());
         let mut change =
-            Adjustment { vma, next, to, fate: Next::Stays, exporter: None, importer: vma };
+            Adjustment { vma, next, to, fate: Fate::Stays, exporter: None, importer: vma };
         let Some(next) = next.filter(|_| !inserts) else { return change };
         let next_start = next.vm_start().read(cpu);
         let next_end = next.vm_end().read(cpu);
@@ -120,25 +120,25 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             change.exporter = Some(next);
             if expand == Some(next) {
                 // Case 8: the lower one goes. From here on `vma` names the one that stays.
-                change.fate = Next::RemovedSwapped;
+                change.fate = Fate::RemovedSwapped;
                 change.exporter = Some(vma);
                 change.importer = next;
                 (change.vma, change.next) = (next, Some(vma));
             } else if new_end > next_end {
                 // Case 6: the second of two goes in a second round.
-                change.fate = Next::RemovedThenNext;
+                change.fate = Fate::RemovedThenNext;
                 change.to.end = next_end;
                 if next.anon_vma().read(cpu).is_null() {
                     change.exporter = self.vm_next(cpu, next);
                 }
             } else {
-                change.fate = Next::Removed;
+                change.fate = Fate::Removed;
             }
         } else if new_end > next_start {
-            change.fate = Next::Moves(new_end.since(next_start) as i64);
+            change.fate = Fate::Moves(new_end.since(next_start) as i64);
             change.exporter = Some(next);
         } else if new_end < old_end {
-            change.fate = Next::Moves(-(old_end.since(new_end) as i64));
+            change.fate = Fate::Moves(-(old_end.since(new_end) as i64));
             change.exporter = Some(vma);
             change.importer = next;
         }
@@ -161,7 +161,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn move_boundaries(&self, cpu: &P, mm: MmRef<'_, P>, change: &Adjustment<'_, P>) {
         let vma = change.vma;
         let mut anon_vma = vma.anon_vma().read(cpu);
-        if let (Next::Moves(_), Some(next), true) = (change.fate, change.next, anon_vma.is_null()) {
+        if let (Fate::Moves(_), Some(next), true) = (change.fate, change.next, anon_vma.is_null()) {
             anon_vma = next.anon_vma().read(cpu);
         }
         // anon_vma_lock_write(): rmap must not look for a page by half-moved boundaries.
@@ -181,7 +181,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 match change.next {
                     None if end_changed => mm.highest_vm_end().write(cpu, change.to.end),
                     // When the start of `next` moved too, the gap between stays nothing.
-                    Some(next) if end_changed && change.fate == Next::Stays => {
+                    Some(next) if end_changed && change.fate == Fate::Stays => {
                         self.vma_gap_update(cpu, next);
                     }
                     _ => {}
@@ -205,7 +205,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vma.vm_end().write(cpu, to.end);
         }
         vma.vm_pgoff().write(cpu, to.pgoff);
-        if let (Next::Moves(bytes), Some(next)) = (change.fate, change.next) {
+        if let (Fate::Moves(bytes), Some(next)) = (change.fate, change.next) {
             let start = next.vm_start().read(cpu);
             next.vm_start().write(cpu, Vaddr(start.0.wrapping_add_signed(bytes)));
             let pages = bytes >> self.page_shift();
@@ -234,7 +234,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// After a removal `vma` meets another VMA, whose write section begins here so that the end
     /// at the bottom finds it open.
     fn meet_new_next<'k>(&'k self, cpu: &P, change: &mut Adjustment<'k, P>) {
-        if change.fate == Next::RemovedSwapped {
+        if change.fate == Fate::RemovedSwapped {
             // The one that grew downwards: the gap that changed is the one before it.
             change.next = Some(change.vma);
             return;
@@ -242,7 +242,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         change.next = self.vm_next(cpu, change.vma);
         if let Some(next) = change.next {
             D::vm_write_begin(cpu, next);
-            if change.fate == Next::RemovedThenNext {
+            if change.fate == Fate::RemovedThenNext {
                 change.to.end = next.vm_end().read(cpu);
             }
         }

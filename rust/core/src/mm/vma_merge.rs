@@ -216,8 +216,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// Makes the range, which is in `vma`, a VMA of its own, or part of a neighbour that has
     /// `flags` already. Fails with `ENOMEM` when there would be too many VMAs.
     ///
-    /// The common part of `mprotect_fixup()` and `madvise_behavior()`. The latter would answer
-    /// `EAGAIN` where memory for a VMA is short, which does not happen here.
+    /// The common part of `mprotect_fixup()` and `madvise_behavior()`.
     pub(crate) fn merge_or_split<'k>(
         &'k self,
         cpu: &P,
@@ -253,3 +252,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.load(&self.sysctl_max_map_count, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/vma_merge.rs"]
+mod tests;

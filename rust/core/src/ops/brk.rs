@@ -6,14 +6,14 @@ use crate::events::Cost;
 use crate::mm::{Errno, Kernel, MergeRequest, MmRef, Vaddr, VmFlags};
 use crate::platform::{Platform, Ptr};
 
-/// Where the heap begins unless the program says so: a 2 MiB boundary above where x86 puts a
-/// program of position-independent code.
+/// A 2 MiB boundary above where x86 puts a program of position-independent code
+/// (`ELF_ET_DYN_BASE`, two thirds of user space).
 const DEFAULT_START_BRK: u64 = 0x5555_5580_0000;
 const HEAP_ALIGN: u64 = 2 << 20;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `brk`, by a difference to the break that is; returns the new break. `start` is where the
-    /// heap of a process begins that has none yet.
+    /// heap of a process begins that has not called brk before.
     ///
     /// The system call answers a request that it refuses with the old break, which libc makes
     /// `ENOMEM`.
@@ -21,44 +21,47 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.charge(Cost::SyscallEntryExit, 1);
         let mm = self.current_mm(cpu);
         self.mmap_sem(mm).down_write(cpu);
-        if mm.start_brk().read(cpu) == Vaddr(0) {
-            let start = Vaddr(start.unwrap_or_else(|| self.default_start_brk()));
-            mm.start_brk().write(cpu, start);
-            mm.brk().write(cpu, start);
+        if !mm.brk_used().read(cpu) {
+            mm.brk_used().write(cpu, true);
+            if let Some(start) = start {
+                mm.start_brk().write(cpu, Vaddr(start));
+                mm.brk().write(cpu, Vaddr(start));
+            }
         }
-        let request = mm.brk().read(cpu).0.wrapping_add_signed(delta);
-        let result = self.do_brk(cpu, mm, request);
-        self.release_mmap_sem(cpu, mm, result.unwrap_or(Held::Write));
-        result.map(|_| request)
+        let old = mm.brk().read(cpu);
+        // As sbrk(3), which does not ask the kernel when the sum does not fit.
+        let request = old.0.checked_add_signed(delta).map(Vaddr).ok_or(Errno::Enomem);
+        let held = request.and_then(|request| self.do_brk(cpu, mm, old, request));
+        self.release_mmap_sem(cpu, mm, held.unwrap_or(Held::Write));
+        held.and(request).map(|brk| brk.0)
     }
 
-    /// The default start of the heap; lower where user space does not reach that far.
-    fn default_start_brk(&self) -> u64 {
+    /// Where the heap begins unless the program says so; lower where user space is smaller.
+    pub(super) fn default_start_brk(&self) -> Vaddr {
         let task_size = self.config.arch.task_size;
         if DEFAULT_START_BRK < task_size {
-            DEFAULT_START_BRK
+            Vaddr(DEFAULT_START_BRK)
         } else {
-            (task_size / 3 * 2).next_multiple_of(HEAP_ALIGN)
+            Vaddr((task_size / 3 * 2).next_multiple_of(HEAP_ALIGN))
         }
     }
 
-    /// The system call below `mmap_sem`: moves the break to `brk`.
-    fn do_brk(&self, cpu: &P, mm: MmRef<'_, P>, brk: u64) -> Result<Held, Errno> {
-        if brk < mm.start_brk().read(cpu).0 {
+    /// The system call below `mmap_sem`: moves the break from `old` to `brk`.
+    fn do_brk(&self, cpu: &P, mm: MmRef<'_, P>, old: Vaddr, brk: Vaddr) -> Result<Held, Errno> {
+        if brk < mm.start_brk().read(cpu) {
             return Err(Errno::Enomem);
         }
-        let old = mm.brk().read(cpu).0;
-        let (new_end, old_end) = (self.page_align(brk), self.page_align(old));
+        let (new_end, old_end) = (self.page_align(brk.0), self.page_align(old.0));
         if new_end == old_end {
-            mm.brk().write(cpu, Vaddr(brk));
+            mm.brk().write(cpu, brk);
             return Ok(Held::Write);
         }
         if brk <= old {
             // Before `mmap_sem` is downgraded, for the break needs it for write.
-            mm.brk().write(cpu, Vaddr(brk));
+            mm.brk().write(cpu, brk);
             let result = self.do_munmap(cpu, mm, new_end, old_end - new_end, Downgrade::Allowed);
             return result.map_err(|_| {
-                mm.brk().write(cpu, Vaddr(old));
+                mm.brk().write(cpu, old);
                 Errno::Enomem
             });
         }
@@ -68,8 +71,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         {
             return Err(Errno::Enomem);
         }
-        self.do_brk_flags(cpu, mm, old_end, new_end.wrapping_sub(old_end))?;
-        mm.brk().write(cpu, Vaddr(brk));
+        self.do_brk_flags(cpu, mm, old_end, new_end.wrapping_sub(old_end))
+            .map_err(|_| Errno::Enomem)?;
+        mm.brk().write(cpu, brk);
         Ok(Held::Write)
     }
 
@@ -120,3 +124,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/brk.rs"]
+mod tests;

@@ -56,6 +56,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.mms.try_alloc()?;
         mm.mm_users().poke(1);
         mm.mm_count().poke(1);
+        let start_brk = self.default_start_brk();
+        mm.start_brk().poke(start_brk);
+        mm.brk().poke(start_brk);
         if !self.pgd_alloc(cpu, mm) {
             self.mms.free(cpu, mm);
             return None;
@@ -69,7 +72,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // The kernel copies the struct before it has the lock; what it then keeps of that:
         mm.start_brk().poke(oldmm.start_brk().read(cpu));
         mm.brk().poke(oldmm.brk().read(cpu));
-        mm.highest_vm_end().poke(oldmm.highest_vm_end().read(cpu));
+        mm.brk_used().poke(oldmm.brk_used().read(cpu));
+        // highest_vm_end as well, but the last VMA that is copied sets it; no real process comes
+        // without one (its stack, the vdso), so here a child without VMAs has 0.
         let copied = self.dup_mmap(cpu, mm, oldmm);
         if let Err(errno) = copied {
             self.mmput(cpu, mm);

@@ -131,7 +131,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if flags == old_flags {
             return Ok(vma);
         }
-        let vma = self.merge_or_split(cpu, mm, vma, prev, range, flags)?;
+        let vma = self.merge_or_split(cpu, mm, vma, prev, range, flags).map_err(|errno| {
+            // ENOMEM is kept for too many VMAs; when memory for one is short, try again.
+            let too_many = mm.map_count().read(cpu) >= self.max_map_count(cpu);
+            if too_many { errno } else { Errno::Eagain }
+        })?;
         cpu.step("madvise_behavior");
         D::vm_write_begin(cpu, vma);
         vma.vm_flags().write(cpu, flags);
@@ -175,3 +179,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/madvise.rs"]
+mod tests;

@@ -132,8 +132,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `file_mmap_ok()`: whether the mapping ends where a file of this kind can.
     fn file_mmap_ok(&self, cpu: &P, file: Ptr<Inode<P>>, pgoff: u64, length: u64) -> bool {
-        let kind = self.inodes.get(cpu, file).kind().read(cpu);
-        let max_bytes = if kind == FileKind::DevZero as u64 { u64::MAX } else { MAX_FILE_BYTES };
+        let max_bytes = match self.file_kind(self.inodes.get(cpu, file)) {
+            FileKind::Regular | FileKind::Shmem | FileKind::ShmemZero => MAX_FILE_BYTES,
+            FileKind::DevZero => u64::MAX, // a device may have any
+        };
         max_bytes
             .checked_sub(length)
             .is_some_and(|max_offset| pgoff <= max_offset >> self.page_shift())
@@ -281,15 +283,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `call_mmap()`: what the file does to a new mapping of it.
     fn call_mmap(&self, cpu: &P, vma: VmaRef<'_, P>, file: Ptr<Inode<P>>) {
-        let kind = self.inodes.get(cpu, file).kind().read(cpu);
-        if kind == FileKind::Regular as u64 {
-            vma.vm_ops().poke(VmOps::File as u64);
-        } else if kind == FileKind::Shmem as u64 {
-            vma.vm_ops().poke(VmOps::Shmem as u64);
-        } else if vma.vm_flags().peek().has(VmFlags::SHARED) {
+        match self.file_kind(self.inodes.get(cpu, file)) {
+            FileKind::Regular => vma.vm_ops().poke(VmOps::File as u64),
+            FileKind::Shmem | FileKind::ShmemZero => vma.vm_ops().poke(VmOps::Shmem as u64),
             // mmap_zero(): a shared mapping of /dev/zero is shmem, a private one anonymous
             // memory that keeps its file.
-            self.shmem_zero_setup(cpu, vma);
+            FileKind::DevZero if vma.vm_flags().peek().has(VmFlags::SHARED) => {
+                self.shmem_zero_setup(cpu, vma);
+            }
+            FileKind::DevZero => {}
         }
     }
 
@@ -305,3 +307,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma.vm_ops().poke(VmOps::Shmem as u64);
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/mmap.rs"]
+mod tests;

@@ -111,3 +111,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(vma)
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/mprotect.rs"]
+mod tests;

@@ -169,3 +169,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/munmap.rs"]
+mod tests;

@@ -25,16 +25,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm.tlb_flush_pending().fetch_add(cpu, 1, Ordering::Relaxed);
         let mut pages = 0;
         let mut address = start;
-        while address < end {
-            let next = self.pmd_addr_end(address, end);
-            if let Some(pmd) = self.walk_pmd(cpu, mm, address) {
-                let table = pmd.read(cpu);
-                if !table.is_null() {
-                    pages +=
-                        self.change_pte_range(cpu, table, address, next, prot, dirty_accountable);
-                }
-            }
-            address = next;
+        while let Some((table, from, to)) = self.next_pte_table(cpu, mm, address, end) {
+            pages += self.change_pte_range(cpu, table, from, to, prot, dirty_accountable);
+            address = to;
         }
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);

@@ -42,15 +42,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);
-        while address < end {
-            let next = self.pmd_addr_end(address, end);
-            if let Some(src_pmd) = self.walk_pmd(cpu, src_mm, address) {
-                let src_table = src_pmd.read(cpu);
-                if !src_table.is_null() {
-                    self.copy_pte_range(cpu, dst_mm, src_table, vm_flags, address, next)?;
-                }
-            }
-            address = next;
+        while let Some((src_table, from, to)) = self.next_pte_table(cpu, src_mm, address, end) {
+            self.copy_pte_range(cpu, dst_mm, src_table, vm_flags, from, to)?;
+            address = to;
         }
         Ok(())
     }

@@ -84,18 +84,69 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// The address where the next PTE table begins, or `end` (`pmd_addr_end()`).
     #[inline(always)]
     pub(crate) fn pmd_addr_end(&self, address: Vaddr, end: Vaddr) -> Vaddr {
-        Vaddr(((address.0 & !(self.pmd_size() - 1)) + self.pmd_size()).min(end.0))
+        self.addr_end(self.pmd_level(), address, end)
+    }
+    /// `pgd_addr_end()`, `p4d_addr_end()`, …: where the next entry of `level` begins, or `end`.
+    #[inline(always)]
+    fn addr_end(&self, level: usize, address: Vaddr, end: Vaddr) -> Vaddr {
+        let span = 1u64 << self.config.arch.levels[level].shift;
+        Vaddr(((address.0 & !(span - 1)) + span).min(end.0))
     }
 
     /// Walks to the PMD entry for `address`; `None` when an upper level is none.
+    #[inline]
     pub(crate) fn walk_pmd(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) -> Option<Pmd<'_, P>> {
+        self.walk_pmd_or_level(cpu, mm, address).ok()
+    }
+
+    /// As [`Kernel::walk_pmd`], or the upper level whose entry is none.
+    #[inline(always)]
+    fn walk_pmd_or_level(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+    ) -> Result<Pmd<'_, P>, usize> {
         let mut table = self.tables[0].get(cpu, mm.pgd().read(cpu));
         for level in 0..self.pmd_level() {
             // Consume: pairs with the Release in populate, as in Pmd::read.
             let entry = table.entry(self.index_at(level, address)).load(cpu, Ordering::Consume);
-            table = self.tables[level + 1].get_opt(cpu, entry)?;
+            table = self.tables[level + 1].get_opt(cpu, entry).ok_or(level)?;
         }
-        Some(Pmd { table, index: self.index_at(self.pmd_level(), address) })
+        Ok(Pmd { table, index: self.index_at(self.pmd_level(), address) })
+    }
+
+    /// The next page table for addresses of `from..end`, and which of them it maps. What an upper
+    /// level has none of is passed at once, as by `pgd_none_or_clear_bad()` and so on.
+    pub(crate) fn next_pte_table(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        from: Vaddr,
+        end: Vaddr,
+    ) -> Option<(Ptr<Table<P>>, Vaddr, Vaddr)> {
+        let mut address = from;
+        while address < end {
+            let mut pmd = match self.walk_pmd_or_level(cpu, mm, address) {
+                Ok(pmd) => pmd,
+                Err(level) => {
+                    address = self.addr_end(level, address, end);
+                    continue;
+                }
+            };
+            let above = self.pmd_level().checked_sub(1);
+            let last = above.map_or(end, |level| self.addr_end(level, address, end));
+            while address < last {
+                let next = self.pmd_addr_end(address, end);
+                let table = pmd.read(cpu);
+                if !table.is_null() {
+                    return Some((table, address, next));
+                }
+                address = next;
+                pmd.index += 1;
+            }
+        }
+        None
     }
 
     /// `pte_offset_map()`: the PTE for `address` in the table that `pmd` points to.

@@ -64,15 +64,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             D::vm_write_begin(cpu, vma);
         }
         let mut address = start;
-        while address < end {
-            let next = self.pmd_addr_end(address, end);
-            if let Some(pmd) = self.walk_pmd(cpu, tlb.mm(), address) {
-                let table = pmd.read(cpu);
-                if !table.is_null() {
-                    self.zap_pte_range(cpu, tlb, table, address, next);
-                }
-            }
-            address = next;
+        while let Some((table, from, to)) = self.next_pte_table(cpu, tlb.mm(), address, end) {
+            self.zap_pte_range(cpu, tlb, table, from, to);
+            address = to;
         }
         if bump {
             D::vm_write_end(cpu, vma);

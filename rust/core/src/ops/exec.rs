@@ -36,3 +36,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.mmput(cpu, old_mm);
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/exec.rs"]
+mod tests;

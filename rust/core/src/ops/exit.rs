@@ -89,3 +89,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/exit.rs"]
+mod tests;

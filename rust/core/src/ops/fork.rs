@@ -181,3 +181,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/fork.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering as Std};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::injection::Injection;
 use super::{Line, Platform, Value};
 
 /// A kind of object made of words.
@@ -197,8 +198,6 @@ impl Lines {
 
 const FIRST_CHUNK: u32 = 64;
 const NR_CHUNKS: usize = 26;
-/// No failure is injected.
-const NEVER: u32 = u32::MAX;
 
 /// Slots of one type. Chunks double in size and stay where they are.
 pub struct Arena<T: Object> {
@@ -210,7 +209,7 @@ pub struct Arena<T: Object> {
     /// Slots handed out at least once since the last reset.
     used: AtomicU32,
     /// See [`Arena::fail_after`].
-    failing: AtomicU32,
+    injection: Injection,
     free: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -222,7 +221,7 @@ impl<T: Object> Arena<T> {
             number: lines.nr_arenas.fetch_add(1, Std::Relaxed),
             lines: Arc::clone(lines),
             used: AtomicU32::new(0),
-            failing: AtomicU32::new(NEVER),
+            injection: Injection::default(),
             free: Arc::default(),
         }
     }
@@ -269,23 +268,13 @@ impl<T: Object> Arena<T> {
         self.alloc_at(index)
     }
 
-    /// As [`Arena::alloc`], for callers that can go on without: `None` if a failure is injected.
+    /// As [`Arena::alloc`], for callers with an error path: `None` where a failure is injected.
     pub fn try_alloc(&self) -> Option<Ref<'_, T>> {
-        match self.failing.load(Std::Relaxed) {
-            NEVER => {}
-            0 => {
-                self.failing.store(NEVER, Std::Relaxed);
-                return None;
-            }
-            left => self.failing.store(left - 1, Std::Relaxed),
-        }
-        Some(self.alloc())
+        if self.injection.strikes() { None } else { Some(self.alloc()) }
     }
-
-    /// Injects a failure: `successes` more calls of [`Arena::try_alloc`] succeed, the one after
-    /// them fails, and those after that succeed again.
+    /// Makes one [`Arena::try_alloc`] fail, after `successes` more.
     pub fn fail_after(&self, successes: u32) {
-        self.failing.store(successes, Std::Relaxed);
+        self.injection.fail_after(successes);
     }
 
     /// Brings the free slot `index` to life, zeroed. For owners that keep their own free lists.
@@ -389,7 +378,7 @@ impl<T: Object> Arena<T> {
         for index in 0..self.used.swap(0, Std::Relaxed) {
             self.slot(index).generation.store(0, Std::Relaxed);
         }
-        self.failing.store(NEVER, Std::Relaxed);
+        self.injection.reset();
         self.free.lock().expect("no panic while held").clear();
     }
 }

@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod coroutine;
 pub mod grace;
+mod injection;
 mod mutant;
 pub mod native;
 pub mod object;

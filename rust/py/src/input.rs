@@ -1,6 +1,7 @@
 //! From the JSON texts and arrays of Python to the types of the core.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -99,7 +100,7 @@ struct TaskText {
 
 /// A program as the core runs it, and what it says about the system.
 pub struct Given {
-    pub program: Program,
+    pub program: Arc<Program>,
     pub task_names: Vec<String>,
     pub system: System,
 }
@@ -140,7 +141,7 @@ fn decode(records: &[Vec<u8>], meta: &str, note_maps: Vec<(u32, u32)>) -> Result
     };
     let program = Program::new(&spec).map_err(|wrong| Error::Program(wrong.0))?;
     let task_names = meta.tasks.into_iter().map(|task| task.name).collect();
-    Ok(Given { program, task_names, system: system(&meta.system)? })
+    Ok(Given { program: Arc::new(program), task_names, system: system(&meta.system)? })
 }
 
 fn start(text: Option<&str>) -> Result<Start, Error> {

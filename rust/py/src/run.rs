@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ impl Job {
         })
     }
 
-    fn execute(&self, given: &Given, watch: &Watch) -> Result<RunResult, Error> {
+    fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
         let options = Options { record: self.options.record, pace: self.options.pace, check: true };
         let result = match self.engine {
@@ -120,7 +120,7 @@ impl Job {
         given: &Given,
         progress: Option<&Py<PyAny>>,
     ) -> PyResult<RunResult> {
-        let watch = Watch::default();
+        let watch = Arc::new(Watch::default());
         let total = given.program.nr_operations(1 << self.arch.page_shift);
         thread::scope(|scope| {
             let (done, is_done) = mpsc::channel();

@@ -284,3 +284,13 @@ def test_json_is_one_operation_on_a_line(tmp_path: Path) -> None:
     text = (tmp_path / "p.json").read_text()
     assert '\n      {"op": "brk", "delta": 4096' in text
     json.loads(text)
+
+
+def test_the_page_on_programs_names_everything_that_is_there() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "program.md").read_text()
+    for op in OPS.values():
+        if op.available and op.name != "end":
+            for name in (op.name, *(key.name for key in op.keys)):
+                assert f"`{name}`" in page, f"{op.name}: {name}"
+    for advice in ADVICES_AVAILABLE:
+        assert advice in page

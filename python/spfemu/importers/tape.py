@@ -94,8 +94,8 @@ class Tape:
         """Returns the records and their sites, posts included, as read-only arrays. Source:
         ours.
         """
-        records = np.frombuffer(bytes(self._records), OP_DTYPE)
-        sites = np.frombuffer(bytes(self._sites), SITE_DTYPE)
+        records = np.frombuffer(self._records, OP_DTYPE)
+        sites = np.frombuffer(self._sites, SITE_DTYPE)
         self._records, self._sites = bytearray(), bytearray()
         after_exec = 1 if len(records) and records["op"][0] == CODE["exec"] else 0
         added = [(after_exec, op, child) for op, child in self._front]
@@ -111,4 +111,5 @@ class Tape:
                 new_sites["comm"] = sites["comm"][np.maximum(where - 1, 0)]
             records = np.insert(records, where, new)
             sites = np.insert(sites, where, new_sites)
+        records.flags.writeable = sites.flags.writeable = False
         return records, sites

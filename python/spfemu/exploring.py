@@ -48,6 +48,18 @@ def explore(
     bounds was covered), ``steps`` and ``violations``, each with ``invariant``, ``entry``, ``token``
     and ``timeline``. Raises ProgramError, ProfileError or EngineError for what cannot be explored.
     Determinism: all arguments and the version.
+
+    >>> import spfemu
+    >>> builder = spfemu.ProgramBuilder()
+    >>> first = builder.task("first")
+    >>> first.mmap(4096, id="p")
+    >>> first.write("p")
+    >>> first.clone("second")
+    >>> first.munmap("p", 4096)
+    >>> builder.task("second", "clone").write("p", 2)
+    >>> found = spfemu.explore(builder.build(), variants_default="fixed")
+    >>> found["complete"], found["violations"]
+    (True, [])
     """
     from spfemu import _core
 

@@ -8,13 +8,16 @@ import typer
 
 from spfemu.cli.choices import arch_choices
 
-__all__ = ["ArchOption", "JsonOption", "ProgramArgument", "SeedOption"]
+__all__ = ["ArchOption", "JsonOption", "PaceOption", "ProgramArgument", "SeedOption"]
 
 ArchOption: TypeAlias = Annotated[
     str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
 ]
 SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+PaceOption: TypeAlias = Annotated[
+    bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
+]
 ProgramArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
 ]

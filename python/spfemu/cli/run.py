@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from spfemu.arch import arch as arch_by_name
-from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
+from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sources import load_program
 from spfemu.comparing import Difference, check, compare
@@ -37,9 +37,7 @@ def run_command(
     handler: _Handler = "spf",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
-    pace: Annotated[
-        bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
-    ] = False,
+    pace: PaceOption = False,
     with_check: Annotated[
         bool, typer.Option("--check", help="Compare with the program's expectations.")
     ] = False,

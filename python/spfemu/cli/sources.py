@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +66,9 @@ def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
 def _trace(label: str, paths: Sequence[str]) -> Source:
     from spfemu.importers import import_trace
 
-    program, summary = import_trace(list(paths))
+    imported, summary = import_trace(list(paths))
+    # A recording has nobody to say scale_pages, and no use on another arch without.
+    program = replace(imported, scale_pages=True)
     return Source(label, lambda page_size, seed: program, summary.cpus or len(program.tasks))
 
 

@@ -20,7 +20,7 @@ from spfemu.cli.choices import (
     machine_choices,
     select_events,
 )
-from spfemu.cli.options import ArchOption, JsonOption, SeedOption
+from spfemu.cli.options import ArchOption, JsonOption, PaceOption, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sites import GROUPS, Group, group_aborts
 from spfemu.cli.sources import Source, find_source
@@ -50,6 +50,7 @@ class _Settings:
     seed: int
     repeat: int
     by: str | None
+    pace: bool
 
 
 @dataclass(slots=True)
@@ -129,11 +130,12 @@ def stat(
     cpus: _Cpus = None,
     by: _By = None,
     seed: SeedOption = 0,
+    pace: PaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a workload and print its counters, classic and speculative side by side."""
     events = select_events(event or [])
-    settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by)
+    settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by, pace)
     if not workload:
         raise ProgramError("no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8")
     source = find_source(workload, _known_cpus(settings))
@@ -160,6 +162,7 @@ def _settings(
     seed: int,
     repeat: int,
     by: str | None,
+    pace: bool,
 ) -> _Settings:
     one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
@@ -171,7 +174,7 @@ def _settings(
             raise EngineError("--by: the classic handler aborts nothing (allowed: both, spf)")
     handlers = ("classic", "spf") if handler == "both" else (handler,)
     profile = arch_by_name(arch)
-    return _Settings(engine, handlers, profile, machine, cpus, seed, repeat, by)
+    return _Settings(engine, handlers, profile, machine, cpus, seed, repeat, by, pace)
 
 
 def _known_cpus(settings: _Settings) -> int | None:
@@ -202,7 +205,7 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[_Serie
                     machine=settings.machine,
                     seed=settings.seed + number,
                     cpus=cpus,
-                    pace=settings.engine == "native" and source.job is None,
+                    pace=settings.pace,
                     record=settings.by is not None and one.handler == "spf",
                     progress=share,
                 )

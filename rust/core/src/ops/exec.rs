@@ -1,7 +1,7 @@
 //! `exec`: a fresh address space for the current task.
 //!
 //! Source: `fs/exec.c`, v5.1. No image is loaded: the new address space is empty, apart from
-//! where its heap will begin. The process's other tasks have ended before.
+//! where its heap will begin.
 
 use crate::design::Design;
 use crate::events::Cost;
@@ -10,17 +10,27 @@ use crate::platform::{Platform, Value};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Replaces the address space of the current task; `brk_start` says where the heap of the new
-    /// one begins. On failure the old one stays.
-    pub fn sys_exec(&self, cpu: &P, brk_start: Option<u64>) -> Result<(), Errno> {
+    /// one begins. `de_thread` ends the other tasks of the process, once nothing can fail any
+    /// more; if it does not return, because the task is to end itself, nothing has changed.
+    pub fn sys_exec<E>(
+        &self,
+        cpu: &P,
+        brk_start: Option<u64>,
+        de_thread: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Result<(), Errno>, E> {
         cpu.charge(Cost::SyscallEntryExit, 1);
         cpu.charge(Cost::TaskSetup, 1);
-        let mm = self.mm_alloc(cpu).ok_or(Errno::Enomem)?;
+        let Some(mm) = self.mm_alloc(cpu) else { return Ok(Err(Errno::Enomem)) };
         if let Some(start) = brk_start {
             mm.start_brk().poke(Vaddr(start));
             mm.brk().poke(Vaddr(start));
         }
+        if let Err(ended) = de_thread() {
+            self.mmput(cpu, mm);
+            return Err(ended);
+        }
         self.exec_mmap(cpu, mm);
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// `exec_mmap()`: leaves the old address space for `mm`.

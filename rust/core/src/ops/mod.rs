@@ -9,3 +9,10 @@ pub mod madvise;
 pub mod mmap;
 pub mod mprotect;
 pub mod munmap;
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/process.rs"]
+mod process;
+#[cfg(test)]
+#[path = "../../tests/unit/ops/turns.rs"]
+mod turns;

@@ -99,10 +99,10 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         self.starter.start(self.cpu, child);
     }
 
-    /// The other tasks of the process end; then the address space is a new one.
+    /// A new address space; then the other tasks of the process end, and the old one is left.
     fn exec(&self, brk_start: Option<u64>) -> Result<Ret, Stop> {
-        self.run.sync.become_alone(self.cpu)?;
-        let done = self.k.sys_exec(self.cpu, brk_start);
+        let alone = || self.run.sync.become_alone(self.cpu);
+        let done = self.k.sys_exec(self.cpu, brk_start, alone)?;
         if done.is_ok() {
             self.run.sync.left_mm(self.cpu);
         }

@@ -249,6 +249,16 @@ fn beyond_the_end_is_sigbus_and_leaves_no_page_table() {
 }
 
 #[test]
+fn a_read_beyond_the_end_maps_what_is_around_before_sigbus() {
+    let (k, cpu) = system(1 << 30);
+    let m = Mapping::new(&k, &cpu, cached(&k, &cpu, 3), (0, 40), true);
+    assert_eq!(m.fault(5, READ), VmFault::SIGBUS);
+    assert_eq!(m.mapped(), [0, 1, 2]);
+    assert_eq!(m.fault(20, READ), VmFault::SIGBUS);
+    assert_eq!(m.mapped(), [0, 1, 2]);
+}
+
+#[test]
 fn operations_without_fault_are_sigbus() {
     let (k, cpu) = system(1 << 30);
     let m = Mapping::new(&k, &cpu, cached(&k, &cpu, 64), (0, 64), true);

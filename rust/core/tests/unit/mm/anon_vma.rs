@@ -225,6 +225,26 @@ fn a_long_line_of_forks_does_not_grow_the_chains() {
 }
 
 #[test]
+fn only_an_anon_vma_without_a_vma_and_with_one_child_is_reused() {
+    // a - b - c - d, each forked by the one before: a, the root, and b have ended.
+    //   degree   root: itself, b's    b's: c's    c's: c
+    let (k, cpu) = system();
+    let a = vma(&k, 16, 20);
+    k.anon_vma_prepare(&cpu, a).unwrap();
+    let [b, c, d] = [copy(&k, a), copy(&k, a), copy(&k, a)];
+    k.anon_vma_fork(&cpu, b, a).unwrap();
+    let (root, of_b) = (a.anon_vma().peek(), b.anon_vma().peek());
+    free(&k, &cpu, a);
+    k.anon_vma_fork(&cpu, c, b).unwrap();
+    assert!(![root, of_b].contains(&c.anon_vma().peek()), "b still has its own, a's is the root");
+    free(&k, &cpu, b);
+    k.anon_vma_fork(&cpu, d, c).unwrap();
+    assert_eq!(d.anon_vma().peek(), of_b);
+    assert_eq!(hangs_on(&k, &cpu, d), hangs_on(&k, &cpu, c));
+    check(&k, &cpu, &[c, d]);
+}
+
+#[test]
 fn failed_allocations_leave_nothing_behind() {
     // Goal: every failure of a fork from a grandchild unwinds: 2 or 3 chains, 1 anon_vma.
     let (k, cpu) = system();

@@ -1,16 +1,16 @@
 use super::*;
 use crate::design::{Classic, Spf};
 use crate::mm::Mm;
+use crate::ops::process::Processes;
+use crate::ops::turns::Cpu;
 use crate::platform::Ptr;
 
-#[path = "process.rs"]
-mod process;
-#[path = "turns.rs"]
-mod turns;
-use process::Processes;
-use turns::Cpu;
-
 const A: u64 = 0x1000_0000;
+
+/// An exec with no other tasks to end.
+fn exec<D: Design>(s: &Processes<D>, task: u32, brk_start: Option<u64>) -> Result<(), Errno> {
+    s.k.sys_exec(s.cpu(task), brk_start, || Ok::<_, ()>(())).unwrap()
+}
 
 fn a_fresh_address_space<D: Design>() {
     let s = Processes::<D>::new();
@@ -18,7 +18,7 @@ fn a_fresh_address_space<D: Design>() {
     s.write(0, A, 1);
     s.k.sys_brk(s.cpu(0), 0x1000, None).unwrap();
     let old: Ptr<Mm<Cpu>> = s.mm(0).ptr();
-    assert_eq!(s.k.sys_exec(s.cpu(0), Some(0x2000_0000)), Ok(()));
+    assert_eq!(exec(&s, 0, Some(0x2000_0000)), Ok(()));
     s.check();
     assert!(!s.k.mms.is_live(old));
     assert_eq!((s.maps(0).len(), s.k.mms.live(), s.mm(0).mm_users().peek()), (0, 1, 1));
@@ -43,12 +43,39 @@ fn a_vfork_child_leaves_the_shared_address_space() {
     s.write(0, A, 1);
     s.k.sys_clone_vm(s.cpu(0), 1);
     s.write(1, A, 2);
-    assert_eq!(s.k.sys_exec(s.cpu(1), None), Ok(()));
+    assert_eq!(exec(&s, 1, None), Ok(()));
     assert_eq!((s.mm(0).mm_users().peek(), s.mm(1).mm_users().peek()), (1, 1));
     assert_eq!(s.read(0, A), 2);
     assert!(s.try_read(1, A).is_err());
     s.check();
     s.exit(1);
+    s.exit(0);
+    s.check_nothing_left();
+}
+
+#[test]
+fn the_other_tasks_end_once_the_new_address_space_is_there() {
+    let s = Processes::<Spf>::new();
+    s.k.sys_clone_vm(s.cpu(0), 1);
+    s.k.mms.fail_after(0);
+    let never = || -> Result<(), ()> { panic!("ended the others for nothing") };
+    assert_eq!(s.k.sys_exec(s.cpu(0), None, never), Ok(Err(Errno::Enomem)));
+    let end_other = || {
+        s.exit(1);
+        Ok::<_, ()>(())
+    };
+    assert_eq!(s.k.sys_exec(s.cpu(0), None, end_other), Ok(Ok(())));
+    s.check();
+    assert_eq!(s.k.mms.live(), 1);
+}
+
+#[test]
+fn a_task_that_is_ended_while_it_execs_keeps_the_old_address_space_until_it_exits() {
+    let s = Processes::<Spf>::new();
+    let old = s.mm(0).ptr();
+    assert_eq!(s.k.sys_exec(s.cpu(0), None, || Err("killed")), Err("killed"));
+    assert_eq!((s.mm(0).ptr(), s.k.mms.live()), (old, 1));
+    s.check();
     s.exit(0);
     s.check_nothing_left();
 }
@@ -63,7 +90,7 @@ fn without_memory_the_old_address_space_stays() {
             continue;
         }
         let live = s.k.pages.live();
-        match s.k.sys_exec(s.cpu(0), None) {
+        match exec(&s, 0, None) {
             Ok(()) => break,
             Err(errno) => assert_eq!(errno, Errno::Enomem),
         }
@@ -76,6 +103,6 @@ fn without_memory_the_old_address_space_stays() {
     assert_eq!(failures, 1, "only the top page table is allocated");
     let s = Processes::<Spf>::new();
     s.k.mms.fail_after(0);
-    assert_eq!(s.k.sys_exec(s.cpu(0), None), Err(Errno::Enomem));
+    assert_eq!(exec(&s, 0, None), Err(Errno::Enomem));
     s.check();
 }

@@ -2,12 +2,7 @@ use super::*;
 use crate::design::{Classic, Spf};
 use crate::mm::{FileKind, VmFlags};
 use crate::ops::mmap::MapFlags;
-
-#[path = "process.rs"]
-mod process;
-#[path = "turns.rs"]
-mod turns;
-use process::{Processes, RW};
+use crate::ops::process::{Processes, RW};
 
 const A: u64 = 0x1000_0000;
 

@@ -5,15 +5,9 @@ use crate::design::{Classic, Spf};
 use crate::mm::{Access, FileKind};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
+use crate::ops::process::{Processes, RW, TASKS};
+use crate::ops::turns::Cpu;
 use crate::platform::native;
-
-#[path = "process.rs"]
-mod process;
-use process::{Processes, RW, TASKS};
-
-#[path = "turns.rs"]
-mod turns;
-use turns::Cpu;
 
 const A: u64 = 0x1000_0000;
 const ARCHES: [&str; 6] = ["x86", "x86-5level", "powerpc", "powerpc-4k", "arm64", "arm64-64k"];

@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = command.main(args=args, prog_name="spfemu", standalone_mode=False)
         sys.stdout.flush()
+        if status == INTERRUPTED:  # typer has turned the interrupt into a status
+            error_line("interrupted")
     except usage_error as error:
         error_line(_usage_message(error))
         return BAD_INPUT

@@ -24,17 +24,22 @@ def print_table(
     rows: Sequence[Sequence[str]],
     *,
     right: Sequence[int] = (),
+    min_width: int = 0,
+    wrap: bool = True,
     file: TextIO | None = None,
 ) -> None:
     """Writes a table: with lines on a terminal, aligned plain text otherwise.
 
-    Source: ours. ``right`` are the columns aligned to the right.
+    Source: ours. ``right`` are the columns aligned to the right, ``min_width`` their least width;
+    ``wrap`` says whether cells may take several lines on a narrow terminal.
     """
     out = file or sys.stdout
     if out.isatty():
-        _rich_table(headers, rows, right, out)
+        _rich_table(headers, rows, right, wrap, out)
         return
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    least = [min_width if number in right else 0 for number in range(len(headers))]
+    columns = zip(headers, *rows, strict=True)
+    widths = [max(low, *map(len, column)) for low, column in zip(least, columns, strict=True)]
     for row in (headers, *rows):
         cells = [
             text.rjust(width) if number in right else text.ljust(width)
@@ -44,7 +49,11 @@ def print_table(
 
 
 def _rich_table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], out: TextIO
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int],
+    wrap: bool,
+    out: TextIO,
 ) -> None:
     from rich import box
     from rich.console import Console
@@ -53,7 +62,8 @@ def _rich_table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, header in enumerate(headers):
-        table.add_column(header, justify="right" if number in right else "left", overflow="fold")
+        justify: Any = "right" if number in right else "left"
+        table.add_column(header, justify=justify, overflow="fold", no_wrap=not wrap)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(file=out).print(table)

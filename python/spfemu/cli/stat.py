@@ -352,10 +352,10 @@ def _print_both(classic: _Series, spf: _Series, events: Sequence[str], out: Text
             lambda mean, name=name: _figure_text(name, mean),
         )
     row("seconds time elapsed", classic.seconds(), spf.seconds(), lambda mean: f"{mean:.9f}")
-    headers = [f"{'classic':>18}", f"{'spf':>18}", "spf/classic", "event"]
+    headers = ["classic", "spf", "spf/classic", "event"]
     if len(classic.results) > 1:
         headers += ["classic +-", "spf +-"]
-    print_table(headers, rows, right=(0, 1, 2, 4, 5), file=out)
+    print_table(headers, rows, right=(0, 1, 2, 4, 5), min_width=14, wrap=False, file=out)
     print(file=out)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["__version__", "arch_profiles", "build_info", "run", "variants"]
+__all__ = ["__version__", "arch_profiles", "build_info", "machines", "run", "variants"]
 
 __version__: Final[str]
 
@@ -38,14 +38,26 @@ def arch_profiles() -> str:
     Deterministic: constants of the binary.
     """
 
+def machines() -> str:
+    """Returns the machines that virtual time knows.
+
+    Source: each machine says where its numbers are from, and which are assumed.
+
+    Returns:
+        A JSON text: a list of objects with ``name``, ``arch``, ``cpus``, ``page_size`` (bytes),
+        ``smt`` and ``source``.
+
+    Deterministic: constants of the binary.
+    """
+
 def variants() -> str:
     """Returns the variants: bugs of v12 that a run can have or not have.
 
     Source: section 9 of the series' specification, entries B and C.
 
     Returns:
-        A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``what`` and ``default``
-        (its value on the engines outside explore).
+        A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``cpus``, ``oracle``,
+        ``what`` and ``default`` (its value on the engines outside explore).
 
     Deterministic: constants of the binary.
     """

@@ -10,6 +10,7 @@ use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
 use spfemu_core::mm::variants::VARIANTS;
 use spfemu_core::mm::{Choice, Config, FileKind, System, Variants};
 use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
+use spfemu_core::vtime::Machine;
 
 use crate::error::Error;
 
@@ -206,6 +207,42 @@ pub fn choice(text: &str) -> Result<Choice, Error> {
         "fixed" => Ok(Choice::Fixed),
         other => Err(Error::Engine(format!("variant value '{other}' (allowed: v12, fixed)"))),
     }
+}
+
+/// The machine of this name, or else the first of the arch that has `cpus` CPUs.
+pub fn machine(name: Option<&str>, arch: &Arch, cpus: Option<u32>) -> Result<Machine, Error> {
+    let machines = Machine::builtin();
+    let named = |machine: &&Machine| name.is_none_or(|name| machine.name == name);
+    let of_arch = |machine: &&Machine| name.is_some() || family_of(machine.arch) == arch.family;
+    let suited: Vec<&Machine> = machines.iter().filter(named).filter(of_arch).collect();
+    let Some(largest) = suited.iter().map(|machine| machine.nr_cpus()).max() else {
+        let names: Vec<&str> = machines.iter().map(|machine| machine.name).collect();
+        let what = format!("machine '{}' (allowed: {})", name.unwrap_or(""), names.join(", "));
+        return Err(Error::Profile(what));
+    };
+    if cpus == Some(0) {
+        return Err(Error::Profile("cpus: value 0 (allowed: 1 and more)".to_owned()));
+    }
+    let wanted = cpus.unwrap_or(1);
+    let machine =
+        suited.into_iter().find(|machine| machine.nr_cpus() >= wanted).ok_or_else(|| {
+            Error::Profile(format!(
+                "cpus: value {wanted} (allowed: 1 to {largest}, what the machine has)"
+            ))
+        })?;
+    if family_of(machine.arch) != arch.family {
+        let what = format!(
+            "machine {}: its arch is {} (asked: {})",
+            machine.name, machine.arch, arch.name
+        );
+        return Err(Error::Profile(what));
+    }
+    Ok(machine.clone())
+}
+
+fn family_of(arch: &str) -> Family {
+    let mut profiles = Arch::builtin().into_iter();
+    profiles.find(|profile| profile.name == arch).expect("a machine's arch is built in").family
 }
 
 /// What a kernel is made from. The engine decides how many CPUs it has.

@@ -18,7 +18,7 @@ mod _core {
     use crate::build_info::build_info;
     use crate::build_info::warn_if_unoptimised;
     #[pymodule_export]
-    use crate::lists::{arch_profiles, variants};
+    use crate::lists::{arch_profiles, machines, variants};
     #[pymodule_export]
     use crate::run::run;
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use spfemu_core::arch::{Arch, Family};
 use spfemu_core::mm::Choice;
 use spfemu_core::mm::variants::VARIANTS;
+use spfemu_core::vtime::Machine;
 
 fn text(list: Vec<Value>) -> String {
     Value::Array(list).to_string()
@@ -59,9 +60,33 @@ pub fn variants() -> String {
             "name": info.name,
             "entry": info.entry,
             "kind": "variant",
+            "cpus": info.cpus,
+            "oracle": info.oracle,
             "what": info.what,
             "default": default,
         })
     };
     text(VARIANTS.iter().map(entry).collect())
+}
+
+/// Returns the machines that virtual time knows.
+///
+/// Source: each machine says where its numbers are from, and which are assumed.
+///
+/// Returns a JSON text: a list of `name`, `arch`, `cpus`, `page_size`, `smt`, `source`.
+#[pyfunction]
+pub fn machines() -> String {
+    let profiles = Arch::builtin();
+    let entry = |machine: &Machine| {
+        let arch = profiles.iter().find(|arch| arch.name == machine.arch);
+        json!({
+            "name": machine.name,
+            "arch": machine.arch,
+            "cpus": machine.nr_cpus(),
+            "page_size": arch.map(Arch::page_size),
+            "smt": machine.smt,
+            "source": machine.source,
+        })
+    };
+    text(Machine::builtin().iter().map(entry).collect())
 }

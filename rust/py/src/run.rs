@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
 use spfemu_core::mm::Variants;
 use spfemu_core::program::{Handler, Options, RunResult, Watch, native};
+use spfemu_core::vtime::{self, Machine, Settings};
 
 use crate::error::Error;
 use crate::input::{self, Given};
@@ -84,33 +85,50 @@ struct Job {
 
 enum Engine {
     Native,
+    Vtime(Machine),
 }
+
+/// How far a CPU may run ahead in virtual time unless told otherwise, in nanoseconds.
+const SLACK_NS: u64 = 200;
 
 impl Job {
     fn new(engine: &str, handler: &str, arch: &str, options: &str) -> Result<Self, Error> {
         let options: OptionsText = serde_json::from_str(options)
             .map_err(|wrong| Error::Engine(format!("options: {wrong}")))?;
+        let arch = input::arch(arch)?;
         let engine = match engine {
             "native" => Engine::Native,
-            other => return Err(Error::Engine(format!("engine '{other}' (allowed: native)"))),
+            "vtime" => {
+                Engine::Vtime(input::machine(options.machine.as_deref(), &arch, options.cpus)?)
+            }
+            other => {
+                return Err(Error::Engine(format!("engine '{other}' (allowed: native, vtime)")));
+            }
         };
         let variants = input::variants(Variants::outside_explore(), &options.variants)?;
-        Ok(Self {
-            engine,
-            handler: self::handler(handler)?,
-            arch: input::arch(arch)?,
-            variants,
-            options,
-        })
+        Ok(Self { engine, handler: self::handler(handler)?, arch, variants, options })
     }
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
         let options = Options { record: self.options.record, pace: self.options.pace, check: true };
-        let result = match self.engine {
+        let result = match &self.engine {
             Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
+            Engine::Vtime(machine) => {
+                let settings = self.settings(machine, given.program.nr_tasks());
+                vtime::run(&given.program, self.handler, config, &settings, &options, watch)
+            }
         };
         result.map_err(|wrong| Error::Program(wrong.0))
+    }
+
+    fn settings(&self, machine: &Machine, nr_tasks: u32) -> Settings {
+        Settings {
+            machine: machine.clone(),
+            nr_cpus: self.options.cpus.unwrap_or_else(|| machine.nr_cpus().min(nr_tasks)),
+            seed: self.options.seed,
+            slack_ns: self.options.tick_slack_ns.unwrap_or(SLACK_NS),
+        }
     }
 
     /// Runs on a thread of its own; this one looks after signals and progress.
@@ -182,8 +200,21 @@ impl Job {
             "note_maps": note_maps,
             "rounds": result.rounds,
             "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
-            "settings": {"machine": self.options.machine, "cpus": self.options.cpus},
+            "settings": self.settings_text(given.program.nr_tasks()),
         })
+    }
+}
+
+impl Job {
+    fn settings_text(&self, nr_tasks: u32) -> Value {
+        match &self.engine {
+            Engine::Native => json!({"machine": null, "cpus": nr_tasks, "pace": self.options.pace}),
+            Engine::Vtime(machine) => {
+                let settings = self.settings(machine, nr_tasks);
+                json!({"machine": machine.name, "cpus": settings.nr_cpus,
+                       "tick_slack_ns": settings.slack_ns})
+            }
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub struct VariantInfo {
     pub name: &'static str,
     /// One sentence: what v12 does, what `fixed` does instead and who chose that.
     pub what: &'static str,
+    /// CPUs that a schedule which shows it needs.
+    pub cpus: u32,
+    /// The invariant that breaks.
+    pub oracle: &'static str,
     /// What native and virtual time use: what would corrupt or hang the emulator is fixed.
     pub outside_explore: Choice,
 }
@@ -48,6 +52,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         what: "v12 bumps vm_sequence by load and store also where mmap_sem is only read-locked, \
                so two writers can leave it even while both write, or odd for ever; fixed (a later \
                Android port): only exclusive writers bump",
+        cpus: 3,
+        oracle: "sequence",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -56,6 +62,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         name: "speculative-pte-alloc",
         what: "v12 lets a speculative anonymous fault install a page table when the PMD became \
                none; fixed (a later Android port): it gives up instead",
+        cpus: 2,
+        oracle: "page-table-leak",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -64,6 +72,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         name: "unstable-pmd",
         what: "v12 reads the PMD with interrupts on, and again after it compared it; fixed (a \
                later Android port): lock and PTE come from the compared value",
+        cpus: 2,
+        oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -72,6 +82,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         name: "vmacache-lookup",
         what: "v12's find_vma_rcu consults the per-task vmacache; fixed (v9 to v11): it walks the \
                tree",
+        cpus: 2,
+        oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -81,6 +93,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         what: "v12 reports a fault handled when the PTE's access flags did not change, so a fault \
                on a protection that VM_READ satisfies comes back for ever; fixed (a later Android \
                port): VM_FAULT_RETRY",
+        cpus: 1,
+        oracle: "livelock",
         outside_explore: Choice::V12,
     },
     VariantInfo {
@@ -89,6 +103,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         name: "si-code",
         what: "v12's speculative SIGSEGV carries SEGV_MAPERR; fixed (ours): the classic path \
                decides",
+        cpus: 1,
+        oracle: "signal",
         outside_explore: Choice::V12,
     },
     VariantInfo {
@@ -97,6 +113,8 @@ pub const VARIANTS: [VariantInfo; 7] = [
         name: "sequence-after-unlink",
         what: "v12 reads vm_sequence after the look-up and tests the tree node only under the PTE \
                lock; fixed (ours): a VMA already unlinked aborts at once",
+        cpus: 2,
+        oracle: "access-denied",
         outside_explore: Choice::V12,
     },
 ];

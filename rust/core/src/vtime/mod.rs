@@ -1,1 +1,16 @@
-//! Virtual time.
+//! Virtual time: the protocol on 1 to 1024 and more CPUs of a machine that need not exist.
+//!
+//! Each task is a coroutine with a clock. An access costs what it takes to bring the cache line
+//! where it is needed; a task that has to leave its own cache waits until no other task is behind
+//! it, so contention is what the protocol's accesses do, not a formula. [`lines`] says where lines
+//! are, [`world`] who runs, [`machine`] what things cost and where each number is from.
+
+mod cpu;
+mod lines;
+pub mod machine;
+mod run;
+mod world;
+
+pub use cpu::Cpu;
+pub use machine::Machine;
+pub use run::{Settings, run};

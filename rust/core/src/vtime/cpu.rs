@@ -1,0 +1,357 @@
+//! `vtime::Cpu`: a CPU whose every access takes time.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+use super::world::World;
+use crate::events::Cost;
+use crate::platform::coroutine::Switch;
+use crate::platform::grace::Reader;
+use crate::platform::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
+
+/// A task on its CPU.
+pub struct Cpu {
+    task: TaskId,
+    id: CpuId,
+    world: Rc<World>,
+    switch: Rc<Switch>,
+    reader: Reader,
+    /// The task's clock while it has control; `world` has it otherwise.
+    clock: Cell<u64>,
+}
+
+/// What a run that was ended unwinds with.
+pub(super) struct Stopped;
+
+/// What an access does to its line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Load,
+    Store,
+    /// A locked read-modify-write.
+    Atomic,
+}
+
+fn address(word: &Word<Cpu>) -> usize {
+    std::ptr::from_ref(word) as usize
+}
+
+impl Cpu {
+    pub(super) fn new(task: TaskId, world: &Rc<World>, switch: &Rc<Switch>) -> Self {
+        Self {
+            task,
+            id: world.cpu_of(task),
+            world: Rc::clone(world),
+            switch: Rc::clone(switch),
+            reader: Reader::default(),
+            clock: Cell::new(0),
+        }
+    }
+
+    /// Whether accesses count: not before the first task, nor while a stack is unwound.
+    #[inline(always)]
+    fn counts(&self) -> bool {
+        !self.world.at_rest.get() && !self.switch.is_cut() && !std::thread::panicking()
+    }
+
+    #[inline(always)]
+    fn advance(&self, ns: u64) {
+        self.clock.set(self.clock.get() + ns);
+    }
+
+    /// Gives control away; the clock may have moved when it is back.
+    fn suspend(&self) {
+        self.world.task(self.task).clock.set(self.clock.get());
+        self.switch.suspend();
+        self.take_clock();
+    }
+
+    /// After a suspension: the clock, and what interrupts took meanwhile.
+    pub(super) fn take_clock(&self) {
+        let stolen = self.world.cpus[self.id as usize].stolen_ns.take();
+        self.clock.set(self.world.task(self.task).clock.get() + stolen);
+    }
+
+    /// Waits until no other task is behind this one by more than `slack`.
+    #[inline(always)]
+    fn sync(&self, slack: u64) {
+        while !self.world.is_first(self.clock.get().saturating_sub(slack)) && !self.switch.is_cut()
+        {
+            self.world.task(self.task).clock.set(self.clock.get());
+            self.world.enqueue(self.task);
+            self.suspend();
+        }
+    }
+
+    /// What comes before an access: the line is brought here, and the clock pays for it.
+    #[inline(always)]
+    fn access(&self, word: &Word<Self>, kind: Kind) {
+        let line = word.site();
+        if !self.counts() {
+            return;
+        }
+        if line == Line::FREE.0 {
+            // Costs nothing, but what one task tells another is still told in order of time.
+            self.sync(0);
+            return;
+        }
+        let writes = kind != Kind::Load;
+        let machine = &self.world.machine;
+        if kind == Kind::Atomic {
+            self.advance(machine.atomic_ns);
+        }
+        if self.world.lines.borrow_mut().is_hit(line, self.id, writes) {
+            self.advance(machine.line_ns[0]);
+            self.sync(self.world.slack_ns);
+            return;
+        }
+        self.miss(line, writes);
+    }
+
+    fn miss(&self, line: u32, writes: bool) {
+        // Strict order among those who leave their cache.
+        self.sync(0);
+        let now = self.clock.get();
+        let mut lines = self.world.lines.borrow_mut();
+        // Meanwhile the line may have come: then transfer costs no distance.
+        let end = lines.transfer(&self.world.machine, line, self.id, writes, now);
+        self.clock.set(end);
+    }
+
+    /// What comes after a store: whoever spins on the word sees it.
+    #[inline(always)]
+    fn stored(&self, word: &Word<Self>) {
+        let watched = self.world.lines.borrow_mut().is_watched(word.site());
+        if watched {
+            self.world.stored(address(word), self.clock.get());
+        }
+    }
+
+    /// Ends the run from inside a coroutine.
+    fn unwind(&self) -> ! {
+        resume_unwind(Box::new(Stopped))
+    }
+}
+
+impl Platform for Cpu {
+    type Site = u32;
+    const CHECKS_EVERY_ACCESS: bool = false;
+    const MUTABLE: bool = false;
+
+    fn site(line: Line, offset: u32) -> Self::Site {
+        if line == Line::FREE { Line::FREE.0 } else { line.0 + offset / Line::BYTES }
+    }
+
+    #[inline(always)]
+    fn id(&self) -> CpuId {
+        self.id
+    }
+    #[inline(always)]
+    fn task(&self) -> TaskId {
+        self.task
+    }
+
+    #[inline(always)]
+    fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
+        self.access(word, Kind::Load);
+        word.peek()
+    }
+    #[inline(always)]
+    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
+        self.access(word, Kind::Store);
+        word.poke(value);
+        self.stored(word);
+    }
+    #[inline(always)]
+    fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
+        self.access(word, Kind::Atomic);
+        let old = word.peek();
+        word.poke(value);
+        self.stored(word);
+        old
+    }
+    #[inline(always)]
+    fn compare_exchange(
+        &self,
+        word: &Word<Self>,
+        expect: u64,
+        new: u64,
+        _order: Ordering,
+    ) -> Result<u64, u64> {
+        // A failed one takes the line all the same.
+        self.access(word, Kind::Atomic);
+        let old = word.peek();
+        if old != expect {
+            return Err(old);
+        }
+        word.poke(new);
+        self.stored(word);
+        Ok(old)
+    }
+    #[inline(always)]
+    fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
+        self.access(word, Kind::Atomic);
+        let old = word.peek();
+        word.poke(old.wrapping_add(add));
+        self.stored(word);
+        old
+    }
+    /// One order of all accesses: nothing to add.
+    #[inline(always)]
+    fn fence(&self, _fence: Fence) {}
+
+    fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        loop {
+            let value = self.load(word, Ordering::Acquire);
+            if done(value) || !self.counts() {
+                return value;
+            }
+            self.world.spin(self.task, address(word), word.site());
+            self.suspend();
+        }
+    }
+
+    fn sleep_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        loop {
+            let value = self.load(word, Ordering::Acquire);
+            if done(value) || !self.counts() {
+                return value;
+            }
+            self.world.task(self.task).clock.set(self.clock.get());
+            self.world.sleep(self.task, address(word));
+            self.suspend_asleep();
+        }
+    }
+
+    fn wake(&self, word: &Word<Self>) {
+        if self.counts() {
+            let woken = self.world.wake(address(word), self.clock.get());
+            self.advance(woken * self.world.machine.waker_ns);
+        }
+    }
+
+    fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
+        while self.load(word, Ordering::Relaxed) == value
+            && self.counts()
+            && self.world.is_on_cpu(owner)
+        {
+            self.world.spin(self.task, address(word), word.site());
+            self.world.spin_while_runs(self.task, owner);
+            self.suspend();
+        }
+    }
+
+    #[inline(always)]
+    fn rcu_read_lock(&self) {
+        self.world.grace.enter(&self.reader);
+    }
+    #[inline(always)]
+    fn rcu_read_unlock(&self) {
+        if !self.switch.is_cut() {
+            self.world.grace.leave(&self.reader);
+        }
+    }
+    fn call_rcu(&self, callback: RcuCallback) {
+        self.world.call_rcu(callback);
+    }
+    fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
+        then();
+    }
+    fn rcu_ready(&self) -> Option<RcuCallback> {
+        self.world.rcu_ready()
+    }
+
+    #[inline(always)]
+    fn local_irq_disable(&self) {
+        self.world.cpus[self.id as usize].irqs_off.set(true);
+        self.rcu_read_lock();
+    }
+    #[inline(always)]
+    fn local_irq_enable(&self) {
+        self.rcu_read_unlock();
+        self.world.irqs_on(self.id, self.clock.get());
+    }
+
+    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+        if !self.counts() {
+            return;
+        }
+        self.sync(0);
+        let machine = &self.world.machine;
+        self.advance(machine.ipi_base_ns);
+        // An idle CPU looks at the generation before it runs anything (lazy TLB).
+        let targets: Vec<CpuId> = targets.filter(|&cpu| self.world.is_busy(cpu)).collect();
+        for &target in &targets {
+            self.advance(machine.ipi_target_ns);
+            let stolen = &self.world.cpus[target as usize].stolen_ns;
+            stolen.set(stolen.get() + machine.ipi_handler_ns);
+        }
+        // They answer side by side, each once its interrupts are on.
+        for &target in &targets {
+            while self.world.cpus[target as usize].irqs_off.get() && !self.switch.is_cut() {
+                self.world.wait_for_irq(self.task, target);
+                self.suspend();
+            }
+        }
+        if !targets.is_empty() {
+            self.advance(machine.ipi_handler_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn charge(&self, cost: Cost, times: u64) {
+        if self.counts() {
+            self.advance(self.world.machine.cost(cost) * times);
+        }
+    }
+    fn pass_ns(&self, ns: u64, on_cpu: bool) {
+        if !self.counts() {
+            return;
+        }
+        if on_cpu {
+            self.advance(ns);
+            return;
+        }
+        self.world.task(self.task).clock.set(self.clock.get());
+        self.world.pause(self.task, self.clock.get() + ns);
+        self.switch.suspend();
+        if self.world.after_pause(self.task) {
+            self.switch.suspend();
+        }
+        self.take_clock();
+    }
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        self.clock.get()
+    }
+    fn operation_boundary(&self) -> bool {
+        if self.world.watch.is_stopped() {
+            self.world.stopped.set(true);
+        }
+        if self.world.stopped.get() {
+            return false;
+        }
+        if self.counts() {
+            self.world.task(self.task).clock.set(self.clock.get());
+            if self.world.yield_slice(self.task) {
+                self.suspend();
+            }
+        }
+        true
+    }
+
+    #[cold]
+    fn finding(&self, invariant: &'static str, what: String) -> ! {
+        self.world.report(Finding { invariant, what });
+        self.unwind()
+    }
+}
+
+impl Cpu {
+    /// As `suspend`, when the clock was handed over before and may have been moved since.
+    fn suspend_asleep(&self) {
+        self.switch.suspend();
+        self.take_clock();
+    }
+}

@@ -1,0 +1,153 @@
+//! Where cache lines are: held by one CPU for writing, or by several for reading.
+
+use super::machine::{Distance, Machine};
+
+/// Nobody holds the line.
+const NOBODY: u32 = u32::MAX;
+
+/// One line. Held exclusively by `owner`, or, when `sharers` is set, by a set of CPUs.
+#[derive(Clone, Copy)]
+struct Line {
+    owner: u32,
+    /// Number + 1 of a set in the pool; 0: only `owner` holds the line.
+    sharers: u32,
+    /// When the transfer under way ends; the next one begins then.
+    busy_until: u64,
+    /// How many tasks spin on words of this line.
+    spinners: u32,
+}
+
+const FRESH: Line = Line { owner: NOBODY, sharers: 0, busy_until: 0, spinners: 0 };
+
+/// All lines of a system.
+pub(super) struct Lines {
+    lines: Vec<Line>,
+    /// Sets of CPUs, `set_words` words each; `free` are those not in use.
+    sets: Vec<u64>,
+    free: Vec<u32>,
+    set_words: usize,
+}
+
+impl Lines {
+    pub(super) fn new(nr_cpus: u32) -> Self {
+        Self {
+            lines: Vec::new(),
+            sets: Vec::new(),
+            free: Vec::new(),
+            set_words: nr_cpus.div_ceil(64) as usize,
+        }
+    }
+
+    #[inline(always)]
+    fn at(&mut self, line: u32) -> &mut Line {
+        let index = line as usize;
+        if index >= self.lines.len() {
+            self.lines.resize((index + 1).next_power_of_two(), FRESH);
+        }
+        &mut self.lines[index]
+    }
+
+    /// Whether `cpu` can read (or write) the line without leaving its own cache.
+    #[inline(always)]
+    pub(super) fn is_hit(&mut self, line: u32, cpu: u32, writes: bool) -> bool {
+        let Line { owner, sharers, .. } = *self.at(line);
+        if sharers == 0 { owner == cpu } else { !writes && self.in_set(sharers, cpu) }
+    }
+
+    #[inline(always)]
+    fn in_set(&self, set: u32, cpu: u32) -> bool {
+        let word = (set as usize - 1) * self.set_words + cpu as usize / 64;
+        self.sets[word] >> (cpu % 64) & 1 != 0
+    }
+
+    /// Brings the line to `cpu`, which asks at `now`; returns when it has it. Requests for one
+    /// line are served one after another, in the order in which they are made.
+    pub(super) fn transfer(
+        &mut self,
+        machine: &Machine,
+        line: u32,
+        cpu: u32,
+        writes: bool,
+        now: u64,
+    ) -> u64 {
+        let Line { owner, sharers, busy_until, .. } = *self.at(line);
+        let begin = now.max(busy_until);
+        let distance = match (owner, sharers) {
+            (NOBODY, 0) => Distance::Own,
+            (owner, 0) => machine.distance(cpu, owner),
+            // A reader takes the nearest copy; a writer waits for the farthest to be gone.
+            (_, set) if writes => {
+                self.holders(set).map(|h| machine.distance(cpu, h)).max().unwrap_or(Distance::Own)
+            }
+            (_, set) => {
+                self.holders(set).map(|h| machine.distance(cpu, h)).min().unwrap_or(Distance::Own)
+            }
+        };
+        let end = begin + machine.line_ns[distance as usize];
+        if writes || (owner == NOBODY && sharers == 0) {
+            self.release_set(sharers);
+            let line = self.at(line);
+            (line.owner, line.sharers, line.busy_until) = (cpu, 0, end);
+        } else if sharers == 0 {
+            // The first copy: the owner keeps it for reading.
+            let set = self.take_set();
+            self.insert(set, owner);
+            self.insert(set, cpu);
+            let line = self.at(line);
+            (line.owner, line.sharers, line.busy_until) = (NOBODY, set, end);
+        } else {
+            // Copies of a copy do not wait for each other.
+            self.insert(sharers, cpu);
+        }
+        end
+    }
+
+    fn holders(&self, set: u32) -> impl Iterator<Item = u32> {
+        let from = (set as usize - 1) * self.set_words;
+        self.sets[from..from + self.set_words].iter().enumerate().flat_map(|(nth, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = left.checked_ilog2()?;
+                left &= !(1 << bit);
+                Some(nth as u32 * 64 + bit)
+            })
+        })
+    }
+
+    fn insert(&mut self, set: u32, cpu: u32) {
+        self.sets[(set as usize - 1) * self.set_words + cpu as usize / 64] |= 1 << (cpu % 64);
+    }
+
+    fn take_set(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.sets.resize(self.sets.len() + self.set_words, 0);
+            (self.sets.len() / self.set_words) as u32
+        })
+    }
+
+    fn release_set(&mut self, set: u32) {
+        if set != 0 {
+            let from = (set as usize - 1) * self.set_words;
+            self.sets[from..from + self.set_words].fill(0);
+            self.free.push(set);
+        }
+    }
+
+    /// One more task spins on a word of the line.
+    pub(super) fn watch(&mut self, line: u32) {
+        self.at(line).spinners += 1;
+    }
+    /// One less.
+    pub(super) fn unwatch(&mut self, line: u32) {
+        self.at(line).spinners -= 1;
+    }
+    /// Whether somebody spins on a word of the line.
+    #[inline(always)]
+    pub(super) fn is_watched(&mut self, line: u32) -> bool {
+        self.at(line).spinners != 0
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/vtime/lines.rs"]
+mod tests;

@@ -1,0 +1,144 @@
+//! The engine: runs a program in virtual time.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::cpu::{Cpu, Stopped};
+use super::machine::Machine;
+use super::world::World;
+use crate::design::{Classic, Design, Spf};
+use crate::mm::{Config, Kernel};
+use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch};
+use crate::platform::{Finding, TaskId};
+use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
+
+/// How to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub machine: Machine,
+    /// How many of its CPUs take part; task n belongs to CPU n modulo this number.
+    pub nr_cpus: u32,
+    /// Decides between equal clocks, and how long each wake-up takes.
+    pub seed: u64,
+    /// How far, in nanoseconds, a CPU runs ahead on lines that it holds; 0: strict order.
+    pub slack_ns: u64,
+}
+
+/// Runs `program` in virtual time. Deterministic: program, handler, config and settings give the
+/// same result, bit for bit.
+///
+/// `Err`: the memory does not even suffice for an empty address space, or no further stack can be
+/// mapped.
+pub fn run(
+    program: &Arc<Program>,
+    handler: Handler,
+    config: Config,
+    settings: &Settings,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<RunResult, ProgramError> {
+    match handler {
+        Handler::Classic => run_design::<Classic>(program, config, settings, options, watch),
+        Handler::Spf => run_design::<Spf>(program, config, settings, options, watch),
+    }
+}
+
+fn run_design<D: Design>(
+    program: &Arc<Program>,
+    config: Config,
+    settings: &Settings,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<RunResult, ProgramError> {
+    let nr_tasks = program.nr_tasks();
+    let memory = config.system.memory;
+    let nr_cpus = settings.nr_cpus;
+    let Settings { machine, seed, slack_ns, .. } = settings;
+    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch));
+    let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
+    let run = Rc::new(Run::new(program, options, watch));
+    let outside = Switch::new();
+    let boot_cpu = Cpu::new(run.first_task(), &world, &outside);
+    if let Err(errno) = run.boot(&kernel, &boot_cpu) {
+        return Err(ProgramError(format!(
+            "key 'memory': value {memory} (allowed: room for a page table and the zero page at \
+             least; {errno:?})"
+        )));
+    }
+    let elapsed_ns = {
+        let mut tasks = spawn(&world, &kernel, &run)?;
+        world.at_rest.set(false);
+        let elapsed_ns = drive(&world, &mut tasks);
+        world.at_rest.set(true);
+        elapsed_ns
+    };
+    let interrupted = watch.is_stopped();
+    let mut finding = world.take_finding();
+    if finding.is_none() && !interrupted && run.has_ended() {
+        run.shutdown(&kernel, &boot_cpu);
+        if options.check {
+            finding = kernel.check_at_rest().into_iter().next();
+        }
+    }
+    Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })
+}
+
+/// A coroutine for each task. They begin when they are first resumed.
+fn spawn<D: Design>(
+    world: &Rc<World>,
+    kernel: &Rc<Kernel<Cpu, D>>,
+    run: &Rc<Run<Cpu>>,
+) -> Result<Vec<Coroutine>, ProgramError> {
+    let pool = StackPool::new();
+    let nr_tasks = world.tasks.len() as TaskId;
+    (0..nr_tasks)
+        .map(|task| {
+            let switch = Switch::new();
+            let cpu = Cpu::new(task, world, &switch);
+            let (kernel, run, world) = (Rc::clone(kernel), Rc::clone(run), Rc::clone(world));
+            let body = move || {
+                cpu.take_clock();
+                run_task(&kernel, &cpu, &run, &());
+                world.task(task).clock.set(crate::platform::Platform::now_ns(&cpu));
+                world.end(task);
+            };
+            Coroutine::new(&pool, &switch, body).map_err(|error| {
+                ProgramError(format!(
+                    "{nr_tasks} tasks: no stack for task {task} ({error}); each takes two maps of \
+                     vm.max_map_count"
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Resumes whoever is first until nobody is left. Returns the last clock.
+fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
+    let mut last = 0;
+    while let Some(task) = world.dequeue() {
+        let pause = tasks[task as usize].resume();
+        last = last.max(world.task(task).clock.get());
+        match pause {
+            Pause::Suspended | Pause::Returned => {}
+            Pause::Panicked(payload) if payload.is::<Stopped>() => break,
+            Pause::Panicked(payload) => {
+                let text = payload
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| payload.downcast_ref::<&str>().copied());
+                let what = text.unwrap_or("a panic without a message").to_owned();
+                world.report(Finding { invariant: "panic", what });
+                break;
+            }
+        }
+        if world.stopped.get() {
+            break;
+        }
+    }
+    let waiting = world.waiting();
+    if !world.stopped.get() && !waiting.is_empty() {
+        let what = format!("nobody can go on: {waiting:?}");
+        world.report(Finding { invariant: "deadlock", what });
+    }
+    last
+}

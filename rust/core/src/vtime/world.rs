@@ -1,0 +1,381 @@
+//! Who runs when: clocks, waiting tasks, CPUs that several tasks share.
+//!
+//! Of all tasks that hold a CPU the one with the smallest clock goes next; ties go by a number
+//! drawn from the seed. A task that waits has no place in the queue until what it waits for
+//! happens at some time, which its clock then jumps to.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use super::lines::Lines;
+use super::machine::Machine;
+use crate::platform::grace::GracePeriods;
+use crate::platform::{Finding, RcuCallback, TaskId};
+use crate::program::Watch;
+
+/// What a task does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// On its CPU, or in the queue of its CPU.
+    Ready,
+    /// Busy-waits on its CPU for the word at this address, in this line, to change.
+    Spins {
+        address: usize,
+        line: u32,
+    },
+    /// Waits, off its CPU, to be woken from the word at this address.
+    Sleeps(usize),
+    /// On its CPU, for a CPU to enable interrupts.
+    WaitsForIrq,
+    /// Off its CPU until its clock.
+    Pauses,
+    Ended,
+}
+
+/// One task.
+pub(super) struct Task {
+    pub(super) clock: Cell<u64>,
+    pub(super) state: Cell<State>,
+    /// When it got its CPU.
+    on_cpu_since: Cell<u64>,
+    /// Decides between equal clocks.
+    tie: u32,
+}
+
+/// One CPU.
+#[derive(Default)]
+pub(super) struct CpuState {
+    /// The task that holds it.
+    runs: Cell<Option<TaskId>>,
+    /// Tasks that want it, first come first served.
+    queue: RefCell<VecDeque<TaskId>>,
+    /// When its last task gave it up.
+    free_since: Cell<u64>,
+    pub(super) irqs_off: Cell<bool>,
+    /// Tasks that wait until interrupts are on again.
+    irq_waiters: RefCell<Vec<TaskId>>,
+    /// What interrupts took from the task that runs here, to be added to its clock.
+    pub(super) stolen_ns: Cell<u64>,
+}
+
+/// What all CPUs of a run share.
+pub(super) struct World {
+    pub(super) machine: Machine,
+    pub(super) nr_cpus: u32,
+    /// How far a task may run ahead on lines that it holds.
+    pub(super) slack_ns: u64,
+    pub(super) tasks: Vec<Task>,
+    pub(super) cpus: Vec<CpuState>,
+    pub(super) lines: RefCell<Lines>,
+    pub(super) grace: GracePeriods,
+    callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
+    /// Ready tasks on their CPUs, apart from the one that has control; and tasks that pause.
+    queue: RefCell<BinaryHeap<Reverse<(u64, u32, TaskId)>>>,
+    /// The smallest clock in the queue.
+    next_clock: Cell<u64>,
+    /// Tasks that spin or sleep, by address of the word.
+    waiters: RefCell<BTreeMap<usize, Vec<TaskId>>>,
+    /// Tasks that spin for as long as this task is on a CPU.
+    owner_waiters: RefCell<BTreeMap<TaskId, Vec<TaskId>>>,
+    random: RefCell<Pcg64Mcg>,
+    /// Nothing is charged and nobody is switched to: before the first and after the last task.
+    pub(super) at_rest: Cell<bool>,
+    pub(super) watch: Arc<Watch>,
+    finding: RefCell<Option<Finding>>,
+    pub(super) stopped: Cell<bool>,
+}
+
+impl World {
+    pub(super) fn new(
+        machine: &Machine,
+        nr_cpus: u32,
+        nr_tasks: u32,
+        seed: u64,
+        slack_ns: u64,
+        watch: &Arc<Watch>,
+    ) -> Self {
+        let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let tasks = (0..nr_tasks)
+            .map(|_| Task {
+                clock: Cell::new(0),
+                state: Cell::new(State::Ready),
+                on_cpu_since: Cell::new(0),
+                tie: random.next_u32(),
+            })
+            .collect();
+        let world = Self {
+            machine: machine.clone(),
+            nr_cpus,
+            slack_ns,
+            tasks,
+            cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
+            lines: RefCell::new(Lines::new(nr_cpus)),
+            grace: GracePeriods::default(),
+            callbacks: RefCell::default(),
+            queue: RefCell::default(),
+            next_clock: Cell::new(u64::MAX),
+            waiters: RefCell::default(),
+            owner_waiters: RefCell::default(),
+            random: RefCell::new(random),
+            at_rest: Cell::new(true),
+            watch: Arc::clone(watch),
+            finding: RefCell::default(),
+            stopped: Cell::new(false),
+        };
+        for task in 0..nr_tasks {
+            world.want_cpu(task);
+        }
+        world
+    }
+
+    /// The CPU of a task: it never moves.
+    #[inline(always)]
+    pub(super) fn cpu_of(&self, task: TaskId) -> u32 {
+        task % self.nr_cpus
+    }
+    #[inline(always)]
+    pub(super) fn task(&self, task: TaskId) -> &Task {
+        &self.tasks[task as usize]
+    }
+    pub(super) fn cpu_state(&self, task: TaskId) -> &CpuState {
+        &self.cpus[self.cpu_of(task) as usize]
+    }
+
+    /// Whether nobody is behind `clock`.
+    #[inline(always)]
+    pub(super) fn is_first(&self, clock: u64) -> bool {
+        clock <= self.next_clock.get()
+    }
+
+    /// Puts a task that goes on at its clock into the queue.
+    pub(super) fn enqueue(&self, task: TaskId) {
+        let Task { clock, tie, .. } = self.task(task);
+        let mut queue = self.queue.borrow_mut();
+        queue.push(Reverse((clock.get(), *tie, task)));
+        self.next_clock.set(queue.peek().map_or(u64::MAX, |Reverse((clock, ..))| *clock));
+    }
+
+    /// Takes the task with the smallest clock out of the queue.
+    pub(super) fn dequeue(&self) -> Option<TaskId> {
+        let mut queue = self.queue.borrow_mut();
+        let Reverse((_, _, task)) = queue.pop()?;
+        self.next_clock.set(queue.peek().map_or(u64::MAX, |Reverse((clock, ..))| *clock));
+        Some(task)
+    }
+
+    /// A ready task gets its CPU, now or when those before it give it up.
+    fn want_cpu(&self, task: TaskId) {
+        let cpu = self.cpu_state(task);
+        if cpu.runs.get().is_some() {
+            cpu.queue.borrow_mut().push_back(task);
+        } else {
+            self.give_cpu(cpu, task);
+        }
+    }
+
+    fn give_cpu(&self, cpu: &CpuState, task: TaskId) {
+        cpu.runs.set(Some(task));
+        let this = self.task(task);
+        this.clock.set(this.clock.get().max(cpu.free_since.get()));
+        this.on_cpu_since.set(this.clock.get());
+        this.state.set(State::Ready);
+        self.enqueue(task);
+    }
+
+    /// The task that has control gives its CPU up.
+    fn leave_cpu(&self, task: TaskId) {
+        let cpu = self.cpu_state(task);
+        cpu.runs.set(None);
+        cpu.free_since.set(self.task(task).clock.get());
+        for spinner in self.owner_waiters.borrow_mut().remove(&task).unwrap_or_default() {
+            self.resume_spinner(spinner, self.task(task).clock.get());
+        }
+        let next = cpu.queue.borrow_mut().pop_front();
+        if let Some(next) = next {
+            self.give_cpu(cpu, next);
+        }
+    }
+
+    /// The task's time slice is over and another wants the CPU: it goes to the end of the queue.
+    /// Whether it did; then the caller suspends it.
+    pub(super) fn yield_slice(&self, task: TaskId) -> bool {
+        let cpu = self.cpu_state(task);
+        let used = self.task(task).clock.get() - self.task(task).on_cpu_since.get();
+        if used < self.machine.slice_ns || cpu.queue.borrow().is_empty() {
+            return false;
+        }
+        cpu.queue.borrow_mut().push_back(task);
+        self.leave_cpu(task);
+        true
+    }
+
+    /// The task busy-waits, on its CPU, for the word at `address` to change.
+    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32) {
+        self.task(task).state.set(State::Spins { address, line });
+        self.lines.borrow_mut().watch(line);
+        self.waiters.borrow_mut().entry(address).or_default().push(task);
+    }
+
+    /// The task also stops spinning when `owner` leaves its CPU.
+    pub(super) fn spin_while_runs(&self, task: TaskId, owner: TaskId) {
+        self.owner_waiters.borrow_mut().entry(owner).or_default().push(task);
+    }
+
+    /// Whether `task` holds its CPU.
+    pub(super) fn is_on_cpu(&self, task: TaskId) -> bool {
+        self.cpu_state(task).runs.get() == Some(task)
+    }
+
+    /// The task sleeps until it is woken from the word at `address`.
+    pub(super) fn sleep(&self, task: TaskId, address: usize) {
+        self.task(task).state.set(State::Sleeps(address));
+        self.waiters.borrow_mut().entry(address).or_default().push(task);
+        self.leave_cpu(task);
+    }
+
+    /// The task is off its CPU until `until`.
+    pub(super) fn pause(&self, task: TaskId, until: u64) {
+        self.leave_cpu(task);
+        self.task(task).clock.set(until);
+        self.task(task).state.set(State::Pauses);
+        self.enqueue(task);
+    }
+
+    /// A pause is over: the task wants its CPU again. Whether it has to wait for it.
+    pub(super) fn after_pause(&self, task: TaskId) -> bool {
+        if self.task(task).state.get() != State::Pauses {
+            return false;
+        }
+        self.task(task).state.set(State::Ready);
+        self.want_cpu(task);
+        true
+    }
+
+    /// The word at `address` was stored at `now`: whoever spins on it looks again.
+    pub(super) fn stored(&self, address: usize, now: u64) {
+        let mut waiters = self.waiters.borrow_mut();
+        let Some(waiting) = waiters.get_mut(&address) else { return };
+        let spins = |task: &TaskId| matches!(self.task(*task).state.get(), State::Spins { .. });
+        let spinners: Vec<TaskId> = waiting.extract_if(.., |task| spins(task)).collect();
+        if waiting.is_empty() {
+            waiters.remove(&address);
+        }
+        drop(waiters);
+        for task in spinners {
+            self.go_on(task, now);
+        }
+    }
+
+    /// The owner of a semaphore left its CPU: a spinner goes on, if it still spins.
+    fn resume_spinner(&self, task: TaskId, now: u64) {
+        let State::Spins { address, .. } = self.task(task).state.get() else { return };
+        if let Some(waiting) = self.waiters.borrow_mut().get_mut(&address) {
+            waiting.retain(|&other| other != task);
+        }
+        self.go_on(task, now);
+    }
+
+    /// A task that waited on its CPU is ready at `now`, or later if its clock is.
+    fn go_on(&self, task: TaskId, now: u64) {
+        let this = self.task(task);
+        if let State::Spins { line, .. } = this.state.get() {
+            self.lines.borrow_mut().unwatch(line);
+        }
+        this.clock.set(this.clock.get().max(now));
+        this.state.set(State::Ready);
+        self.enqueue(task);
+    }
+
+    /// Wakes who sleeps on the word at `address`; returns how many, for the waker's cost.
+    pub(super) fn wake(&self, address: usize, now: u64) -> u64 {
+        let sleeps = |task: &TaskId| self.task(*task).state.get() == State::Sleeps(address);
+        let mut waiters = self.waiters.borrow_mut();
+        let Some(waiting) = waiters.get_mut(&address) else { return 0 };
+        let sleepers: Vec<TaskId> = waiting.extract_if(.., |task| sleeps(task)).collect();
+        if waiting.is_empty() {
+            waiters.remove(&address);
+        }
+        drop(waiters);
+        for (nth, &task) in sleepers.iter().enumerate() {
+            let woken = now + (nth as u64 + 1) * self.machine.waker_ns;
+            let this = self.task(task);
+            this.clock.set(this.clock.get().max(woken + self.wakeup_ns()));
+            this.state.set(State::Ready);
+            self.want_cpu(task);
+        }
+        sleepers.len() as u64
+    }
+
+    /// The latency of one wake-up.
+    fn wakeup_ns(&self) -> u64 {
+        let Machine { wakeup_ns, wakeup_jitter, .. } = self.machine;
+        let spread = wakeup_ns * wakeup_jitter / 100;
+        let least = wakeup_ns - spread;
+        least + self.random.borrow_mut().next_u64() % (2 * spread + 1)
+    }
+
+    /// The task waits until interrupts of `cpu` are on.
+    pub(super) fn wait_for_irq(&self, task: TaskId, cpu: u32) {
+        self.task(task).state.set(State::WaitsForIrq);
+        self.cpus[cpu as usize].irq_waiters.borrow_mut().push(task);
+    }
+
+    /// Interrupts of this CPU are on again at `now`.
+    pub(super) fn irqs_on(&self, cpu: u32, now: u64) {
+        let cpu = &self.cpus[cpu as usize];
+        cpu.irqs_off.set(false);
+        if !cpu.irq_waiters.borrow().is_empty() {
+            for task in cpu.irq_waiters.take() {
+                self.go_on(task, now);
+            }
+        }
+    }
+
+    /// Whether a task runs on `cpu`: an idle CPU is told of no flush (lazy TLB).
+    pub(super) fn is_busy(&self, cpu: u32) -> bool {
+        self.cpus[cpu as usize].runs.get().is_some()
+    }
+
+    /// The task has ended.
+    pub(super) fn end(&self, task: TaskId) {
+        self.task(task).state.set(State::Ended);
+        self.leave_cpu(task);
+    }
+
+    pub(super) fn call_rcu(&self, callback: RcuCallback) {
+        self.callbacks.borrow_mut().push_back((self.grace.begin(), callback));
+    }
+
+    pub(super) fn rcu_ready(&self) -> Option<RcuCallback> {
+        let mut callbacks = self.callbacks.borrow_mut();
+        let (number, callback) = *callbacks.front()?;
+        if !self.grace.has_ended(number) {
+            return None;
+        }
+        callbacks.pop_front();
+        Some(callback)
+    }
+
+    /// Ends the run with a finding; the first counts.
+    pub(super) fn report(&self, finding: Finding) {
+        self.finding.borrow_mut().get_or_insert(finding);
+        self.stopped.set(true);
+    }
+    pub(super) fn take_finding(&self) -> Option<Finding> {
+        self.finding.take()
+    }
+
+    /// Tasks that have not ended, and what they wait for: for the report of a deadlock.
+    pub(super) fn waiting(&self) -> Vec<(TaskId, State)> {
+        let tasks = self.tasks.iter().enumerate();
+        tasks
+            .map(|(task, this)| (task as TaskId, this.state.get()))
+            .filter(|(_, state)| *state != State::Ended)
+            .collect()
+    }
+}

@@ -1,0 +1,58 @@
+use super::*;
+
+/// CPUs 0 and 24 share a core of socket 0, 12 is in socket 1.
+fn machine() -> Machine {
+    Machine::builtin().remove(0)
+}
+
+#[test]
+fn the_first_to_touch_a_line_has_it_and_then_hits() {
+    let (machine, mut lines) = (machine(), Lines::new(48));
+    assert!(!lines.is_hit(5, 0, true));
+    assert_eq!(lines.transfer(&machine, 5, 0, true, 100), 101);
+    assert!(lines.is_hit(5, 0, true) && lines.is_hit(5, 0, false));
+    assert!(!lines.is_hit(5, 1, false));
+}
+
+#[test]
+fn a_transfer_costs_by_distance() {
+    let machine = machine();
+    for (cpu, ns) in [(24, 8), (1, 45), (12, 120)] {
+        let mut lines = Lines::new(48);
+        lines.transfer(&machine, 5, 0, true, 0);
+        assert_eq!(lines.transfer(&machine, 5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
+    }
+}
+
+#[test]
+fn readers_share_and_a_writer_takes_all_copies_away() {
+    let (machine, mut lines) = (machine(), Lines::new(48));
+    lines.transfer(&machine, 5, 0, true, 0);
+    lines.transfer(&machine, 5, 1, false, 1000);
+    lines.transfer(&machine, 5, 12, false, 2000);
+    assert!([0, 1, 12].into_iter().all(|cpu| lines.is_hit(5, cpu, false)));
+    assert!(!lines.is_hit(5, 1, true), "a copy cannot be written");
+    // The farthest copy, in the other socket, decides.
+    assert_eq!(lines.transfer(&machine, 5, 1, true, 3000), 3120);
+    assert!(lines.is_hit(5, 1, true));
+    assert!(!lines.is_hit(5, 0, false) && !lines.is_hit(5, 12, false));
+}
+
+#[test]
+fn requests_for_one_line_queue_up() {
+    let (machine, mut lines) = (machine(), Lines::new(48));
+    lines.transfer(&machine, 5, 0, true, 0);
+    let first = lines.transfer(&machine, 5, 1, true, 1000);
+    let second = lines.transfer(&machine, 5, 2, true, 1000);
+    assert_eq!((first, second), (1045, 1090));
+}
+
+#[test]
+fn sets_are_used_again() {
+    let (machine, mut lines) = (machine(), Lines::new(48));
+    for round in 0..100 {
+        lines.transfer(&machine, 5, 0, true, round);
+        lines.transfer(&machine, 5, 1, false, round);
+    }
+    assert_eq!(lines.sets.len(), 1);
+}

@@ -44,10 +44,12 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         Ok(())
     }
 
-    fn access_at(&mut self, op: &Op, access: &OneAccess, address: u64, number: u32) {
+    fn access_at(&mut self, op: &Op, one: &OneAccess, address: u64, number: u32) {
         let before = self.counters();
-        let OneAccess { access, user, value, .. } = *access;
+        let OneAccess { access, user, value, .. } = *one;
+        self.begin_observed();
         let outcome = self.k.user_access(self.cpu, address, access, value, user);
+        self.observe_access(one, address, &outcome);
         self.record(op, &before, Outcome { access: number, ..outcome_of(outcome, access) });
     }
 }

@@ -21,7 +21,11 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// Runs an operation that is no access; waits for what it waits for once it is done.
     pub(super) fn system_call(&mut self, op: &Op, base: u64) -> Result<(), Stop> {
         let before = self.counters();
+        self.begin_observed();
         let ret = self.call(op, base)?;
+        if !matches!(op, Op::Fork { .. }) {
+            self.observe_call(op, base, ret);
+        }
         if let Some(id) = defined_id(op) {
             self.run.sync.set_id(self.cpu, id, ret.unwrap_or(MAP_FAILED));
         }
@@ -51,6 +55,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Brk { delta, start, .. } => k.sys_brk(cpu, delta, start),
             Op::Fork { child, .. } => {
                 let forked = k.sys_fork(cpu, child);
+                self.observe_call(op, base, forked.map(zero));
                 if forked.is_ok() {
                     self.start(child, true);
                 }

@@ -46,6 +46,7 @@ pub fn run_task<P: Platform, D: Design>(
         begun: vec![0; task.nr_repeats as usize],
         end: TaskEnd::default(),
         unreported: 0,
+        begin: 0,
     };
     let stop = runner.run();
     runner.report_progress();
@@ -78,9 +79,11 @@ pub(super) struct TaskRun<'r, P: Platform, D: Design, S> {
     frames: Vec<Frame>,
     /// For each repeat of the task: rounds begun, over all times that it ran.
     begun: Vec<u64>,
-    end: TaskEnd,
+    pub end: TaskEnd,
     /// Operations not yet added to the run's progress.
     unreported: u64,
+    /// When the current operation or access began, for the history.
+    pub begin: u64,
 }
 
 impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {

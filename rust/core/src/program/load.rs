@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::decode::Tables;
+use super::observe::Unfollowed;
 use super::op::Op;
 use super::record::{RECORD_BYTES, Record};
 use crate::mm::FileKind;
@@ -81,6 +82,7 @@ pub struct Program {
     pub(super) posts: Vec<u64>,
     pub(super) files: Vec<FileSpec>,
     pub(super) note_maps: BTreeSet<(u32, u32)>,
+    pub(super) unfollowed: Unfollowed,
 }
 
 impl Program {
@@ -105,12 +107,14 @@ impl Program {
                 posts[name as usize] += 1;
             }
         }
+        let unfollowed = Unfollowed::of(tasks.iter().flat_map(|task| &task.ops));
         Ok(Self {
             tasks,
             nr_ids: spec.nr_ids,
             posts,
             files: spec.files.clone(),
             note_maps: spec.note_maps.iter().copied().collect(),
+            unfollowed,
         })
     }
 

@@ -11,6 +11,7 @@ pub mod history;
 mod interpret;
 mod load;
 pub mod native;
+mod observe;
 mod op;
 mod record;
 mod result;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
+use super::history;
 use super::interpret::{Starter, run_task};
 use super::load::{Program, ProgramError};
 use super::result::{Handler, Options, RunResult, Watch};
@@ -59,6 +60,10 @@ fn run_design<D: Design>(
     let interrupted = watch.is_stopped();
     if !interrupted && !machine.is_stopped() && run.has_ended() {
         shut_down(&machine, &kernel, &run);
+    }
+    if options.history && !machine.is_stopped() {
+        let seen = history::check(&run.take_history(), kernel.config.arch.exec_only);
+        seen.into_iter().for_each(|finding| machine.report(finding));
     }
     let finding = machine.finding();
     Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })

@@ -21,11 +21,13 @@ pub struct Options {
     pub pace: bool,
     /// Whether the system is checked at rest when it has ended.
     pub check: bool,
+    /// Whether to write down what the oracle of [`super::history`] judges.
+    pub history: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { record: true, pace: false, check: true }
+        Self { record: true, pace: false, check: true, history: false }
     }
 }
 

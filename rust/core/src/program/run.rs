@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::history::Event;
 use super::load::Program;
 use super::result::{NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
@@ -16,6 +17,7 @@ pub(super) struct TaskEnd {
     pub outcomes: Vec<u8>,
     /// Finished rounds of its `for_ns` repeats.
     pub rounds: u64,
+    pub history: Vec<Event>,
 }
 
 /// One run of a program. Tasks share it.
@@ -28,6 +30,8 @@ pub struct Run<P: Platform> {
     files: Vec<Local>,
     ends: Vec<Mutex<TaskEnd>>,
     pub(super) note_maps: Mutex<Vec<NoteMaps>>,
+    /// The address spaces that the history names, by number.
+    pub(super) mms: Mutex<Vec<u64>>,
 }
 
 impl<P: Platform> Run<P> {
@@ -41,6 +45,7 @@ impl<P: Platform> Run<P> {
             files: program.files.iter().map(|_| Local::default()).collect(),
             ends: program.tasks.iter().map(|_| Mutex::default()).collect(),
             note_maps: Mutex::default(),
+            mms: Mutex::default(),
         }
     }
 
@@ -74,6 +79,12 @@ impl<P: Platform> Run<P> {
     /// Whether every task that was started has ended by itself.
     pub fn has_ended(&self) -> bool {
         self.sync.process_ends().iter().all(|process| process.live.is_none())
+    }
+
+    /// What the program saw, for [`super::history::check`]: with [`Options::history`], once, after
+    /// every task has returned from `run_task`.
+    pub fn take_history(&self) -> Vec<Event> {
+        self.ends.iter().flat_map(|end| std::mem::take(&mut lock(end).history)).collect()
     }
 
     /// What came of it. After every task has returned from `run_task`.

@@ -323,3 +323,55 @@ fn threads_that_churn_the_same_address_space_leave_nothing_behind() {
         assert_eq!(result.stuck, []);
     }
 }
+
+/// Runs as [`run_well`], with the oracle looking on.
+fn run_observed(tasks: &[(Start, &[Rec])]) -> RunResult {
+    let options = Options { history: true, ..Options::default() };
+    let watch = Arc::new(Watch::default());
+    let result = run(&program(tasks), Handler::Spf, config(GB), &options, &watch).unwrap();
+    assert_eq!(result.finding, None);
+    result
+}
+
+#[test]
+fn the_oracle_agrees_with_what_a_program_sees() {
+    // Every kind of event, one after another; and beside each other on the same pages.
+    let dontneed = Rec { advice: 0, ..range(MADVISE, 0, 0, 2) };
+    let read_only = Rec { prot: 1, ..range(MPROTECT, 0, 0, 1) };
+    let grow = Rec { addr: 0x2000, base2: 1, ..rec(BRK) };
+    let shrink = Rec { addr: -0x1000, ..rec(BRK) };
+    run_observed(&[
+        (
+            Start::First,
+            &[
+                mmap(2, 0),
+                write(0, 0, 7),
+                aux(FORK, 1),
+                dontneed,
+                read(0, 0),
+                read_only,
+                write(0, 0, 8),
+                range(MUNMAP, 0, 1, 1),
+                read(0, 1),
+                grow,
+                write(1, -1, 9),
+                shrink,
+                read(1, -1),
+            ],
+        ),
+        (Start::Fork, &[read(0, 0), write(0, 0, 9), read(0, 0), rec(EXEC), read(0, 0)]),
+    ]);
+    let churn: &[Rec] = &[
+        repeat(12),
+        Rec { flags: 5 | 8 | GIVEN, addr: 0x100_0000, ..mmap(2, 2) },
+        write(2, 0, 1),
+        read(2, 0),
+        Rec { prot: 1, ..range(MPROTECT, 2, 0, 2) },
+        write(2, 1, 2),
+        Rec { advice: 0, ..range(MADVISE, 2, 0, 2) },
+        read(2, 0),
+        range(MUNMAP, 2, 0, 1),
+        rec(END),
+    ];
+    run_observed(&[(Start::First, churn), (Start::First, churn), (Start::First, churn)]);
+}

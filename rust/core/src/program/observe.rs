@@ -1,0 +1,197 @@
+//! What the operations of a run mean for the pages they touch, written down for the oracle in
+//! [`super::history`]. Only when asked for.
+//!
+//! The oracle must not be told more than is certain: where an operation may have stopped half
+//! way, or where a word may change through another address, anything goes.
+
+use super::history::{Event, R, Sets, W, What};
+use super::interpret::{Starter, TaskRun};
+use super::op::{Mmap, OneAccess, Op, Range};
+use super::run::lock;
+use crate::design::Design;
+use crate::mm::{Access, Errno, VmFlags};
+use crate::ops::access::{AccessFailure, AccessOutcome};
+use crate::ops::madvise::Advice;
+use crate::ops::mmap::MapFlags;
+use crate::platform::{Platform, TaskId};
+
+/// What a program does that the oracle cannot follow page by page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unfollowed {
+    /// Shared memory: a word changes through other addresses.
+    shared: bool,
+    /// Mappings whose fresh pages need not read as 0.
+    files: bool,
+    /// Ranges that a child does not get, or gets empty.
+    fork_advice: bool,
+}
+
+impl Unfollowed {
+    pub fn of<'o>(ops: impl Iterator<Item = &'o Op>) -> Self {
+        let mut found = Self::default();
+        for op in ops {
+            match op {
+                Op::Mmap(mmap) => {
+                    found.shared |= mmap.flags.has(MapFlags::SHARED);
+                    found.files |= !is_private_anonymous(mmap);
+                }
+                Op::Madvise(_, Advice::Dontfork | Advice::Wipeonfork) => found.fork_advice = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+fn is_private_anonymous(mmap: &Mmap) -> bool {
+    mmap.file.is_none() && !mmap.flags.has(MapFlags::SHARED)
+}
+
+const UNKNOWN: What = What::Change { prot: Sets::Unknown, content: Sets::Unknown };
+const UNMAPPED: What = What::Change { prot: Sets::To(0), content: Sets::To(0) };
+
+impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
+    /// An operation begins: its events begin now.
+    pub(super) fn begin_observed(&mut self) {
+        if self.run.options.history {
+            self.begin = self.cpu.now_ns();
+        }
+    }
+
+    /// A call that may change mappings has returned, and nobody knows yet.
+    pub(super) fn observe_call(&mut self, op: &Op, base: u64, ret: Result<u64, Errno>) {
+        if !self.run.options.history {
+            return;
+        }
+        let unfollowed = self.run.program.unfollowed;
+        match *op {
+            Op::Mmap(ref mmap) => self.observe_mmap(mmap, base, ret),
+            Op::Munmap(range) => {
+                let what = if ret.is_ok() { UNMAPPED } else { UNKNOWN };
+                self.observe_range(range, base, ret, what);
+            }
+            Op::Mprotect(range, prot) => {
+                let prot = if ret.is_ok() { Sets::To(letters(prot)) } else { Sets::Unknown };
+                let what = What::Change { prot, content: Sets::Nothing };
+                self.observe_range(range, base, ret, what);
+            }
+            Op::Madvise(range, Advice::Dontneed) => {
+                let content = if unfollowed.files { Sets::Unknown } else { Sets::To(0) };
+                let what = What::Change { prot: Sets::Nothing, content };
+                self.observe_range(range, base, ret, what);
+            }
+            Op::Brk { delta, .. } => self.observe_brk(delta, ret),
+            Op::Fork { child, .. } if ret.is_ok() => self.observe_fork(child),
+            _ => {}
+        }
+    }
+
+    fn observe_mmap(&mut self, mmap: &Mmap, base: u64, ret: Result<u64, Errno>) {
+        let fixed = mmap.flags.has(MapFlags::FIXED);
+        match (ret, mmap.hint) {
+            (Ok(address), _) => {
+                let known = is_private_anonymous(mmap);
+                let content = if known { Sets::To(0) } else { Sets::Unknown };
+                let prot = Sets::To(letters(mmap.prot));
+                self.observe(address, mmap.length, What::Change { prot, content });
+            }
+            // What was there may be gone.
+            (Err(_), Some(hint)) if fixed => {
+                self.observe(hint.resolve(base), mmap.length, UNKNOWN);
+            }
+            (Err(_), _) => {}
+        }
+    }
+
+    /// A refused argument changes nothing; any other error may come half way.
+    fn observe_range(&mut self, range: Range, base: u64, ret: Result<u64, Errno>, what: What) {
+        if ret != Err(Errno::Einval) {
+            self.observe(range.at.resolve(base), range.length, what);
+        }
+    }
+
+    /// The heap from the old break to the new one, in whole pages.
+    fn observe_brk(&mut self, delta: i64, ret: Result<u64, Errno>) {
+        let page_size = self.k.page_size();
+        let up = |address: u64| address.next_multiple_of(page_size);
+        let Ok(brk) = ret else { return };
+        let (old, new) = (up(brk.wrapping_sub(delta as u64)), up(brk));
+        if new > old {
+            let what = What::Change { prot: Sets::To(R | W), content: Sets::To(0) };
+            self.observe(old, new - old, what);
+        } else if new < old {
+            self.observe(new, old - new, UNMAPPED);
+        }
+    }
+
+    fn observe_fork(&mut self, child: TaskId) {
+        let mms = [self.cpu.task(), child].map(|task| self.mm_number(task));
+        let end = self.cpu.now_ns();
+        let nr_pages = u64::MAX;
+        let what = What::Forked { parent: mms[0] };
+        let event = Event { begin: self.begin, end, mm: mms[1], first_page: 0, nr_pages, what };
+        self.end.history.push(event);
+        if self.run.program.unfollowed.fork_advice {
+            self.end.history.push(Event { what: UNKNOWN, ..event });
+        }
+    }
+
+    /// An access is over.
+    pub(super) fn observe_access(
+        &mut self,
+        access: &OneAccess,
+        address: u64,
+        outcome: &AccessOutcome,
+    ) {
+        if !self.run.options.history {
+            return;
+        }
+        let OneAccess { access, value, .. } = *access;
+        match outcome.result {
+            Ok(word) => {
+                let value = if access == Access::Write { value } else { word };
+                self.observe(address, 1, What::Accessed { access, value });
+                if access == Access::Write && self.run.program.unfollowed.shared {
+                    let what = What::Change { prot: Sets::Nothing, content: Sets::Unknown };
+                    self.observe(address, 1, what);
+                }
+            }
+            Err(AccessFailure::Signal(signal)) if signal.number == 11 => {
+                self.observe(address, 1, What::Denied { access });
+            }
+            // Nothing behind the mapping, out of memory, or unknown why.
+            Err(_) => {}
+        }
+    }
+
+    /// Writes down an event of the current operation that ends now.
+    fn observe(&mut self, address: u64, length: u64, what: What) {
+        let shift = self.k.page_shift();
+        let first_page = address >> shift;
+        let last_page = address.wrapping_add(length.saturating_sub(1)) >> shift;
+        let nr_pages = last_page.wrapping_sub(first_page).wrapping_add(1);
+        let mm = self.mm_number(self.cpu.task());
+        let end = self.cpu.now_ns();
+        let event = Event { begin: self.begin, end, mm, first_page, nr_pages, what };
+        self.end.history.push(event);
+    }
+
+    /// The number of the address space that `task` has: unique over the run.
+    fn mm_number(&self, task: TaskId) -> u32 {
+        let mm = self.k.tasks[task as usize].mm.get();
+        let mut known = lock(&self.run.mms);
+        let number = known.iter().position(|&other| other == mm).unwrap_or_else(|| {
+            known.push(mm);
+            known.len() - 1
+        });
+        number as u32
+    }
+}
+
+fn letters(prot: VmFlags) -> u8 {
+    prot.0 as u8 & 7
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/program/observe.rs"]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::mm::{Config, Kernel};
+use crate::platform::native::{Cpu, Machine};
+use crate::program::build::*;
+use crate::program::{Options, Run, Start, Watch, run_task};
+use std::sync::Arc;
+
+/// The events of one task that runs `records`, without their times.
+fn events(records: &[Rec]) -> Vec<(u64, u64, What)> {
+    let program = program(&[(Start::First, records)]);
+    let options = Options { history: true, ..Options::default() };
+    let run = Run::<Cpu>::new(&program, &options, &Arc::new(Watch::default()));
+    let kernel = Kernel::<Cpu, crate::design::Spf>::new(Config { ..config(1 << 30) });
+    let machine = Machine::new(1);
+    let cpu = machine.cpu(0, 0);
+    run.boot(&kernel, &cpu).unwrap();
+    run_task(&kernel, &cpu, &run, &());
+    let history = run.take_history();
+    assert!(history.iter().all(|event| event.begin <= event.end && event.mm == 0));
+    assert!(history.is_sorted_by_key(|event| event.begin));
+    history.iter().map(|event| (event.first_page, event.nr_pages, event.what)).collect()
+}
+
+const FIXED: u32 = 8 | GIVEN;
+const FIRST: u64 = 0x100;
+
+/// `mmap` of `pages` pages at a fixed place.
+fn fixed(pages: u64, flags: u32) -> Rec {
+    Rec { flags: FIXED | flags, addr: (FIRST * PAGE) as i64, ..mmap(pages, 0) }
+}
+
+#[test]
+fn calls_and_accesses_are_written_down_page_by_page() {
+    let seen = events(&[
+        fixed(4, 5),
+        write(0, 1, 7),
+        Rec { addr: (PAGE + 9) as i64, ..read(0, 0) },
+        Rec { prot: 4, ..range(MPROTECT, 0, 2, 1) },
+        Rec { advice: 0, ..range(MADVISE, 0, 0, 2) },
+        range(MUNMAP, 0, 3, 1),
+        write(0, 3, 1),
+    ]);
+    let change = |prot, content| What::Change { prot, content };
+    assert_eq!(
+        seen,
+        [
+            (FIRST, 4, change(Sets::To(R | W), Sets::To(0))),
+            (FIRST + 1, 1, What::Accessed { access: Access::Write, value: 7 }),
+            (FIRST + 1, 1, What::Accessed { access: Access::Read, value: 7 }),
+            (FIRST + 2, 1, change(Sets::To(4), Sets::Nothing)),
+            (FIRST, 2, change(Sets::Nothing, Sets::To(0))),
+            (FIRST + 3, 1, UNMAPPED),
+            (FIRST + 3, 1, What::Denied { access: Access::Write }),
+        ]
+    );
+}
+
+#[test]
+fn what_may_have_stopped_half_way_is_unknown_and_what_was_refused_is_nothing() {
+    // A hole behind the first page: mprotect changes it, and fails.
+    let seen = events(&[
+        fixed(1, 5),
+        Rec { prot: 1, ..range(MPROTECT, 0, 0, 2) },
+        Rec { addr: 1, ..range(MUNMAP, 0, 0, 1) },
+        Rec { base: -1, addr: 0x1001, ..fixed(1, 5) },
+    ]);
+    assert_eq!(seen.len(), 3);
+    let half_way = What::Change { prot: Sets::Unknown, content: Sets::Nothing };
+    assert_eq!(seen[1], (FIRST, 2, half_way));
+    assert_eq!(seen[2].2, UNKNOWN);
+}
+
+#[test]
+fn words_of_shared_memory_and_files_are_not_followed() {
+    let seen = events(&[fixed(1, 6), write(0, 0, 7)]);
+    let content = Sets::Unknown;
+    assert_eq!(seen[0].2, What::Change { prot: Sets::To(R | W), content });
+    assert_eq!(seen[2].2, What::Change { prot: Sets::Nothing, content });
+    let private_file = Rec { aux: 1, ..fixed(1, 1) };
+    let dontneed = Rec { advice: 0, ..range(MADVISE, 0, 0, 1) };
+    let seen = events(&[private_file, write(0, 0, 7), dontneed]);
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[2].2, What::Change { prot: Sets::Nothing, content });
+}
+
+#[test]
+fn a_fork_tells_the_childs_history_from_the_parents() {
+    let program = program(&[(Start::First, &[mmap(1, 0), aux(FORK, 1)]), (Start::Fork, &[])]);
+    let options = Options { history: true, ..Options::default() };
+    let run = Run::<Cpu>::new(&program, &options, &Arc::new(Watch::default()));
+    let kernel = Kernel::<Cpu, crate::design::Spf>::new(Config { nr_tasks: 2, ..config(1 << 30) });
+    let machine = Machine::new(1);
+    let cpu = machine.cpu(0, 0);
+    run.boot(&kernel, &cpu).unwrap();
+    run_task(&kernel, &cpu, &run, &());
+    let history = run.take_history();
+    assert_eq!((history[1].mm, history[1].what), (1, What::Forked { parent: 0 }));
+}

@@ -111,7 +111,8 @@ impl Job {
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
-        let options = Options { record: self.options.record, pace: self.options.pace, check: true };
+        let options =
+            Options { record: self.options.record, pace: self.options.pace, ..Options::default() };
         let result = match &self.engine {
             Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
             Engine::Vtime(machine) => {

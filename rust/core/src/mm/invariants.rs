@@ -51,7 +51,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     fn check_mm(&self, census: &mut Census, mm: MmRef<'_, P>) {
-        if mm.mm_seq().peek() % 2 != 0 {
+        if !mm.mm_seq().peek().is_multiple_of(2) {
             census.find("sequence", format!("mm_seq of mm {} is odd", mm.slot_index()));
         }
         if mm.page_table_lock().peek() != 0 || mm.sem_count().peek() != 0 {
@@ -86,7 +86,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 census.find("vma-order", format!("{what} after one that ends at {below:#x}"));
             }
             let sequence = vma.vm_sequence().peek();
-            if sequence % 2 != 0 {
+            if !sequence.is_multiple_of(2) {
                 census.find("sequence", format!("{what} at rest has sequence {sequence}"));
             }
             let refs = vma.vm_ref_count().peek();

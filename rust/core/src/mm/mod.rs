@@ -37,7 +37,7 @@ pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
 };
-pub(crate) use page::{PG_ANON, PG_CACHE, PG_UPTODATE, ZERO_PFN};
+pub(crate) use page::{PG_UPTODATE, ZERO_PFN};
 pub use pgtable::{Pmd, PteSlot};
 pub(crate) use rmap::Rss;
 pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFault, VmFlags};

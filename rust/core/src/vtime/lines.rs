@@ -26,15 +26,31 @@ pub(super) struct Lines {
     sets: Vec<u64>,
     free: Vec<u32>,
     set_words: usize,
+    /// For each CPU the sets of CPUs on its core and in its socket.
+    same_core: Vec<u64>,
+    same_socket: Vec<u64>,
 }
 
 impl Lines {
-    pub(super) fn new(nr_cpus: u32) -> Self {
+    pub(super) fn new(machine: &Machine, nr_cpus: u32) -> Self {
+        let set_words = nr_cpus.div_ceil(64) as usize;
+        let near = |farthest: Distance| {
+            let mut sets = vec![0; nr_cpus as usize * set_words];
+            for cpu in 0..nr_cpus {
+                let set = &mut sets[cpu as usize * set_words..][..set_words];
+                for other in (0..nr_cpus).filter(|&o| machine.distance(cpu, o) <= farthest) {
+                    set[other as usize / 64] |= 1 << (other % 64);
+                }
+            }
+            sets
+        };
         Self {
             lines: Vec::new(),
             sets: Vec::new(),
             free: Vec::new(),
-            set_words: nr_cpus.div_ceil(64) as usize,
+            set_words,
+            same_core: near(Distance::Core),
+            same_socket: near(Distance::Socket),
         }
     }
 
@@ -76,12 +92,8 @@ impl Lines {
             (NOBODY, 0) => Distance::Own,
             (owner, 0) => machine.distance(cpu, owner),
             // A reader takes the nearest copy; a writer waits for the farthest to be gone.
-            (_, set) if writes => {
-                self.holders(set).map(|h| machine.distance(cpu, h)).max().unwrap_or(Distance::Own)
-            }
-            (_, set) => {
-                self.holders(set).map(|h| machine.distance(cpu, h)).min().unwrap_or(Distance::Own)
-            }
+            (_, set) if writes => self.farthest(set, cpu),
+            (_, set) => self.nearest(set, cpu),
         };
         let end = begin + machine.line_ns[distance as usize];
         if writes || (owner == NOBODY && sharers == 0) {
@@ -102,16 +114,36 @@ impl Lines {
         end
     }
 
-    fn holders(&self, set: u32) -> impl Iterator<Item = u32> {
-        let from = (set as usize - 1) * self.set_words;
-        self.sets[from..from + self.set_words].iter().enumerate().flat_map(|(nth, &word)| {
-            let mut left = word;
-            std::iter::from_fn(move || {
-                let bit = left.checked_ilog2()?;
-                left &= !(1 << bit);
-                Some(nth as u32 * 64 + bit)
-            })
-        })
+    /// The words of a set, beside those of the CPUs near `cpu`.
+    fn beside<'s>(
+        &'s self,
+        set: u32,
+        near: &'s [u64],
+        cpu: u32,
+    ) -> impl Iterator<Item = (u64, u64)> + 's {
+        let set = &self.sets[(set as usize - 1) * self.set_words..][..self.set_words];
+        let near = &near[cpu as usize * self.set_words..][..self.set_words];
+        set.iter().copied().zip(near.iter().copied())
+    }
+
+    fn nearest(&self, set: u32, cpu: u32) -> Distance {
+        if self.beside(set, &self.same_core, cpu).any(|(set, near)| set & near != 0) {
+            Distance::Core
+        } else if self.beside(set, &self.same_socket, cpu).any(|(set, near)| set & near != 0) {
+            Distance::Socket
+        } else {
+            Distance::Machine
+        }
+    }
+
+    fn farthest(&self, set: u32, cpu: u32) -> Distance {
+        if self.beside(set, &self.same_socket, cpu).any(|(set, near)| set & !near != 0) {
+            Distance::Machine
+        } else if self.beside(set, &self.same_core, cpu).any(|(set, near)| set & !near != 0) {
+            Distance::Socket
+        } else {
+            Distance::Core
+        }
     }
 
     fn insert(&mut self, set: u32, cpu: u32) {

@@ -114,7 +114,7 @@ impl World {
             slack_ns,
             tasks,
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
-            lines: RefCell::new(Lines::new(nr_cpus)),
+            lines: RefCell::new(Lines::new(machine, nr_cpus)),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             queue: RefCell::default(),

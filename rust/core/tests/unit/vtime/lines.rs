@@ -7,7 +7,8 @@ fn machine() -> Machine {
 
 #[test]
 fn the_first_to_touch_a_line_has_it_and_then_hits() {
-    let (machine, mut lines) = (machine(), Lines::new(48));
+    let machine = machine();
+    let mut lines = Lines::new(&machine, 48);
     assert!(!lines.is_hit(5, 0, true));
     assert_eq!(lines.transfer(&machine, 5, 0, true, 100), 101);
     assert!(lines.is_hit(5, 0, true) && lines.is_hit(5, 0, false));
@@ -18,7 +19,7 @@ fn the_first_to_touch_a_line_has_it_and_then_hits() {
 fn a_transfer_costs_by_distance() {
     let machine = machine();
     for (cpu, ns) in [(24, 8), (1, 45), (12, 120)] {
-        let mut lines = Lines::new(48);
+        let mut lines = Lines::new(&machine, 48);
         lines.transfer(&machine, 5, 0, true, 0);
         assert_eq!(lines.transfer(&machine, 5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
     }
@@ -26,7 +27,8 @@ fn a_transfer_costs_by_distance() {
 
 #[test]
 fn readers_share_and_a_writer_takes_all_copies_away() {
-    let (machine, mut lines) = (machine(), Lines::new(48));
+    let machine = machine();
+    let mut lines = Lines::new(&machine, 48);
     lines.transfer(&machine, 5, 0, true, 0);
     lines.transfer(&machine, 5, 1, false, 1000);
     lines.transfer(&machine, 5, 12, false, 2000);
@@ -40,7 +42,8 @@ fn readers_share_and_a_writer_takes_all_copies_away() {
 
 #[test]
 fn requests_for_one_line_queue_up() {
-    let (machine, mut lines) = (machine(), Lines::new(48));
+    let machine = machine();
+    let mut lines = Lines::new(&machine, 48);
     lines.transfer(&machine, 5, 0, true, 0);
     let first = lines.transfer(&machine, 5, 1, true, 1000);
     let second = lines.transfer(&machine, 5, 2, true, 1000);
@@ -49,7 +52,8 @@ fn requests_for_one_line_queue_up() {
 
 #[test]
 fn sets_are_used_again() {
-    let (machine, mut lines) = (machine(), Lines::new(48));
+    let machine = machine();
+    let mut lines = Lines::new(&machine, 48);
     for round in 0..100 {
         lines.transfer(&machine, 5, 0, true, round);
         lines.transfer(&machine, 5, 1, false, round);

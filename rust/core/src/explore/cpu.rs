@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use super::machine::{End, Machine, Phase, Wait, bit};
+use super::strategy::Dfs;
 use super::timeline::{Access, Step};
 use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
@@ -52,6 +53,12 @@ impl Cpu {
             grant: Cell::new(NO_GRANT),
             function: Cell::new(""),
         }
+    }
+
+    /// A CPU of a system at rest, on which nothing is ever scheduled.
+    pub(super) fn at_rest(task: TaskId, nr_tasks: u32) -> Self {
+        let machine = Rc::new(Machine::new(nr_tasks, None, Box::new(Dfs::new(0))));
+        Self::new(task, &machine, Switch::new())
     }
 
     pub(super) fn switch(&self) -> &Rc<Switch> {
@@ -116,7 +123,12 @@ impl Cpu {
     }
 
     /// A scheduling point: returns when this task goes on.
+    #[inline]
     fn choice(&self, matters: bool) {
+        self.choice_by(|machine| machine.decide(self.task, matters));
+    }
+
+    fn choice_by(&self, decide: impl FnOnce(&Machine) -> TaskId) {
         let machine = &*self.machine;
         if self.grant.replace(NO_GRANT) == machine.arrivals() {
             return;
@@ -131,7 +143,7 @@ impl Cpu {
             self.switch.suspend();
             return;
         }
-        let next = machine.decide(self.task, matters);
+        let next = decide(machine);
         if next != self.task {
             machine.hand_over(next);
             self.switch.suspend();
@@ -139,9 +151,9 @@ impl Cpu {
     }
 
     /// A scheduling point that is part of the access that follows.
-    fn choice_before_next(&self, matters: bool) {
+    fn choice_before_next(&self, decide: impl FnOnce(&Machine) -> TaskId) {
         if self.machine.phase.get() != Phase::AtRest {
-            self.choice(matters);
+            self.choice_by(decide);
             self.grant.set(self.machine.arrivals());
         }
     }
@@ -166,13 +178,19 @@ impl Cpu {
 
     #[inline(always)]
     fn record(&self, access: Access, word: &Word<Self>, before: u64, after: u64) {
-        if self.machine.is_recording.get() && !is_free(word.site()) {
+        if self.is_recording() && !is_free(word.site()) {
             self.push_step(access, self.name_of(word.site()), before, after);
         }
     }
 
+    /// Only what happens when two tasks can run is worth telling.
+    #[inline(always)]
+    fn is_recording(&self) -> bool {
+        self.machine.is_recording.get() && self.machine.is_concurrent()
+    }
+
     fn event(&self, what: &str) {
-        if self.machine.is_recording.get() {
+        if self.is_recording() {
             self.push_step(Access::Event, what.to_owned(), 0, 0);
         }
     }
@@ -208,7 +226,7 @@ impl Cpu {
     /// A read section begins: a choice now, and none before its first access.
     fn begin_section(&self) {
         let machine = &*self.machine;
-        self.choice_before_next(true);
+        self.choice_before_next(|machine| machine.decide(self.task, true));
         if machine.reduces.get() {
             machine.sharing.borrow_mut().begin_section(self.task);
         }
@@ -446,7 +464,7 @@ impl Platform for Cpu {
             self.finding("irq-balance", "an interrupt is sent with interrupts off".to_owned());
         }
         self.wait_for_sections();
-        self.choice_before_next(true);
+        self.choice_before_next(|machine| machine.decide(self.task, true));
         self.grant.set(NO_GRANT);
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
         let waits_for = set & self.machine.irqs_off.get();
@@ -483,8 +501,12 @@ impl Platform for Cpu {
         !self.is_live()
     }
 
-    /// The number of steps so far: a clock that orders what happens.
     fn now_ns(&self) -> u64 {
+        0
+    }
+
+    /// Accesses so far.
+    fn moment(&self) -> u64 {
         self.machine.steps.get()
     }
 
@@ -497,7 +519,7 @@ impl Platform for Cpu {
     fn operation_boundary(&self) -> bool {
         if self.is_live() {
             self.function.set("");
-            self.choice_before_next(true);
+            self.choice_before_next(|machine| machine.decide_between_operations(self.task));
         }
         true
     }

@@ -1,5 +1,6 @@
 //! Runs schedule after schedule of one subject.
 
+use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -9,9 +10,10 @@ use super::cpu::{AtRest, Cpu};
 use super::machine::{End, MAX_TASKS, Machine, Phase, bit};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Pct, Random, Replay, Strategy};
+use super::timeline::{Access, Step};
 use super::token::{Deviation, Token};
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
-use crate::platform::{Finding, Lines, Mutant, TaskId};
+use crate::platform::{CpuId, Finding, Lines, Mutant, TaskId};
 
 /// What is explored: tasks over shared words.
 pub trait Subject: 'static {
@@ -20,13 +22,13 @@ pub trait Subject: 'static {
     fn fingerprint(&self) -> u64;
     /// Who can name the words.
     fn lines(&self) -> Option<Arc<Lines>>;
-    /// Back to the beginning, whatever ran before.
-    fn reset(&self);
+    /// Back to the beginning, whatever ran before. `cpus` are those of the tasks.
+    fn reset(&self, cpus: &[Rc<Cpu>]);
     /// Runs the task of `cpu` to its end.
     fn run_task(&self, cpu: &Cpu);
     /// What is broken when all tasks have ended.
-    fn check(&self, cpu: &Cpu) -> Vec<Finding>;
-    /// What a finding may depend on besides its kind; shown in its text.
+    fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding>;
+    /// What findings call a task.
     fn name_of_task(&self, task: TaskId) -> String {
         format!("task {task}")
     }
@@ -50,6 +52,8 @@ pub enum Search {
     },
     /// The schedule of this token.
     Replay(String),
+    /// The schedule of these choices, as far as they fit.
+    Again(Vec<Deviation>),
 }
 
 /// What bounds an exploration.
@@ -65,6 +69,8 @@ pub struct ExploreOptions {
     pub max_violations: usize,
     /// Checks to remove.
     pub mutants: Vec<Mutant>,
+    /// Stop at the first violation of this kind, and report no other.
+    pub(super) only: Option<String>,
 }
 
 impl Default for ExploreOptions {
@@ -75,6 +81,7 @@ impl Default for ExploreOptions {
             max_steps: 1_000_000,
             max_violations: 16,
             mutants: Vec::new(),
+            only: None,
         }
     }
 }
@@ -140,13 +147,24 @@ impl<S: Subject> Explorer<S> {
         Ok(())
     }
 
+    /// Runs one schedule, without checks of what is left, and says why it did not end well.
+    pub(super) fn run_one(&mut self) -> Option<Finding> {
+        self.machine.strategy.borrow_mut().next_schedule();
+        self.run_schedule().findings.into_iter().next()
+    }
+
+    /// Accesses of the last schedule.
+    pub(super) fn steps(&self) -> u64 {
+        self.machine.steps.get()
+    }
+
     /// Runs schedules until none is left. `go_on` is asked now and then, with the number of
     /// schedules so far.
     pub fn explore(&mut self, go_on: &mut dyn FnMut(u64) -> bool) -> ExploreReport {
         let mut report = ExploreReport::default();
         let mut kinds = Vec::new();
         let limit = self.options.max_schedules.unwrap_or(match self.options.search {
-            Search::Dfs { .. } | Search::Replay(_) => u64::MAX,
+            Search::Dfs { .. } | Search::Replay(_) | Search::Again(_) => u64::MAX,
             Search::Random { .. } | Search::Pct { .. } => DEFAULT_SCHEDULES,
         });
         while report.schedules < limit
@@ -160,12 +178,14 @@ impl<S: Subject> Explorer<S> {
             self.complain_of_replay(&schedule, &mut report);
             for finding in &schedule.findings {
                 let kind = Violation::kind(finding.invariant, &finding.what);
-                if !kinds.contains(&kind) {
+                let is_wanted = self.options.only.as_ref().is_none_or(|only| *only == kind);
+                if is_wanted && !kinds.contains(&kind) {
                     report.violations.push(self.violation(finding, &kind, &schedule));
                     kinds.push(kind);
                 }
             }
-            if report.violations.len() >= self.options.max_violations {
+            let enough = if self.options.only.is_some() { 1 } else { self.options.max_violations };
+            if report.violations.len() >= enough {
                 break;
             }
             if self.machine.reduces.get() && self.machine.sharing.borrow_mut().adopt() {
@@ -178,17 +198,12 @@ impl<S: Subject> Explorer<S> {
 
     /// A token that does not lead through this program is a finding of its own.
     fn complain_of_replay(&self, schedule: &Schedule, report: &mut ExploreReport) {
-        if !schedule.findings.is_empty() {
+        if !schedule.findings.is_empty() || self.options.only.is_some() {
             return;
         }
         if let Some(what) = self.machine.strategy.borrow().complaint() {
-            report.violations.push(Violation {
-                invariant: "replay".to_owned(),
-                what,
-                entry: None,
-                token: self.token(&schedule.deviations),
-                timeline: Vec::new(),
-            });
+            let finding = Finding { invariant: "replay", what };
+            report.violations.push(self.bare_violation(&finding, &schedule.deviations));
         }
     }
 
@@ -200,6 +215,9 @@ impl<S: Subject> Explorer<S> {
     /// The report of a finding: its schedule with as few preemptions as can be found quickly,
     /// and what happened in it.
     fn violation(&mut self, finding: &Finding, kind: &str, schedule: &Schedule) -> Violation {
+        if self.options.only.is_some() {
+            return self.bare_violation(finding, &schedule.deviations);
+        }
         let mut finding = finding.clone();
         let mut deviations = schedule.deviations.clone();
         if let Some((shorter, found)) = self.shrink(kind, schedule.preemptions) {
@@ -212,13 +230,18 @@ impl<S: Subject> Explorer<S> {
             explorer.run_schedule();
             explorer.machine.is_recording.set(false);
         });
-        let timeline = self.machine.timeline.take();
+        let timeline = shared_steps(self.machine.timeline.take());
+        Violation { timeline, ..self.bare_violation(&finding, &deviations) }
+    }
+
+    fn bare_violation(&self, finding: &Finding, deviations: &[Deviation]) -> Violation {
         Violation {
             invariant: finding.invariant.to_owned(),
-            what: finding.what,
+            what: finding.what.clone(),
             entry: None,
-            token: self.token(&deviations),
-            timeline,
+            token: self.token(deviations),
+            deviations: deviations.to_vec(),
+            timeline: Vec::new(),
         }
     }
 
@@ -257,8 +280,9 @@ impl<S: Subject> Explorer<S> {
 
     /// Runs the schedule that the strategy chooses.
     fn run_schedule(&mut self) -> Schedule {
-        self.subject.reset();
         self.cpus.iter().for_each(|cpu| cpu.reset());
+        self.machine.rest();
+        self.subject.reset(&self.cpus);
         self.machine.begin(self.options.max_steps);
         for task in 0..self.cpus.len() {
             self.resume(task);
@@ -315,7 +339,7 @@ impl<S: Subject> Explorer<S> {
 
     /// The subject's own checks; what is found while they look is a finding too.
     fn check(&self) -> Vec<Finding> {
-        catch_unwind(AssertUnwindSafe(|| self.subject.check(&self.cpus[0]))).unwrap_or_else(
+        catch_unwind(AssertUnwindSafe(|| self.subject.check(&self.cpus))).unwrap_or_else(
             |payload| match payload.downcast::<AtRest>() {
                 Ok(finding) => vec![finding.0],
                 Err(panic) => resume_unwind(panic),
@@ -324,14 +348,29 @@ impl<S: Subject> Explorer<S> {
     }
 }
 
+/// The steps that tell the story: those on words that more than one CPU touched, and events.
+fn shared_steps(mut timeline: Vec<Step>) -> Vec<Step> {
+    let mut owners: HashMap<String, Option<CpuId>> = HashMap::new();
+    for step in timeline.iter().filter(|step| step.access != Access::Event) {
+        let owner = owners.entry(step.what.clone()).or_insert(Some(step.cpu));
+        if *owner != Some(step.cpu) {
+            *owner = None;
+        }
+    }
+    timeline.retain(|step| owners.get(&step.what).is_none_or(Option::is_none));
+    timeline
+}
+
 fn make_strategy(search: &Search, fingerprint: u64) -> Result<Box<dyn Strategy>, String> {
     Ok(match search {
-        Search::Dfs { preemptions, .. } => Box::new(Dfs::new(*preemptions)),
+        Search::Dfs { preemptions, reduce: false } => Box::new(Dfs::new(*preemptions)),
+        Search::Dfs { preemptions, reduce: true } => Box::new(Dfs::rising(*preemptions)),
         Search::Random { seed } => Box::new(Random::new(*seed)),
         Search::Pct { seed, depth } => Box::new(Pct::new(*seed, *depth)),
         Search::Replay(token) => {
             Box::new(Replay::new(Token::from_text(token, fingerprint)?.deviations))
         }
+        Search::Again(deviations) => Box::new(Replay::new(deviations.clone())),
     })
 }
 

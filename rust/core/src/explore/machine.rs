@@ -83,6 +83,8 @@ pub(super) struct Machine {
     watching: Cell<TaskSet>,
     /// How often a task became runnable.
     arrivals: Cell<u64>,
+    /// A task was woken that waited in the program, and nothing was decided since.
+    has_woken: Cell<bool>,
     /// At most one task can run, and conflicts need not be noted: nothing to decide.
     is_alone: Cell<bool>,
     /// Two tasks could run at once before.
@@ -132,6 +134,7 @@ impl Machine {
             irqs_off: Cell::new(0),
             watching: Cell::new(0),
             arrivals: Cell::new(0),
+            has_woken: Cell::new(false),
             is_alone: Cell::new(false),
             is_concurrent: Cell::new(false),
             next: Cell::new(None),
@@ -143,7 +146,7 @@ impl Machine {
             preemptions: Cell::new(0),
             deviations: RefCell::default(),
             strategy: RefCell::new(strategy),
-            sharing: RefCell::new(Sharing::new(lines.clone())),
+            sharing: RefCell::new(Sharing::new(nr_tasks, lines.clone())),
             reduces: Cell::new(false),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
@@ -154,6 +157,16 @@ impl Machine {
         }
     }
 
+    /// What runs next is nobody's: no choices, no conflicts.
+    pub(super) fn rest(&self) {
+        self.phase.set(Phase::AtRest);
+        self.is_concurrent.set(false);
+        self.irqs_off.set(0);
+        self.grace.reset();
+        self.callbacks.borrow_mut().clear();
+        self.steps.set(0);
+    }
+
     /// Prepares a schedule: every task can run.
     pub(super) fn begin(&self, max_steps: u64) {
         for task in &self.tasks {
@@ -161,9 +174,8 @@ impl Machine {
         }
         let all = TaskSet::MAX >> (MAX_TASKS - self.nr_tasks);
         self.live.set(all);
-        self.irqs_off.set(0);
         self.watching.set(0);
-        self.is_concurrent.set(false);
+        self.has_woken.set(false);
         self.next.set(None);
         *self.end.borrow_mut() = None;
         self.steps.set(0);
@@ -173,8 +185,6 @@ impl Machine {
         self.preemptions.set(0);
         self.deviations.borrow_mut().clear();
         self.sharing.borrow_mut().begin_schedule();
-        self.grace.reset();
-        self.callbacks.borrow_mut().clear();
         self.timeline.borrow_mut().clear();
         self.phase.set(Phase::Starting);
         self.set_runnable(all);
@@ -251,25 +261,36 @@ impl Machine {
     }
 
     /// Chooses who goes on; `task`, which ran last, can.
+    #[inline]
     pub(super) fn decide(&self, task: TaskId, matters: bool) -> TaskId {
         let runnable = self.runnable.get();
         if runnable & runnable.wrapping_sub(1) == 0 {
             return task;
         }
-        let chosen = self.choose(task, true, matters);
-        if chosen != task {
-            self.preemptions.set(self.preemptions.get() + 1);
-            self.last_progress.set(self.steps.get());
-        }
-        chosen
+        self.choose(task, true, false, matters)
     }
 
-    fn choose(&self, current: TaskId, can_go_on: bool, matters: bool) -> TaskId {
+    /// As `decide`, between two operations: who has just let another begin may be the one to
+    /// wait, and that is no preemption.
+    pub(super) fn decide_between_operations(&self, task: TaskId) -> TaskId {
+        let runnable = self.runnable.get();
+        if runnable & runnable.wrapping_sub(1) == 0 {
+            return task;
+        }
+        let is_free = self.has_woken.replace(false);
+        self.choose(task, true, is_free, true)
+    }
+
+    fn choose(&self, current: TaskId, can_go_on: bool, is_free: bool, matters: bool) -> TaskId {
         let nth = self.points.get();
         self.points.set(nth + 1);
         let runnable = self.runnable.get();
-        let point = Point { nth, runnable, current, can_go_on, matters };
+        let point = Point { nth, runnable, current, can_go_on, is_free, matters };
         let chosen = self.strategy.borrow_mut().choose(&point);
+        if chosen != current {
+            self.preemptions.set(self.preemptions.get() + u32::from(point.costs()));
+            self.last_progress.set(self.steps.get());
+        }
         if chosen != point.default_task() {
             let rank = rank_of(runnable, chosen);
             self.deviations.borrow_mut().push(Deviation { point: nth, rank });
@@ -295,7 +316,7 @@ impl Machine {
                 return;
             }
             1 => runnable.trailing_zeros(),
-            _ => self.choose(last, false, true),
+            _ => self.choose(last, false, false, true),
         };
         self.next.set(Some(next));
     }
@@ -438,6 +459,7 @@ impl Machine {
         for task in 0..self.nr_tasks {
             let state = &self.tasks[task as usize];
             if state.wait.get() == Wait::Sleep(word) && state.condition.holds(value) {
+                self.has_woken.set(self.has_woken.get() | state.waits_for_program.get());
                 self.make_runnable(task);
             }
         }

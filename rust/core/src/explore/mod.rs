@@ -5,10 +5,13 @@
 //! no switch happens. A schedule prints as a [`token`] and is replayed from it. Memory is
 //! sequentially consistent.
 
+mod attribution;
 mod cpu;
 mod explorer;
 mod machine;
 pub mod mutants;
+mod programs;
+mod races;
 mod report;
 mod sharing;
 mod strategy;
@@ -18,6 +21,7 @@ mod token;
 pub use cpu::Cpu;
 pub use explorer::{ExploreOptions, Explorer, Search, Subject};
 pub use machine::MAX_TASKS;
+pub use programs::{explore, run_once};
 pub use report::{ExploreReport, Violation};
 pub use strategy::{Point, Strategy};
 pub use timeline::{Access, Step};

@@ -1,6 +1,7 @@
 //! What an exploration found.
 
 use super::timeline::{Step, escape};
+use super::token::Deviation;
 
 /// A broken invariant, with the schedule that breaks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Violation {
     pub entry: Option<&'static str>,
     /// The schedule, for replays.
     pub token: String,
+    /// The same, decoded.
+    pub deviations: Vec<Deviation>,
     pub timeline: Vec<Step>,
 }
 
@@ -52,7 +55,7 @@ impl ExploreReport {
 impl Violation {
     fn push_json(&self, json: &mut String) {
         json.push_str(&format!(
-            r#"{{"invariant":"{}","what":"{}","entry":{},"token":"{}","timeline":["#,
+            r#"{{"invariant":"{}","message":"{}","entry":{},"token":"{}","timeline":["#,
             escape(&self.invariant),
             escape(&self.what),
             self.entry.map_or("null".to_owned(), |entry| format!("\"{entry}\"")),
@@ -62,7 +65,7 @@ impl Violation {
             if nth != 0 {
                 json.push(',');
             }
-            step.push_json(json);
+            step.push_json(nth, json);
         }
         json.push_str("]}");
     }

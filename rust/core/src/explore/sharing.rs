@@ -1,40 +1,31 @@
 //! Which preemptions can make a difference.
 //!
-//! A task that is preempted before an access to a word that no other task's access conflicts
-//! with could as well be preempted before its next access: the other tasks' steps in between
-//! commute with that one, so the same state is reached with as many preemptions, or fewer. So
-//! depth-first search branches only before accesses to words that *are* in conflict: touched by
-//! two tasks, one of which writes. Which words these are is learnt: whenever a schedule shows a
-//! new one, the search begins again. When a whole search shows none, none exists: the first
-//! conflict outside of the set, in any schedule within the bound, would be the first in a
-//! schedule that was run, by moving preemptions as above.
+//! A task that is preempted before an access which no access of the other tasks races with could
+//! as well be preempted before its next access: the other tasks' steps in between commute with
+//! that one, so the same state is reached with as many preemptions, or fewer. So depth-first
+//! search branches only before accesses to words on which there *are* races. Which words these
+//! are is learnt: whenever a schedule shows a new one, the search begins again. When a whole
+//! search shows none, none exists: the first race outside of the set, in any schedule within the
+//! bound, would be the first in a schedule that was run, by moving preemptions as above.
 //!
 //! Three things make that sound here. Words are told apart by *class* (arena and offset), since
 //! which slot an object gets depends on the schedule. Freeing an object conflicts with every
 //! access to it. And what happens without an access of its own (leaving a read section, queueing
-//! or fetching a callback, freeing) belongs to the access before it, which then is in conflict
-//! too, as soon as somebody waits for grace periods or interrupts.
+//! or fetching a callback, freeing) belongs to the access before it, before which the search then
+//! branches too, as soon as somebody waits for grace periods or interrupts.
 //!
 //! Tested against the search without it: `the_reduction_keeps_every_final_state`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::races::Races;
 use crate::platform::{Line, Lines, TaskId};
 
 /// Words of a line that can be told apart: one every four bytes.
 const CLASSES_PER_LINE: u32 = Line::BYTES / 4;
 
-/// Who touched a word in this schedule.
-#[derive(Clone, Copy, Default)]
-struct Touch {
-    epoch: u32,
-    first: u8,
-    by_others: bool,
-    written: bool,
-}
-
-/// Learns which classes of words are in conflict.
+/// Learns on which classes of words there are races.
 pub(super) struct Sharing {
     lines: Option<Arc<Lines>>,
     /// Blocks of `lines` that are in `class_of_line`.
@@ -44,10 +35,7 @@ pub(super) struct Sharing {
     /// The first class of each arena.
     arenas: HashMap<u32, u32>,
     nr_classes: u32,
-    /// The number of the schedule.
-    epoch: u32,
-    touches: Vec<Touch>,
-    touched_lines: Vec<u32>,
+    races: Races,
     /// By class: as the search uses it, and as learnt meanwhile.
     used: Vec<bool>,
     learnt: Vec<bool>,
@@ -62,16 +50,14 @@ pub(super) struct Sharing {
 const NO_CLASS: u32 = u32::MAX;
 
 impl Sharing {
-    pub(super) fn new(lines: Option<Arc<Lines>>) -> Self {
+    pub(super) fn new(nr_tasks: u32, lines: Option<Arc<Lines>>) -> Self {
         Self {
             lines,
             nr_blocks: 0,
             class_of_line: Vec::new(),
             arenas: HashMap::new(),
             nr_classes: 0,
-            epoch: 0,
-            touches: Vec::new(),
-            touched_lines: Vec::new(),
+            races: Races::new(nr_tasks),
             used: Vec::new(),
             learnt: Vec::new(),
             has_grown: false,
@@ -81,7 +67,7 @@ impl Sharing {
     }
 
     pub(super) fn begin_schedule(&mut self) {
-        self.epoch += 1;
+        self.races.begin_schedule();
         self.last = [NO_CLASS; 64];
     }
 
@@ -103,7 +89,7 @@ impl Sharing {
     pub(super) fn touch(&mut self, task: TaskId, site: u64, writes: bool) {
         let class = self.class(site);
         self.last[task as usize] = class;
-        if self.note(task, site, writes) {
+        if self.races.access(task, (site / 4) as usize, writes) {
             self.share(class);
         }
     }
@@ -111,30 +97,12 @@ impl Sharing {
     /// Notes a read that is part of the step before it.
     pub(super) fn observe(&mut self, task: TaskId, site: u64) {
         let class = self.class(site);
-        if self.note(task, site, false) {
+        if self.races.access(task, (site / 4) as usize, false) {
             self.share(class);
         }
         if self.learnt[class as usize] {
             self.glue(task);
         }
-    }
-
-    /// Whether the word is in conflict in this schedule.
-    fn note(&mut self, task: TaskId, site: u64, writes: bool) -> bool {
-        let word = (site / 4) as usize;
-        if word >= self.touches.len() {
-            self.touches.resize(word + 1024, Touch::default());
-        }
-        let touch = &mut self.touches[word];
-        if touch.epoch != self.epoch {
-            *touch =
-                Touch { epoch: self.epoch, first: task as u8, by_others: false, written: writes };
-            self.touched_lines[(site / 64) as usize] = self.epoch;
-            return false;
-        }
-        touch.by_others |= touch.first != task as u8;
-        touch.written |= writes;
-        touch.by_others && touch.written
     }
 
     /// What `task` does next belongs to its last access, and may be in conflict.
@@ -164,28 +132,14 @@ impl Sharing {
         }
     }
 
-    /// `task` freed the object in `lines` lines from `line` on. Always a conflict: who comes too
-    /// late finds the object gone before it can touch it.
+    /// `task` freed the object in `lines` lines from `line` on. Always a choice before: who comes
+    /// too late finds the object gone before it can touch it.
     pub(super) fn freed(&mut self, task: TaskId, line: Line, lines: u32) {
         self.glue(task);
-        for line in line.0..line.0 + lines {
-            if self.touched_lines.get(line as usize).is_some_and(|&epoch| epoch == self.epoch) {
-                self.freed_line(task, line);
-            }
-        }
-    }
-
-    fn freed_line(&mut self, task: TaskId, line: u32) {
-        for nth in 0..CLASSES_PER_LINE {
-            let word = (line * CLASSES_PER_LINE + nth) as usize;
-            let Some(touch) = self.touches.get_mut(word).filter(|t| t.epoch == self.epoch) else {
-                continue;
-            };
-            let conflict = touch.by_others || touch.first != task as u8;
-            // The next object in this slot is another.
-            *touch = Touch::default();
-            if conflict {
-                let class = self.class(u64::from(line) * 64 + u64::from(nth) * 4);
+        let begin = line.0 * CLASSES_PER_LINE;
+        for word in begin..begin + lines * CLASSES_PER_LINE {
+            if self.races.forget(task, word as usize) {
+                let class = self.class(u64::from(word) * 4);
                 self.share(class);
             }
         }
@@ -235,7 +189,6 @@ impl Sharing {
     fn set_line(&mut self, line: usize, class: u32) {
         if line >= self.class_of_line.len() {
             self.class_of_line.resize(line + 1, 0);
-            self.touched_lines.resize(line + 1, 0);
         }
         self.class_of_line[line] = class + 1;
     }

@@ -15,13 +15,20 @@ pub struct Point {
     pub runnable: TaskSet,
     /// The task that ran last.
     pub current: TaskId,
-    /// Whether `current` can go on: choosing another is then a preemption.
+    /// Whether `current` can go on.
     pub can_go_on: bool,
+    /// Whether choosing another than `current` is no preemption, although it can go on.
+    pub is_free: bool,
     /// Whether a preemption here can make a difference (see `sharing`).
     pub matters: bool,
 }
 
 impl Point {
+    /// Whether choosing another than `current` is a preemption.
+    pub fn costs(&self) -> bool {
+        self.can_go_on && !self.is_free
+    }
+
     /// The choice that tokens leave out.
     pub fn default_task(&self) -> TaskId {
         default_task(self.runnable, self.current, self.can_go_on)
@@ -50,7 +57,9 @@ pub trait Strategy {
 ///
 /// Bounding preemptions: Musuvathi and Qadeer, "Iterative context bounding" (2007).
 pub struct Dfs {
+    /// The bound of this pass, and of the last one.
     preemptions: u32,
+    last_preemptions: u32,
     nodes: Vec<Node>,
     /// Where in `nodes` the schedule that runs has come to.
     depth: usize,
@@ -68,8 +77,19 @@ struct Node {
 
 impl Dfs {
     pub fn new(preemptions: u32) -> Self {
+        Self::passes(preemptions, preemptions)
+    }
+
+    /// As `new`, after a pass for each smaller bound: few schedules, from which it is learnt
+    /// what matters, and the simplest ones that break something.
+    pub fn rising(preemptions: u32) -> Self {
+        Self::passes(0, preemptions)
+    }
+
+    fn passes(preemptions: u32, last_preemptions: u32) -> Self {
         Self {
             preemptions,
+            last_preemptions,
             nodes: Vec::new(),
             depth: 0,
             spent: 0,
@@ -94,6 +114,10 @@ impl Strategy for Dfs {
             }
             self.nodes.pop();
         }
+        if self.preemptions < self.last_preemptions {
+            self.preemptions += 1;
+            return true;
+        }
         self.is_complete = true;
         false
     }
@@ -101,7 +125,7 @@ impl Strategy for Dfs {
     #[inline]
     fn choose(&mut self, point: &Point) -> TaskId {
         let default = point.default_task();
-        if point.can_go_on && (self.spent >= self.preemptions || !point.matters) {
+        if point.costs() && (self.spent >= self.preemptions || !point.matters) {
             return default;
         }
         let chosen = match self.nodes.get(self.depth) {
@@ -116,7 +140,7 @@ impl Strategy for Dfs {
             }
         };
         self.depth += 1;
-        if point.can_go_on && chosen != point.current {
+        if point.costs() && chosen != point.current {
             self.spent += 1;
         }
         chosen

@@ -55,9 +55,10 @@ pub struct Step {
 }
 
 impl Step {
-    /// The step as one line of text.
+    /// The step as one line of text, without the CPU.
     pub fn to_text(&self) -> String {
-        let place = format!("cpu{} {}: ", self.cpu, self.function);
+        let place =
+            if self.function.is_empty() { String::new() } else { format!("{}: ", self.function) };
         match self.access {
             Access::Event => place + &self.what,
             access if access.stores() => format!(
@@ -71,10 +72,11 @@ impl Step {
         }
     }
 
-    pub(super) fn push_json(&self, json: &mut String) {
+    pub(super) fn push_json(&self, number: usize, json: &mut String) {
         json.push_str(&format!(
-            r#"{{"cpu":{},"function":"{}","access":"{}","what":"{}""#,
+            r#"{{"step":{number},"cpu":{},"text":"{}","function":"{}","access":"{}","what":"{}""#,
             self.cpu,
+            escape(&self.to_text()),
             escape(self.function),
             self.access.name(),
             escape(&self.what)

@@ -198,6 +198,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.boot_pages();
     }
 
+    /// What the cache lines of this system hold.
+    pub fn lines(&self) -> &Arc<Lines> {
+        self.mms.lines()
+    }
+
     /// Whether this run has the bug that `which` names.
     #[inline(always)]
     pub fn v12(&self, which: Variant) -> bool {

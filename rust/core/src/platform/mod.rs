@@ -160,6 +160,12 @@ pub trait Platform: Sized + 'static {
     fn is_cut(&self) -> bool {
         false
     }
+    /// A number that orders what happens: what ends at some moment happens before what begins at
+    /// the same or a later one.
+    #[inline(always)]
+    fn moment(&self) -> u64 {
+        self.now_ns()
+    }
     /// Names the protocol step that follows, for timelines. Never a scheduling point.
     #[inline(always)]
     fn step(&self, _name: &'static str) {}

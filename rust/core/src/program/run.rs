@@ -87,6 +87,11 @@ impl<P: Platform> Run<P> {
         self.ends.iter().flat_map(|end| std::mem::take(&mut lock(end).history)).collect()
     }
 
+    /// The tasks that wait for ever.
+    pub fn stuck(&self) -> Vec<TaskId> {
+        self.sync.stuck()
+    }
+
     /// What came of it. After every task has returned from `run_task`.
     pub fn finish<D: Design>(&self, k: &Kernel<P, D>, elapsed_ns: u64) -> RunResult {
         let mut counters = [0u64; NR_EVENTS];

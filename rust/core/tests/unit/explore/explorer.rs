@@ -67,7 +67,7 @@ impl Subject for Toy {
     fn lines(&self) -> Option<Arc<Lines>> {
         Some(Arc::clone(&self.shared.lines))
     }
-    fn reset(&self) {
+    fn reset(&self, _cpus: &[Rc<Cpu>]) {
         self.shared.words.iter().for_each(|word| word.poke(0));
         self.shared.free.poke(0);
         self.shared.things.reset();
@@ -76,8 +76,8 @@ impl Subject for Toy {
     fn run_task(&self, cpu: &Cpu) {
         self.tasks[cpu.task() as usize](cpu, &self.shared);
     }
-    fn check(&self, cpu: &Cpu) -> Vec<Finding> {
-        while cpu.rcu_ready().is_some() {}
+    fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
+        while cpus[0].rcu_ready().is_some() {}
         let mut words: Vec<_> = self.shared.words.iter().map(Word::peek).collect();
         // Which slot an object got is no matter; whether it lives is.
         let ptr = Ptr::<Thing<Cpu>>::from_word(words[POINTER]);
@@ -509,7 +509,7 @@ fn assorted() -> Vec<(&'static str, Rc<Toy>)> {
         shared.load(cpu, 6);
         let before = shared.load(cpu, 0);
         let (x, y) = (shared.load(cpu, 1), shared.load(cpu, 2));
-        let stable = shared.load(cpu, 0) == before && before % 2 == 0;
+        let stable = shared.load(cpu, 0) == before && before.is_multiple_of(2);
         shared.see(0, if stable { 100 + 10 * x + y } else { 1 });
     };
     vec![

@@ -2,7 +2,7 @@ use super::*;
 
 fn point(nth: u64, runnable: TaskSet, current: TaskId) -> Point {
     let can_go_on = runnable & (1 << current) != 0;
-    Point { nth, runnable, current, can_go_on, matters: true }
+    Point { nth, runnable, current, can_go_on, is_free: false, matters: true }
 }
 
 /// The choices of a schedule of three points, at each of which tasks 0 and 1 can go on.

@@ -1,0 +1,194 @@
+//! Programs under the explorer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::attribution::Case;
+use super::cpu::Cpu;
+use super::explorer::{ExploreOptions, Explorer, Search, Subject};
+use super::report::ExploreReport;
+use super::token::fingerprint;
+use crate::design::{Classic, Design, Spf};
+use crate::mm::{Config, Kernel};
+use crate::platform::{Finding, Lines};
+use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
+
+/// A program on a kernel of design `D`.
+struct ProgramSubject<D: Design> {
+    kernel: Kernel<Cpu, D>,
+    program: Arc<Program>,
+    options: Options,
+    watch: Arc<Watch>,
+    run: RefCell<Option<Rc<Run<Cpu>>>>,
+    fingerprint: u64,
+}
+
+impl<D: Design> ProgramSubject<D> {
+    fn new(
+        program: &Arc<Program>,
+        config: &Config,
+        options: Options,
+        watch: &Arc<Watch>,
+        fingerprint: u64,
+    ) -> Self {
+        let nr_tasks = program.nr_tasks();
+        let config = Config { nr_cpus: nr_tasks, nr_tasks, ..config.clone() };
+        Self {
+            kernel: Kernel::new(config),
+            program: Arc::clone(program),
+            options,
+            watch: Arc::clone(watch),
+            run: RefCell::default(),
+            fingerprint,
+        }
+    }
+
+    fn run(&self) -> Rc<Run<Cpu>> {
+        Rc::clone(self.run.borrow().as_ref().expect("a schedule has begun"))
+    }
+}
+
+impl<D: Design> Subject for ProgramSubject<D> {
+    fn nr_tasks(&self) -> u32 {
+        self.program.nr_tasks()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    fn lines(&self) -> Option<Arc<Lines>> {
+        Some(Arc::clone(self.kernel.lines()))
+    }
+
+    fn reset(&self, cpus: &[Rc<Cpu>]) {
+        self.kernel.reset();
+        let run = Run::new(&self.program, &self.options, &self.watch);
+        let booted = run.boot(&self.kernel, &cpus[run.first_task() as usize]);
+        booted.expect("booted before with the same memory");
+        *self.run.borrow_mut() = Some(Rc::new(run));
+    }
+
+    fn run_task(&self, cpu: &Cpu) {
+        run_task(&self.kernel, cpu, &self.run(), &());
+    }
+
+    fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
+        let run = self.run();
+        if !run.has_ended() {
+            let stuck: Vec<_> =
+                run.stuck().into_iter().map(|task| self.name_of_task(task)).collect();
+            let what = format!("these wait for ever: {}", stuck.join(", "));
+            return vec![Finding { invariant: "stuck", what }];
+        }
+        run.shutdown(&self.kernel, &cpus[run.first_task() as usize]);
+        self.kernel.check_nothing_left()
+    }
+}
+
+/// Explores the interleavings of a program's tasks. `go_on` is asked now and then, with the
+/// number of schedules so far.
+///
+/// Errors: more than 64 tasks, a `repeat` without an end, too little memory to boot, a token that
+/// does not fit. Determinism: all arguments and the version.
+pub fn explore(
+    program: &Arc<Program>,
+    handler: Handler,
+    config: &Config,
+    options: &ExploreOptions,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<ExploreReport, ProgramError> {
+    if program.nr_operations(config.arch.page_size()).is_none() {
+        let why = "key 'max_count': missing (needed on explore, which has no clock)";
+        return Err(ProgramError(why.to_owned()));
+    }
+    match handler {
+        Handler::Classic => explore_design::<Classic>(program, config, options, go_on),
+        Handler::Spf => explore_design::<Spf>(program, config, options, go_on),
+    }
+}
+
+fn explore_design<D: Design>(
+    program: &Arc<Program>,
+    config: &Config,
+    options: &ExploreOptions,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<ExploreReport, ProgramError> {
+    let case = |config: &Config, options: &ExploreOptions, go_on: &mut dyn FnMut(u64) -> bool| {
+        let mut explorer = explorer::<D>(program, config, options)?;
+        Ok(explorer.explore(go_on))
+    };
+    let mut report = case(config, options, go_on)?;
+    let known = Case { config, options, explore: &case };
+    for violation in &mut report.violations {
+        violation.entry = known.entry_of(violation, go_on)?;
+    }
+    Ok(report)
+}
+
+fn explorer<D: Design>(
+    program: &Arc<Program>,
+    config: &Config,
+    options: &ExploreOptions,
+) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
+    let of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
+    let fingerprint = fingerprint(of.as_bytes());
+    let run = Options { record: false, pace: false, check: true };
+    let watch = Arc::default();
+    let subject = ProgramSubject::<D>::new(program, config, run, &watch, fingerprint);
+    boot_once(&subject)?;
+    Explorer::new(Rc::new(subject), options.clone()).map_err(ProgramError)
+}
+
+/// Whether there is memory to boot, tried once.
+fn boot_once<D: Design>(subject: &ProgramSubject<D>) -> Result<(), ProgramError> {
+    let run = Run::new(&subject.program, &subject.options, &subject.watch);
+    let cpu = Cpu::at_rest(run.first_task(), subject.nr_tasks());
+    run.boot(&subject.kernel, &cpu).map_err(|errno| {
+        ProgramError(format!(
+            "key 'memory': value {} (allowed: room for a page table and the zero page at least; \
+             {errno:?})",
+            subject.kernel.config.system.memory
+        ))
+    })
+}
+
+/// Runs one schedule of a program, chosen by `seed`, and gives its result as other engines do.
+///
+/// Errors and determinism as in [`explore`].
+pub fn run_once(
+    program: &Arc<Program>,
+    handler: Handler,
+    config: &Config,
+    seed: u64,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<RunResult, ProgramError> {
+    match handler {
+        Handler::Classic => run_once_design::<Classic>(program, config, seed, options, watch),
+        Handler::Spf => run_once_design::<Spf>(program, config, seed, options, watch),
+    }
+}
+
+fn run_once_design<D: Design>(
+    program: &Arc<Program>,
+    config: &Config,
+    seed: u64,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<RunResult, ProgramError> {
+    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0);
+    boot_once(&subject)?;
+    let subject = Rc::new(subject);
+    let search = Search::Random { seed };
+    let explore = ExploreOptions { search, max_steps: u64::MAX, ..ExploreOptions::default() };
+    let mut explorer = Explorer::new(Rc::clone(&subject), explore).map_err(ProgramError)?;
+    let finding = explorer.run_one().filter(|finding| finding.invariant != "stuck");
+    let result = subject.run().finish(&subject.kernel, explorer.steps());
+    Ok(RunResult { finding, interrupted: watch.is_stopped(), ..result })
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/programs.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+//! Programs of two or three tasks, explored completely within their bounds.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::explore::ExploreReport;
+use crate::mm::{Choice, Variants};
+use crate::platform::{Mutant, TaskId};
+use crate::program::Start;
+use crate::program::build::*;
+
+const GB: u64 = 1 << 30;
+
+/// One task writes a page of a mapping that another unmaps.
+///
+/// ```text
+/// t0:  map [0 1]  write 0  post  ..  unmap [0 1]
+/// t1:                      await ..  write 1
+/// ```
+fn fault_against_munmap() -> Arc<Program> {
+    let first = [mmap(2, 0), write(0, 0, 1), aux(POST, 0), range(MUNMAP, 0, 0, 2)];
+    let second = [aux(AWAIT, 0), write(0, 1, 2)];
+    program(&[(Start::First, &first), (Start::First, &second)])
+}
+
+fn with_variants(choice: Choice) -> Config {
+    Config { variants: Variants::all(choice), ..config(GB) }
+}
+
+fn explore_with(choice: Choice, options: &ExploreOptions) -> ExploreReport {
+    let program = fault_against_munmap();
+    explore(&program, Handler::Spf, &with_variants(choice), options, &mut |_| true).unwrap()
+}
+
+fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
+    ExploreOptions { search: Search::Dfs { preemptions, reduce }, ..ExploreOptions::default() }
+}
+
+fn without(mutant: Mutant) -> ExploreOptions {
+    ExploreOptions { mutants: vec![mutant], ..ExploreOptions::default() }
+}
+
+#[test]
+fn a_fault_against_a_munmap_breaks_nothing_when_every_bug_is_cured() {
+    let report = explore_with(Choice::Fixed, &dfs(1, true));
+    assert!(report.complete);
+    assert_eq!(report.violations, []);
+    assert!(report.schedules > 100);
+}
+
+#[test]
+fn each_mutant_is_found_named_and_replayed() {
+    for mutant in [Mutant::A6, Mutant::A7] {
+        let options = without(mutant);
+        let report = explore_with(Choice::Fixed, &options);
+        let violation = &report.violations[0];
+        assert_eq!(violation.entry, Some(super::super::mutants::entry_of(mutant)));
+        assert!(violation.timeline.len() > 10);
+        let search = Search::Replay(violation.token.clone());
+        let again = explore_with(Choice::Fixed, &ExploreOptions { search, ..options });
+        assert_eq!(again.schedules, 1);
+        assert_eq!(again.violations, report.violations[..1]);
+    }
+}
+
+#[test]
+fn what_v12_breaks_has_a_name_in_the_catalogue() {
+    let report = explore_with(Choice::V12, &dfs(1, true));
+    let entries: BTreeSet<_> = report.violations.iter().map(|found| found.entry).collect();
+    assert_eq!(entries, BTreeSet::from([Some("B2"), Some("B3")]));
+}
+
+#[test]
+fn a_token_of_other_settings_says_so() {
+    let token = explore_with(Choice::Fixed, &without(Mutant::A7)).violations[0].token.clone();
+    let options = ExploreOptions { search: Search::Replay(token), ..ExploreOptions::default() };
+    let program = fault_against_munmap();
+    let config = with_variants(Choice::Fixed);
+    let error = explore(&program, Handler::Spf, &config, &options, &mut |_| true).unwrap_err();
+    assert!(error.0.contains("made for another program, or with other settings"), "{error}");
+}
+
+#[test]
+fn who_asks_for_the_end_gets_it() {
+    let mut asked = 0;
+    let program = fault_against_munmap();
+    let mut go_on = |schedules| {
+        asked += 1;
+        schedules < 300
+    };
+    let config = with_variants(Choice::Fixed);
+    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &mut go_on).unwrap();
+    assert!(!report.complete && (300..1000).contains(&report.schedules) && asked >= 2);
+}
+
+#[test]
+fn what_has_no_end_or_no_room_is_refused() {
+    let endless = program(&[(Start::First, &[repeat(u64::MAX), rec(NOTE), rec(END)])]);
+    let refuse = |program: &Arc<Program>, config: &Config| {
+        explore(program, Handler::Spf, config, &dfs(2, true), &mut |_| true).unwrap_err().0
+    };
+    assert!(refuse(&endless, &with_variants(Choice::Fixed)).starts_with("key 'max_count':"));
+    let tiny = Config { variants: Variants::all(Choice::Fixed), ..config(PAGE) };
+    assert!(refuse(&fault_against_munmap(), &tiny).starts_with("key 'memory': value 4096"));
+    let note: &[Rec] = &[rec(NOTE)];
+    let many = program(&vec![(Start::First, note); 65]);
+    assert!(refuse(&many, &with_variants(Choice::Fixed)).starts_with("tasks: 65"));
+}
+
+#[test]
+fn tasks_that_wait_for_ever_are_a_finding() {
+    let first = [aux(AWAIT, 0), aux(POST, 1)];
+    let second = [aux(AWAIT, 1), aux(POST, 0)];
+    let program = program(&[(Start::First, &first), (Start::First, &second)]);
+    let config = with_variants(Choice::Fixed);
+    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &mut |_| true).unwrap();
+    assert_eq!(report.violations[0].invariant, "stuck");
+    assert_eq!(report.violations[0].what, "these wait for ever: task 0, task 1");
+}
+
+#[test]
+fn one_schedule_of_a_program_has_the_result_that_native_has() {
+    let ops = [mmap(4, 0), touch(0, 4), read(0, 2), range(MUNMAP, 0, 1, 1), write(0, 1, 5)];
+    let program = program(&[(Start::First, &ops)]);
+    let (options, watch) = (Options::default(), Arc::default());
+    let once = run_once(&program, Handler::Spf, &config(GB), 7, &options, &watch).unwrap();
+    let native =
+        crate::program::native::run(&program, Handler::Spf, config(GB), &options, &watch).unwrap();
+    assert_eq!(once, RunResult { elapsed_ns: once.elapsed_ns, ..native });
+}
+
+/// Counters, outcomes and maps.
+type Outcome = (Vec<u64>, Vec<u8>, String);
+
+/// A subject that remembers every result.
+struct Remembering {
+    inner: ProgramSubject<Spf>,
+    results: RefCell<BTreeSet<Outcome>>,
+}
+
+impl Subject for Remembering {
+    fn nr_tasks(&self) -> u32 {
+        self.inner.nr_tasks()
+    }
+    fn fingerprint(&self) -> u64 {
+        0
+    }
+    fn lines(&self) -> Option<Arc<Lines>> {
+        self.inner.lines()
+    }
+    fn reset(&self, cpus: &[Rc<Cpu>]) {
+        self.inner.reset(cpus);
+    }
+    fn run_task(&self, cpu: &Cpu) {
+        self.inner.run_task(cpu);
+    }
+    fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
+        let findings = self.inner.check(cpus);
+        let result = self.inner.run().finish(&self.inner.kernel, 0);
+        let maps = format!("{:?}", result.maps);
+        self.results.borrow_mut().insert((result.counters.to_vec(), result.outcomes, maps));
+        findings
+    }
+    fn name_of_task(&self, task: TaskId) -> String {
+        format!("task {task}")
+    }
+}
+
+#[test]
+fn the_reduction_keeps_every_result_of_a_program() {
+    let splitting = {
+        let first = [mmap(3, 0), write(0, 0, 1), aux(POST, 0), range(MPROTECT, 0, 1, 1)];
+        let second = [aux(AWAIT, 0), write(0, 1, 2), read(0, 2)];
+        program(&[(Start::First, &first), (Start::First, &second)])
+    };
+    for program in [fault_against_munmap(), splitting] {
+        let explored = |reduce| {
+            let record = Options { record: true, ..Options::default() };
+            let config = with_variants(Choice::Fixed);
+            let subject = Rc::new(Remembering {
+                inner: ProgramSubject::new(&program, &config, record, &Arc::default(), 0),
+                results: RefCell::default(),
+            });
+            let mut explorer = Explorer::new(Rc::clone(&subject), dfs(1, reduce)).unwrap();
+            let report = explorer.explore(&mut |_| true);
+            assert!(report.complete && report.violations.is_empty(), "{report:?}");
+            (report.schedules, subject.results.take())
+        };
+        let ((few, some), (many, all)) = (explored(true), explored(false));
+        assert_eq!(some, all);
+        assert!(all.len() > 1, "{few} of {many} schedules, {} results", all.len());
+    }
+}

@@ -505,9 +505,9 @@ impl Platform for Cpu {
         0
     }
 
-    /// Accesses so far.
+    /// Accesses so far, and one for the state that was there before.
     fn moment(&self) -> u64 {
-        self.machine.steps.get()
+        1 + self.machine.steps.get()
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf};
 use crate::mm::{Config, Kernel};
 use crate::platform::{Finding, Lines};
+use crate::program::history;
 use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
 
 /// A program on a kernel of design `D`.
@@ -83,7 +84,11 @@ impl<D: Design> Subject for ProgramSubject<D> {
             return vec![Finding { invariant: "stuck", what }];
         }
         run.shutdown(&self.kernel, &cpus[run.first_task() as usize]);
-        self.kernel.check_nothing_left()
+        let mut findings = self.kernel.check_nothing_left();
+        if self.options.history {
+            findings.extend(history::check(&run.take_history(), self.kernel.config.arch.exec_only));
+        }
+        findings
     }
 }
 
@@ -134,7 +139,7 @@ fn explorer<D: Design>(
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     let of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
     let fingerprint = fingerprint(of.as_bytes());
-    let run = Options { record: false, pace: false, check: true };
+    let run = Options { record: false, history: true, ..Options::default() };
     let watch = Arc::default();
     let subject = ProgramSubject::<D>::new(program, config, run, &watch, fingerprint);
     boot_once(&subject)?;

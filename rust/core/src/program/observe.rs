@@ -54,7 +54,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// An operation begins: its events begin now.
     pub(super) fn begin_observed(&mut self) {
         if self.run.options.history {
-            self.begin = self.cpu.now_ns();
+            self.begin = self.cpu.moment();
         }
     }
 
@@ -126,7 +126,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     fn observe_fork(&mut self, child: TaskId) {
         let mms = [self.cpu.task(), child].map(|task| self.mm_number(task));
-        let end = self.cpu.now_ns();
+        let end = self.cpu.moment();
         let nr_pages = u64::MAX;
         let what = What::Forked { parent: mms[0] };
         let event = Event { begin: self.begin, end, mm: mms[1], first_page: 0, nr_pages, what };
@@ -171,7 +171,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         let last_page = address.wrapping_add(length.saturating_sub(1)) >> shift;
         let nr_pages = last_page.wrapping_sub(first_page).wrapping_add(1);
         let mm = self.mm_number(self.cpu.task());
-        let end = self.cpu.now_ns();
+        let end = self.cpu.moment();
         let event = Event { begin: self.begin, end, mm, first_page, nr_pages, what };
         self.end.history.push(event);
     }

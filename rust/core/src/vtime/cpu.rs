@@ -333,6 +333,8 @@ impl Platform for Cpu {
             return false;
         }
         if self.counts() {
+            // No operation is free, so that a loop of those that charge nothing ends.
+            self.advance(1);
             self.world.task(self.task).clock.set(self.clock.get());
             if self.world.yield_slice(self.task) {
                 self.suspend();

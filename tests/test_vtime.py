@@ -1,0 +1,103 @@
+"""Virtual time: deterministic, and fast exactly where the protocol lets it be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import spfemu
+from spfemu.errors import ProfileError
+from spfemu.program import Program, ProgramBuilder
+
+
+def two_tasks(distance: int) -> Program:
+    """Two threads fault 64 pages each, ``distance`` bytes apart, after a common start."""
+    builder = ProgramBuilder()
+    first = builder.task("t0")
+    first.mmap(64 << 20, id="p")
+    for page in range(0, 64 << 20, 2 << 20):
+        first.write(("p", page + (2 << 20) - 4096))  # every page table is there
+    first.barrier("go")
+    first.touch("p", 256 << 10)
+    second = builder.task("t1")
+    second.barrier("go")
+    second.touch(("p", distance), 256 << 10)
+    return builder.build()
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    program = two_tasks(2 << 20)
+    one, other = (spfemu.run(program, engine="vtime", seed=7, cpus=2) for _ in range(2))
+    assert np.array_equal(one.ops, other.ops)
+    assert (one.elapsed_ns, one.counters) == (other.elapsed_ns, other.counters)
+
+
+def test_another_seed_gives_the_same_outcomes_at_other_times() -> None:
+    program = two_tasks(2 << 20)
+    one, other = (spfemu.run(program, engine="vtime", seed=seed, cpus=2) for seed in (1, 2))
+    assert one.counters["faults"] == other.counters["faults"]
+    assert one.elapsed_ns != other.elapsed_ns  # wake-ups take as long as the seed says
+
+
+def test_strict_order_and_slack_agree_on_outcomes() -> None:
+    program = two_tasks(2 << 20)
+    strict, slack = (
+        spfemu.run(program, engine="vtime", cpus=2, settings={"tick_slack_ns": ns})
+        for ns in (0, 1000)
+    )
+    assert strict.counters["faults"] == slack.counters["faults"]
+    assert abs(strict.elapsed_ns - slack.elapsed_ns) < strict.elapsed_ns / 10
+
+
+def test_one_cpu_takes_longer_than_two() -> None:
+    program = two_tasks(2 << 20)
+    one = spfemu.run(program, engine="vtime", cpus=1, handler="classic")
+    two = spfemu.run(program, engine="vtime", cpus=2, handler="classic")
+    assert one.elapsed_ns > two.elapsed_ns
+
+
+def test_time_passes_as_the_program_says() -> None:
+    builder = ProgramBuilder()
+    task = builder.task("t0")
+    task.compute(1_000_000)
+    task.sleep(2_000_000)
+    result = spfemu.run(builder.build(), engine="vtime")
+    assert 3_000_000 <= result.elapsed_ns < 3_100_000
+
+
+def test_a_repeat_without_any_cost_ends() -> None:
+    program = Program.from_dict(
+        {
+            "format": "spfemu-program/1",
+            "tasks": [
+                {"ops": [{"op": "repeat", "for_ns": 1000, "ops": [{"op": "note", "text": "x"}]}]}
+            ],
+        }
+    )
+    assert spfemu.run(program, engine="vtime").elapsed_ns >= 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"machine": "pdp-11"}, "machine 'pdp-11' (allowed: x86-48, "),
+        ({"cpus": 49}, "cpus: value 49 (allowed: 1 to 48"),
+        ({"machine": "power8-80"}, "machine power8-80: its arch is powerpc (asked: x86)"),
+    ],
+)
+def test_a_machine_that_does_not_fit(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ProfileError) as raised:
+        spfemu.run(two_tasks(0), engine="vtime", **options)  # type: ignore[arg-type]
+    assert message in str(raised.value)
+
+
+def test_the_speculative_handler_gains_where_mappings_come_and_go() -> None:
+    """The founding document's result in small: ebizzy's ratio is well above 1 on 24 CPUs."""
+    from spfemu.workloads import make_job
+
+    program = make_job(["ebizzy", "-mTt", "24", "-S", "0.02"]).build()
+    classic, spf = (
+        sum(spfemu.run(program, engine="vtime", cpus=24, handler=name, record=False).rounds)
+        for name in ("classic", "spf")
+    )
+    assert spf > 1.3 * classic

@@ -1,0 +1,485 @@
+"""Strategies for single operations, as objects of the program format.
+
+Whatever can be chosen stands in a table, the plainest first and each as often as it should come up;
+an operation is a few draws of a place in such tables. That is fast, and a failing example shrinks
+towards the beginning of each table.
+
+Inside the package an address is an `At` until the whole program is known: the assembling decides
+whether the id that it names has been defined by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, Final, NamedTuple, TypeVar
+
+from hypothesis import strategies as st
+
+from spfemu.arch import Arch
+from spfemu.program.values import format_address
+from spfemu.testing.places import Place, Places
+
+__all__ = [
+    "At",
+    "Maker",
+    "Operation",
+    "Vocabulary",
+    "finished",
+    "makers",
+    "mappings",
+    "pick",
+    "plain_operations",
+]
+
+Operation = dict[str, Any]
+"""An operation as the program format has it, but that addresses may be `At`."""
+
+Draw = st.DrawFn
+_T = TypeVar("_T")
+
+
+class At(NamedTuple):
+    """An address: bytes from an id, or, with no id, from 0. Source: ours."""
+
+    id: str | None
+    offset: int
+
+
+class _Length(NamedTuple):
+    """A length: in bytes; ``clipped`` ends it with the window; ``rest`` with user space."""
+
+    length: int
+    clipped: bool = False
+    rest: bool = False
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What operations may speak of, and the tables that they are drawn from.
+
+    Source: ours. ``window`` is where most addresses are, ``second`` where most others are. ``ids``
+    may be named and defined. ``files`` maps names of files to kinds. ``confined``: every valid
+    range lies in the window, whole pages; nothing else in the process changes. ``prots`` are the
+    protections, ``sharing`` the share of shared mappings in eighths, ``advices`` what madvise is
+    given. ``heap`` says whether there is a brk, ``limits`` whether vm.max_map_count changes,
+    ``executing`` whether anything is executed.
+    """
+
+    places: Places
+    window: Place
+    second: Place
+    ids: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    confined: bool = False
+    prots: tuple[str, ...] = (*("rw",) * 4, "r", "r", "none", "rwx", "rx", "x", "w")
+    sharing: int = 2
+    heap: bool = True
+    limits: bool = True
+    executing: bool = True
+    advices: tuple[str, ...] = (
+        *("dontneed",) * 6,
+        *("random", "sequential", "normal", "dontfork", "dofork"),
+        *("dontdump", "dodump", "nohugepage"),
+    )
+
+    @classmethod
+    def of(
+        cls,
+        arch: Arch,
+        *,
+        ids: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+        min_addr: int = 65536,
+        second: int = 0,
+        **restrictions: Any,
+    ) -> Vocabulary:
+        """Everything that an arch allows, or what the restrictions leave.
+
+        Source: ours. ``second`` is a number in ``Places.others``.
+        """
+        places = Places(arch, min_addr)
+        other = places.others[second]
+        return cls(places, places.main, other, tuple(ids), dict(files or {}), **restrictions)
+
+    @property
+    def page(self) -> int:
+        """The bytes of a page. Source: the arch."""
+        return self.places.page
+
+    @property
+    def window_start(self) -> int:
+        """The first address of the window. Source: ours."""
+        return self.window.base - self.window.below * self.page
+
+    @property
+    def window_end(self) -> int:
+        """The first address beyond the window. Source: ours."""
+        return self.window.base + self.window.above * self.page
+
+    def pages_left(self, addr: At) -> int:
+        """The pages from an address to the end of the window, at least 1. Source: ours."""
+        return max(1, (self.window_end - addr.offset) // self.page)
+
+    # The tables
+
+    @cached_property
+    def addresses(self) -> tuple[At, ...]:
+        """Where a range begins: mostly in the window, then at ids, then elsewhere. Source: ours."""
+        if self.confined:
+            return self._pages_of(self.window)
+        elsewhere = [at for place in self.places.others for at in self._pages_of(place)[-2:]]
+        second = self._pages_of(self.second)
+        return (*self._pages_of(self.window) * 8, *self._at_ids, *second * 2, *elsewhere)
+
+    @cached_property
+    def accessed(self) -> tuple[At, ...]:
+        """What is accessed; that strays less. Source: ours."""
+        if self.confined:
+            return self.addresses
+        bases = [At(None, self.places.address(place, 0)) for place in self.places.others]
+        window = self._pages_of(self.window)
+        return (*window * 10, *self._at_ids, *self._pages_of(self.second), *bases)
+
+    @cached_property
+    def lengths(self) -> tuple[_Length, ...]:
+        """How long a range is. Source: ours."""
+        pages = [count * self.page for count in _PAGES]
+        if self.confined:
+            return (*[_Length(length, True) for length in pages] * 2, _Length(0))
+        special = (*self.places.odd_lengths, *self.places.long_lengths)
+        return (
+            *[_Length(length, True) for length in pages] * 6,
+            *[_Length(length) for length in pages] * 2,
+            *[_Length(length) for length in special],
+            _Length(self.page, rest=True),
+        )
+
+    @cached_property
+    def backings(self) -> tuple[tuple[str, str | None], ...]:
+        """Whether a mapping is shared, and its file. Source: ours."""
+        files = (*(None,) * 4 * max(1, len(self.files)), *sorted(self.files))
+        shared = [("shared", file) for file in files] * self.sharing
+        return (*[("private", file) for file in files] * (8 - self.sharing), *shared)
+
+    @cached_property
+    def defined(self) -> tuple[str | None, ...]:
+        """What a call that returns an address may name it. Source: ours."""
+        return (*(None,) * len(self.ids), *self.ids) or (None,)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of a touch other than a page. Source: ours."""
+        page = self.page
+        return (page // 2, 2 * page, 3 * page, self.places.long_lengths[0], 1 << 62)
+
+    @cached_property
+    def heaps(self) -> tuple[int | None, ...]:
+        """Where the heap may begin. Source: ours."""
+        places = self.places
+        return (
+            *(None,) * 8,
+            self.window_start,
+            places.address(self.window, -2, 100),
+            places.address(places.top, -2),
+            places.min_addr,
+            0,
+        )
+
+    @cached_property
+    def _at_ids(self) -> tuple[At, ...]:
+        return tuple(At(name, pages * self.page) for name in self.ids for pages in _ID_PAGES)
+
+    def _pages_of(self, place: Place) -> tuple[At, ...]:
+        pages = range(-place.below, max(place.above, 1 - place.below))
+        return tuple(At(None, self.places.address(place, number)) for number in pages)
+
+
+def finished(value: Any) -> Any:
+    """Returns an operation with its addresses as the program format writes them.
+
+    Source: the program format.
+    """
+    if isinstance(value, At):
+        return format_address(*value)
+    if isinstance(value, dict):
+        return {key: finished(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finished(part) for part in value]
+    return value
+
+
+# --- draws ---------------------------------------------------------------------------------------
+
+_PAGES: Final = (1, 1, 1, 2, 2, 3, 4, 4, 6, 8, 16)
+_ID_PAGES: Final = (0, 0, 1, 1, 2, 3, -1, 7, 8)
+_VALUES: Final = (1, 2, 3, 4, 5, 0, (1 << 64) - 1)
+_ODD_BYTES: Final = (1, 8, 100)
+
+
+@cache
+def _below(count: int) -> st.SearchStrategy[int]:
+    return st.integers(0, count - 1)
+
+
+def pick(draw: Draw, table: Sequence[_T]) -> _T:
+    """Draws one of a table, the first one in the simplest example. Source: ours."""
+    return table[draw(_below(len(table)))]
+
+
+def _odd(draw: Draw, addr: At) -> At:
+    """The address a few bytes on, no more that of a page."""
+    return At(addr.id, addr.offset + pick(draw, _ODD_BYTES))
+
+
+def _length(draw: Draw, words: Vocabulary, addr: At) -> int:
+    length, clipped, rest = pick(draw, words.lengths)
+    if clipped:
+        return min(length, words.pages_left(addr) * words.page)
+    if rest and addr.id is None:
+        return words.places.rest(addr.offset) or length
+    return length
+
+
+def _range(draw: Draw, words: Vocabulary) -> Operation:
+    addr = pick(draw, words.addresses)
+    length = _length(draw, words, addr)
+    if pick(draw, _RANGE_QUIRKS) == "odd":
+        addr = _odd(draw, addr)
+    return {"addr": addr, "length": length}
+
+
+_RANGE_QUIRKS: Final = (*("",) * 23, "odd")
+
+
+# --- operations ----------------------------------------------------------------------------------
+
+
+def _mmap(draw: Draw, words: Vocabulary) -> Operation:
+    operation: Operation = {"op": "mmap", **_range(draw, words)}
+    operation["prot"] = pick(draw, words.prots)
+    sharing, file = pick(draw, words.backings)
+    addr = operation["addr"]
+    if file is not None:
+        operation["file"] = file
+        operation["offset"] = _offset(draw, words, addr)
+    flags = _flags(sharing, file)
+    where = ("fixed",) if words.confined else pick(draw, _WHERE)
+    if where == ("anywhere",):
+        del operation["addr"]
+    elif where != ("hint",):
+        flags += where
+    flags += pick(draw, _ODD_FLAGS[words.confined])
+    if "neither" in flags:
+        flags = [flag for flag in flags if flag not in ("neither", sharing)]
+    operation["flags"] = list(dict.fromkeys(flags))
+    if (name := pick(draw, words.defined)) is not None:
+        operation["id"] = name
+    return operation
+
+
+_WHERE: Final[tuple[tuple[str, ...], ...]] = (
+    *(("fixed",),) * 8,
+    *(("anywhere",),) * 3,
+    *(("hint",),) * 2,
+    ("fixed_noreplace",),
+    ("fixed", "fixed_noreplace"),
+)
+_ODD_FLAGS: Final[tuple[tuple[tuple[str, ...], ...], ...]] = (
+    (*((),) * 24, ("noreserve",), ("stack",), ("private", "shared"), ("neither",)),
+    (*((),) * 24, ("noreserve",), ("stack",)),
+)
+
+
+def _flags(sharing: str, file: str | None) -> list[str]:
+    return [sharing] if file is not None else [sharing, "anonymous"]
+
+
+def _offset(draw: Draw, words: Vocabulary, addr: At) -> int:
+    """An offset into a file, mostly one that lets neighbours in the window merge."""
+    page = words.page
+    choice = pick(draw, range(16))
+    from_window = addr.offset - words.window_start
+    if choice < 9 and addr.id is None and 0 <= from_window < 64 * page:
+        return from_window // page * page
+    if choice < 14 or words.confined:
+        return choice % 5 * page
+    return pick(draw, (1, page // 2, (1 << 63) - page, (1 << 64) - page))
+
+
+def _munmap(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "munmap", **_range(draw, words)}
+
+
+def _mprotect(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "mprotect", **_range(draw, words), "prot": pick(draw, words.prots)}
+
+
+def _madvise(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "madvise", **_range(draw, words), "advice": pick(draw, words.advices)}
+
+
+def _access(draw: Draw, words: Vocabulary) -> tuple[At, Operation]:
+    """Where an access goes, and the keys that say how."""
+    addr = pick(draw, words.accessed)
+    quirk = pick(draw, _ACCESS_QUIRKS)
+    if quirk == "odd":
+        addr = _odd(draw, addr)
+    return addr, {"mode": "kernel"} if quirk == "kernel" else {}
+
+
+_ACCESS_QUIRKS: Final = (*("",) * 17, "odd", "kernel", "kernel")
+
+
+def _read(draw: Draw, words: Vocabulary) -> Operation:
+    addr, how = _access(draw, words)
+    return {"op": "read", "addr": addr, **how}
+
+
+def _write(draw: Draw, words: Vocabulary) -> Operation:
+    addr, how = _access(draw, words)
+    return {"op": "write", "addr": addr, "value": pick(draw, _VALUES), **how}
+
+
+def _execute(draw: Draw, words: Vocabulary) -> Operation:
+    addr, how = _access(draw, words)
+    return {"op": "execute", "addr": addr, **how}
+
+
+def _touch(draw: Draw, words: Vocabulary) -> Operation:
+    """At most 16 accesses; few when they execute, for each may fault a thousand times."""
+    page = words.page
+    addr, how = _access(draw, words)
+    access = pick(draw, _TOUCHES if words.executing else _TOUCHES[:-1])
+    most = 2 if access == "execute" else 16
+    quirk = "" if words.confined else pick(draw, _TOUCH_QUIRKS)
+    if quirk != "beyond":
+        most = min(most, words.pages_left(addr))
+    stride = pick(draw, words.strides) if quirk == "stride" else page
+    length = (1 + draw(_below(most))) * stride - (quirk == "shorter")
+    operation = {"op": "touch", "addr": addr, "length": min(length, (1 << 64) - 1)}
+    if stride != page:
+        operation["stride"] = stride
+    if access == "write":
+        operation["value"] = pick(draw, _VALUES)
+    else:
+        operation["access"] = access
+    order = pick(draw, ("forward", "forward", "backward", "random"))
+    if order != "forward":
+        operation["order"] = order
+    if order == "random":
+        operation["seed"] = draw(_below(100))
+    return {**operation, **how}
+
+
+_TOUCHES: Final = (*("write",) * 4, *("read",) * 3, "execute")
+_TOUCH_QUIRKS: Final = (*("",) * 12, "beyond", "beyond", "stride", "shorter")
+
+
+def _brk(draw: Draw, words: Vocabulary) -> Operation:
+    pages = pick(draw, (1, 2, 4, 8, 0, -1, -2, -4))
+    operation: Operation = {"op": "brk", "delta": pages * words.page + pick(draw, _BRK_BYTES)}
+    if (start := pick(draw, words.heaps)) is not None:
+        operation["start"] = hex(start)
+    if (name := pick(draw, words.defined)) is not None:
+        operation["id"] = name
+    return operation
+
+
+_BRK_BYTES: Final = (0, 0, 0, 0, 100, 8, -1)
+
+
+def _sysctl(draw: Draw, words: Vocabulary) -> Operation:
+    name, value = pick(draw, _SYSCTLS if words.limits else _SYSCTLS[:6])
+    return {"op": "sysctl", "name": name, "value": value}
+
+
+_SYSCTLS: Final = (
+    *(("vm.speculative_page_fault", value) for value in (0, 1, 1, -1)),
+    *(("vm.page-cluster", value) for value in (0, 31)),
+    *(("vm.max_map_count", value) for value in (2, 4, 6, 65530, 65530, 0, -1, 1 << 31)),
+)
+
+
+def _idle(draw: Draw, words: Vocabulary) -> Operation:
+    name = pick(draw, ("note", "compute", "sleep"))
+    return {"op": name, "text": "here"} if name == "note" else {"op": name, "ns": 10}
+
+
+Maker = Callable[[Draw, Vocabulary], Operation]
+"""Draws one operation."""
+
+_MAKERS: Final[tuple[Maker, ...]] = (
+    *(_read,) * 4,
+    *(_write,) * 5,
+    *(_mmap,) * 8,
+    *(_touch,) * 8,
+    *(_munmap,) * 2,
+    *(_mprotect,) * 6,
+    *(_madvise,) * 5,
+    *(_execute,) * 2,
+    *(_brk,) * 3,
+    _sysctl,
+    _idle,
+)
+
+
+def makers(words: Vocabulary) -> tuple[Maker, ...]:
+    """Returns what draws operations that start and end no task, each as often as it should.
+
+    Source: ours.
+    """
+    left_out: set[Maker] = set()
+    if not words.heap:
+        left_out.add(_brk)
+    if not words.executing:
+        left_out.add(_execute)
+    return tuple(maker for maker in _MAKERS if maker not in left_out)
+
+
+@st.composite
+def plain_operations(draw: Draw, words: Vocabulary) -> Operation:
+    """A strategy for the operations that start and end no task. Source: ours."""
+    return pick(draw, makers(words))(draw, words)
+
+
+@st.composite
+def _mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
+    page = words.page
+    pages = words.window.below + words.window.above
+    half = pages // 2
+    cuts = pick(draw, ((), (), (half,), (3, half), (half + 1, pages - 2)))
+    made: list[Operation] = []
+    for number, (low, high) in enumerate(zip((0, *cuts), (*cuts, pages), strict=True)):
+        sharing, file = pick(draw, words.backings)
+        operation: Operation = {
+            "op": "mmap",
+            "length": (high - low) * page,
+            "prot": pick(draw, (*(words.prots[0],) * 4 * len(words.prots), *words.prots)),
+            "flags": [*_flags(sharing, file), "fixed"],
+            "addr": At(None, words.window_start + low * page),
+        }
+        if file is not None:
+            operation |= {"file": file, "offset": low * page}
+        if words.ids:
+            operation["id"] = words.ids[number % len(words.ids)]
+        made.append(operation)
+    if words.confined or words.second.base >= words.places.top.base or not draw(_below(2)):
+        return made
+    second = words.second
+    operation = {
+        "op": "mmap",
+        "length": max(2, second.below + second.above) * page,
+        "flags": ["private", "anonymous", "fixed"],
+        "addr": At(None, words.places.address(second, -second.below)),
+    }
+    return [*made, operation]
+
+
+def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
+    """A strategy for what fills an empty address space to begin with.
+
+    Source: ours. The mappings lie side by side in the window, so that what follows finds something.
+    """
+    return _mappings(words)

@@ -1,0 +1,539 @@
+"""A flat map of each address space, as another authority than the reference model.
+
+An address space is a sorted list of areas that never merge and are cut wherever an operation begins
+or ends, plus the contents of private pages. There are no page tables, faults, handlers or VMAs:
+the map knows only what mmap(2), mprotect(2), munmap(2), madvise(2), sbrk(2), fork(2) and a memory
+access promise. It runs the tasks in an order drawn at random, one operation at a time, so that it
+also finds programs whose outcomes depend on the order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from spfemu.arch import Arch
+from spfemu.program import Program
+from spfemu.program.values import parse_address, parse_int, parse_prot
+
+TOP = 1 << 64
+READ, WRITE, EXECUTE = 1, 2, 4
+ACCESS = {"read": READ, "write": WRITE, "execute": EXECUTE}
+DEFAULT_HEAP = 0x5555_5580_0000
+HEAP_ALIGN = 2 << 20
+SYSCTL_LOW = {"vm.speculative_page_fault": -(1 << 31)}
+
+
+class FailedError(Exception):
+    """A system call that fails; the message is the name of the error."""
+
+
+@dataclass(eq=False)
+class Content:
+    """What a file, or shared memory, holds: words by page."""
+
+    length: int
+    pages: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Area:
+    """Addresses with one protection and one backing; ``offset`` is that of its first byte."""
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    content: Content | None
+    offset: int
+    named: bool
+    forked: bool = True
+
+    def cut(self, start: int, end: int) -> Area:
+        return replace(self, start=start, end=end, offset=self.offset + start - self.start)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one operation must come to. ``denied``: SIGSEGV, or faults without end."""
+
+    index: int
+    round: int
+    access: int
+    ret: int | None = None
+    errno: str | None = None
+    value: int | None = None
+    signal: str | None = None
+    unmapped: bool = False
+
+
+class Space:
+    """An address space."""
+
+    def __init__(self, arch: Arch, min_addr: int) -> None:
+        self.arch = arch
+        self.page = arch.page_size
+        self.min_addr = min_addr
+        self.areas: list[Area] = []
+        self.private: dict[int, int] = {}
+        self.brk_start: int | None = None
+        self.brk_now = 0
+
+    def fork(self) -> Space:
+        child = Space(self.arch, self.min_addr)
+        child.areas = [replace(area) for area in self.areas if area.forked]
+        child.private = {page: value for page, value in self.private.items() if child.at(page)}
+        child.brk_start, child.brk_now = self.brk_start, self.brk_now
+        return child
+
+    def at(self, address: int) -> Area | None:
+        return next((area for area in self.areas if area.start <= address < area.end), None)
+
+    def within(self, start: int, end: int) -> list[Area]:
+        return [area for area in self.areas if area.start < end and start < area.end]
+
+    def aligned(self, length: int) -> int:
+        return -(-length // self.page) * self.page % TOP
+
+    def cut_at(self, *addresses: int) -> None:
+        for address in addresses:
+            area = self.at(address)
+            if area is not None and area.start < address:
+                self.areas.remove(area)
+                self.areas += [area.cut(area.start, address), area.cut(address, area.end)]
+        self.areas.sort(key=lambda area: area.start)
+
+    def drop(self, start: int, end: int) -> None:
+        """Takes the contents of private pages away."""
+        for page in [page for page in self.private if start <= page < end]:
+            del self.private[page]
+
+    def clear(self, start: int, end: int) -> None:
+        self.cut_at(start, end)
+        self.areas = [area for area in self.areas if not start <= area.start < end]
+        self.drop(start, end)
+
+    # --- system calls ----------------------------------------------------------------------------
+
+    def place(self, hint: int, length: int) -> int:
+        size = self.arch.task_size
+        low = self.aligned(max(self.min_addr, self.page))
+        hint = hint // self.page * self.page
+        if hint and hint < self.min_addr:
+            hint = self.aligned(self.min_addr)
+        if low <= hint <= size - length and not self.within(hint, hint + length):
+            return hint
+        for top in [self.arch.mmap_base, *(area.start for area in reversed(self.areas))]:
+            bottom = top - length
+            if low <= bottom and top <= self.arch.mmap_base and not self.within(bottom, top):
+                return bottom
+        floor = max(low, self.aligned(size // 3))
+        for bottom in [floor, *(area.end for area in self.areas)]:
+            end = bottom + length
+            if floor <= bottom and end <= size and not self.within(bottom, end):
+                return bottom
+        raise FailedError("ENOMEM")
+
+    def mmap(self, op: dict[str, Any], hint: int, file: Content | None, zero: bool) -> int:
+        flags = op.get("flags", ["private"] if "file" in op else ["private", "anonymous"])
+        offset, length = parse_int(op.get("offset", 0)), parse_int(op["length"])
+        if offset % self.page or length == 0:
+            raise FailedError("EINVAL")
+        length = self.aligned(length)
+        if not 0 < length <= self.arch.task_size:
+            raise FailedError("ENOMEM")
+        if "fixed" in flags or "fixed_noreplace" in flags:
+            self.check_fixed(hint, length)
+        else:
+            hint = self.place(hint, length)
+        if "fixed_noreplace" in flags and self.within(hint, hint + length):
+            raise FailedError("EEXIST")
+        most = TOP - 1 if zero else (1 << 63) - 1
+        if "file" in op and offset + length > most:
+            raise FailedError("EOVERFLOW")
+        if ("private" in flags) == ("shared" in flags):
+            raise FailedError("EINVAL")
+        self.clear(hint, hint + length)
+        shared = "shared" in flags
+        if shared and file is None:
+            file = Content(length)
+            if not zero:
+                offset = 0
+        named = file is not None or zero
+        prot = parse_prot(op.get("prot", "rw"))
+        self.areas.append(Area(hint, hint + length, prot, shared, file, offset, named))
+        self.areas.sort(key=lambda area: area.start)
+        return hint
+
+    def check_fixed(self, address: int, length: int) -> None:
+        if address > self.arch.task_size - length:
+            raise FailedError("ENOMEM")
+        if address % self.page:
+            raise FailedError("EINVAL")
+        if address < self.min_addr:
+            raise FailedError("EPERM")
+
+    def munmap(self, start: int, length: int) -> None:
+        size = self.arch.task_size
+        if start % self.page or start > size or length > size - start or length == 0:
+            raise FailedError("EINVAL")
+        self.clear(start, start + self.aligned(length))
+
+    def mprotect(self, start: int, length: int, prot: int) -> None:
+        if start % self.page:
+            raise FailedError("EINVAL")
+        if length == 0:
+            return
+        end = start + self.aligned(length)
+        if not start < end < TOP:
+            raise FailedError("ENOMEM")
+        self.cut_at(start, end)
+        reached = start
+        for area in self.within(start, end):
+            if area.start != reached:
+                break
+            area.prot = prot
+            reached = area.end
+        if reached < end:
+            raise FailedError("ENOMEM")
+
+    def madvise(self, start: int, length: int, advice: str) -> None:
+        rounded = self.aligned(length)
+        end = start + rounded
+        if start % self.page or (length and not rounded) or end >= TOP:
+            raise FailedError("EINVAL")
+        if rounded == 0:
+            return
+        self.cut_at(start, end)
+        areas = self.within(start, end)
+        for area in areas:
+            if advice == "dontneed":
+                self.drop(area.start, area.end)
+            elif advice in ("dontfork", "dofork"):
+                area.forked = advice == "dofork"
+        if sum(area.end - area.start for area in areas) < rounded:
+            raise FailedError("ENOMEM")
+
+    def brk(self, delta: int, start: int | None) -> int:
+        if self.brk_start is None:
+            self.brk_start = self.brk_now = self.default_heap() if start is None else start
+        wanted = self.brk_now + delta
+        if not self.brk_start <= wanted < TOP:
+            raise FailedError("ENOMEM")
+        old, new = self.aligned(self.brk_now), self.aligned(wanted)
+        try:
+            if new < old:
+                self.munmap(new, old - new)
+            elif new > old:
+                if self.within(old, new + self.page):
+                    raise FailedError("ENOMEM")
+                self.check_fixed(old, new - old)
+                self.areas.append(Area(old, new, READ | WRITE, False, None, 0, False))
+                self.areas.sort(key=lambda area: area.start)
+        except FailedError:
+            raise FailedError("ENOMEM") from None
+        self.brk_now = wanted
+        return wanted
+
+    def default_heap(self) -> int:
+        size = self.arch.task_size
+        return (
+            DEFAULT_HEAP if size > DEFAULT_HEAP else -(-(size // 3 * 2) // HEAP_ALIGN) * HEAP_ALIGN
+        )
+
+    # --- accesses --------------------------------------------------------------------------------
+
+    def allows(self, prot: int, access: int) -> bool:
+        if access == READ:
+            return bool(prot & ~EXECUTE if self.arch.exec_only else prot)
+        return bool(prot & access)
+
+    def access(self, address: int, access: int, value: int) -> tuple[str, int]:
+        """ "ok" and the word, or "unmapped", "denied", "SIGBUS"."""
+        area = self.at(address)
+        if area is None:
+            return "unmapped", 0
+        page = address // self.page * self.page
+        index = (area.offset + page - area.start) // self.page
+        content = area.content
+        beyond = content is not None and index >= -(-content.length // self.page)
+        if not self.allows(area.prot, access):
+            # x86 looks whether a page may be executed only once there is one.
+            fetched = access == EXECUTE and area.prot and self.arch.family == "x86"
+            return ("SIGBUS" if beyond and fetched else "denied"), 0
+        if beyond:
+            return "SIGBUS", 0
+        if access == WRITE:
+            if area.shared:
+                assert content is not None
+                content.pages[index] = value
+            else:
+                self.private[page] = value
+        if area.shared or page not in self.private:
+            return "ok", content.pages.get(index, 0) if content else 0
+        return "ok", self.private[page]
+
+    def covered(self) -> list[tuple[int, int, str]]:
+        """Which addresses are mapped how: (start, end, perms), joined where they can be."""
+        found: list[tuple[int, int, str]] = []
+        for area in self.areas:
+            perms = "".join(
+                x if area.prot & b else "-" for x, b in zip("rwx", (1, 2, 4), strict=True)
+            )
+            perms += "s" if area.shared else "p"
+            if found and found[-1][1:] == (area.start, perms):
+                found[-1] = (found[-1][0], area.end, perms)
+            else:
+                found.append((area.start, area.end, perms))
+        return found
+
+
+@dataclass(eq=False)
+class Process:
+    name: str
+    space: Space
+    tasks: list[Task] = field(default_factory=list)
+    maps: list[tuple[int, int, str]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Task:
+    name: str
+    ops: list[dict[str, Any]]
+    process: Process | None = None
+    ended: bool = False
+    ready: Any = None
+    steps: Iterator[Any] = field(default_factory=lambda: iter(()))
+    expected: list[Expected] = field(default_factory=list)
+    runs: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def space(self) -> Space:
+        assert self.process is not None
+        return self.process.space
+
+
+class FlatMap:
+    """A program at work on flat maps."""
+
+    def __init__(self, program: Program, arch: Arch, seed: int) -> None:
+        obj = program.to_dict()
+        self.arch = arch
+        self.random = random.Random(seed)
+        self.min_addr = program.system.mmap_min_addr
+        self.kinds = {file.name: file.kind for file in program.files}
+        self.files = {file.name: Content(file.length) for file in program.files}
+        self.ids: dict[str, int] = {}
+        self.posts: dict[str, int] = {}
+        self.barriers: dict[str, list[Task]] = {}
+        self.waiting: dict[str, set[str]] = {}
+        self.opened: dict[str, int] = {}
+        self.tasks = {task["name"]: Task(task["name"], task["ops"]) for task in obj["tasks"]}
+        for task in self.tasks.values():
+            self.register(task, task.ops)
+        self.processes: list[Process] = []
+        first = [task for task in obj["tasks"] if "start" not in task]
+        process = self.new_process(first[0]["name"], Space(arch, self.min_addr))
+        for task in first:
+            self.start(self.tasks[task["name"]], process)
+
+    def register(self, task: Task, ops: list[dict[str, Any]]) -> None:
+        for op in ops:
+            if op["op"] == "repeat":
+                self.register(task, op["ops"])
+            elif op["op"] == "post":
+                self.posts[op["name"]] = self.posts.get(op["name"], 0) + 1
+            elif op["op"] == "barrier" and task not in self.barriers.get(op["name"], []):
+                self.barriers.setdefault(op["name"], []).append(task)
+
+    def new_process(self, name: str, space: Space) -> Process:
+        self.processes.append(Process(name, space))
+        return self.processes[-1]
+
+    def start(self, task: Task, process: Process) -> None:
+        task.process = process
+        process.tasks.append(task)
+        task.steps = self.run_ops(task, task.ops, 0)
+
+    def run(self) -> list[str]:
+        """Runs to the end; returns the names of those that wait for ever."""
+        while True:
+            going = [
+                task
+                for task in self.tasks.values()
+                if task.process and not task.ended and (task.ready is None or task.ready())
+            ]
+            if not going:
+                break
+            task = self.random.choice(going)
+            task.ready = next(task.steps, "end")
+            if task.ready == "end":
+                self.end(task)
+        for process in self.processes:
+            if any(not task.ended for task in process.tasks):
+                process.maps = process.space.covered()
+        return [task.name for task in self.tasks.values() if task.process and not task.ended]
+
+    def end(self, task: Task) -> None:
+        assert task.process is not None
+        task.ended = True
+        if all(other.ended for other in task.process.tasks):
+            task.process.maps = task.space.covered()
+
+    def run_ops(self, task: Task, ops: list[dict[str, Any]], index: int) -> Iterator[Any]:
+        """Runs operations whose first has that record index; yields what has to be waited for."""
+        for op in ops:
+            if op["op"] == "repeat":
+                for _ in range(op["count"]):
+                    yield from self.run_ops(task, op["ops"], index + 1)
+                index += records(op)
+                continue
+            yield None
+            name = parse_address(op["addr"])[0] if "addr" in op else None
+            if name is not None:
+                yield lambda name=name: name in self.ids
+            yield from self.run_op(task, op, index)
+            task.runs[index] = task.runs.get(index, 0) + 1
+            if op["op"] == "exit":
+                yield "end"
+            index += 1
+
+    def run_op(self, task: Task, op: dict[str, Any], index: int) -> Iterator[Any]:
+        place = (index, task.runs.get(index, 0))
+        if op["op"] in ACCESS or op["op"] == "touch":
+            self.touch(task, op, place)
+            return
+        ret, errno = 0, None
+        try:
+            ret = self.call(task, op)
+        except FailedError as failure:
+            ret, errno = -1, str(failure)
+        if "id" in op:
+            self.ids[op["id"]] = ret % TOP
+        yield from self.wait_for(task, op)
+        task.expected.append(Expected(*place, 0, ret=ret, errno=errno))
+
+    def address(self, op: dict[str, Any]) -> int:
+        name, offset = parse_address(op["addr"])
+        return ((self.ids[name] if name else 0) + offset) % TOP
+
+    def touch(self, task: Task, op: dict[str, Any], place: tuple[int, int]) -> None:
+        start, positions = self.address(op), [0]
+        stride = parse_int(op.get("stride", self.arch.page_size))
+        kind = op["op"]
+        if kind == "touch":
+            kind = op.get("access", "write")
+            positions = shuffled(op, -(-parse_int(op["length"]) // stride))
+        kernel = op.get("mode") == "kernel"
+        for number, position in enumerate(positions):
+            address = (start + position * stride) % TOP
+            value = parse_int(op.get("value", 1))
+            what, word = task.space.access(address, ACCESS[kind], value)
+            if what == "ok":
+                read = word if kind == "read" else None
+                found = Expected(*place, number, ret=0, value=read)
+            elif kernel:
+                found = Expected(*place, number, ret=-1, errno="EFAULT")
+            else:
+                signal = "SIGBUS" if what == "SIGBUS" else "SIGSEGV"
+                found = Expected(*place, number, signal=signal, unmapped=what == "unmapped")
+            task.expected.append(found)
+
+    def call(self, task: Task, op: dict[str, Any]) -> int:
+        space = task.space
+        name = op["op"]
+        if name == "mmap":
+            hint = self.address(op) if "addr" in op else 0
+            zero = "file" in op and self.kinds[op["file"]] == "devzero"
+            file = None if zero or "file" not in op else self.files[op["file"]]
+            return space.mmap(op, hint, file, zero)
+        if name == "brk":
+            start = parse_int(op["start"]) if "start" in op else None
+            return space.brk(parse_int(op.get("delta", 0)), start)
+        if name in ("munmap", "mprotect", "madvise"):
+            start, length = self.address(op), parse_int(op["length"])
+            if name == "munmap":
+                space.munmap(start, length)
+            elif name == "mprotect":
+                space.mprotect(start, length, parse_prot(op["prot"]))
+            else:
+                space.madvise(start, length, op["advice"])
+        elif name == "sysctl":
+            low = SYSCTL_LOW.get(op["name"], 0)
+            if not low <= parse_int(op["value"]) < 1 << 31:
+                raise FailedError("EINVAL")
+        elif name == "post":
+            self.posts[op["name"]] -= 1
+        else:
+            self.task_call(task, op)
+        return 0
+
+    def task_call(self, task: Task, op: dict[str, Any]) -> None:
+        name, process = op["op"], task.process
+        assert process is not None
+        if name == "exec":
+            for other in process.tasks:
+                if other is not task:
+                    other.ended = True
+            process.space = Space(self.arch, self.min_addr)
+            if "brk_start" in op:
+                process.space.brk_start = process.space.brk_now = parse_int(op["brk_start"])
+        elif name in ("fork", "vfork"):
+            space = process.space.fork() if name == "fork" else process.space
+            self.start(self.tasks[op["child"]], self.new_process(op["child"], space))
+        elif name == "clone":
+            self.start(self.tasks[op["child"]], process)
+
+    def wait_for(self, task: Task, op: dict[str, Any]) -> Iterator[Any]:
+        name = op["op"]
+        if name == "await":
+            yield lambda: self.posts.get(op["name"], 0) <= 0
+        elif name == "barrier":
+            barrier = op["name"]
+            self.waiting.setdefault(barrier, set()).add(task.name)
+            number = self.opened.setdefault(barrier, 0)
+            yield lambda: self.has_opened(barrier, number)
+        elif name in ("wait", "fork", "vfork"):
+            child, space = self.tasks[op["child"]], task.space
+            if name == "wait" or op.get("wait"):
+                yield lambda: child.ended
+            elif name == "vfork":
+                yield lambda: child.ended or child.space is not space
+
+    def has_opened(self, name: str, number: int) -> bool:
+        missing = [
+            task
+            for task in self.barriers[name]
+            if not task.ended and task.name not in self.waiting[name]
+        ]
+        if self.waiting[name] and not missing:
+            self.waiting[name].clear()
+            self.opened[name] += 1
+        return self.opened[name] > number
+
+
+def records(op: dict[str, Any]) -> int:
+    """How many records of the array form an operation takes."""
+    if op["op"] != "repeat":
+        return 1
+    return 2 + sum(records(inner) for inner in op["ops"])
+
+
+def shuffled(op: dict[str, Any], count: int) -> list[int]:
+    """The positions of a touch in its order."""
+    positions = list(range(count))
+    order = op.get("order", "forward")
+    if order == "backward":
+        positions.reverse()
+    if order != "random":
+        return positions
+    state = parse_int(op.get("seed", 0))
+    for last in range(count - 1, 0, -1):
+        state = (state + 0x9E3779B97F4A7C15) % TOP
+        mixed = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % TOP
+        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % TOP
+        other = (mixed ^ (mixed >> 31)) % (last + 1)
+        positions[last], positions[other] = positions[other], positions[last]
+    return positions

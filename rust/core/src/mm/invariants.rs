@@ -58,6 +58,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             census.find("lock-balance", format!("a lock of mm {} is held", mm.slot_index()));
         }
         let vmas = self.check_vmas(census, mm);
+        for what in self.check_vma_tree(mm) {
+            census.find("vma-tree", what);
+        }
         let before = census.nr_tables;
         if let Some(pgd) = self.peek_table(0, mm.pgd().peek()) {
             census.nr_tables += 1;

@@ -1,7 +1,7 @@
 //! The tree against a flat map, and under readers without a lock.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering as Std};
+use std::sync::atomic::{AtomicU32, Ordering as Std};
 
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
@@ -9,8 +9,8 @@ use rand_pcg::Pcg32;
 use super::*;
 use crate::design::{Classic, Spf};
 use crate::mm::{UnmappedAreaInfo, Vaddr};
-use crate::platform::RcuGuard;
-use crate::platform::native::Cpu;
+use crate::platform::native::{Cpu, catch};
+use crate::platform::{Platform, RcuGuard};
 use crate::support::{PAGE, PRIVATE_RW, World};
 use crate::sync::seqlock::{read_seqbegin, read_seqretry};
 
@@ -195,35 +195,35 @@ fn readers_under_rcu_find_what_stays() {
         assert!(link(k, cpu, mm, 2 + 2 * nth, 3 + 2 * nth, PRIVATE_RW));
     }
     let machine = cpu.machine().clone();
-    let stop = AtomicBool::new(false);
     let confirmed = AtomicU32::new(0);
     std::thread::scope(|threads| {
         threads.spawn(|| {
             let cpu = machine.cpu(1, 1);
-            read_until(&stop, &confirmed, k, &cpu, mm, NR_STAYING);
+            catch(&machine, || read_until_the_end(&confirmed, k, &cpu, mm, NR_STAYING));
         });
-        let mut rng = Pcg32::seed_from_u64(1);
-        let mut rounds = 0;
-        while rounds < 2000 || confirmed.load(Std::Relaxed) < 1000 {
-            let page = 3 + 2 * (rng.next_u64() % NR_STAYING);
-            if !link(k, cpu, mm, page, page + 1, PRIVATE_RW) {
-                let vma = k.find_vma(cpu, mm, Vaddr(page * PAGE)).expect("in the way");
-                unlink(k, cpu, mm, vma);
+        catch(&machine, || {
+            let mut rng = Pcg32::seed_from_u64(1);
+            let mut rounds = 0;
+            while cpu.operation_boundary() && (rounds < 2000 || confirmed.load(Std::Relaxed) < 1000)
+            {
+                let page = 3 + 2 * (rng.next_u64() % NR_STAYING);
+                if !link(k, cpu, mm, page, page + 1, PRIVATE_RW) {
+                    let vma = k.find_vma(cpu, mm, Vaddr(page * PAGE)).expect("in the way");
+                    unlink(k, cpu, mm, vma);
+                }
+                while let Some(callback) = cpu.rcu_ready() {
+                    k.run_rcu_callback(cpu, callback);
+                }
+                rounds += 1;
             }
-            while let Some(callback) = cpu.rcu_ready() {
-                k.run_rcu_callback(cpu, callback);
-            }
-            rounds += 1;
-        }
-        stop.store(true, Std::Relaxed);
+        });
+        machine.stop();
     });
     assert_eq!(machine.finding(), None);
-    world.settle();
     assert_eq!(k.check_vma_tree(mm), Vec::<String>::new());
 }
 
-fn read_until(
-    stop: &AtomicBool,
+fn read_until_the_end(
     confirmed: &AtomicU32,
     k: &Kernel<Cpu, Spf>,
     cpu: &Cpu,
@@ -231,7 +231,7 @@ fn read_until(
     nr_staying: u64,
 ) {
     let mut rng = Pcg32::seed_from_u64(2);
-    while !stop.load(Std::Relaxed) {
+    while cpu.operation_boundary() {
         let address = Vaddr((2 + 2 * (rng.next_u64() % nr_staying)) * PAGE);
         let seq = read_seqbegin(cpu, mm.mm_seq());
         let _rcu = RcuGuard::new(cpu);

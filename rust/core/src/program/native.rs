@@ -171,7 +171,7 @@ fn shut_down<D: Design>(machine: &Arc<Machine>, kernel: &Kernel<Cpu, D>, run: &R
         cpu.rcu_barrier();
         drain_rcu(kernel, &cpu);
         if run.options.check
-            && let Some(finding) = kernel.check_at_rest().into_iter().next()
+            && let Some(finding) = kernel.check_nothing_left().into_iter().next()
         {
             machine.report(finding);
         }

@@ -77,7 +77,7 @@ fn run_design<D: Design>(
     if finding.is_none() && !interrupted && run.has_ended() {
         run.shutdown(&kernel, &boot_cpu);
         if options.check {
-            finding = kernel.check_at_rest().into_iter().next();
+            finding = kernel.check_nothing_left().into_iter().next();
         }
     }
     Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })

@@ -93,7 +93,7 @@ pub struct Slot<T> {
 /// A live object: what a kernel pointer is after it was dereferenced.
 pub struct Ref<'k, T> {
     slot: &'k Slot<T>,
-    generation: u64,
+    ptr: Ptr<T>,
 }
 
 impl<T> Clone for Ref<'_, T> {
@@ -105,14 +105,14 @@ impl<T> Copy for Ref<'_, T> {}
 impl<T> PartialEq for Ref<'_, T> {
     /// The same object, as two equal kernel pointers.
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.slot, other.slot) && self.generation == other.generation
+        std::ptr::eq(self.slot, other.slot) && self.ptr == other.ptr
     }
 }
 
 impl<'k, T> Ref<'k, T> {
     #[inline(always)]
     pub fn ptr(self) -> Ptr<T> {
-        Ptr::new(self.slot.index, self.generation)
+        self.ptr
     }
     #[inline(always)]
     pub fn slot_index(self) -> u32 {
@@ -125,7 +125,7 @@ impl<'k, T> Ref<'k, T> {
     /// Where the generation is, and what it must be, for [`super::Field`].
     #[inline(always)]
     pub fn stamp(self) -> (&'k AtomicU64, u64) {
-        (&self.slot.generation, self.generation)
+        (&self.slot.generation, self.ptr.generation())
     }
 }
 
@@ -196,8 +196,10 @@ impl Lines {
     }
 }
 
+/// Slots of the first chunk that is made, a power of two.
 const FIRST_CHUNK: u32 = 64;
-const NR_CHUNKS: usize = 26;
+/// Chunk `n` has 2^n slots.
+const NR_CHUNKS: usize = u32::BITS as usize;
 
 /// Slots of one type. Chunks double in size and stay where they are.
 pub struct Arena<T: Object> {
@@ -226,39 +228,49 @@ impl<T: Object> Arena<T> {
         }
     }
 
+    /// A slot that was handed out before.
     #[inline(always)]
     fn slot(&self, index: u32) -> &Slot<T> {
-        let biased = index + FIRST_CHUNK;
-        let chunk = biased.ilog2() - FIRST_CHUNK.ilog2();
-        let base = FIRST_CHUNK << chunk;
-        let slots = self.chunks[chunk as usize].get_or_init(|| self.make_chunk(base));
-        &slots[(biased - base) as usize]
+        let (chunk, offset) = place(index);
+        match self.chunks[chunk].get() {
+            Some(slots) => &slots[offset],
+            None => never_used(T::NAME, index),
+        }
     }
 
+    /// Any slot that may be handed out; with the first of a chunk the chunk is made.
+    #[inline(always)]
+    fn slot_to_use(&self, index: u32) -> &Slot<T> {
+        let (chunk, offset) = place(index);
+        match self.chunks[chunk].get() {
+            Some(slots) => &slots[offset],
+            None => &self.make_chunk(chunk)[offset],
+        }
+    }
+
+    /// Makes chunk `chunk`, unless another CPU was first.
     #[cold]
-    fn make_chunk(&self, base: u32) -> Box<[Slot<T>]> {
-        let per_object = T::lines(self.shape);
-        let index = base - FIRST_CHUNK;
-        let Line(first) = self.lines.take_block(Block {
-            arena: self.number,
-            name: T::NAME,
-            first: Line::FREE,
-            per_object,
-            nr_objects: base,
-            base: index,
-            field_name: T::field_name,
-        });
-        (0..base)
-            .map(|i| {
+    fn make_chunk(&self, chunk: usize) -> &[Slot<T>] {
+        self.chunks[chunk].get_or_init(|| {
+            let nr_slots = 1 << chunk;
+            let first_index = nr_slots - FIRST_CHUNK;
+            let per_object = T::lines(self.shape);
+            let Line(first) = self.lines.take_block(Block {
+                arena: self.number,
+                name: T::NAME,
+                first: Line::FREE,
+                per_object,
+                nr_objects: nr_slots,
+                base: first_index,
+                field_name: T::field_name,
+            });
+            let slot = |i| {
                 let line = Line(first + i * per_object);
-                Slot {
-                    generation: AtomicU64::new(0),
-                    index: index + i,
-                    line,
-                    object: T::new(line, self.shape),
-                }
-            })
-            .collect()
+                let object = T::new(line, self.shape);
+                Slot { generation: AtomicU64::new(0), index: first_index + i, line, object }
+            };
+            (0..nr_slots).map(slot).collect()
+        })
     }
 
     /// Allocates a zeroed object.
@@ -278,24 +290,27 @@ impl<T: Object> Arena<T> {
     }
 
     /// Brings the free slot `index` to life, zeroed. For owners that keep their own free lists.
+    #[inline]
     pub fn alloc_at(&self, index: u32) -> Ref<'_, T> {
-        let slot = self.slot(index);
+        let slot = self.slot_to_use(index);
         slot.object.clear();
         let generation = slot.generation.load(Std::Relaxed) + 1;
-        assert!(generation % 2 == 1, "{} {index} is allocated twice", T::NAME);
+        if generation.is_multiple_of(2) {
+            allocated_twice(T::NAME, index);
+        }
         slot.generation.store(generation, Std::Release);
-        Ref { slot, generation }
+        Ref { slot, ptr: Ptr::new(index, generation) }
     }
 
     /// The live object that `ptr` names. A stale pointer is a finding; NULL panics.
     #[inline(always)]
     pub fn get(&self, cpu: &T::P, ptr: Ptr<T>) -> Ref<'_, T> {
-        let slot = self.slot(ptr.index());
+        let slot = self.slot((ptr.0 as u32).wrapping_sub(1));
         let generation = slot.generation.load(Std::Relaxed);
         if generation != ptr.generation() && !cpu.is_cut() {
             stale(cpu, T::NAME, ptr.index(), ptr.generation(), generation);
         }
-        Ref { slot, generation }
+        Ref { slot, ptr }
     }
 
     /// As [`Arena::get`], or `None` for NULL.
@@ -309,9 +324,9 @@ impl<T: Object> Arena<T> {
         if index >= self.used.load(Std::Relaxed) {
             return None;
         }
-        let slot = self.slot(index);
+        let slot = self.slot_to_use(index);
         let generation = slot.generation.load(Std::Relaxed);
-        (generation % 2 == 1).then_some(Ref { slot, generation })
+        (generation % 2 == 1).then_some(Ref { slot, ptr: Ptr::new(index, generation) })
     }
 
     /// The object now in slot `index`, which must live: for owners that know it does.
@@ -322,7 +337,7 @@ impl<T: Object> Arena<T> {
         if generation.is_multiple_of(2) && !cpu.is_cut() {
             stale(cpu, T::NAME, index, generation, generation);
         }
-        Ref { slot, generation }
+        Ref { slot, ptr: Ptr::new(index, generation) }
     }
 
     /// Whether `ptr` still names a live object.
@@ -333,13 +348,15 @@ impl<T: Object> Arena<T> {
 
     /// Ends the object's life without giving the slot back (see [`Arena::alloc_at`]).
     pub fn kill(&self, cpu: &T::P, object: Ref<'_, T>) {
-        let end = object.generation + 1;
+        let expect = object.ptr.generation();
+        // A pointer has room for 32 bits of it: a frame can come back that often in one run.
+        let end = (expect + 1) & u64::from(u32::MAX);
         if cpu.is_cut() {
             return;
         }
         let was = object.slot.generation.swap(end, Std::Release);
-        if was != object.generation {
-            stale(cpu, T::NAME, object.slot_index(), object.generation, was);
+        if was != expect {
+            stale(cpu, T::NAME, object.slot_index(), expect, was);
         }
         cpu.freed(object.slot.line, T::lines(self.shape));
     }
@@ -376,11 +393,31 @@ impl<T: Object> Arena<T> {
     /// Forgets all objects, as if freshly made: for the next schedule.
     pub fn reset(&self) {
         for index in 0..self.used.swap(0, Std::Relaxed) {
-            self.slot(index).generation.store(0, Std::Relaxed);
+            self.slot_to_use(index).generation.store(0, Std::Relaxed);
         }
         self.injection.reset();
         self.free.lock().expect("no panic while held").clear();
     }
+}
+
+/// The chunk that slot `index` is in, and its place there. Each access goes through here: the
+/// chunk's number needs no bounds check, and that of `NULL - 1` is one that is never made.
+#[inline(always)]
+fn place(index: u32) -> (usize, usize) {
+    let biased = index.wrapping_add(FIRST_CHUNK);
+    let chunk = (biased | 1).ilog2();
+    (chunk as usize, (biased & !(1 << chunk)) as usize)
+}
+
+#[cold]
+fn allocated_twice(name: &str, index: u32) -> ! {
+    panic!("{name} {index} is allocated twice");
+}
+
+#[cold]
+fn never_used(name: &str, index: u32) -> ! {
+    assert!(index != u32::MAX, "a NULL {name} is dereferenced");
+    panic!("{name} {index} was never allocated");
 }
 
 #[cold]
@@ -391,3 +428,7 @@ fn stale<P: Platform>(cpu: &P, name: &str, index: u32, expect: u64, now: u64) ->
         format!("{name} {index} of generation {expect} was {state} (now {now})"),
     )
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/platform/arena.rs"]
+mod tests;

@@ -1,0 +1,54 @@
+//! Arenas: which pointers are followed, and which are found to be bad.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering as Std;
+
+use super::{Arena, Lines, NR_CHUNKS, Ptr, place};
+use crate::mm::Page;
+use crate::platform::native::{Cpu, Machine, catch};
+
+fn arena() -> Arena<Page<Cpu>> {
+    Arena::new(&Arc::new(Lines::default()), 0)
+}
+
+/// What the run that follows `ptr` ends with.
+fn finding_of(arena: &Arena<Page<Cpu>>, ptr: Ptr<Page<Cpu>>) -> String {
+    let machine = Machine::new(1);
+    let cpu = machine.cpu(0, 0);
+    assert!(catch(&machine, || arena.get(&cpu, ptr).slot_index()).is_none());
+    machine.finding().expect("one").what
+}
+
+#[test]
+fn every_index_has_a_place_of_its_own() {
+    // Chunks follow each other without gap or overlap, and none is beyond the last.
+    let mut next = (6, 0);
+    for index in 0..1 << 16 {
+        assert_eq!(place(index), next, "{index}");
+        next = if next.1 + 1 == 1 << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
+    }
+    assert!(place(u32::MAX - 64).0 < NR_CHUNKS);
+}
+
+#[test]
+fn null_and_slots_never_handed_out_are_not_followed() {
+    let arena = arena();
+    arena.alloc();
+    assert_eq!(finding_of(&arena, Ptr::NULL), "a NULL page is dereferenced");
+    assert_eq!(finding_of(&arena, Ptr::new(64, 1)), "page 64 was never allocated");
+    assert_eq!(finding_of(&arena, Ptr::new(1, 1)), "page 1 of generation 1 was freed (now 0)");
+}
+
+#[test]
+fn a_frame_comes_back_more_often_than_a_pointer_can_count() {
+    // As after 2^31 lives of one frame: the next one is found by its pointer all the same.
+    let arena = arena();
+    let cpu = Machine::new(1).cpu(0, 0);
+    let first = arena.alloc_at(0);
+    first.slot.generation.store(u64::from(u32::MAX), Std::Relaxed);
+    let last = arena.at(&cpu, 0);
+    arena.kill(&cpu, last);
+    let again = arena.alloc_at(0);
+    assert!(arena.get(&cpu, again.ptr()) == again);
+    assert!(!arena.is_live(last.ptr()));
+}

@@ -11,10 +11,11 @@ pub use machine::{Machine, catch};
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering as Std, fence};
+use std::sync::atomic::{AtomicU64, Ordering as Std, fence};
 use std::time::Duration;
 
 use crossbeam_epoch::{Guard, LocalHandle};
+use crossbeam_utils::CachePadded;
 
 use self::machine::Stopped;
 use super::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
@@ -28,12 +29,14 @@ const OWNER_SPINS: u32 = 512;
 pub struct Cpu {
     id: CpuId,
     task: TaskId,
-    /// This CPU's interrupt sequence, as in `machine.interrupts`.
-    irq_sequence: Cell<u64>,
-    /// Depth of RCU read sections, those with interrupts off included.
+    /// This CPU's word of `machine.interrupts`.
+    interrupts: Arc<CachePadded<AtomicU64>>,
+    /// Depth of RCU read sections.
     rcu_depth: Cell<u32>,
-    /// The epoch's pin while the depth is not 0. (Declared before `local`: dropped first.)
-    pinned: Cell<Option<Guard>>,
+    /// The epoch's pins: while that depth is not 0, and while interrupts are off. (Declared before
+    /// `local`: dropped first.)
+    rcu_pin: Cell<Option<Guard>>,
+    irq_pin: Cell<Option<Guard>>,
     local: LocalHandle,
     machine: Arc<Machine>,
 }
@@ -43,9 +46,10 @@ impl Cpu {
         Self {
             id,
             task,
-            irq_sequence: Cell::new(machine.interrupts[id as usize].load(Std::Relaxed)),
+            interrupts: Arc::clone(&machine.interrupts[id as usize]),
             rcu_depth: Cell::new(0),
-            pinned: Cell::new(None),
+            rcu_pin: Cell::new(None),
+            irq_pin: Cell::new(None),
             local: machine.collector.register(),
             machine: Arc::clone(machine),
         }
@@ -98,19 +102,33 @@ impl Cpu {
     /// Next value of this CPU's interrupt sequence: odd while interrupts are off.
     #[inline(always)]
     fn next_irq_sequence(&self, order: Std) {
-        let sequence = self.irq_sequence.get() + 1;
-        self.irq_sequence.set(sequence);
-        self.machine.interrupts[self.id as usize].store(sequence, order);
+        // Relaxed: only this CPU stores here.
+        let sequence = self.interrupts.load(Std::Relaxed);
+        self.interrupts.store(sequence + 1, order);
+    }
+
+    #[inline(always)]
+    fn has_interrupts_off(&self) -> bool {
+        self.interrupts.load(Std::Relaxed) % 2 == 1
     }
 }
 
 impl Drop for Cpu {
     fn drop(&mut self) {
         // Only a thread that unwinds can be here with interrupts off.
-        if self.irq_sequence.get() % 2 == 1 {
+        if self.has_interrupts_off() {
             self.next_irq_sequence(Std::Release);
         }
     }
+}
+
+/// Keeps `pin` in `place`, which is empty.
+#[inline(always)]
+fn hold(place: &Cell<Option<Guard>>, pin: Guard) {
+    let before = place.replace(Some(pin));
+    debug_assert!(before.is_none());
+    // Nothing to drop: said, for this is done three times in each fault.
+    std::mem::forget(before);
 }
 
 fn load_order(order: Ordering) -> Std {
@@ -244,7 +262,7 @@ impl Platform for Cpu {
         let depth = self.rcu_depth.get();
         self.rcu_depth.set(depth + 1);
         if depth == 0 {
-            self.pinned.set(Some(self.local.pin()));
+            hold(&self.rcu_pin, self.local.pin());
         }
     }
     #[inline(always)]
@@ -252,7 +270,7 @@ impl Platform for Cpu {
         let depth = self.rcu_depth.get() - 1;
         self.rcu_depth.set(depth);
         if depth == 0 {
-            self.pinned.set(None);
+            self.rcu_pin.set(None);
         }
     }
 
@@ -271,26 +289,26 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn local_irq_disable(&self) {
-        debug_assert!(self.irq_sequence.get().is_multiple_of(2), "irq-off sections do not nest");
+        debug_assert!(!self.has_interrupts_off(), "irq-off sections do not nest");
         // Relaxed, but before the full fence of the pin: either `ipi` sees the odd sequence, or
         // what follows here sees what was stored before that `ipi`. Pairs with its fence.
         self.next_irq_sequence(Std::Relaxed);
-        let nested = self.rcu_depth.get() > 0;
-        self.rcu_read_lock();
+        let nested = self.local.is_pinned();
+        hold(&self.irq_pin, self.local.pin());
         if nested {
             fence(Std::SeqCst);
         }
     }
     #[inline(always)]
     fn local_irq_enable(&self) {
-        debug_assert!(self.irq_sequence.get() % 2 == 1, "interrupts are on already");
+        debug_assert!(self.has_interrupts_off(), "interrupts are on already");
         // Release: what was done in the section happens before `ipi` returns; pairs with its
         // Acquire.
         self.next_irq_sequence(Std::Release);
-        self.rcu_read_unlock();
+        self.irq_pin.set(None);
     }
     fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
-        debug_assert!(self.irq_sequence.get().is_multiple_of(2), "an IPI with interrupts off");
+        debug_assert!(!self.has_interrupts_off(), "an IPI with interrupts off");
         // Pairs with the fence in `local_irq_disable`.
         fence(Std::SeqCst);
         for target in targets.filter(|&target| target != self.id) {

@@ -18,7 +18,7 @@ use crate::platform::{CpuId, Finding, RcuCallback, TaskId};
 pub struct Machine {
     pub(super) collector: Collector,
     /// For each CPU: odd while it is in a section with interrupts off.
-    pub(super) interrupts: Box<[CachePadded<AtomicU64>]>,
+    pub(super) interrupts: Box<[Arc<CachePadded<AtomicU64>>]>,
     pub(super) sleepers: Sleepers,
     pub(super) callbacks: Arc<Callbacks>,
     /// Whether `compute` and `sleep` take the time they say.
@@ -41,7 +41,7 @@ impl Machine {
     pub fn with_pace(nr_cpus: u32, pace: bool) -> Arc<Self> {
         Arc::new(Self {
             collector: Collector::new(),
-            interrupts: (0..nr_cpus).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            interrupts: (0..nr_cpus).map(|_| Arc::default()).collect(),
             sleepers: Sleepers::new(),
             callbacks: Arc::default(),
             pace,

@@ -14,6 +14,7 @@ impl Design for Spf {
     const NAME: &'static str = "spf";
     const LINKED_REFS: u64 = 2; // the owner and the tree
 
+    #[inline]
     fn fault_before_mmap_sem<P: Platform>(
         k: &Kernel<P, Self>,
         cpu: &P,
@@ -41,6 +42,7 @@ impl Design for Spf {
     }
 
     /// Source: P20.
+    #[inline]
     fn get_vma<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
         atomic_inc(cpu, vma.vm_ref_count());
     }
@@ -49,6 +51,7 @@ impl Design for Spf {
     fn put_unlinked_vma<P: Platform>(_k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
         cpu.call_rcu(RcuCallback::PutVma(vma.ptr().to_word()));
     }
+    #[inline]
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
         if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
             k.vmas.free(cpu, vma);

@@ -8,6 +8,7 @@ use crate::mm::{Kernel, PG_UPTODATE, Pte, Rss, Variant, VmFault, VmFlags, ZERO_P
 use crate::platform::{Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
+    #[inline(always)]
     pub(super) fn do_anonymous_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         cpu.step("do_anonymous_page");
         if vmf.vma_flags.has(VmFlags::SHARED) {
@@ -36,6 +37,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// A write: a zeroed page of its own.
+    #[inline(always)]
     fn map_new_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         // Trivial when speculative: an anon_vma was there (H4).
         if self.anon_vma_prepare(cpu, vmf.vma).is_err() {

@@ -5,7 +5,8 @@ use crate::arch::Family;
 use crate::design::Design;
 use crate::events::{Cost, Event};
 use crate::mm::{
-    Access, FaultCode, FaultFlags, Kernel, MmRef, Signal, Vaddr, Variant, VmFault, VmFlags, VmaRef,
+    Access, Counters, FaultCode, FaultFlags, Kernel, MmRef, Signal, Vaddr, Variant, VmFault,
+    VmFlags, VmaRef,
 };
 use crate::platform::Platform;
 
@@ -20,22 +21,24 @@ pub struct FaultResult {
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Handles one hardware fault of the current task at `address`.
-    pub(crate) fn do_page_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
+    pub fn do_page_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
         cpu.charge(Cost::FaultEntryExit, 1);
-        self.count(cpu, Event::Faults);
-        let mm = self.current_mm(cpu);
+        let task = self.current(cpu);
+        let counters = &task.counters;
+        counters.count(Event::Faults);
+        let mm = self.task_mm(cpu, task);
         let flags = fault_flags(code);
 
         let fault = D::fault_before_mmap_sem(self, cpu, mm, address, flags);
         if self.arch_accepts(fault) {
-            self.count(cpu, Event::Spf);
+            counters.count(Event::Spf);
             // A speculative success is accounted as minor even if it read swap: only the classic
             // path sets the local `major`. Source: SPF_V12 7.2.
-            let signal = self.done(cpu, fault, false);
+            let signal = done(counters, fault, false);
             return FaultResult { signal, speculative: true };
         }
         let signal = match self.classic_fault(cpu, mm, address, flags, code) {
-            Ok((fault, major)) => self.done(cpu, fault, major),
+            Ok((fault, major)) => done(counters, fault, major),
             Err(bad_area) => Some(bad_area),
         };
         FaultResult { signal, speculative: false }
@@ -59,6 +62,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// The classic fault, under `mmap_sem`. `Err`: the address or the access is bad. `Ok`: the
     /// handler's result, and whether any round was major.
+    #[inline(never)]
     fn classic_fault<'k>(
         &'k self,
         cpu: &P,
@@ -121,15 +125,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             (Family::Arm64, Access::Read) => !vm_flags.has(VmFlags::READ | VmFlags::WRITE),
         }
     }
+}
 
-    /// The label `done`: the error path, or the accounting of a fault that was handled.
-    fn done(&self, cpu: &P, fault: VmFault, major: bool) -> Option<Signal> {
-        if fault.has(VmFault::ERROR) {
-            return Some(mm_fault_error(fault));
-        }
-        self.count(cpu, if major { Event::MajorFaults } else { Event::MinorFaults });
-        None
+/// The label `done`: the error path, or the accounting of a fault that was handled.
+fn done(counters: &Counters, fault: VmFault, major: bool) -> Option<Signal> {
+    if fault.has(VmFault::ERROR) {
+        return Some(mm_fault_error(fault));
     }
+    counters.count(if major { Event::MajorFaults } else { Event::MinorFaults });
+    None
 }
 
 /// The flags that the architecture derives from what the hardware said.

@@ -8,6 +8,7 @@ use crate::mm::{Kernel, Pte, Variant, VmFault};
 use crate::platform::{Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
+    #[inline(always)]
     pub(super) fn handle_pte_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         cpu.step("handle_pte_fault");
         if vmf.is_speculative() {
@@ -50,6 +51,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// The page is there: a write to a read-only page, or only its access flags. Called with the
     /// PTE lock held, which it gives back.
+    #[inline(never)]
     fn handle_present_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         let pte = vmf.pte.expect("present").pte();
         if pte.read(cpu) != vmf.orig_pte {

@@ -12,6 +12,7 @@ use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `vma_has_changed()`: unlinked, or modified since the fault began.
+    #[inline]
     fn vma_has_changed(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
         // A cleared node alone tells of an unmap that ended its zap already (A6).
         let unlinked = !cpu.mutant(Mutant::A6) && self.vma_node_empty(cpu, vmf.vma);
@@ -24,6 +25,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `pte_map_lock()`: maps the PTE and takes its lock. False, with nothing held: the
     /// speculative fault has to give up. Does not compare the PTE with `orig_pte`: callers do.
+    #[inline]
     pub(super) fn pte_map_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
         cpu.step("pte_map_lock");
         if !vmf.is_speculative() {
@@ -52,6 +54,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The speculative half of both: check, lock without blocking, check again.
+    #[inline]
     fn speculative_lock<'k>(
         &'k self,
         cpu: &P,
@@ -92,6 +95,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
+    #[cold]
     fn give_up(&self, cpu: &P, event: Event) -> bool {
         self.count(cpu, event);
         cpu.local_irq_enable();
@@ -99,6 +103,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `pte_unmap_unlock()`
+    #[inline(always)]
     pub(super) fn pte_unmap_unlock(&self, cpu: &P, vmf: &mut Vmf<'_, P>) {
         let slot = vmf.ptl.take().expect("the PTE lock is held");
         spin_unlock(cpu, slot.ptl());

@@ -31,6 +31,7 @@ struct Snapshot {
 
 impl<P: Platform> Kernel<P, Spf> {
     /// `handle_speculative_fault()`: the inline wrapper. Its tests are silent.
+    #[inline]
     pub(crate) fn handle_speculative_fault<'k>(
         &'k self,
         cpu: &P,

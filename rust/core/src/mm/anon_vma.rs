@@ -44,6 +44,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `__anon_vma_prepare()`: takes a neighbour's, or a new one. `None`: out of memory.
+    #[cold]
     fn anon_vma_prepare_slow(&self, cpu: &P, vma: VmaRef<'_, P>) -> Option<()> {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let avc = self.anon_vma_chain_alloc(cpu)?;

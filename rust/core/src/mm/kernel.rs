@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::counters::Counters;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::pcp_batch;
+use super::pgtable::TableLevel;
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
@@ -89,7 +90,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) inodes: Arena<Inode<P>>,
     pub(crate) pages: Arena<Page<P>>,
     /// Page tables by level, top down, as in `config.arch.levels`.
-    pub(crate) tables: Vec<Arena<Table<P>>>,
+    pub(crate) tables: Vec<TableLevel<P>>,
     /// Nodes of page caches.
     pub(crate) cache_nodes: Arena<Table<P>>,
     pub(crate) cpus: Vec<PerCpu<P>>,
@@ -141,12 +142,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             avcs: Arena::new(&lines, 0),
             inodes: Arena::new(&lines, 0),
             pages: Arena::new(&lines, 0),
-            tables: config
-                .arch
-                .levels
-                .iter()
-                .map(|level| Arena::new(&lines, level.entries))
-                .collect(),
+            tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
             cache_nodes: Arena::new(&lines, 512),
             cpus,
             tasks,
@@ -172,7 +168,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.avcs.reset();
         self.inodes.reset();
         self.pages.reset();
-        self.tables.iter().for_each(Arena::reset);
+        self.tables.iter().for_each(|level| level.reset());
         self.cache_nodes.reset();
         for cpu in &self.cpus {
             cpu.tlb.reset();
@@ -218,7 +214,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `current->mm`. Panics for a task that has none (never between start and exit).
     #[inline(always)]
     pub fn current_mm(&self, cpu: &P) -> MmRef<'_, P> {
-        self.mms.get(cpu, Ptr::from_word(self.current(cpu).mm.get()))
+        self.task_mm(cpu, self.current(cpu))
+    }
+    /// `task->mm`; as above.
+    #[inline(always)]
+    pub(crate) fn task_mm(&self, cpu: &P, task: &TaskStruct<P>) -> MmRef<'_, P> {
+        self.mms.get(cpu, Ptr::from_word(task.mm.get()))
     }
 
     /// Counts an event for the current task.

@@ -3,14 +3,53 @@
 //! Source: `mm/memory.c`, `include/linux/mm.h`, v5.1. An upper entry is the pointer word of the
 //! table below, 0 when none. Levels that an architecture folds do not exist here.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::gather::MmuGather;
 use super::kernel::Kernel;
 use super::objects::{MmRef, Table, TableRef, VmaRef};
 use super::types::{Pte, Vaddr};
+use crate::arch::Level;
 use crate::design::Design;
-use crate::platform::{Field, Ordering, Platform, Ptr};
+use crate::platform::arena::Lines;
+use crate::platform::{Arena, Field, Ordering, Platform, Ptr};
 use crate::sync::refcount::atomic_inc;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// The page tables of one level.
+pub struct TableLevel<P: Platform> {
+    tables: Arena<Table<P>>,
+    /// As in the profile: here too, for each step of a walk needs both.
+    shift: u32,
+    entries: u32,
+}
+
+impl<P: Platform> TableLevel<P> {
+    pub(super) fn new(lines: &Arc<Lines>, level: &Level) -> Self {
+        let tables = Arena::new(lines, level.entries);
+        Self { tables, shift: level.shift, entries: level.entries }
+    }
+
+    /// The entry of a table of this level that `address` is in.
+    #[inline(always)]
+    fn index(&self, address: Vaddr) -> u32 {
+        (address.0 >> self.shift) as u32 & (self.entries - 1)
+    }
+}
+
+impl<P: Platform> Deref for TableLevel<P> {
+    type Target = Arena<Table<P>>;
+    #[inline(always)]
+    fn deref(&self) -> &Self::Target {
+        &self.tables
+    }
+}
+
+#[cold]
+fn no_levels() -> ! {
+    unreachable!("a profile has two levels at least")
+}
 
 /// The entry that points to a PTE table: `pmd_t *`.
 pub struct Pmd<'k, P: Platform> {
@@ -73,8 +112,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
     #[inline(always)]
     fn index_at(&self, level: usize, address: Vaddr) -> u32 {
-        let level = &self.config.arch.levels[level];
-        (address.0 >> level.shift) as u32 & (level.entries - 1)
+        self.tables[level].index(address)
     }
     /// `PMD_SIZE`: bytes that one PTE table maps.
     #[inline(always)]
@@ -107,13 +145,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm: MmRef<'_, P>,
         address: Vaddr,
     ) -> Result<Pmd<'_, P>, usize> {
-        let mut table = self.tables[0].get(cpu, mm.pgd().read(cpu));
-        for level in 0..self.pmd_level() {
+        let [pgds, below @ .., _ptes] = self.tables.as_slice() else { no_levels() };
+        let mut table = pgds.get(cpu, mm.pgd().read(cpu));
+        let mut index = pgds.index(address);
+        for (number, tables) in below.iter().enumerate() {
             // Consume: pairs with the Release in populate, as in Pmd::read.
-            let entry = table.entry(self.index_at(level, address)).load(cpu, Ordering::Consume);
-            table = self.tables[level + 1].get_opt(cpu, entry).ok_or(level)?;
+            let entry = table.entry(index).load(cpu, Ordering::Consume);
+            table = tables.get_opt(cpu, entry).ok_or(number)?;
+            index = tables.index(address);
         }
-        Ok(Pmd { table, index: self.index_at(self.pmd_level(), address) })
+        Ok(Pmd { table, index })
     }
 
     /// The next page table for addresses of `from..end`, and which of them it maps. What an upper
@@ -157,9 +198,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pmd: Ptr<Table<P>>,
         address: Vaddr,
     ) -> PteSlot<'_, P> {
-        let level = self.pmd_level() + 1;
-        let table = self.tables[level].get(cpu, pmd);
-        PteSlot { table, index: self.index_at(level, address) }
+        let Some(ptes) = self.tables.last() else { no_levels() };
+        PteSlot { table: ptes.get(cpu, pmd), index: ptes.index(address) }
     }
 
     /// `pte_offset_map_lock()`

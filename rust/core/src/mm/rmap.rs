@@ -23,6 +23,7 @@ const TASK_RSS_EVENTS_THRESH: u64 = 64;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `add_mm_counter_fast()`
+    #[inline]
     pub(crate) fn add_mm_counter(&self, cpu: &P, mm: MmRef<'_, P>, which: Rss, pages: i64) {
         let task = self.current(cpu);
         if task.mm.get() != mm.ptr().to_word() {
@@ -45,6 +46,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `sync_mm_rss()`: tells the mm what the current task counted.
+    #[inline(never)]
     pub(crate) fn sync_mm_rss(&self, cpu: &P, mm: MmRef<'_, P>) {
         let task = self.current(cpu);
         for which in [Rss::File, Rss::Anon] {

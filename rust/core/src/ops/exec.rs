@@ -24,6 +24,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if let Some(start) = brk_start {
             mm.start_brk().poke(Vaddr(start));
             mm.brk().poke(Vaddr(start));
+            mm.brk_used().poke(true); // a later `start` of brk means nothing
         }
         if let Err(ended) = de_thread() {
             self.mmput(cpu, mm);

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from spfemu.testing.operations import At, Operation, finished
+from spfemu.testing.vocabulary import At, Operation, finished
 
 __all__ = ["Assembly", "Turn"]
 

@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 from spfemu.arch import Arch
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
-from spfemu.testing.operations import (
-    Operation,
-    Vocabulary,
-    finished,
-    mappings,
-    pick,
-    plain_operations,
-)
+from spfemu.testing.operations import mappings, plain_operations
 from spfemu.testing.places import Place, Places
 from spfemu.testing.programs import MAX_TASKS, check_number, files_used, profile
+from spfemu.testing.vocabulary import Operation, Vocabulary, finished, pick
 
 __all__ = ["disjoint_programs"]
 

@@ -14,17 +14,9 @@ from spfemu.errors import ProgramError
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
 from spfemu.testing.assembling import Assembly, Turn
-from spfemu.testing.operations import (
-    Maker,
-    Operation,
-    Vocabulary,
-    finished,
-    makers,
-    mappings,
-    pick,
-    plain_operations,
-)
+from spfemu.testing.operations import Maker, makers, mappings, plain_operations
 from spfemu.testing.places import Places
+from spfemu.testing.vocabulary import Operation, Vocabulary, finished, pick
 
 __all__ = ["MAX_TASKS", "check_number", "files_used", "operations", "profile", "programs"]
 

@@ -6,7 +6,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["__version__", "arch_profiles", "build_info", "machines", "run", "variants"]
+__all__ = [
+    "__version__",
+    "arch_profiles",
+    "build_info",
+    "explore",
+    "machines",
+    "mutants",
+    "run",
+    "variants",
+]
 
 __version__: Final[str]
 
@@ -46,6 +55,18 @@ def machines() -> str:
     Returns:
         A JSON text: a list of objects with ``name``, ``arch``, ``cpus``, ``page_size`` (bytes),
         ``smt`` and ``source``.
+
+    Deterministic: constants of the binary.
+    """
+
+def mutants() -> str:
+    """Returns the mutants: checks of v12 that an exploration can remove.
+
+    Source: section 9 of the series' specification, entries A.
+
+    Returns:
+        A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``cpus`` (how many the
+        race takes), ``oracle`` (which invariants break), ``removed`` and ``race``.
 
     Deterministic: constants of the binary.
     """
@@ -96,4 +117,39 @@ def run(
         InvariantViolation: An invariant broke.
 
     Deterministic: given by all arguments and the version, apart from native's interleaving.
+    """
+
+def explore(
+    arch: str,
+    tasks: Sequence[npt.NDArray[np.uint8]],
+    meta: str,
+    options: str,
+    progress: Callable[[float], object] | None,
+) -> str:
+    """Explores the interleavings of a program; ``spfemu.exploring.explore`` is the door to it.
+
+    The interpreter is not held meanwhile; signals and ``progress`` (0 to 1; 0 as long as nobody
+    knows how far it is) are looked after every 50 ms. Source: ours.
+
+    Args:
+        arch: The JSON of a profile.
+        tasks: The records of each task as bytes, shape (62 * records,).
+        meta: The JSON of everything else in the program.
+        options: The JSON of the settings: ``strategy`` ("dfs", "random", "pct"), ``mutants``,
+            ``variants`` and ``variants_default``, ``memory_model`` ("sc"), ``schedules`` (the
+            most; null: all for dfs, else 10,000), ``preemptions`` (the most in one schedule;
+            null: 2), ``seed``, ``replay`` (a token, or null).
+        progress: Called with the share done, or None.
+
+    Returns:
+        A JSON text: ``schedules``, ``complete``, ``steps``, ``too_long`` (schedules that were cut)
+        and ``violations``, each with ``invariant``, ``what``, ``entry``, ``token`` and
+        ``timeline``.
+
+    Raises:
+        ProgramError: The program or the token cannot be explored; mend what the message names.
+        ProfileError: The arch cannot be.
+        EngineError: There is no such setting.
+
+    Deterministic: given by all arguments and the version.
     """

@@ -23,14 +23,13 @@ from spfemu.program.values import shown
 
 __all__ = ["print_exploration", "register"]
 
-STRATEGIES: Final = ("dfs", "random")
-_STRATEGIES_LATER: Final = ("pct",)
+STRATEGIES: Final = ("dfs", "random", "pct")
 MEMORY_MODELS: Final = ("sc",)
 _MEMORY_MODELS_LATER: Final = ("tso", "armv8", "power")
 
 
 _Strategy = Annotated[
-    str, typer.Option(metavar="dfs|random", autocompletion=lambda: list(STRATEGIES))
+    str, typer.Option(metavar="dfs|random|pct", autocompletion=lambda: list(STRATEGIES))
 ]
 _Mutants = Annotated[
     list[str] | None,
@@ -81,7 +80,7 @@ def explore_command(
     as_json: JsonOption = False,
 ) -> None:
     """Explore the interleavings of a program and report the invariants that break."""
-    one_of("strategy", strategy, STRATEGIES, _STRATEGIES_LATER)
+    one_of("strategy", strategy, STRATEGIES)
     one_of("memory model", memory_model, MEMORY_MODELS, _MEMORY_MODELS_LATER)
     one_of("variants", variants, VARIANT_VALUES)
     profile = arch_by_name(arch)

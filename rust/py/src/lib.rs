@@ -3,9 +3,11 @@
 
 mod build_info;
 mod error;
+mod explore;
 mod input;
 mod lists;
 mod run;
+mod watch;
 
 use pyo3::pymodule;
 
@@ -18,7 +20,9 @@ mod _core {
     use crate::build_info::build_info;
     use crate::build_info::warn_if_unoptimised;
     #[pymodule_export]
-    use crate::lists::{arch_profiles, machines, variants};
+    use crate::explore::explore;
+    #[pymodule_export]
+    use crate::lists::{arch_profiles, machines, mutants, variants};
     #[pymodule_export]
     use crate::run::run;
 

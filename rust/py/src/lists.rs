@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use spfemu_core::arch::{Arch, Family};
+use spfemu_core::explore::mutants::{MUTANTS, MutantInfo};
 use spfemu_core::mm::Choice;
 use spfemu_core::mm::variants::VARIANTS;
 use spfemu_core::vtime::Machine;
@@ -67,6 +68,27 @@ pub fn variants() -> String {
         })
     };
     text(VARIANTS.iter().map(entry).collect())
+}
+
+/// Returns the mutants: checks of v12 that an exploration can remove.
+///
+/// Source: SPF_V12 section 9.A.
+///
+/// Returns a JSON text: a list of `name`, `entry`, `kind`, `cpus`, `oracle`, `removed`, `race`.
+#[pyfunction]
+pub fn mutants() -> String {
+    let entry = |info: &MutantInfo| {
+        json!({
+            "name": info.name,
+            "entry": info.entry,
+            "kind": "mutant",
+            "cpus": info.cpus,
+            "oracle": info.oracle,
+            "removed": info.removed,
+            "race": info.race,
+        })
+    };
+    text(MUTANTS.iter().map(entry).collect())
 }
 
 /// Returns the machines that virtual time knows.

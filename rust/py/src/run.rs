@@ -1,13 +1,8 @@
 //! One call runs one program. The GIL is released; signals and progress are looked after meanwhile.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::buffer::PyBuffer;
@@ -21,9 +16,7 @@ use spfemu_core::vtime::{self, Machine, Settings};
 
 use crate::error::Error;
 use crate::input::{self, Given};
-
-/// How often signals and progress are looked after.
-const TICK: Duration = Duration::from_millis(50);
+use crate::watch::watched;
 
 #[derive(Deserialize)]
 struct OptionsText {
@@ -141,40 +134,15 @@ impl Job {
     ) -> PyResult<RunResult> {
         let watch = Arc::new(Watch::default());
         let total = given.program.nr_operations(1 << self.arch.page_shift);
-        thread::scope(|scope| {
-            let (done, is_done) = mpsc::channel();
-            // A lock only because what is used without the GIL must be shareable.
-            let is_done = Mutex::new(is_done);
-            let wait = || is_done.lock().expect("only this thread waits").recv_timeout(TICK);
-            let watching = &watch;
-            let engine = scope.spawn(move || {
-                let result = catch_unwind(AssertUnwindSafe(|| self.execute(given, watching)));
-                done.send(result).ok();
-            });
-            loop {
-                match py.detach(&wait) {
-                    Ok(Ok(result)) => return result.map_err(|error| error.into_py(py)),
-                    Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
-                        let what = "the engine panicked; see standard error".to_owned();
-                        return Err(Error::Engine(what).into_py(py));
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
-                }
-                let looked_after = py.check_signals().and_then(|()| match (progress, total) {
-                    (Some(progress), Some(total)) => {
-                        let operations = watch.operations.load(Ordering::Relaxed);
-                        let share = (operations as f64 / total.max(1) as f64).min(1.0);
-                        progress.call1(py, (share,)).map(drop)
-                    }
-                    _ => Ok(()),
-                });
-                if let Err(raised) = looked_after {
-                    watch.stop();
-                    py.detach(|| engine.join()).ok();
-                    return Err(raised);
-                }
+        let look = |py: Python<'_>| match (progress, total) {
+            (Some(progress), Some(total)) => {
+                let operations = watch.operations.load(Ordering::Relaxed);
+                let share = (operations as f64 / total.max(1) as f64).min(1.0);
+                progress.call1(py, (share,)).map(drop)
             }
-        })
+            _ => Ok(()),
+        };
+        watched(py, || self.execute(given, &watch), || watch.stop(), look)
     }
 
     fn summary(&self, given: &Given, result: &RunResult) -> Value {

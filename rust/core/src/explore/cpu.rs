@@ -524,6 +524,11 @@ impl Platform for Cpu {
         true
     }
 
+    /// No scheduling point: the order of such operations is nobody's business.
+    fn synchronisation_boundary(&self) -> bool {
+        true
+    }
+
     fn finding(&self, invariant: &'static str, what: String) -> ! {
         let finding = Finding { invariant, what };
         if !self.switch.is_running() || !self.is_live() {

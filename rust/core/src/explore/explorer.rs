@@ -70,7 +70,7 @@ pub struct ExploreOptions {
     /// Checks to remove.
     pub mutants: Vec<Mutant>,
     /// Stop at the first violation of this kind, and report no other.
-    pub(super) only: Option<String>,
+    pub only: Option<String>,
 }
 
 impl Default for ExploreOptions {

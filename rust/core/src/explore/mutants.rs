@@ -1,7 +1,5 @@
 //! Mutants: one check of v12 removed, to see what it prevents (SPF_V12 section 9.A).
 
-use std::fmt::Write;
-
 pub use crate::platform::Mutant;
 
 /// A catalogue entry.
@@ -49,22 +47,6 @@ pub const MUTANTS: [MutantInfo; 2] = [
 /// The entry of a mutant.
 pub fn entry_of(which: Mutant) -> &'static str {
     MUTANTS.iter().find(|mutant| mutant.which == which).map_or("", |mutant| mutant.entry)
-}
-
-/// All mutants as a JSON list.
-pub fn mutants_json() -> String {
-    let mut json = String::from("[");
-    for (nth, mutant) in MUTANTS.iter().enumerate() {
-        let comma = if nth == 0 { "" } else { "," };
-        write!(
-            json,
-            r#"{comma}{{"name":"{}","entry":"{}","kind":"mutant","cpus":{},"oracle":"{}","removed":"{}","race":"{}"}}"#,
-            mutant.name, mutant.entry, mutant.cpus, mutant.oracle, mutant.removed, mutant.race
-        )
-        .expect("writing to a string");
-    }
-    json.push(']');
-    json
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl ExploreReport {
 impl Violation {
     fn push_json(&self, json: &mut String) {
         json.push_str(&format!(
-            r#"{{"invariant":"{}","message":"{}","entry":{},"token":"{}","timeline":["#,
+            r#"{{"invariant":"{}","what":"{}","entry":{},"token":"{}","timeline":["#,
             escape(&self.invariant),
             escape(&self.what),
             self.entry.map_or("null".to_owned(), |entry| format!("\"{entry}\"")),
@@ -65,7 +65,7 @@ impl Violation {
             if nth != 0 {
                 json.push(',');
             }
-            step.push_json(nth, json);
+            step.push_json(json);
         }
         json.push_str("]}");
     }

@@ -72,11 +72,10 @@ impl Step {
         }
     }
 
-    pub(super) fn push_json(&self, number: usize, json: &mut String) {
+    pub(super) fn push_json(&self, json: &mut String) {
         json.push_str(&format!(
-            r#"{{"step":{number},"cpu":{},"text":"{}","function":"{}","access":"{}","what":"{}""#,
+            r#"{{"cpu":{},"function":"{}","access":"{}","what":"{}""#,
             self.cpu,
-            escape(&self.to_text()),
             escape(self.function),
             self.access.name(),
             escape(&self.what)

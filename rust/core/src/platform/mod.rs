@@ -173,6 +173,13 @@ pub trait Platform: Sized + 'static {
     /// False: the run is over (time is up, interrupted, or a finding).
     fn operation_boundary(&self) -> bool;
 
+    /// As [`Platform::operation_boundary`], before an operation that touches [`Line::FREE`] words
+    /// only.
+    #[inline(always)]
+    fn synchronisation_boundary(&self) -> bool {
+        self.operation_boundary()
+    }
+
     /// Reports a broken invariant. Does not return: the platform ends the run with the schedule.
     fn finding(&self, invariant: &'static str, what: String) -> !;
 }

@@ -143,14 +143,19 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Stop> {
-        self.operation_boundary()?;
-        if self.run.sync.is_killed(self.cpu) {
-            return Err(Stop::Killed);
-        }
+        // An operation begins when it need not wait for its address any more.
         let base = match op.awaited_id() {
             Some(id) => self.run.sync.id(self.cpu, id)?,
             None => 0,
         };
+        if op.is_synchronisation() {
+            self.boundary(P::synchronisation_boundary)?;
+        } else {
+            self.operation_boundary()?;
+        }
+        if self.run.sync.is_killed(self.cpu) {
+            return Err(Stop::Killed);
+        }
         self.cpu.step(op.name());
         match op {
             Op::Access(access) => self.access(access, base),
@@ -162,11 +167,13 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Between two operations: what waited for a grace period runs here.
     pub fn operation_boundary(&self) -> Result<(), Stop> {
-        if !self.cpu.operation_boundary() {
-            return Err(Stop::Over);
-        }
+        self.boundary(P::operation_boundary)?;
         drain_rcu(self.k, self.cpu);
         Ok(())
+    }
+
+    fn boundary(&self, goes_on: impl FnOnce(&P) -> bool) -> Result<(), Stop> {
+        if goes_on(self.cpu) { Ok(()) } else { Err(Stop::Over) }
     }
 
     /// The counters of the current task, if outcomes are kept.

@@ -198,6 +198,14 @@ impl Op {
         }
     }
 
+    /// Whether it touches nothing but the program's own synchronisation.
+    pub fn is_synchronisation(&self) -> bool {
+        matches!(
+            self,
+            Self::Wait { .. } | Self::Barrier { .. } | Self::Post { .. } | Self::Await { .. }
+        )
+    }
+
     /// The id that must be set before the operation can begin.
     pub fn awaited_id(&self) -> Option<u32> {
         match self {

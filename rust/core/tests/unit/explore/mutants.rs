@@ -9,10 +9,3 @@ fn each_mutant_stands_in_the_list_once_in_its_place() {
         assert!(!text.contains(['"', '\\', '\n']) && !text.contains("  "), "{text}");
     }
 }
-
-#[test]
-fn the_list_is_json() {
-    let json = mutants_json();
-    assert!(json.starts_with(r#"[{"name":"no-node-test","entry":"A6","kind":"mutant","cpus":2,"#));
-    assert!(json.ends_with("}]"));
-}

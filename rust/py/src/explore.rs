@@ -1,0 +1,125 @@
+//! One call explores the interleavings of one program.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use serde::Deserialize;
+use spfemu_core::explore::mutants::{MUTANTS, Mutant};
+use spfemu_core::explore::{ExploreOptions, Search};
+use spfemu_core::mm::Variants;
+use spfemu_core::program::Handler;
+
+use crate::error::Error;
+use crate::input;
+use crate::watch::watched;
+
+/// Preemptions in one schedule, unless told otherwise.
+const PREEMPTIONS: u32 = 2;
+/// Ordering constraints of a bug that `pct` is made for, unless told otherwise.
+const PCT_DEPTH: u32 = 3;
+
+#[derive(Deserialize)]
+struct OptionsText {
+    strategy: String,
+    mutants: Vec<String>,
+    variants: BTreeMap<String, String>,
+    variants_default: String,
+    memory_model: String,
+    schedules: Option<u64>,
+    preemptions: Option<u32>,
+    seed: u64,
+    replay: Option<String>,
+}
+
+impl OptionsText {
+    fn search(&self) -> Result<Search, Error> {
+        if let Some(token) = &self.replay {
+            return Ok(Search::Replay(token.clone()));
+        }
+        match self.strategy.as_str() {
+            "dfs" => {
+                let preemptions = self.preemptions.unwrap_or(PREEMPTIONS);
+                Ok(Search::Dfs { preemptions, reduce: true })
+            }
+            "random" => Ok(Search::Random { seed: self.seed }),
+            "pct" => Ok(Search::Pct { seed: self.seed, depth: PCT_DEPTH }),
+            other => Err(Error::Engine(format!("strategy '{other}' (allowed: dfs, random, pct)"))),
+        }
+    }
+
+    fn explore_options(&self) -> Result<ExploreOptions, Error> {
+        if self.memory_model != "sc" {
+            let what = format!("memory model '{}' (allowed: sc)", self.memory_model);
+            return Err(Error::Engine(what));
+        }
+        let mutants = self.mutants.iter().map(|name| mutant(name)).collect::<Result<_, _>>()?;
+        let search = self.search()?;
+        let max_schedules = self.schedules;
+        Ok(ExploreOptions { search, max_schedules, mutants, ..ExploreOptions::default() })
+    }
+
+    fn variants(&self) -> Result<Variants, Error> {
+        let base = Variants::all(input::choice(&self.variants_default)?);
+        input::variants(base, &self.variants)
+    }
+}
+
+/// The mutant of this name or entry.
+fn mutant(name: &str) -> Result<Mutant, Error> {
+    let known = MUTANTS.iter().find(|info| info.name == name || info.entry == name);
+    known.map(|info| info.which).ok_or_else(|| {
+        let names: Vec<&str> = MUTANTS.iter().map(|info| info.name).collect();
+        Error::Engine(format!("mutant '{name}' (allowed: {})", names.join(", ")))
+    })
+}
+
+/// Explores the interleavings of a program under the speculative handler.
+///
+/// Source: ours. `arch` is the JSON of a profile; `tasks` one array of bytes a task (records of
+/// the array form); `meta` and `options` JSON texts; `progress` is called with 0 to 1 (0 as long
+/// as nobody knows how far it is), or None.
+///
+/// Returns a JSON text: `schedules`, `complete`, `steps`, `too_long` and `violations`.
+///
+/// Raises ProgramError, ProfileError or EngineError for what cannot be explored, and whatever a
+/// signal handler raises.
+#[pyfunction]
+pub fn explore(
+    py: Python<'_>,
+    arch: &str,
+    tasks: Vec<PyBuffer<u8>>,
+    meta: &str,
+    options: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let parse = || {
+        let text: OptionsText = serde_json::from_str(options)
+            .map_err(|wrong| Error::Engine(format!("options: {wrong}")))?;
+        Ok((input::arch(arch)?, text.variants()?, text.explore_options()?))
+    };
+    let (arch, variants, options) = parse().map_err(|error: Error| error.into_py(py))?;
+    let given = input::program(py, &tasks, meta, Vec::new())?;
+    let config = input::config(arch, given.system.clone(), variants);
+    let (schedules, is_stopped) = (AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut go_on = |so_far| {
+            schedules.store(so_far, Ordering::Relaxed);
+            !is_stopped.load(Ordering::Relaxed)
+        };
+        let program = &given.program;
+        spfemu_core::explore::explore(program, Handler::Spf, &config, &options, &mut go_on)
+            .map_err(|wrong| Error::Program(wrong.0))
+    };
+    let look = |py: Python<'_>| match &progress {
+        Some(progress) => {
+            let so_far = schedules.load(Ordering::Relaxed) as f64;
+            let share = options.max_schedules.map_or(0.0, |all| so_far / all.max(1) as f64);
+            progress.call1(py, (share.min(1.0),)).map(drop)
+        }
+        None => Ok(()),
+    };
+    let report = watched(py, work, || is_stopped.store(true, Ordering::Relaxed), look)?;
+    Ok(format!("{{{}}}", report.to_json_members()))
+}

@@ -13,7 +13,7 @@ use crate::arch::Arch;
 use crate::design::Design;
 use crate::events::Event;
 use crate::platform::arena::Lines;
-use crate::platform::{Arena, Local, Platform, Ptr, Value, Word};
+use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;
 
 /// `system` of a program: what the machine has. Defaults as in the program format.
@@ -113,26 +113,31 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub fn new(config: Config) -> Self {
         let lines = Arc::new(Lines::default());
         let word = |line| Word::new(line, 0);
-        let zone = lines.take(1);
-        let sysctls = lines.take(1);
+        let zone = lines.take_named("zone", 1, |offset| field(&["lock", "fresh"], offset));
+        let sysctls = lines.take_named("sysctl", 1, |offset| {
+            field(&["speculative_page_fault", "max_map_count", "page_cluster"], offset)
+        });
+        let Line(first_cpu) =
+            lines.take_named("cpu", config.nr_cpus, |offset| field(&["active_mm"], offset));
+        let Line(first_task) = lines.take_named("task", config.nr_tasks, Waiter::<P>::field_name);
         let pcp_batch = pcp_batch(config.system.memory, config.arch.page_size());
         let cpus = (0..config.nr_cpus)
-            .map(|_| PerCpu {
+            .map(|cpu| PerCpu {
                 tlb: Tlb::new(),
-                active_mm: word(lines.take(1)),
+                active_mm: word(Line(first_cpu + cpu)),
                 pcp_count: Local::default(),
                 pcp: (0..6 * pcp_batch).map(|_| Local::default()).collect(),
             })
             .collect();
         let tasks = (0..config.nr_tasks)
-            .map(|_| TaskStruct {
+            .map(|task| TaskStruct {
                 mm: Local::default(),
                 vmacache: Default::default(),
                 vmacache_seqnum: Local::default(),
                 rss: Default::default(),
                 rss_events: Local::default(),
                 counters: Counters::default(),
-                waiter: Waiter::new(lines.take(1)),
+                waiter: Waiter::new(Line(first_task + task)),
             })
             .collect();
         let kernel = Self {
@@ -244,4 +249,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub fn page(&self, cpu: &P, pfn: u32) -> PageRef<'_, P> {
         self.pages.at(cpu, pfn)
     }
+}
+
+/// The name of the word at `offset`, of words one behind the other.
+fn field(names: &[&str], offset: u32) -> String {
+    names.get(offset as usize / 8).map_or_else(|| format!("+{offset:#x}"), |&name| name.to_owned())
 }

@@ -27,7 +27,7 @@ pub struct TableLevel<P: Platform> {
 
 impl<P: Platform> TableLevel<P> {
     pub(super) fn new(lines: &Arc<Lines>, level: &Level) -> Self {
-        let tables = Arena::new(lines, level.entries);
+        let tables = Arena::with_name(lines, level.entries, level.name);
         Self { tables, shift: level.shift, entries: level.entries }
     }
 

@@ -161,6 +161,26 @@ impl Lines {
         Line(self.taken.fetch_add(count, Std::Relaxed) + 1)
     }
 
+    /// Lines for words that are in no arena: `nr_objects` of a kind, one line each.
+    pub fn take_named(
+        &self,
+        name: &'static str,
+        nr_objects: u32,
+        field_name: fn(u32) -> String,
+    ) -> Line {
+        let arena = self.nr_arenas.fetch_add(1, Std::Relaxed);
+        let first = Line::FREE;
+        self.take_block(Block {
+            arena,
+            name,
+            first,
+            per_object: 1,
+            nr_objects,
+            base: 0,
+            field_name,
+        })
+    }
+
     /// Lines for a block of objects; fills in `first`.
     fn take_block(&self, block: Block) -> Line {
         let mut blocks = self.blocks.lock().expect("no panic while held");
@@ -205,6 +225,7 @@ const NR_CHUNKS: usize = u32::BITS as usize;
 pub struct Arena<T: Object> {
     chunks: [OnceLock<Box<[Slot<T>]>>; NR_CHUNKS],
     shape: u32,
+    name: &'static str,
     /// Which arena of the system this is.
     number: u32,
     lines: Arc<Lines>,
@@ -217,9 +238,15 @@ pub struct Arena<T: Object> {
 
 impl<T: Object> Arena<T> {
     pub fn new(lines: &Arc<Lines>, shape: u32) -> Self {
+        Self::with_name(lines, shape, T::NAME)
+    }
+
+    /// An arena whose objects are not called what their type is.
+    pub fn with_name(lines: &Arc<Lines>, shape: u32, name: &'static str) -> Self {
         Self {
             chunks: [const { OnceLock::new() }; NR_CHUNKS],
             shape,
+            name,
             number: lines.nr_arenas.fetch_add(1, Std::Relaxed),
             lines: Arc::clone(lines),
             used: AtomicU32::new(0),
@@ -234,7 +261,7 @@ impl<T: Object> Arena<T> {
         let (chunk, offset) = place(index);
         match self.chunks[chunk].get() {
             Some(slots) => &slots[offset],
-            None => never_used(T::NAME, index),
+            None => never_used(self.name, index),
         }
     }
 
@@ -257,7 +284,7 @@ impl<T: Object> Arena<T> {
             let per_object = T::lines(self.shape);
             let Line(first) = self.lines.take_block(Block {
                 arena: self.number,
-                name: T::NAME,
+                name: self.name,
                 first: Line::FREE,
                 per_object,
                 nr_objects: nr_slots,
@@ -296,7 +323,7 @@ impl<T: Object> Arena<T> {
         slot.object.clear();
         let generation = slot.generation.load(Std::Relaxed) + 1;
         if generation.is_multiple_of(2) {
-            allocated_twice(T::NAME, index);
+            allocated_twice(self.name, index);
         }
         slot.generation.store(generation, Std::Release);
         Ref { slot, ptr: Ptr::new(index, generation) }
@@ -308,7 +335,7 @@ impl<T: Object> Arena<T> {
         let slot = self.slot((ptr.0 as u32).wrapping_sub(1));
         let generation = slot.generation.load(Std::Relaxed);
         if generation != ptr.generation() && !cpu.is_cut() {
-            stale(cpu, T::NAME, ptr.index(), ptr.generation(), generation);
+            stale(cpu, self.name, ptr.index(), ptr.generation(), generation);
         }
         Ref { slot, ptr }
     }
@@ -335,7 +362,7 @@ impl<T: Object> Arena<T> {
         let slot = self.slot(index);
         let generation = slot.generation.load(Std::Relaxed);
         if generation.is_multiple_of(2) && !cpu.is_cut() {
-            stale(cpu, T::NAME, index, generation, generation);
+            stale(cpu, self.name, index, generation, generation);
         }
         Ref { slot, ptr: Ptr::new(index, generation) }
     }
@@ -356,7 +383,7 @@ impl<T: Object> Arena<T> {
         }
         let was = object.slot.generation.swap(end, Std::Release);
         if was != expect {
-            stale(cpu, T::NAME, object.slot_index(), expect, was);
+            stale(cpu, self.name, object.slot_index(), expect, was);
         }
         cpu.freed(object.slot.line, T::lines(self.shape));
     }

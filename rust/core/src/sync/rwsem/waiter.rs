@@ -47,6 +47,13 @@ impl<P: Platform> Waiter<P> {
         }
     }
 
+    /// The name of the word at `offset`, for timelines.
+    pub fn field_name(offset: u32) -> String {
+        let names = ["next", "prev", "kind", "waiting", "state", "osq_next", "osq_locked"];
+        let name = names.get(offset as usize / 8);
+        name.map_or_else(|| format!("+{offset:#x}"), |&name| name.to_owned())
+    }
+
     /// Takes the waiter out of every queue, for a new run.
     pub fn reset(&self) {
         for word in [

@@ -185,3 +185,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 #[cfg(test)]
 #[path = "../../tests/unit/ops/fork.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/fork_schedules.rs"]
+mod schedules;

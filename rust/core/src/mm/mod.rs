@@ -6,6 +6,7 @@ mod change_protection;
 mod copy;
 mod counters;
 mod file;
+mod free_pgtables;
 mod gaps;
 mod gather;
 mod invariants;

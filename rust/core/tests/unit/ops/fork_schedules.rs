@@ -73,7 +73,7 @@ impl<D: Design> Subject for Race<D> {
     fn lines(&self) -> Option<Arc<Lines>> {
         None
     }
-    fn reset(&self) {
+    fn reset(&self, _cpus: &[Rc<Cpu>]) {
         self.k.reset();
         self.stage.poke(0);
     }
@@ -107,7 +107,8 @@ impl<D: Design> Subject for Race<D> {
         }
         self.k.exit_mm(cpu);
     }
-    fn check(&self, cpu: &Cpu) -> Vec<Finding> {
+    fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
+        let cpu = &cpus[0];
         while let Some(callback) = cpu.rcu_ready() {
             self.k.run_rcu_callback(cpu, callback);
         }

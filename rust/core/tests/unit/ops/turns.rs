@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering as Std;
 
 use crate::platform::{CpuId, Fence, Line, Ordering, Platform, RcuCallback, TaskId, Word};
 
+/// Told of each step.
+type Watch = Box<dyn Fn(&'static str)>;
+
 #[derive(Default)]
 pub struct Shared {
-    pub watch: RefCell<Option<Box<dyn Fn(&'static str)>>>,
+    pub watch: RefCell<Option<Watch>>,
     callbacks: RefCell<Vec<RcuCallback>>,
 }
 

@@ -114,10 +114,14 @@ impl Cpu {
             machine.end_with(End::TooLong);
             self.switch.suspend();
         }
-        let reduces = machine.reduces.get();
-        self.choice(!reduces || machine.sharing.borrow_mut().matters(site));
-        if reduces && machine.is_concurrent() {
-            machine.sharing.borrow_mut().touch(self.task, site, writes);
+        if !machine.reduces.get() {
+            self.choice(true);
+            return true;
+        }
+        let (class, matters) = machine.sharing.borrow_mut().look_up(site);
+        self.choice(matters);
+        if machine.is_concurrent() {
+            machine.sharing.borrow_mut().touch(self.task, site, class, writes);
         }
         true
     }
@@ -138,7 +142,7 @@ impl Cpu {
             return;
         }
         if machine.is_idle() {
-            self.event("looks at words that do not change");
+            self.event(|| "looks at words that do not change".to_owned());
             machine.block(self.task, Wait::Change, None);
             self.switch.suspend();
             return;
@@ -189,9 +193,10 @@ impl Cpu {
         self.machine.is_recording.get() && self.machine.is_concurrent()
     }
 
-    fn event(&self, what: &str) {
+    #[inline(always)]
+    fn event(&self, what: impl FnOnce() -> String) {
         if self.is_recording() {
-            self.push_step(Access::Event, what.to_owned(), 0, 0);
+            self.push_step(Access::Event, what(), 0, 0);
         }
     }
 
@@ -337,7 +342,7 @@ impl Platform for Cpu {
         self.before_access(word, false);
         let condition = &self.machine.tasks[self.task as usize].condition;
         while self.is_live() && !done(word.peek()) {
-            self.event(&format!("spins on {}", self.name_of(word.site())));
+            self.event(|| format!("spins on {}", self.name_of(word.site())));
             condition.during(&done, || self.block(Wait::Spin(address(word)), Some(word)));
             self.machine.make_runnable(self.task);
         }
@@ -354,7 +359,7 @@ impl Platform for Cpu {
         self.before_access(word, false);
         let condition = &self.machine.tasks[self.task as usize].condition;
         while self.is_live() && !done(word.peek()) {
-            self.event(&format!("sleeps on {}", self.name_of(word.site())));
+            self.event(|| format!("sleeps on {}", self.name_of(word.site())));
             // Who spins on this task as an owner sees it leave.
             self.glue();
             condition.during(&done, || self.block(Wait::Sleep(address(word)), Some(word)));
@@ -373,7 +378,7 @@ impl Platform for Cpu {
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
         self.before_access(word, false);
         if self.is_live() && word.peek() == value && self.machine.on_cpu(owner) {
-            self.event(&format!("spins while task {owner} owns {}", self.name_of(word.site())));
+            self.event(|| format!("spins while task {owner} owns {}", self.name_of(word.site())));
             self.block(Wait::Owner { word: address(word), value, owner }, Some(word));
         }
     }
@@ -401,7 +406,7 @@ impl Platform for Cpu {
         if self.is_live() {
             self.glue();
             self.wait_for_sections();
-            self.event(&format!("call_rcu {callback:?}"));
+            self.event(|| format!("call_rcu {callback:?}"));
             let number = self.machine.grace.begin();
             self.machine.callbacks.borrow_mut().push_back((number, callback));
         }
@@ -425,7 +430,7 @@ impl Platform for Cpu {
         }
         callbacks.pop_front();
         drop(callbacks);
-        self.event(&format!("after the grace period: {callback:?}"));
+        self.event(|| format!("after the grace period: {callback:?}"));
         Some(callback)
     }
 
@@ -441,7 +446,7 @@ impl Platform for Cpu {
         }
         self.machine.irqs_off.set(self.machine.irqs_off.get() | bit(self.task));
         self.machine.grace.enter(&self.reader);
-        self.event("interrupts off");
+        self.event(|| "interrupts off".to_owned());
     }
 
     fn local_irq_enable(&self) {
@@ -451,7 +456,7 @@ impl Platform for Cpu {
         if !self.irqs_are_off() {
             self.finding("irq-balance", "interrupts are enabled twice".to_owned());
         }
-        self.event("interrupts on");
+        self.event(|| "interrupts on".to_owned());
         self.machine.irqs_on(self.task);
         self.end_section();
     }
@@ -468,7 +473,7 @@ impl Platform for Cpu {
         self.grant.set(NO_GRANT);
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
         let waits_for = set & self.machine.irqs_off.get();
-        self.event(&format!("interrupts CPUs {set:#b}"));
+        self.event(|| format!("interrupts CPUs {set:#b}"));
         if waits_for != 0 {
             self.block(Wait::Interrupt(waits_for), None);
         }
@@ -534,7 +539,7 @@ impl Platform for Cpu {
         if !self.switch.is_running() || !self.is_live() {
             resume_unwind(Box::new(AtRest(finding)));
         }
-        self.event(&format!("{}: {}", finding.invariant, finding.what));
+        self.event(|| format!("{}: {}", finding.invariant, finding.what));
         self.machine.end_with(End::Broken(finding));
         self.switch.suspend();
         unreachable!("a schedule that has ended is never resumed, only unwound")

@@ -6,7 +6,10 @@
 //! only then, another schedule can turn it round. Source: Flanagan and Godefroid, "Dynamic
 //! partial-order reduction for model checking software" (2005); clocks as in Mattern (1989).
 
-use crate::platform::TaskId;
+use crate::platform::{Line, TaskId};
+
+/// Words are told apart every four bytes.
+const WORDS_PER_LINE: usize = Line::BYTES as usize / 4;
 
 /// A number of a task's accesses; 0: none.
 type Time = u32;
@@ -37,6 +40,8 @@ pub(super) struct Races {
     nr_tasks: usize,
     epoch: u32,
     touches: Vec<Touch>,
+    /// For each cache line the last schedule in which a word of it was touched.
+    touched_lines: Vec<u32>,
     tasks: Vec<Knowledge>,
     /// For each word with clocks: what is before its last write, and before the reads since.
     clocks: Vec<Time>,
@@ -51,6 +56,7 @@ impl Races {
             nr_tasks,
             epoch: 0,
             touches: Vec::new(),
+            touched_lines: Vec::new(),
             tasks: (0..nr_tasks).map(|_| knowledge()).collect(),
             clocks: Vec::new(),
         }
@@ -69,7 +75,9 @@ impl Races {
     #[inline]
     pub(super) fn access(&mut self, task: TaskId, word: usize, writes: bool) -> bool {
         if word >= self.touches.len() {
-            self.touches.resize(word + 4096, Touch::default());
+            let nr_lines = word / WORDS_PER_LINE + 256;
+            self.touches.resize(nr_lines * WORDS_PER_LINE, Touch::default());
+            self.touched_lines.resize(nr_lines, 0);
         }
         let own = &mut self.tasks[task as usize].clock[task as usize];
         *own += 1;
@@ -77,6 +85,7 @@ impl Races {
         let touch = &mut self.touches[word];
         if touch.epoch != self.epoch {
             *touch = Touch { epoch: self.epoch, owner: task as u8, ..Touch::default() };
+            self.touched_lines[word / WORDS_PER_LINE] = self.epoch;
         }
         if touch.clocks == 0 && touch.owner == task as u8 {
             if writes {
@@ -136,6 +145,11 @@ impl Races {
         }
         self.touches[word].clocks = at as u32 + 1;
         at
+    }
+
+    /// Whether a word of this cache line was touched in this schedule.
+    pub(super) fn has_touched(&self, line: u32) -> bool {
+        self.touched_lines.get(line as usize) == Some(&self.epoch)
     }
 
     /// The word is no longer what it was: its object was freed by `task`. Whether that races with

@@ -77,17 +77,17 @@ impl Sharing {
         std::mem::replace(&mut self.has_grown, false)
     }
 
-    /// Whether a choice before an access to `site` can make a difference.
+    /// The class of the word at `site`, and whether a choice before an access to it can make a
+    /// difference.
     #[inline]
-    pub(super) fn matters(&mut self, site: u64) -> bool {
+    pub(super) fn look_up(&mut self, site: u64) -> (u32, bool) {
         let class = self.class(site);
-        self.used.get(class as usize).copied().unwrap_or(false)
+        (class, self.used.get(class as usize).copied().unwrap_or(false))
     }
 
-    /// Notes an access.
+    /// Notes an access to the word at `site`, of this class.
     #[inline]
-    pub(super) fn touch(&mut self, task: TaskId, site: u64, writes: bool) {
-        let class = self.class(site);
+    pub(super) fn touch(&mut self, task: TaskId, site: u64, class: u32, writes: bool) {
         self.last[task as usize] = class;
         if self.races.access(task, (site / 4) as usize, writes) {
             self.share(class);
@@ -136,11 +136,16 @@ impl Sharing {
     /// too late finds the object gone before it can touch it.
     pub(super) fn freed(&mut self, task: TaskId, line: Line, lines: u32) {
         self.glue(task);
-        let begin = line.0 * CLASSES_PER_LINE;
-        for word in begin..begin + lines * CLASSES_PER_LINE {
-            if self.races.forget(task, word as usize) {
-                let class = self.class(u64::from(word) * 4);
-                self.share(class);
+        for line in line.0..line.0 + lines {
+            if !self.races.has_touched(line) {
+                continue;
+            }
+            let begin = line * CLASSES_PER_LINE;
+            for word in begin..begin + CLASSES_PER_LINE {
+                if self.races.forget(task, word as usize) {
+                    let class = self.class(u64::from(word) * 4);
+                    self.share(class);
+                }
             }
         }
     }

@@ -78,7 +78,7 @@ struct Job {
 
 enum Engine {
     Native,
-    Vtime(Machine),
+    Vtime(Box<Machine>),
 }
 
 /// How far a CPU may run ahead in virtual time unless told otherwise, in nanoseconds.
@@ -91,9 +91,11 @@ impl Job {
         let arch = input::arch(arch)?;
         let engine = match engine {
             "native" => Engine::Native,
-            "vtime" => {
-                Engine::Vtime(input::machine(options.machine.as_deref(), &arch, options.cpus)?)
-            }
+            "vtime" => Engine::Vtime(Box::new(input::machine(
+                options.machine.as_deref(),
+                &arch,
+                options.cpus,
+            )?)),
             other => {
                 return Err(Error::Engine(format!("engine '{other}' (allowed: native, vtime)")));
             }

@@ -32,7 +32,7 @@ pub fn watched<T: Send>(
             done.send(result).ok();
         });
         loop {
-            match py.detach(&wait) {
+            match py.detach(wait) {
                 Ok(Ok(result)) => return result.map_err(|error| error.into_py(py)),
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
                     let what = "the engine panicked; see standard error".to_owned();

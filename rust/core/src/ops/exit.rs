@@ -80,7 +80,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("MM_ANONPAGES", mm.anon_pages().read(cpu)),
         ] {
             if left != 0 {
-                cpu.finding("rss-count", format!("{name} is {left} at exit"));
+                cpu.finding(
+                    "rss-count",
+                    format!("{name} is {left} at exit: pages that no VMA covers are still mapped"),
+                );
             }
         }
         let pgtables = mm.pgtables().read(cpu);

@@ -22,7 +22,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         dirty_accountable: bool,
     ) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
-        mm.tlb_flush_pending().fetch_add(cpu, 1, Ordering::Relaxed);
+        self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;
         while let Some((table, from, to)) = self.next_pte_table(cpu, mm, address, end) {
@@ -32,7 +32,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);
         }
-        mm.tlb_flush_pending().fetch_add(cpu, -1, Ordering::Relaxed);
+        self.dec_tlb_flush_pending(cpu, mm);
     }
 
     /// `change_pte_range()`: how many PTEs changed.

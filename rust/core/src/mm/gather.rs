@@ -18,10 +18,6 @@ pub(crate) struct MmuGather<'k, P: Platform> {
 }
 
 impl<'k, P: Platform> MmuGather<'k, P> {
-    /// `tlb_gather_mmu()`
-    pub(crate) fn new(mm: MmRef<'k, P>) -> Self {
-        Self { mm, need_flush: false, pages: Vec::new(), tables: Vec::new() }
-    }
     pub(crate) fn mm(&self) -> MmRef<'k, P> {
         self.mm
     }
@@ -41,9 +37,17 @@ impl<'k, P: Platform> MmuGather<'k, P> {
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `tlb_gather_mmu()`. Until `tlb_finish_mmu` a flush of `mm` is pending.
+    pub(crate) fn tlb_gather_mmu<'k>(&self, cpu: &P, mm: MmRef<'k, P>) -> MmuGather<'k, P> {
+        self.inc_tlb_flush_pending(cpu, mm);
+        MmuGather { mm, need_flush: false, pages: Vec::new(), tables: Vec::new() }
+    }
+
     /// `tlb_finish_mmu()`: flushes, then frees what was gathered.
     pub(crate) fn tlb_finish_mmu(&self, cpu: &P, tlb: MmuGather<'_, P>) {
-        if tlb.need_flush {
+        // Beside another who removes translations: a page that we found gone may be one that he
+        // took out and has not flushed yet.
+        if tlb.need_flush || self.mm_tlb_flush_nested(cpu, tlb.mm) {
             self.flush_tlb_mm(cpu, tlb.mm);
         }
         for page in tlb.pages {
@@ -59,6 +63,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 }
             }
         }
+        self.dec_tlb_flush_pending(cpu, tlb.mm);
     }
 
     fn free_table_ptr(&self, cpu: &P, level: u8, table: Ptr<Table<P>>) {

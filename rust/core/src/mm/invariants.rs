@@ -57,6 +57,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if mm.page_table_lock().peek() != 0 || mm.sem_count().peek() != 0 {
             census.find("lock-balance", format!("a lock of mm {} is held", mm.slot_index()));
         }
+        if mm.tlb_flush_pending().peek() != 0 {
+            census.find("lock-balance", format!("a flush of mm {} is pending", mm.slot_index()));
+        }
         let vmas = self.check_vmas(census, mm);
         for what in self.check_vma_tree(mm) {
             census.find("vma-tree", what);

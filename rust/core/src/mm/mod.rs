@@ -31,7 +31,6 @@ mod zap;
 pub use counters::Counters;
 pub use file::FileKind;
 pub(crate) use gaps::UnmappedAreaInfo;
-pub(crate) use gather::MmuGather;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
 pub use objects::{

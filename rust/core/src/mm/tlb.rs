@@ -11,7 +11,7 @@ use super::page::ZERO_PFN;
 use super::types::{Access, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Local, Ordering, Platform, Ptr, Value};
+use crate::platform::{Fence, Local, Ordering, Platform, Ptr, Value};
 
 /// Entries of one CPU's TLB, direct mapped by page number.
 const NR_ENTRIES: usize = 64;
@@ -127,6 +127,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // SeqCst: a flusher either sees this CPU in the mask, or this CPU sees its PTEs;
             // pairs with the SeqCst increment of tlb_gen in flush_tlb_mm.
             cpu.swap(&mine.active_mm, mm_word, Ordering::SeqCst);
+            // mb: the generation and the PTEs are read after that, which an atomic exchange
+            // alone does not promise for loads that are relaxed.
+            cpu.fence(Fence::Full);
             mine.tlb.reset();
         }
         // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
@@ -154,7 +157,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let slot = self.pte_offset_map(cpu, table, address);
         loop {
-            let pte = slot.pte().read(cpu);
+            // Consume: the page was filled before its PTE was stored; pairs with the Release of
+            // whoever mapped it.
+            let pte = slot.pte().load(cpu, Ordering::Consume);
             if !pte.has(Pte::PRESENT) {
                 return Err(not_present);
             }
@@ -197,5 +202,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `flush_tlb_page()`; a whole flush, for no precision of ranges is modelled.
     pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, _address: Vaddr) {
         self.flush_tlb_mm(cpu, mm);
+    }
+
+    /// `inc_tlb_flush_pending()`: before the first PTE is changed. The PTE lock orders it: who
+    /// finds a PTE changed sees the count, too.
+    pub(super) fn inc_tlb_flush_pending(&self, cpu: &P, mm: MmRef<'_, P>) {
+        mm.tlb_flush_pending().fetch_add(cpu, 1, Ordering::Relaxed);
+    }
+
+    /// `dec_tlb_flush_pending()`: after the flush.
+    pub(super) fn dec_tlb_flush_pending(&self, cpu: &P, mm: MmRef<'_, P>) {
+        // Release: the flush is over; pairs with the Acquire in mm_tlb_flush_nested. (The kernel
+        // relies on what the flush itself orders.)
+        mm.tlb_flush_pending().fetch_add(cpu, -1, Ordering::Release);
+    }
+
+    /// `mm_tlb_flush_nested()`: whether somebody besides the caller has yet to flush.
+    pub(super) fn mm_tlb_flush_nested(&self, cpu: &P, mm: MmRef<'_, P>) -> bool {
+        // Acquire: pairs with the Release in dec_tlb_flush_pending.
+        mm.tlb_flush_pending().load(cpu, Ordering::Acquire) > 1
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Kernel, MmRef, MmuGather, Vaddr, VmaRef};
+use crate::mm::{Kernel, MmRef, Vaddr, VmaRef};
 use crate::platform::{Platform, Ptr};
 use crate::sync::refcount::atomic_dec_and_test;
 
@@ -36,7 +36,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("exit_mmap");
         // None: the program unmapped everything, or fork failed at the first VMA.
         let Some(first) = self.vmas.get_opt(cpu, mm.mmap().read(cpu)) else { return };
-        let mut tlb = MmuGather::new(mm);
+        let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.unmap_vmas(cpu, &mut tlb, first, Vaddr(0), Vaddr(u64::MAX));
         self.free_pgtables(cpu, &mut tlb, Some(first), Vaddr(0), Vaddr(0));
         self.tlb_finish_mmu(cpu, tlb);

@@ -2,7 +2,7 @@
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Errno, Kernel, MmRef, MmuGather, NewHalf, Vaddr, VmaRef};
+use crate::mm::{Errno, Kernel, MmRef, NewHalf, Vaddr, VmaRef};
 use crate::platform::{Platform, Ptr};
 
 /// Whether `do_munmap` may go on with `mmap_sem` held for reading once the VMAs are detached.
@@ -151,7 +151,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
     ) {
         let next = self.vma_after(cpu, mm, prev);
-        let mut tlb = MmuGather::new(mm);
+        let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.unmap_vmas(cpu, &mut tlb, first, start, end);
         let floor = prev.map_or(Vaddr(0), |prev| prev.vm_end().read(cpu));
         let ceiling = next.map_or(Vaddr(0), |next| next.vm_start().read(cpu));

@@ -191,3 +191,19 @@ fn the_reduction_keeps_every_result_of_a_program() {
         assert!(all.len() > 1, "{few} of {many} schedules, {} results", all.len());
     }
 }
+
+#[test]
+fn what_two_tasks_drop_at_once_is_gone_for_both_when_they_return() {
+    // The second finds the PTE taken out by the first, who has yet to flush, and reads through
+    // its own TLB:
+    // t0:  map [0]  write 0  post  await        ..  post  take 0 out  ..                    flush
+    // t1:                    await read 0 post  ..  await         drop: nothing there  read 0
+    let drop = range(MADVISE, 0, 0, 1);
+    let first = [mmap(1, 0), write(0, 0, 1), aux(POST, 0), aux(AWAIT, 1), aux(POST, 2), drop];
+    let second = [aux(AWAIT, 0), read(0, 0), aux(POST, 1), aux(AWAIT, 2), drop, read(0, 0)];
+    let program = program(&[(Start::First, &first), (Start::First, &second)]);
+    let config = with_variants(Choice::Fixed);
+    let report = explore(&program, Handler::Spf, &config, &dfs(1, true), &mut |_| true).unwrap();
+    assert!(report.complete);
+    assert_eq!(report.violations, []);
+}

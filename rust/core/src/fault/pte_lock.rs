@@ -5,8 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-
-use crate::mm::{Kernel, PteSlot, Variant};
+use crate::mm::{Kernel, Variant};
 use crate::platform::{Fence, Mutant, Platform};
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
@@ -34,11 +33,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmf.ptl = Some(slot);
             return true;
         }
-        self.speculative_lock(cpu, vmf, |k, vmf| {
-            // B3: v12 goes through the PMD again, which may be another by now.
-            let table = if k.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
-            (!table.is_null()).then(|| k.pte_offset_map(cpu, table, vmf.address))
-        })
+        self.speculative_lock(cpu, vmf)
     }
 
     /// `pte_spinlock()`: as [`Kernel::pte_map_lock`], for a PTE that the walk has mapped.
@@ -50,17 +45,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmf.ptl = Some(mapped);
             return true;
         }
-        self.speculative_lock(cpu, vmf, |_, _| Some(mapped))
+        self.speculative_lock(cpu, vmf)
     }
 
-    /// The speculative half of both: check, lock without blocking, check again.
+    /// The speculative half of both: check, lock without blocking, check again. The PTE that the
+    /// walk mapped is that of `orig_pmd`, so both map it from there.
     #[inline]
-    fn speculative_lock<'k>(
-        &'k self,
-        cpu: &P,
-        vmf: &mut Vmf<'k, P>,
-        map: impl Fn(&'k Self, &Vmf<'k, P>) -> Option<PteSlot<'k, P>>,
-    ) -> bool {
+    fn speculative_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
         loop {
             // Off: the table cannot be freed, and a collapse cannot go past its interrupt.
             cpu.local_irq_disable();
@@ -72,12 +63,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if vmf.pmd.read(cpu) != vmf.orig_pmd {
                 return self.give_up(cpu, Event::SpfPmdChanged);
             }
-            let Some(slot) = map(self, vmf) else {
+            // B3: v12 finds the lock through the PMD again, which may be another by now.
+            let table = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
+            if table.is_null() {
                 cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
-            };
+            }
+            let slot = self.pte_offset_map(cpu, table, vmf.address);
             // Try only: the holder may wait for this CPU to answer its TLB flush (A9).
             if !spin_trylock(cpu, slot.ptl()) {
                 cpu.local_irq_enable();
+                // DEVIATION: v12 goes round at once, and would see a change of the VMA before
+                // the holder lets go.
                 cpu.spin_until(slot.ptl().word(), |held| held == 0);
                 continue;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::explore::ExploreReport;
-use crate::mm::{Choice, Variants};
+use crate::mm::{Choice, Variant, Variants};
 use crate::platform::{Mutant, TaskId};
 use crate::program::Start;
 use crate::program::build::*;
@@ -206,4 +206,24 @@ fn what_two_tasks_drop_at_once_is_gone_for_both_when_they_return() {
     let report = explore(&program, Handler::Spf, &config, &dfs(1, true), &mut |_| true).unwrap();
     assert!(report.complete);
     assert_eq!(report.violations, []);
+}
+
+#[test]
+fn b3_is_in_the_lock_of_a_page_that_is_mapped_too() {
+    // After mprotect there and back the first write to a page only makes it writable: it takes the
+    // lock by pte_spinlock, and never by pte_map_lock.
+    let protect = |prot| Rec { prot, ..range(MPROTECT, 0, 0, 2) };
+    let first =
+        [mmap(2, 0), write(0, 0, 1), protect(1), protect(3), aux(POST, 0), range(MUNMAP, 0, 0, 2)];
+    let second = [aux(AWAIT, 0), write(0, 0, 2)];
+    let program = program(&[(Start::First, &first), (Start::First, &second)]);
+    for (choice, found) in [(Choice::Fixed, false), (Choice::V12, true)] {
+        let mut config = with_variants(Choice::Fixed);
+        config.variants.set(Variant::B3, choice);
+        // handle_pte_fault's own look at the PMD is B3 as well: what is found must be the lock.
+        let report =
+            explore(&program, Handler::Spf, &config, &dfs(1, true), &mut |_| true).unwrap();
+        let lock = "the PTE lock of a PMD that became none";
+        assert_eq!(report.violations.iter().any(|seen| seen.what == lock), found, "{choice:?}");
+    }
 }

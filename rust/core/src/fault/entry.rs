@@ -72,10 +72,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         code: FaultCode,
     ) -> Result<(VmFault, bool), Signal> {
         let mut major = false;
-        loop {
-            cpu.step("classic fault");
-            let sem = self.mmap_sem(mm);
+        cpu.step("classic fault");
+        let sem = self.mmap_sem(mm);
+        // All three architectures try first, then wait: under many readers the trylock's
+        // compare-and-exchange costs more than down_read's addition.
+        if !sem.down_read_trylock(cpu) {
             sem.down_read(cpu);
+        }
+        loop {
             let checked = self.find_and_check_vma(cpu, mm, address, code);
             let vma = match checked {
                 Ok(vma) => vma,
@@ -89,6 +93,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if fault.has(VmFault::RETRY) && flags.has(FaultFlags::ALLOW_RETRY) {
                 // The handler dropped mmap_sem; once more, and then without that permission.
                 flags = (flags & !FaultFlags::ALLOW_RETRY) | FaultFlags::TRIED;
+                sem.down_read(cpu);
                 continue;
             }
             sem.up_read(cpu);

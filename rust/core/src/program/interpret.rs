@@ -153,9 +153,6 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         } else {
             self.operation_boundary()?;
         }
-        if self.run.sync.is_killed(self.cpu) {
-            return Err(Stop::Killed);
-        }
         self.cpu.step(op.name());
         match op {
             Op::Access(access) => self.access(access, base),
@@ -165,15 +162,20 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         Ok(())
     }
 
-    /// Between two operations: what waited for a grace period runs here.
+    /// Between two operations, and two accesses of a `touch`: what waited for a grace period runs
+    /// here.
     pub fn operation_boundary(&self) -> Result<(), Stop> {
         self.boundary(P::operation_boundary)?;
         drain_rcu(self.k, self.cpu);
         Ok(())
     }
 
+    /// Where the run, or another task's exec, ends the current one.
     fn boundary(&self, goes_on: impl FnOnce(&P) -> bool) -> Result<(), Stop> {
-        if goes_on(self.cpu) { Ok(()) } else { Err(Stop::Over) }
+        if !goes_on(self.cpu) {
+            return Err(Stop::Over);
+        }
+        if self.run.sync.is_killed(self.cpu) { Err(Stop::Killed) } else { Ok(()) }
     }
 
     /// The counters of the current task, if outcomes are kept.

@@ -242,6 +242,21 @@ fn exec_ends_the_other_tasks_of_the_process_wherever_they_wait() {
 }
 
 #[test]
+fn exec_ends_a_task_in_the_middle_of_a_touch() {
+    // Task 1 writes byte by byte for an hour, unless it is ended between two accesses.
+    let endless = Rec { length: 1 << 31, length2: 1, ..touch(0, 1) };
+    let tasks: &[(Start, &[Rec])] = &[
+        (Start::First, &[aux(AWAIT, 0), rec(EXEC)]),
+        (Start::First, &[mmap(1 << 19, 0), aux(POST, 0), endless]),
+    ];
+    let (watch, options) =
+        (Arc::<Watch>::default(), Options { record: false, ..Options::default() });
+    let result = run(&program(tasks), Handler::Spf, config(16 * GB), &options, &watch).unwrap();
+    assert_eq!((result.finding, result.stuck), (None, vec![]));
+    assert!(watch.operations.load(std::sync::atomic::Ordering::Relaxed) < 1 << 31);
+}
+
+#[test]
 fn a_note_that_asks_for_them_keeps_the_vmas() {
     let ops = [mmap(1, 0), rec(NOTE), range(MUNMAP, 0, 0, 1), rec(NOTE)];
     let result = run_well(&[(Start::First, &ops)]);

@@ -1,4 +1,4 @@
-//! Finding VMAs: the tree walk, the cache of each task, the place for a new one, free gaps.
+//! Finding VMAs: the tree walk, the cache of each task, the place for a new one.
 //!
 //! Source: `mm/mmap.c`, `mm/vmacache.c`, v5.1.
 

@@ -114,7 +114,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         Ok(done.map(|()| 0))
     }
 
-    /// Source: `kernel/sysctl.c`, v5.1; P27. Any value but 0 turns speculation on.
+    /// Source: `kernel/sysctl.c`, v5.1; P31. Any value but 0 turns speculation on.
     fn sysctl(&self, which: Sysctl, value: i64) -> Result<(), Errno> {
         let (word, lowest) = match which {
             Sysctl::SpeculativePageFault => {

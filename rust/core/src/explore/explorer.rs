@@ -1,6 +1,6 @@
 //! Runs schedule after schedule of one subject.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -350,7 +350,7 @@ impl<S: Subject> Explorer<S> {
 
 /// The steps that tell the story: those on words that more than one CPU touched, and events.
 fn shared_steps(mut timeline: Vec<Step>) -> Vec<Step> {
-    let mut owners: HashMap<String, Option<CpuId>> = HashMap::new();
+    let mut owners: BTreeMap<String, Option<CpuId>> = BTreeMap::new();
     for step in timeline.iter().filter(|step| step.access != Access::Event) {
         let owner = owners.entry(step.what.clone()).or_insert(Some(step.cpu));
         if *owner != Some(step.cpu) {

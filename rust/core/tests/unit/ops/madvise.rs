@@ -94,6 +94,9 @@ fn advised_ranges_split_and_merge<D: Design>() {
     let steps = [
         (2, 4, Advice::Dontfork, vec![(0, 2), (2, 4), (4, 6)]),
         (2, 4, Advice::Dontfork, vec![(0, 2), (2, 4), (4, 6)]),
+        // The second one is reached already when the first has merged with it: no hole.
+        (0, 4, Advice::Dontfork, vec![(0, 4), (4, 6)]),
+        (0, 2, Advice::Dofork, vec![(0, 2), (2, 4), (4, 6)]),
         (4, 5, Advice::Dontfork, vec![(0, 2), (2, 5), (5, 6)]), // case 5
         (2, 3, Advice::Dofork, vec![(0, 3), (3, 5), (5, 6)]),   // case 5, of the middle one
         (3, 5, Advice::Dofork, vec![(0, 6)]),                   // case 6

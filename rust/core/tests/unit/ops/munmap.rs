@@ -198,8 +198,10 @@ fn the_file_is_closed_when_munmap_returns() {
     world.k.sys_munmap(&world.cpu, address, PAGE).expect("mapped");
     assert_eq!(file.count().peek(), 2, "one piece is left");
     let reader = RcuGuard::new(&world.cpu);
+    let vma = world.vma_at(address + PAGE);
     world.k.sys_munmap(&world.cpu, address + PAGE, PAGE).expect("mapped");
     assert_eq!(file.count().peek(), 1, "although a reader is still there");
+    assert!(vma.vm_file().peek().is_null(), "who would still look at it");
     drop(reader);
     world.check();
 }

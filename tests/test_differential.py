@@ -20,9 +20,20 @@ from spfemu.testing import assert_same, differential, disjoint_programs, program
 ENGINES: Final = ("native", "vtime")
 MAPPING_OPS: Final = ("mmap", "munmap", "mprotect", "madvise", "brk", "exec")
 
+# A failing example is shrunk for minutes before it is shown.
+pytestmark = pytest.mark.timeout(900)
+
 engines = pytest.mark.parametrize("engine", ENGINES)
 arches = pytest.mark.parametrize("arch", arch_names())
-handlers = st.sampled_from(("spf", "classic"))
+settings_of_runs = st.fixed_dictionaries(
+    {
+        "handlers": st.sampled_from((("spf",), ("classic",))),
+        "seed": st.integers(0, 99),
+        "cpus": st.sampled_from((None, 1, 2)),
+    }
+)
+# What a program can see without concurrency: who refuses an access, and how.
+variants = st.sampled_from((None, {"C3": "fixed"}))
 
 
 def with_maps(program: Program) -> Program:
@@ -45,24 +56,27 @@ def with_maps(program: Program) -> Program:
 
 @engines
 @arches
-@given(data=st.data(), handler=handlers, seed=st.integers(0, 99))
+@given(data=st.data(), how=settings_of_runs, variants=variants)
 def test_engines_agree_on_sequential_programs(
-    engine: str, arch: str, data: st.DataObject, handler: str, seed: int
+    engine: str,
+    arch: str,
+    data: st.DataObject,
+    how: dict[str, Any],
+    variants: str | dict[str, str] | None,
 ) -> None:
     program = with_maps(data.draw(programs(arch=arch), "program"))
     both = ("reference", engine)
-    differential(program, engines=both, handlers=(handler,), arches=(arch,), seed=seed)
+    differential(program, engines=both, arches=(arch,), variants=variants, **how)
 
 
 @engines
 @arches
-@given(data=st.data(), handler=handlers, seed=st.integers(0, 99))
+@given(data=st.data(), how=settings_of_runs)
 def test_engines_agree_on_what_disjoint_tasks_get_back(
-    engine: str, arch: str, data: st.DataObject, handler: str, seed: int
+    engine: str, arch: str, data: st.DataObject, how: dict[str, Any]
 ) -> None:
     program = data.draw(disjoint_programs(arch=arch), "program")
-    both = ("reference", engine)
-    differential(program, engines=both, handlers=(handler,), arches=(arch,), what="own", seed=seed)
+    differential(program, engines=("reference", engine), arches=(arch,), what="own", **how)
 
 
 @pytest.mark.parametrize("variant", ["C2", "C3"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -111,6 +111,8 @@ def differential(
     arches: Iterable[str | Arch] = ("x86",),
     what: str = "all",
     seed: int = 0,
+    cpus: int | None = None,
+    variants: str | Mapping[str, str] | None = None,
 ) -> None:
     """Runs a program on all engines and raises AssertionError where two differ.
 
@@ -125,11 +127,13 @@ def differential(
         arches: profiles or names, of the program's page size (default "x86").
         what: what is compared, see ``differences`` (default "all").
         seed: for engines that draw (default 0).
+        cpus: for engines that have some, from 1 (default: as each chooses).
+        variants: as ``spfemu.run`` takes them (default: each engine's own choice).
 
     Raises:
         AssertionError: two engines differ; the message has the program.
         ProgramError: the program cannot run on one of the arches.
-        EngineError: an engine or handler is unknown.
+        EngineError: an engine, handler or setting is unknown.
 
     Determinism: the arguments fix the result, but for what native's interleaving may show.
 
@@ -142,7 +146,13 @@ def differential(
     first, *others = engines
     for arch in arches:
         for handler in handlers:
-            settings: dict[str, Any] = {"handler": handler, "arch": profile(arch), "seed": seed}
+            settings: dict[str, Any] = {
+                "handler": handler,
+                "arch": profile(arch),
+                "seed": seed,
+                "cpus": cpus,
+                "variants": variants,
+            }
             expected = run(program, engine=first, **settings)
             for engine in others:
                 assert_same(expected, run(program, engine=engine, **settings), what=what)

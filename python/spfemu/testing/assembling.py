@@ -29,10 +29,11 @@ class Turn:
     """One task's turn.
 
     Source: ours. ``who`` picks one of the tasks that can go on, ``by`` says how it is handed over,
-    "post" or "barrier". ``steps`` are operations; beside those of the format there are "nothing",
-    "end" (the task has no more operations) and "alternate" (``mine`` and ``theirs`` in turn,
-    ``count`` rounds, with ``other`` picking the partner); "exec" has in ``then`` what comes right
-    after it.
+    "post" or "barrier". ``steps`` are operations. Beside those of the format there are "nothing",
+    "end" (the task has no more operations), "several" (``ops``) and "alternate" (``mine`` and
+    ``theirs`` in turn, ``count`` rounds, with ``other`` picking the partner); "exec" has in
+    ``then`` what comes right after it, "wait" in ``which`` whose end, of those that have ended. A
+    child that its parent waits for takes over what is left of the turn.
     """
 
     who: int
@@ -160,6 +161,8 @@ class Assembly:
             self._wait(task, step)
         elif name == "alternate":
             self._alternate(task, step)
+        elif name == "several":
+            task.ops += self._body(step["ops"])
         elif name == "repeat":
             body = self._body(step["ops"])
             if body:

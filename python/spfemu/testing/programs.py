@@ -16,7 +16,7 @@ from spfemu.program.ops import FORMAT
 from spfemu.testing.assembling import Assembly, Turn
 from spfemu.testing.operations import Maker, makers, mappings, plain_operations
 from spfemu.testing.places import Places
-from spfemu.testing.vocabulary import Operation, Vocabulary, finished, pick
+from spfemu.testing.vocabulary import At, Operation, Vocabulary, finished, pick
 
 __all__ = ["MAX_TASKS", "check_number", "files_used", "operations", "profile", "programs"]
 
@@ -140,7 +140,16 @@ class _Plan:
         first = mappings(words)
         turn = _turns(st.lists(_steps(words, first), max_size=20))
         turns = st.lists(turn, max_size=most_turns)
+        if most_turns >= _MANY_TURNS:  # a list alone has about five parts, however many it may have
+            turns = st.lists(turns, max_size=most_turns).map(_joined)
         return cls(words, first, turns)
+
+
+_MANY_TURNS: Final = 25
+
+
+def _joined(lists: list[list[Turn]]) -> list[Turn]:
+    return [turn for turns in lists for turn in turns]
 
 
 @st.composite
@@ -240,12 +249,13 @@ def _kinds(nr_plain: int) -> st.SearchStrategy[int]:
 
 
 def _loop(draw: st.DrawFn, words: Vocabulary, plain: tuple[Maker, ...]) -> Operation:
-    """A loop, a loop in a loop, or two tasks that take turns."""
+    """A loop, a loop in a loop, two tasks that take turns, or a comb: every other page changed."""
+    if (kind := pick(draw, ("repeat", "alternate", "nested", "comb"))) == "comb":
+        return _comb(draw, words)
 
     def body() -> list[Operation]:
         return [pick(draw, plain)(draw, words) for _ in range(pick(draw, range(4)) + 1)]
 
-    kind = pick(draw, ("repeat", "alternate", "nested"))
     count = pick(draw, range(1, 4))
     if kind == "alternate":
         other = pick(draw, range(4))
@@ -260,6 +270,25 @@ def _loop(draw: st.DrawFn, words: Vocabulary, plain: tuple[Maker, ...]) -> Opera
     if kind == "nested":
         ops.append({"op": "repeat", "count": pick(draw, range(1, 4)), "ops": body()})
     return {"op": "repeat", "count": count, "ops": ops}
+
+
+def _comb(draw: st.DrawFn, words: Vocabulary) -> Operation:
+    change: Operation = {"op": "mprotect", "prot": pick(draw, words.prots)}
+    if pick(draw, range(2)):
+        change = {"op": "munmap"}
+    pages = pick(draw, (2, 4, 8))
+    first = pick(draw, range(4))
+    return {
+        "op": "several",
+        "ops": [
+            {
+                **change,
+                "addr": At(None, words.window_start + (first + 2 * number) * words.page),
+                "length": words.page,
+            }
+            for number in range(pages)
+        ],
+    }
 
 
 def _task_step(

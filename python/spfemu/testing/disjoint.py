@@ -29,10 +29,11 @@ def disjoint_programs(
 ) -> st.SearchStrategy[Program]:
     """A strategy for programs whose tasks overlap in time but not in memory.
 
-    Each task maps, changes and accesses a window of its own; the windows lie side by side, so that
-    VMAs, page tables and locks are shared. What a task gets back (``ret``, ``errno``, ``value``,
-    ``signal``) is the same in every interleaving; who handles a fault, what it counts and how the
-    mappings are cut into VMAs is not. ``assert_same(…, what="own")`` compares accordingly.
+    After a barrier, each task maps, changes and accesses a window of its own; the windows lie side
+    by side, so that VMAs, page tables and locks are shared. What a task gets back (``ret``,
+    ``errno``, ``value``, ``signal``) is the same in every interleaving; who handles a fault, what
+    it counts and how the mappings are cut into VMAs is not. ``assert_same(…, what="own")`` compares
+    accordingly.
 
     Nothing comes up whose outcome depends on the others all the same: executing what may not be
     executed (C2 of SPF_V12), limits, and, with forks, shared mappings.
@@ -79,7 +80,7 @@ def _disjoint_programs(
     for number in range(2 + pick(draw, range(tasks - 1))):
         file = f"f{number}"
         words = _words(draw, places, number, file, shared=not with_forks)
-        ops = _ops(draw, words, max_ops)
+        ops = [{"op": "barrier", "name": "go"}, *_ops(draw, words, max_ops)]
         used = files_used(ops)
         if number == 0 and draw(st.booleans()):
             ops.append({"op": "brk", "delta": 3 * places.page, "id": "heap"})
@@ -130,7 +131,7 @@ def _ops(draw: st.DrawFn, words: Vocabulary, max_ops: int) -> list[Operation]:
     ops = [*draw(mappings(words)), *draw(st.lists(plain, max_size=max_ops))][:max_ops]
     if draw(st.booleans()):
         loop = draw(st.lists(plain, min_size=1, max_size=4))
-        ops.append({"op": "repeat", "count": 1 + pick(draw, range(3)), "ops": loop})
+        ops.append({"op": "repeat", "count": pick(draw, (1, 2, 3, 20)), "ops": loop})
     made: list[Operation] = finished(ops)
     return made
 

@@ -19,6 +19,8 @@ pub struct Cpu {
     reader: Reader,
     /// The task's clock while it has control; `world` has it otherwise.
     clock: Cell<u64>,
+    /// Not so before the first task runs: the CPU that boots is no task's.
+    is_live: Cell<bool>,
 }
 
 /// What a run that was ended unwinds with.
@@ -46,6 +48,7 @@ impl Cpu {
             switch: Rc::clone(switch),
             reader: Reader::default(),
             clock: Cell::new(0),
+            is_live: Cell::new(false),
         }
     }
 
@@ -69,6 +72,7 @@ impl Cpu {
 
     /// After a suspension: the clock, and what interrupts took meanwhile.
     pub(super) fn take_clock(&self) {
+        self.is_live.set(true);
         let stolen = self.world.cpus[self.id as usize].stolen_ns.take();
         self.clock.set(self.world.task(self.task).clock.get() + stolen);
     }
@@ -76,7 +80,8 @@ impl Cpu {
     /// Waits until no other task is behind this one by more than `slack`.
     #[inline(always)]
     fn sync(&self, slack: u64) {
-        while !self.world.is_first(self.clock.get().saturating_sub(slack)) && !self.switch.is_cut()
+        while !self.world.is_first(self.task, self.clock.get().saturating_sub(slack))
+            && !self.switch.is_cut()
         {
             self.world.task(self.task).clock.set(self.clock.get());
             self.world.enqueue(self.task);
@@ -84,48 +89,63 @@ impl Cpu {
         }
     }
 
-    /// What comes before an access: the line is brought here, and the clock pays for it.
+    /// What comes before an access: the line is brought here, and the clock pays for it. Whether
+    /// somebody spins on a word of the line.
     #[inline(always)]
-    fn access(&self, word: &Word<Self>, kind: Kind) {
+    fn access(&self, word: &Word<Self>, kind: Kind) -> bool {
+        let world = &*self.world;
         let line = word.site();
-        if !self.counts() {
-            return;
-        }
-        if line == Line::FREE.0 {
-            // Costs nothing, but what one task tells another is still told in order of time.
-            self.sync(0);
-            return;
+        if line == Line::FREE.0 || !self.is_live.get() {
+            return self.access_free(line);
         }
         let writes = kind != Kind::Load;
-        let machine = &self.world.machine;
         if kind == Kind::Atomic {
-            self.advance(machine.atomic_ns);
+            self.advance(world.machine.atomic_ns);
         }
-        if self.world.lines.borrow_mut().is_hit(line, self.id, writes) {
-            self.advance(machine.line_ns[0]);
-            self.sync(self.world.slack_ns);
-            return;
+        if self.clock.get() < world.horizon.get().saturating_add(world.slack_ns)
+            && let Some(watched) = world.lines.borrow().hit(line, self.id, writes)
+        {
+            self.advance(world.machine.line_ns[0]);
+            return watched;
         }
-        self.miss(line, writes);
+        self.access_slowly(line, writes)
     }
 
-    fn miss(&self, line: u32, writes: bool) {
+    /// An access that costs nothing. What one task of the program tells another is still told in
+    /// order of time.
+    #[cold]
+    fn access_free(&self, line: u32) -> bool {
+        if self.counts() {
+            self.sync(0);
+        }
+        line == Line::FREE.0
+    }
+
+    /// An access that others must not see too early: they go first, or the line has to come.
+    #[inline(never)]
+    fn access_slowly(&self, line: u32, writes: bool) -> bool {
+        let world = &*self.world;
+        if !self.counts() {
+            return false;
+        }
+        self.sync(world.slack_ns);
+        if let Some(watched) = world.lines.borrow().hit(line, self.id, writes) {
+            self.advance(world.machine.line_ns[0]);
+            return watched;
+        }
         // Strict order among those who leave their cache.
         self.sync(0);
         let now = self.clock.get();
-        let mut lines = self.world.lines.borrow_mut();
         // Meanwhile the line may have come: then transfer costs no distance.
-        let end = lines.transfer(&self.world.machine, line, self.id, writes, now);
+        let (end, watched) = world.lines.borrow_mut().transfer(line, self.id, writes, now);
         self.clock.set(end);
+        watched
     }
 
-    /// What comes after a store: whoever spins on the word sees it.
-    #[inline(always)]
+    /// What comes after a store to a watched line: whoever spins on the word sees it.
+    #[cold]
     fn stored(&self, word: &Word<Self>) {
-        let watched = self.world.lines.borrow_mut().is_watched(word.site());
-        if watched {
-            self.world.stored(address(word), self.clock.get());
-        }
+        self.world.stored(address(word), self.clock.get());
     }
 
     /// Ends the run from inside a coroutine.
@@ -159,16 +179,20 @@ impl Platform for Cpu {
     }
     #[inline(always)]
     fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
-        self.access(word, Kind::Store);
+        let watched = self.access(word, Kind::Store);
         word.poke(value);
-        self.stored(word);
+        if watched {
+            self.stored(word);
+        }
     }
     #[inline(always)]
     fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
-        self.access(word, Kind::Atomic);
+        let watched = self.access(word, Kind::Atomic);
         let old = word.peek();
         word.poke(value);
-        self.stored(word);
+        if watched {
+            self.stored(word);
+        }
         old
     }
     #[inline(always)]
@@ -180,21 +204,25 @@ impl Platform for Cpu {
         _order: Ordering,
     ) -> Result<u64, u64> {
         // A failed one takes the line all the same.
-        self.access(word, Kind::Atomic);
+        let watched = self.access(word, Kind::Atomic);
         let old = word.peek();
         if old != expect {
             return Err(old);
         }
         word.poke(new);
-        self.stored(word);
+        if watched {
+            self.stored(word);
+        }
         Ok(old)
     }
     #[inline(always)]
     fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
-        self.access(word, Kind::Atomic);
+        let watched = self.access(word, Kind::Atomic);
         let old = word.peek();
         word.poke(old.wrapping_add(add));
-        self.stored(word);
+        if watched {
+            self.stored(word);
+        }
         old
     }
     /// One order of all accesses: nothing to add.

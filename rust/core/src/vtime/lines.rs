@@ -26,6 +26,9 @@ pub(super) struct Lines {
     sets: Vec<u64>,
     free: Vec<u32>,
     set_words: usize,
+    /// For each CPU its core and its socket.
+    places: Vec<(u32, u32)>,
+    line_ns: [u64; 4],
     /// For each CPU the sets of CPUs on its core and in its socket.
     same_core: Vec<u64>,
     same_socket: Vec<u64>,
@@ -49,6 +52,8 @@ impl Lines {
             sets: Vec::new(),
             free: Vec::new(),
             set_words,
+            places: (0..nr_cpus).map(|cpu| machine.place(cpu)).collect(),
+            line_ns: machine.line_ns,
             same_core: near(Distance::Core),
             same_socket: near(Distance::Socket),
         }
@@ -63,11 +68,13 @@ impl Lines {
         &mut self.lines[index]
     }
 
-    /// Whether `cpu` can read (or write) the line without leaving its own cache.
+    /// If `cpu` can read (or write) the line without leaving its own cache: whether somebody
+    /// spins on a word of it.
     #[inline(always)]
-    pub(super) fn is_hit(&mut self, line: u32, cpu: u32, writes: bool) -> bool {
-        let Line { owner, sharers, .. } = *self.at(line);
-        if sharers == 0 { owner == cpu } else { !writes && self.in_set(sharers, cpu) }
+    pub(super) fn hit(&self, line: u32, cpu: u32, writes: bool) -> Option<bool> {
+        let &Line { owner, sharers, spinners, .. } = self.lines.get(line as usize)?;
+        let hit = if sharers == 0 { owner == cpu } else { !writes && self.in_set(sharers, cpu) };
+        hit.then_some(spinners != 0)
     }
 
     #[inline(always)]
@@ -76,26 +83,20 @@ impl Lines {
         self.sets[word] >> (cpu % 64) & 1 != 0
     }
 
-    /// Brings the line to `cpu`, which asks at `now`; returns when it has it. Requests for one
-    /// line are served one after another, in the order in which they are made.
-    pub(super) fn transfer(
-        &mut self,
-        machine: &Machine,
-        line: u32,
-        cpu: u32,
-        writes: bool,
-        now: u64,
-    ) -> u64 {
-        let Line { owner, sharers, busy_until, .. } = *self.at(line);
+    /// Brings the line to `cpu`, which asks at `now`; returns when it has it, and whether somebody
+    /// spins on a word of it. Requests for one line are served one after another, in the order in
+    /// which they are made.
+    pub(super) fn transfer(&mut self, line: u32, cpu: u32, writes: bool, now: u64) -> (u64, bool) {
+        let Line { owner, sharers, busy_until, spinners } = *self.at(line);
         let begin = now.max(busy_until);
         let distance = match (owner, sharers) {
             (NOBODY, 0) => Distance::Own,
-            (owner, 0) => machine.distance(cpu, owner),
+            (owner, 0) => self.distance(cpu, owner),
             // A reader takes the nearest copy; a writer waits for the farthest to be gone.
             (_, set) if writes => self.farthest(set, cpu),
             (_, set) => self.nearest(set, cpu),
         };
-        let end = begin + machine.line_ns[distance as usize];
+        let end = begin + self.line_ns[distance as usize];
         if writes || (owner == NOBODY && sharers == 0) {
             self.release_set(sharers);
             let line = self.at(line);
@@ -111,7 +112,22 @@ impl Lines {
             // Copies of a copy do not wait for each other.
             self.insert(sharers, cpu);
         }
-        end
+        (end, spinners != 0)
+    }
+
+    #[inline(always)]
+    fn distance(&self, one: u32, other: u32) -> Distance {
+        let ((core, socket), other_place) =
+            (self.places[one as usize], self.places[other as usize]);
+        if one == other {
+            Distance::Own
+        } else if core == other_place.0 {
+            Distance::Core
+        } else if socket == other_place.1 {
+            Distance::Socket
+        } else {
+            Distance::Machine
+        }
     }
 
     /// The words of a set, beside those of the CPUs near `cpu`.
@@ -172,11 +188,6 @@ impl Lines {
     /// One less.
     pub(super) fn unwatch(&mut self, line: u32) {
         self.at(line).spinners -= 1;
-    }
-    /// Whether somebody spins on a word of the line.
-    #[inline(always)]
-    pub(super) fn is_watched(&mut self, line: u32) -> bool {
-        self.at(line).spinners != 0
     }
 }
 

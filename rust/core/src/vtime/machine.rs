@@ -71,23 +71,24 @@ impl Machine {
         self.cost_ns[cost as usize]
     }
 
-    fn core(&self, cpu: u32) -> u32 {
-        if self.threads_adjacent {
+    /// The core and the socket that a CPU is in.
+    pub fn place(&self, cpu: u32) -> (u32, u32) {
+        let core = if self.threads_adjacent {
             cpu / self.smt
         } else {
             cpu % (self.sockets * self.cores_per_socket)
-        }
+        };
+        (core, core / self.cores_per_socket)
     }
 
     /// How far apart two CPUs are.
     pub fn distance(&self, one: u32, other: u32) -> Distance {
+        let (here, there) = (self.place(one), self.place(other));
         if one == other {
-            return Distance::Own;
-        }
-        let (one, other) = (self.core(one), self.core(other));
-        if one == other {
+            Distance::Own
+        } else if here.0 == there.0 {
             Distance::Core
-        } else if one / self.cores_per_socket == other / self.cores_per_socket {
+        } else if here.1 == there.1 {
             Distance::Socket
         } else {
             Distance::Machine

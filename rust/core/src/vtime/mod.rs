@@ -8,6 +8,7 @@
 mod cpu;
 mod lines;
 pub mod machine;
+mod queue;
 mod run;
 mod world;
 

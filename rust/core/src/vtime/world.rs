@@ -5,8 +5,7 @@
 //! happens at some time, which its clock then jumps to.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use rand_core::{Rng, SeedableRng};
@@ -14,6 +13,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::lines::Lines;
 use super::machine::Machine;
+use super::queue::Queue;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, RcuCallback, TaskId};
 use crate::program::Watch;
@@ -43,8 +43,6 @@ pub(super) struct Task {
     pub(super) state: Cell<State>,
     /// When it got its CPU.
     on_cpu_since: Cell<u64>,
-    /// Decides between equal clocks.
-    tie: u32,
 }
 
 /// One CPU.
@@ -75,9 +73,9 @@ pub(super) struct World {
     pub(super) grace: GracePeriods,
     callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     /// Ready tasks on their CPUs, apart from the one that has control; and tasks that pause.
-    queue: RefCell<BinaryHeap<Reverse<(u64, u32, TaskId)>>>,
+    queue: RefCell<Queue>,
     /// The smallest clock in the queue.
-    next_clock: Cell<u64>,
+    pub(super) horizon: Cell<u64>,
     /// Tasks that spin or sleep, by address of the word.
     waiters: RefCell<BTreeMap<usize, Vec<TaskId>>>,
     /// Tasks that spin for as long as this task is on a CPU.
@@ -105,7 +103,6 @@ impl World {
                 clock: Cell::new(0),
                 state: Cell::new(State::Ready),
                 on_cpu_since: Cell::new(0),
-                tie: random.next_u32(),
             })
             .collect();
         let world = Self {
@@ -117,8 +114,8 @@ impl World {
             lines: RefCell::new(Lines::new(machine, nr_cpus)),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
-            queue: RefCell::default(),
-            next_clock: Cell::new(u64::MAX),
+            queue: RefCell::new(Queue::new(nr_tasks, &mut random)),
+            horizon: Cell::new(u64::MAX),
             waiters: RefCell::default(),
             owner_waiters: RefCell::default(),
             random: RefCell::new(random),
@@ -146,26 +143,26 @@ impl World {
         &self.cpus[self.cpu_of(task) as usize]
     }
 
-    /// Whether nobody is behind `clock`.
+    /// Whether nobody is behind `task` if its clock is `clock`.
     #[inline(always)]
-    pub(super) fn is_first(&self, clock: u64) -> bool {
-        clock <= self.next_clock.get()
+    pub(super) fn is_first(&self, task: TaskId, clock: u64) -> bool {
+        let queue = self.queue.borrow();
+        queue.key(task, clock) < queue.first()
     }
 
     /// Puts a task that goes on at its clock into the queue.
     pub(super) fn enqueue(&self, task: TaskId) {
-        let Task { clock, tie, .. } = self.task(task);
         let mut queue = self.queue.borrow_mut();
-        queue.push(Reverse((clock.get(), *tie, task)));
-        self.next_clock.set(queue.peek().map_or(u64::MAX, |Reverse((clock, ..))| *clock));
+        queue.push(task, self.task(task).clock.get());
+        self.horizon.set(queue.first_clock());
     }
 
     /// Takes the task with the smallest clock out of the queue.
     pub(super) fn dequeue(&self) -> Option<TaskId> {
         let mut queue = self.queue.borrow_mut();
-        let Reverse((_, _, task)) = queue.pop()?;
-        self.next_clock.set(queue.peek().map_or(u64::MAX, |Reverse((clock, ..))| *clock));
-        Some(task)
+        let task = queue.pop();
+        self.horizon.set(queue.first_clock());
+        task
     }
 
     /// A ready task gets its CPU, now or when those before it give it up.

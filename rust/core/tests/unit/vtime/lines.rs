@@ -9,10 +9,10 @@ fn machine() -> Machine {
 fn the_first_to_touch_a_line_has_it_and_then_hits() {
     let machine = machine();
     let mut lines = Lines::new(&machine, 48);
-    assert!(!lines.is_hit(5, 0, true));
-    assert_eq!(lines.transfer(&machine, 5, 0, true, 100), 101);
-    assert!(lines.is_hit(5, 0, true) && lines.is_hit(5, 0, false));
-    assert!(!lines.is_hit(5, 1, false));
+    assert!(!lines.hit(5, 0, true).is_some());
+    assert_eq!(lines.transfer(5, 0, true, 100).0, 101);
+    assert!(lines.hit(5, 0, true).is_some() && lines.hit(5, 0, false).is_some());
+    assert!(!lines.hit(5, 1, false).is_some());
 }
 
 #[test]
@@ -20,8 +20,8 @@ fn a_transfer_costs_by_distance() {
     let machine = machine();
     for (cpu, ns) in [(24, 8), (1, 45), (12, 120)] {
         let mut lines = Lines::new(&machine, 48);
-        lines.transfer(&machine, 5, 0, true, 0);
-        assert_eq!(lines.transfer(&machine, 5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
+        lines.transfer(5, 0, true, 0);
+        assert_eq!(lines.transfer(5, cpu, true, 1000).0, 1000 + ns, "CPU {cpu}");
     }
 }
 
@@ -29,24 +29,24 @@ fn a_transfer_costs_by_distance() {
 fn readers_share_and_a_writer_takes_all_copies_away() {
     let machine = machine();
     let mut lines = Lines::new(&machine, 48);
-    lines.transfer(&machine, 5, 0, true, 0);
-    lines.transfer(&machine, 5, 1, false, 1000);
-    lines.transfer(&machine, 5, 12, false, 2000);
-    assert!([0, 1, 12].into_iter().all(|cpu| lines.is_hit(5, cpu, false)));
-    assert!(!lines.is_hit(5, 1, true), "a copy cannot be written");
+    lines.transfer(5, 0, true, 0);
+    lines.transfer(5, 1, false, 1000);
+    lines.transfer(5, 12, false, 2000);
+    assert!([0, 1, 12].into_iter().all(|cpu| lines.hit(5, cpu, false).is_some()));
+    assert!(!lines.hit(5, 1, true).is_some(), "a copy cannot be written");
     // The farthest copy, in the other socket, decides.
-    assert_eq!(lines.transfer(&machine, 5, 1, true, 3000), 3120);
-    assert!(lines.is_hit(5, 1, true));
-    assert!(!lines.is_hit(5, 0, false) && !lines.is_hit(5, 12, false));
+    assert_eq!(lines.transfer(5, 1, true, 3000).0, 3120);
+    assert!(lines.hit(5, 1, true).is_some());
+    assert!(!lines.hit(5, 0, false).is_some() && !lines.hit(5, 12, false).is_some());
 }
 
 #[test]
 fn requests_for_one_line_queue_up() {
     let machine = machine();
     let mut lines = Lines::new(&machine, 48);
-    lines.transfer(&machine, 5, 0, true, 0);
-    let first = lines.transfer(&machine, 5, 1, true, 1000);
-    let second = lines.transfer(&machine, 5, 2, true, 1000);
+    lines.transfer(5, 0, true, 0);
+    let first = lines.transfer(5, 1, true, 1000).0;
+    let second = lines.transfer(5, 2, true, 1000).0;
     assert_eq!((first, second), (1045, 1090));
 }
 
@@ -55,8 +55,8 @@ fn sets_are_used_again() {
     let machine = machine();
     let mut lines = Lines::new(&machine, 48);
     for round in 0..100 {
-        lines.transfer(&machine, 5, 0, true, round);
-        lines.transfer(&machine, 5, 1, false, round);
+        lines.transfer(5, 0, true, round);
+        lines.transfer(5, 1, false, round);
     }
     assert_eq!(lines.sets.len(), 1);
 }

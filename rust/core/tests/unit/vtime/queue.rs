@@ -1,0 +1,60 @@
+use std::collections::BTreeSet;
+
+use rand_core::SeedableRng;
+
+use super::*;
+
+fn queue(nr_tasks: u32, seed: u64) -> Queue {
+    Queue::new(nr_tasks, &mut Pcg64Mcg::seed_from_u64(seed))
+}
+
+#[test]
+fn the_smallest_clock_goes_first_whatever_the_number_of_tasks() {
+    for nr_tasks in [1, 2, 3, 48, 1025] {
+        let mut queue = queue(nr_tasks, 1);
+        assert_eq!(queue.pop(), None);
+        for task in 0..nr_tasks {
+            queue.push(task, u64::from(task * 7919 % nr_tasks) * 10 + 5);
+        }
+        let mut last = 0;
+        for _ in 0..nr_tasks {
+            let clock = queue.first() >> queue.rank_bits;
+            assert!(clock >= last);
+            last = clock;
+            assert!(queue.pop().is_some());
+        }
+        assert_eq!(queue.pop(), None);
+    }
+}
+
+#[test]
+fn equal_clocks_go_in_an_order_that_only_the_seed_decides() {
+    let order = |seed| -> Vec<TaskId> {
+        let mut queue = queue(48, seed);
+        (0..48).for_each(|task| queue.push(task, 3));
+        std::iter::from_fn(|| queue.pop()).collect()
+    };
+    assert_eq!(order(1), order(1));
+    assert_ne!(order(1), order(2));
+    assert_eq!(order(1).into_iter().collect::<BTreeSet<_>>(), (0..48).collect());
+}
+
+#[test]
+fn it_agrees_with_a_sorted_set() {
+    let mut queue = queue(37, 5);
+    let mut sorted = BTreeSet::new();
+    let mut random = Pcg64Mcg::seed_from_u64(9);
+    for _ in 0..10_000 {
+        let number = random.next_u64();
+        let task = (number % 37) as TaskId;
+        let absent = !sorted.iter().any(|&(_, other)| other == task);
+        if number & 1 << 40 != 0 && absent {
+            let clock = number >> 50;
+            queue.push(task, clock);
+            sorted.insert((queue.key(task, clock), task));
+        } else {
+            assert_eq!(queue.pop(), sorted.pop_first().map(|(_, task)| task));
+        }
+        assert_eq!(queue.first(), sorted.first().map_or(ABSENT, |&(key, _)| key));
+    }
+}

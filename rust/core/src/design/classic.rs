@@ -29,6 +29,6 @@ impl Design for Classic {
     fn put_unlinked_vma<P: Platform>(_k: &Kernel<P, Self>, _cpu: &P, _vma: VmaRef<'_, P>) {}
     /// The owner's is the only reference.
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
-        k.vmas.free(cpu, vma);
+        k.vm_area_free(cpu, vma);
     }
 }

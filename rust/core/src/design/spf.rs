@@ -54,7 +54,7 @@ impl Design for Spf {
     #[inline]
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
         if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
-            k.vmas.free(cpu, vma);
+            k.vm_area_free(cpu, vma);
         }
     }
 }

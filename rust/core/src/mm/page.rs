@@ -163,7 +163,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `unlock_page()`
     pub(crate) fn unlock_page(&self, cpu: &P, page: PageRef<'_, P>) {
         // Release: pairs with the Acquire in trylock_page. Nobody else clears the bit.
-        page.flags().fetch_add(cpu, -(PG_LOCKED as i64), Ordering::Release);
+        let flags = page.flags().fetch_add(cpu, -(PG_LOCKED as i64), Ordering::Release);
+        if flags & PG_LOCKED == 0 {
+            cpu.finding("lock-balance", format!("page {} was not locked", page.slot_index()));
+        }
         cpu.wake(page.flags().word());
     }
 

@@ -6,6 +6,7 @@ use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, VmaRef};
 use super::page::PG_ANON;
 use super::types::Vaddr;
+use super::variants::Variant;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Value};
 
@@ -102,6 +103,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else.
     pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
-        page.mapcount().read(cpu) == 1
+        // L1: an unmapper drops its count before its flush, and its reference after.
+        page.mapcount().read(cpu) == 1 && (self.v12(Variant::L1) || page.refcount().read(cpu) == 1)
     }
 }

@@ -1,6 +1,7 @@
 //! Variants: where v12 had a bug, the choice between v12 and the cure of a later port.
 
-/// One bug of v12 (SPF_V12 section 9, B and C) that a run can have or not have.
+/// One bug of v12 (SPF_V12 section 9, B and C), or of 5.1 itself (L, ours), that a run can have
+/// or not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Variant {
@@ -18,6 +19,8 @@ pub enum Variant {
     C3,
     /// A VMA unlinked before its sequence was read.
     C9,
+    /// A page reused by its map count while another CPU's stale translation still maps it.
+    L1,
 }
 
 /// v12 as it was, or cured.
@@ -44,7 +47,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 7] = [
+pub const VARIANTS: [VariantInfo; 8] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -115,6 +118,17 @@ pub const VARIANTS: [VariantInfo; 7] = [
                lock; fixed (ours): a VMA already unlinked aborts at once",
         cpus: 2,
         oracle: "access-denied",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::L1,
+        entry: "L1",
+        name: "reuse-before-flush",
+        what: "Linux 5.1, not the series: munmap drops a page's map count before it flushes, so a \
+               copy-on-write fault elsewhere may reuse the page while a stale translation still \
+               reads it; fixed (Linux 5.8): reuse only with one reference",
+        cpus: 3,
+        oracle: "lost-store",
         outside_explore: Choice::V12,
     },
 ];

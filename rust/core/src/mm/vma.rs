@@ -68,8 +68,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma.rb_parent().poke(vma.ptr());
     }
 
-    /// `vm_area_free()`: of a VMA that was never linked.
+    /// `__free_vma()`, `vm_area_free()`: of a VMA that is in no tree.
     pub(crate) fn vm_area_free(&self, cpu: &P, vma: VmaRef<'_, P>) {
+        if vma.rb_parent().peek() != vma.ptr() {
+            cpu.finding("vma-freed-in-tree", format!("VMA {} is still linked", vma.slot_index()));
+        }
         self.vmas.free(cpu, vma);
     }
 

@@ -108,7 +108,9 @@ fn states_of(events: &[Event], mm: u32, page: u64, until: u64) -> Vec<State> {
                 states.push(State {
                     begin: event.begin,
                     end: event.end,
-                    certain: true,
+                    // Linux lets a store go to the old page, through a translation that is not
+                    // flushed yet, while that page is being dropped.
+                    certain: !events.iter().any(|drop| drops_during(drop, event, page)),
                     prot: Sets::Nothing,
                     content: Sets::To(value),
                 });
@@ -122,6 +124,16 @@ fn states_of(events: &[Event], mm: u32, page: u64, until: u64) -> Vec<State> {
         states.push(unmapped);
     }
     states
+}
+
+/// Whether `drop` replaces the page's content while the store `write` goes on.
+fn drops_during(drop: &Event, write: &Event, page: u64) -> bool {
+    let replaces = matches!(drop.what, What::Change { content, .. } if content != Sets::Nothing);
+    replaces
+        && drop.mm == write.mm
+        && covers(drop, page)
+        && drop.begin < write.end
+        && write.begin < drop.end
 }
 
 fn covers(event: &Event, page: u64) -> bool {

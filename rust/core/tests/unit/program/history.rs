@@ -77,3 +77,11 @@ fn a_write_during_the_fork_may_or_may_not_be_inherited() {
         assert_eq!(names(&events), [""; 0]);
     }
 }
+
+#[test]
+fn a_store_during_a_drop_may_be_lost_with_the_page() {
+    // The drop lets a fresh page in; the later store still goes to the old one.
+    let drop = event(3, 10, What::Change { prot: Sets::Nothing, content: Sets::To(0) });
+    let events = [map(1, 2), drop, write(4, 5, 10), write(6, 7, 20), read(11, 12, 10)];
+    assert_eq!(names(&events), [""; 0]);
+}

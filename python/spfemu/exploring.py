@@ -42,7 +42,8 @@ def explore(
     bounds), "random" or "pct"; ``mutants`` are checks to leave out, by name or entry (A7);
     ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
     ``memory_model`` is "sc". ``schedules`` bounds their number (default: none for dfs, else
-    10,000), ``preemptions`` those within one (default: 2); ``seed`` fixes random choices. ``replay`` runs the one schedule of a token.
+    10,000), ``preemptions`` those within one (default: 2); ``seed`` fixes random choices.
+    ``replay`` runs the one schedule of a token.
 
     Returns the JSON object of the result: ``schedules``, ``complete`` (the whole space within the
     bounds was covered), ``steps`` and ``violations``, each with ``invariant``, ``entry``, ``token``

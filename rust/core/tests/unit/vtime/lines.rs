@@ -9,10 +9,10 @@ fn machine() -> Machine {
 fn the_first_to_touch_a_line_has_it_and_then_hits() {
     let machine = machine();
     let mut lines = Lines::new(&machine, 48);
-    assert!(!lines.hit(5, 0, true).is_some());
+    assert!(lines.hit(5, 0, true).is_none());
     assert_eq!(lines.transfer(5, 0, true, 100).0, 101);
     assert!(lines.hit(5, 0, true).is_some() && lines.hit(5, 0, false).is_some());
-    assert!(!lines.hit(5, 1, false).is_some());
+    assert!(lines.hit(5, 1, false).is_none());
 }
 
 #[test]
@@ -33,11 +33,11 @@ fn readers_share_and_a_writer_takes_all_copies_away() {
     lines.transfer(5, 1, false, 1000);
     lines.transfer(5, 12, false, 2000);
     assert!([0, 1, 12].into_iter().all(|cpu| lines.hit(5, cpu, false).is_some()));
-    assert!(!lines.hit(5, 1, true).is_some(), "a copy cannot be written");
+    assert!(lines.hit(5, 1, true).is_none(), "a copy cannot be written");
     // The farthest copy, in the other socket, decides.
     assert_eq!(lines.transfer(5, 1, true, 3000).0, 3120);
     assert!(lines.hit(5, 1, true).is_some());
-    assert!(!lines.hit(5, 0, false).is_some() && !lines.hit(5, 12, false).is_some());
+    assert!(lines.hit(5, 0, false).is_none() && lines.hit(5, 12, false).is_none());
 }
 
 #[test]

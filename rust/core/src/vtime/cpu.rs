@@ -19,9 +19,16 @@ pub struct Cpu {
     reader: Reader,
     /// The task's clock while it has control; `world` has it otherwise.
     clock: Cell<u64>,
-    /// Not so before the first task runs: the CPU that boots is no task's.
+    /// Not so before the first task runs, for the CPU that boots is no task's; and not while
+    /// there is something to do at the next accesses.
     is_live: Cell<bool>,
+    /// The task went on when the word at this address changed, and has so many accesses for its
+    /// turn; then the next who waits may go on.
+    turn: Cell<Option<(usize, u32)>>,
 }
+
+/// What a turn is: the look at the word after the wait was one; taking the lock is another.
+const TURN_ACCESSES: u32 = 2;
 
 /// What a run that was ended unwinds with.
 pub(super) struct Stopped;
@@ -49,6 +56,7 @@ impl Cpu {
             reader: Reader::default(),
             clock: Cell::new(0),
             is_live: Cell::new(false),
+            turn: Cell::new(None),
         }
     }
 
@@ -72,7 +80,7 @@ impl Cpu {
 
     /// After a suspension: the clock, and what interrupts took meanwhile.
     pub(super) fn take_clock(&self) {
-        self.is_live.set(true);
+        self.is_live.set(self.turn.get().is_none());
         let stolen = self.world.cpus[self.id as usize].stolen_ns.take();
         self.clock.set(self.world.task(self.task).clock.get() + stolen);
     }
@@ -96,7 +104,7 @@ impl Cpu {
         let world = &*self.world;
         let line = word.site();
         if line == Line::FREE.0 || !self.is_live.get() {
-            return self.access_free(line);
+            return self.access_specially(line, kind);
         }
         let writes = kind != Kind::Load;
         if kind == Kind::Atomic {
@@ -111,14 +119,34 @@ impl Cpu {
         self.access_slowly(line, writes)
     }
 
-    /// An access that costs nothing. What one task of the program tells another is still told in
-    /// order of time.
+    /// An access that costs nothing, or before which something is to be done.
     #[cold]
-    fn access_free(&self, line: u32) -> bool {
-        if self.counts() {
-            self.sync(0);
+    fn access_specially(&self, line: u32, kind: Kind) -> bool {
+        if !self.counts() {
+            return line == Line::FREE.0;
         }
-        line == Line::FREE.0
+        match self.turn.get() {
+            Some((_, 0)) => self.end_turn(),
+            Some((address, left)) => self.turn.set(Some((address, left - 1))),
+            None => {}
+        }
+        if line == Line::FREE.0 {
+            // What one task of the program tells another is still told in order of time.
+            self.sync(0);
+            return true;
+        }
+        if kind == Kind::Atomic {
+            self.advance(self.world.machine.atomic_ns);
+        }
+        self.access_slowly(line, kind != Kind::Load)
+    }
+
+    /// Whoever waits for the same word may go on now.
+    fn end_turn(&self) {
+        if let Some((address, _)) = self.turn.take() {
+            self.is_live.set(true);
+            self.world.pass_on(address, self.clock.get());
+        }
     }
 
     /// An access that others must not see too early: they go first, or the line has to come.
@@ -142,10 +170,22 @@ impl Cpu {
         watched
     }
 
+    /// The task has ended.
+    pub(super) fn end(&self) {
+        self.end_turn();
+        self.world.task(self.task).clock.set(self.clock.get());
+        self.world.end(self.task);
+    }
+
+    fn begin_turn(&self, word: &Word<Self>) {
+        self.turn.set(Some((address(word), TURN_ACCESSES)));
+        self.is_live.set(false);
+    }
+
     /// What comes after a store to a watched line: whoever spins on the word sees it.
     #[cold]
     fn stored(&self, word: &Word<Self>) {
-        self.world.stored(address(word), self.clock.get());
+        self.world.stored(address(word), word.peek(), self.clock.get());
     }
 
     /// Ends the run from inside a coroutine.
@@ -230,13 +270,18 @@ impl Platform for Cpu {
     fn fence(&self, _fence: Fence) {}
 
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
+        let condition = &self.world.task(self.task).condition;
         loop {
             let value = self.load(word, Ordering::Acquire);
             if done(value) || !self.counts() {
                 return value;
             }
-            self.world.spin(self.task, address(word), word.site());
-            self.suspend();
+            self.end_turn();
+            condition.during(&done, || {
+                self.world.spin(self.task, address(word), word.site(), value);
+                self.suspend();
+            });
+            self.begin_turn(word);
         }
     }
 
@@ -246,6 +291,7 @@ impl Platform for Cpu {
             if done(value) || !self.counts() {
                 return value;
             }
+            self.end_turn();
             self.world.task(self.task).clock.set(self.clock.get());
             self.world.sleep(self.task, address(word));
             self.suspend_asleep();
@@ -260,14 +306,23 @@ impl Platform for Cpu {
     }
 
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
+        let condition = &self.world.task(self.task).condition;
         while self.load(word, Ordering::Relaxed) == value
             && self.counts()
             && self.world.is_on_cpu(owner)
         {
-            self.world.spin(self.task, address(word), word.site());
-            self.world.spin_while_runs(self.task, owner);
-            self.suspend();
+            self.end_turn();
+            condition.during(&|now| now != value, || {
+                self.world.spin(self.task, address(word), word.site(), value);
+                self.world.spin_while_runs(self.task, owner);
+                self.suspend();
+            });
+            self.begin_turn(word);
         }
+    }
+
+    fn on_cpu(&self, task: TaskId) -> bool {
+        self.world.is_on_cpu(task)
     }
 
     #[inline(always)]
@@ -337,6 +392,7 @@ impl Platform for Cpu {
         if !self.counts() {
             return;
         }
+        self.end_turn();
         if on_cpu {
             self.advance(ns);
             return;
@@ -369,6 +425,10 @@ impl Platform for Cpu {
             }
         }
         true
+    }
+
+    fn is_cut(&self) -> bool {
+        self.switch.is_cut() || std::thread::panicking()
     }
 
     #[cold]

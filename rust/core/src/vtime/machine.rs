@@ -153,9 +153,9 @@ fn x86_48() -> Machine {
         }
         .table(),
         broadcast_flush: false,
-        ipi_base_ns: 300,
-        ipi_target_ns: 200,
-        ipi_handler_ns: 800,
+        ipi_base_ns: 1_000,
+        ipi_target_ns: 300,
+        ipi_handler_ns: 1_000,
         wakeup_ns: 15_000,
         wakeup_jitter: 50,
         waker_ns: 1_500,

@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::world::World;
 use crate::design::{Classic, Design, Spf};
 use crate::mm::{Config, Kernel};
-use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch};
+use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
 use crate::platform::{Finding, TaskId};
 use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
 
@@ -66,7 +66,8 @@ fn run_design<D: Design>(
         )));
     }
     let elapsed_ns = {
-        let mut tasks = spawn(&world, &kernel, &run)?;
+        let (kernel, run) = (Rc::clone(&kernel), Rc::clone(&run));
+        let mut tasks = spawn(&world, move |cpu| run_task(&kernel, cpu, &run, &()))?;
         world.at_rest.set(false);
         let elapsed_ns = drive(&world, &mut tasks);
         world.at_rest.set(true);
@@ -83,11 +84,10 @@ fn run_design<D: Design>(
     Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })
 }
 
-/// A coroutine for each task. They begin when they are first resumed.
-fn spawn<D: Design>(
+/// A coroutine for each task, that will run `body` on its CPU.
+fn spawn(
     world: &Rc<World>,
-    kernel: &Rc<Kernel<Cpu, D>>,
-    run: &Rc<Run<Cpu>>,
+    body: impl Fn(&Cpu) + Clone + 'static,
 ) -> Result<Vec<Coroutine>, ProgramError> {
     let pool = StackPool::new();
     let nr_tasks = world.tasks.len() as TaskId;
@@ -95,14 +95,13 @@ fn spawn<D: Design>(
         .map(|task| {
             let switch = Switch::new();
             let cpu = Cpu::new(task, world, &switch);
-            let (kernel, run, world) = (Rc::clone(kernel), Rc::clone(run), Rc::clone(world));
-            let body = move || {
+            let body = body.clone();
+            let whole = move || {
                 cpu.take_clock();
-                run_task(&kernel, &cpu, &run, &());
-                world.task(task).clock.set(crate::platform::Platform::now_ns(&cpu));
-                world.end(task);
+                body(&cpu);
+                cpu.end();
             };
-            Coroutine::new(&pool, &switch, body).map_err(|error| {
+            Coroutine::new(&pool, &switch, whole).map_err(|error| {
                 ProgramError(format!(
                     "{nr_tasks} tasks: no stack for task {task} ({error}); each takes two maps of \
                      vm.max_map_count"
@@ -122,12 +121,7 @@ fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
             Pause::Suspended | Pause::Returned => {}
             Pause::Panicked(payload) if payload.is::<Stopped>() => break,
             Pause::Panicked(payload) => {
-                let text = payload
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| payload.downcast_ref::<&str>().copied());
-                let what = text.unwrap_or("a panic without a message").to_owned();
-                world.report(Finding { invariant: "panic", what });
+                world.report(Finding { invariant: "panic", what: panic_text(&payload) });
                 break;
             }
         }
@@ -142,3 +136,7 @@ fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
     }
     last
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/vtime/run.rs"]
+mod tests;

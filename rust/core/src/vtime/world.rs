@@ -4,7 +4,7 @@
 //! drawn from the seed. A task that waits has no place in the queue until what it waits for
 //! happens at some time, which its clock then jumps to.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use rand_pcg::Pcg64Mcg;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
+use crate::platform::coroutine::Condition;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, RcuCallback, TaskId};
 use crate::program::Watch;
@@ -41,6 +42,8 @@ pub(super) enum State {
 pub(super) struct Task {
     pub(super) clock: Cell<u64>,
     pub(super) state: Cell<State>,
+    /// What it spins for.
+    pub(super) condition: Condition,
     /// When it got its CPU.
     on_cpu_since: Cell<u64>,
 }
@@ -61,6 +64,15 @@ pub(super) struct CpuState {
     pub(super) stolen_ns: Cell<u64>,
 }
 
+/// Who waits for a word.
+#[derive(Default)]
+struct Waiters {
+    /// First come, first served.
+    tasks: VecDeque<TaskId>,
+    /// What the word holds, as far as those who spin know.
+    value: u64,
+}
+
 /// What all CPUs of a run share.
 pub(super) struct World {
     pub(super) machine: Machine,
@@ -77,7 +89,7 @@ pub(super) struct World {
     /// The smallest clock in the queue.
     pub(super) horizon: Cell<u64>,
     /// Tasks that spin or sleep, by address of the word.
-    waiters: RefCell<BTreeMap<usize, Vec<TaskId>>>,
+    waiters: RefCell<BTreeMap<usize, Waiters>>,
     /// Tasks that spin for as long as this task is on a CPU.
     owner_waiters: RefCell<BTreeMap<TaskId, Vec<TaskId>>>,
     random: RefCell<Pcg64Mcg>,
@@ -102,6 +114,7 @@ impl World {
             .map(|_| Task {
                 clock: Cell::new(0),
                 state: Cell::new(State::Ready),
+                condition: Condition::default(),
                 on_cpu_since: Cell::new(0),
             })
             .collect();
@@ -211,11 +224,15 @@ impl World {
         true
     }
 
-    /// The task busy-waits, on its CPU, for the word at `address` to change.
-    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32) {
+    /// The task busy-waits, on its CPU, until its condition holds of the word at `address`, which
+    /// holds `value` now.
+    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32, value: u64) {
         self.task(task).state.set(State::Spins { address, line });
         self.lines.borrow_mut().watch(line);
-        self.waiters.borrow_mut().entry(address).or_default().push(task);
+        let mut waiters = self.waiters.borrow_mut();
+        let waiters = waiters.entry(address).or_default();
+        waiters.tasks.push_back(task);
+        waiters.value = value;
     }
 
     /// The task also stops spinning when `owner` leaves its CPU.
@@ -231,7 +248,7 @@ impl World {
     /// The task sleeps until it is woken from the word at `address`.
     pub(super) fn sleep(&self, task: TaskId, address: usize) {
         self.task(task).state.set(State::Sleeps(address));
-        self.waiters.borrow_mut().entry(address).or_default().push(task);
+        self.waiters.borrow_mut().entry(address).or_default().tasks.push_back(task);
         self.leave_cpu(task);
     }
 
@@ -253,26 +270,55 @@ impl World {
         true
     }
 
-    /// The word at `address` was stored at `now`: whoever spins on it looks again.
-    pub(super) fn stored(&self, address: usize, now: u64) {
+    /// `value` was stored in the word at `address` at `now`: the first who spins for it goes on.
+    /// The others see it once that one has had its turn ([`World::pass_on`]): as in the kernel's
+    /// queued spin lock, a release is not a race of all who wait.
+    pub(super) fn stored(&self, address: usize, value: u64, now: u64) {
         let mut waiters = self.waiters.borrow_mut();
         let Some(waiting) = waiters.get_mut(&address) else { return };
-        let spins = |task: &TaskId| matches!(self.task(*task).state.get(), State::Spins { .. });
-        let spinners: Vec<TaskId> = waiting.extract_if(.., |task| spins(task)).collect();
-        if waiting.is_empty() {
+        waiting.value = value;
+        let next = self.first_satisfied(&waiting.tasks, value);
+        self.take_waiter(waiters, address, next, now);
+    }
+
+    /// A task that went on because of the word at `address` has had its turn: the next may.
+    pub(super) fn pass_on(&self, address: usize, now: u64) {
+        let waiters = self.waiters.borrow_mut();
+        let Some(waiting) = waiters.get(&address) else { return };
+        let next = self.first_satisfied(&waiting.tasks, waiting.value);
+        self.take_waiter(waiters, address, next, now);
+    }
+
+    fn first_satisfied(&self, tasks: &VecDeque<TaskId>, value: u64) -> Option<usize> {
+        tasks.iter().position(|&task| {
+            let task = self.task(task);
+            matches!(task.state.get(), State::Spins { .. }) && task.condition.holds(value)
+        })
+    }
+
+    /// Lets the task at `place` of those that wait for the word at `address` go on.
+    fn take_waiter(
+        &self,
+        mut waiters: RefMut<'_, BTreeMap<usize, Waiters>>,
+        address: usize,
+        place: Option<usize>,
+        now: u64,
+    ) {
+        let Some(place) = place else { return };
+        let waiting = waiters.get_mut(&address).expect("somebody waits there");
+        let task = waiting.tasks.remove(place).expect("a place among them");
+        if waiting.tasks.is_empty() {
             waiters.remove(&address);
         }
         drop(waiters);
-        for task in spinners {
-            self.go_on(task, now);
-        }
+        self.go_on(task, now);
     }
 
     /// The owner of a semaphore left its CPU: a spinner goes on, if it still spins.
     fn resume_spinner(&self, task: TaskId, now: u64) {
         let State::Spins { address, .. } = self.task(task).state.get() else { return };
         if let Some(waiting) = self.waiters.borrow_mut().get_mut(&address) {
-            waiting.retain(|&other| other != task);
+            waiting.tasks.retain(|&other| other != task);
         }
         self.go_on(task, now);
     }
@@ -293,8 +339,9 @@ impl World {
         let sleeps = |task: &TaskId| self.task(*task).state.get() == State::Sleeps(address);
         let mut waiters = self.waiters.borrow_mut();
         let Some(waiting) = waiters.get_mut(&address) else { return 0 };
-        let sleepers: Vec<TaskId> = waiting.extract_if(.., |task| sleeps(task)).collect();
-        if waiting.is_empty() {
+        let sleepers: Vec<TaskId> = waiting.tasks.iter().copied().filter(sleeps).collect();
+        waiting.tasks.retain(|task| !sleeps(task));
+        if waiting.tasks.is_empty() {
             waiters.remove(&address);
         }
         drop(waiters);

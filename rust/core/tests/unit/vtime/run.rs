@@ -1,0 +1,269 @@
+//! Tasks as closures: what things take, to the nanosecond, and that runs repeat.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::platform::{Field, Line, Ordering, Platform, Word};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+type Body = fn(&Cpu, &Shared);
+
+/// Words in a line each, and what the tasks wrote down.
+struct Shared {
+    words: Vec<Word<Cpu>>,
+    log: RefCell<Vec<(TaskId, u64)>>,
+}
+
+struct Outcome {
+    log: Vec<(TaskId, u64)>,
+    finding: Option<Finding>,
+}
+
+/// CPUs 0 and 24 share a core of socket 0, CPU 12 is in socket 1; nothing varies by chance.
+fn machine() -> Machine {
+    Machine { wakeup_jitter: 0, ..Machine::builtin().remove(0) }
+}
+
+fn run_bodies(
+    machine: &Machine,
+    nr_cpus: u32,
+    seed: u64,
+    slack_ns: u64,
+    bodies: &[Body],
+) -> Outcome {
+    let watch = Arc::default();
+    let nr_tasks = bodies.len() as u32;
+    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, seed, slack_ns, &watch));
+    let words = (1..9).map(|line| Word::new(Line(line), 0)).collect();
+    let shared = Rc::new(Shared { words, log: RefCell::default() });
+    let (bodies, used) = (bodies.to_vec(), Rc::clone(&shared));
+    let mut tasks = spawn(&world, move |cpu| bodies[cpu.task() as usize](cpu, &used)).unwrap();
+    world.at_rest.set(false);
+    drive(&world, &mut tasks);
+    drop(tasks);
+    Outcome { log: shared.log.take(), finding: world.take_finding() }
+}
+
+fn run_well(nr_cpus: u32, bodies: &[Body]) -> Vec<(TaskId, u64)> {
+    let outcome = run_bodies(&machine(), nr_cpus, 0, 0, bodies);
+    assert_eq!(outcome.finding, None);
+    outcome.log
+}
+
+impl Shared {
+    fn load(&self, cpu: &Cpu, word: usize) -> u64 {
+        cpu.load(&self.words[word], Ordering::Relaxed)
+    }
+    fn store(&self, cpu: &Cpu, word: usize, value: u64) {
+        cpu.store(&self.words[word], value, Ordering::Relaxed);
+    }
+    fn note(&self, cpu: &Cpu, value: u64) {
+        self.log.borrow_mut().push((cpu.task(), value));
+    }
+    fn note_time(&self, cpu: &Cpu) {
+        self.note(cpu, cpu.now_ns());
+    }
+}
+
+fn idle(_: &Cpu, _: &Shared) {}
+
+#[test]
+fn a_line_costs_what_its_way_is_long() {
+    // First touch and hit: 1 ns each. From the other socket: 120 ns.
+    let first: Body = |cpu, shared| {
+        shared.store(cpu, 0, 1);
+        shared.store(cpu, 0, 2);
+        shared.note_time(cpu);
+    };
+    let later: Body = |cpu, shared| {
+        cpu.pass_ns(1000, true);
+        shared.load(cpu, 0);
+        shared.note_time(cpu);
+        shared.load(cpu, 0);
+        shared.note_time(cpu);
+    };
+    let mut bodies = vec![idle as Body; 13];
+    (bodies[0], bodies[12]) = (first, later);
+    assert_eq!(run_well(48, &bodies), [(0, 2), (12, 1120), (12, 1121)]);
+}
+
+#[test]
+fn who_spins_goes_on_when_the_word_changes_and_its_line_has_come() {
+    let spinner: Body = |cpu, shared| {
+        cpu.spin_until(&shared.words[0], |value| value == 2);
+        shared.note_time(cpu);
+    };
+    let setter: Body = |cpu, shared| {
+        cpu.pass_ns(1000, true);
+        shared.store(cpu, 0, 1);
+        cpu.pass_ns(1000, true);
+        shared.store(cpu, 0, 2);
+        shared.note_time(cpu);
+    };
+    // The spinner reads first; so the setter fetches the line (45), keeps it (1), and the
+    // spinner, whom the first store did not wake, fetches it once (45).
+    assert_eq!(run_well(48, &[spinner, setter]), [(1, 2046), (0, 2091)]);
+}
+
+#[test]
+fn a_sleeper_wakes_after_the_latency_that_the_machine_has() {
+    let sleeper: Body = |cpu, shared| {
+        cpu.sleep_until(&shared.words[0], |value| value == 1);
+        shared.note_time(cpu);
+    };
+    let waker: Body = |cpu, shared| {
+        cpu.pass_ns(1000, true);
+        shared.store(cpu, 0, 1);
+        cpu.wake(&shared.words[0]);
+        shared.note_time(cpu);
+    };
+    // The store takes 45; the waker pays 1,500 for the wake-up, which takes 15,000 more, and then
+    // the sleeper fetches the line (45).
+    assert_eq!(run_well(48, &[sleeper, waker]), [(1, 2545), (0, 1045 + 1500 + 15_000 + 45)]);
+}
+
+#[test]
+fn a_lock_is_taken_in_the_order_in_which_it_was_asked_for() {
+    let ask: Body = |cpu, shared| {
+        cpu.pass_ns(100 * u64::from(1 + cpu.task()), true);
+        spin_lock(cpu, Field::permanent(&shared.words[0]));
+        shared.note(cpu, 0);
+        cpu.pass_ns(5000, true);
+        let value = shared.load(cpu, 1);
+        shared.store(cpu, 1, value + 1);
+        spin_unlock(cpu, Field::permanent(&shared.words[0]));
+    };
+    let order: Vec<_> = run_well(48, &[ask; 12]).into_iter().map(|(task, _)| task).collect();
+    assert_eq!(order, (0..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_waits_behind_others_is_not_forgotten() {
+    // All wait for the same word; none changes it when it goes on, and some do nothing more.
+    let waiter: Body = |cpu, shared| {
+        cpu.spin_until(&shared.words[0], |value| value == 1);
+        shared.note(cpu, 0);
+    };
+    let setter: Body = |cpu, shared| {
+        cpu.pass_ns(1000, true);
+        shared.store(cpu, 0, 1);
+    };
+    let mut bodies = vec![waiter; 20];
+    bodies[7] = setter;
+    assert_eq!(run_well(48, &bodies).len(), 19);
+}
+
+#[test]
+fn an_interrupt_waits_for_the_section_that_it_finds() {
+    let section: Body = |cpu, shared| {
+        cpu.local_irq_disable();
+        shared.load(cpu, 0);
+        cpu.pass_ns(10_000, true);
+        shared.load(cpu, 1);
+        cpu.local_irq_enable();
+        shared.note_time(cpu);
+    };
+    let sender: Body = |cpu, shared| {
+        cpu.pass_ns(100, true);
+        cpu.ipi(&mut [0].into_iter());
+        shared.note_time(cpu);
+    };
+    let log = run_well(48, &[section, sender]);
+    assert!(log[0].0 == 0 && log[1].0 == 1 && log[1].1 > log[0].1, "{log:?}");
+}
+
+#[test]
+fn tasks_of_one_cpu_take_turns_by_time_slices() {
+    let busy: Body = |cpu, shared| {
+        for _ in 0..4 {
+            shared.note(cpu, 0);
+            cpu.pass_ns(2_000_000, true);
+            cpu.operation_boundary();
+        }
+    };
+    // A slice is 3 ms and ends between operations of 2 ms.
+    let turns: Vec<_> = run_well(1, &[busy, busy]).into_iter().map(|(task, _)| task).collect();
+    let first = turns[0];
+    let other = 1 - first;
+    assert_eq!(turns, [first, first, other, other, first, first, other, other]);
+}
+
+#[test]
+fn sleeping_gives_the_cpu_to_another_task() {
+    let sleeper: Body = |cpu, shared| {
+        cpu.pass_ns(1000, false);
+        shared.note_time(cpu);
+    };
+    let worker: Body = |cpu, shared| {
+        cpu.pass_ns(5000, true);
+        shared.note_time(cpu);
+    };
+    let mut log = run_well(1, &[sleeper, worker]);
+    log.sort();
+    assert!(log == [(0, 5000), (1, 5000)] || log == [(0, 6000), (1, 5000)], "{log:?}");
+}
+
+#[test]
+fn store_buffering_is_not_seen() {
+    // Each stores and then reads what the other stored: one of them must see it.
+    let first: Body = |cpu, shared| {
+        shared.store(cpu, 0, 1);
+        shared.note(cpu, shared.load(cpu, 1));
+    };
+    let second: Body = |cpu, shared| {
+        shared.store(cpu, 1, 1);
+        shared.note(cpu, shared.load(cpu, 0));
+    };
+    for slack_ns in [0, 200] {
+        for seed in 0..20 {
+            let log = run_bodies(&machine(), 2, seed, slack_ns, &[first, second]).log;
+            assert!(log.iter().any(|&(_, seen)| seen == 1), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_repeats_and_another_changes_who_is_first() {
+    let contend: Body = |cpu, shared| {
+        for _ in 0..10 {
+            cpu.fetch_add(&shared.words[0], 1, Ordering::Relaxed);
+            shared.note_time(cpu);
+            cpu.sleep_until(&shared.words[1], |_| true);
+        }
+    };
+    let log = |seed| run_bodies(&machine(), 48, seed, 0, &[contend; 8]).log;
+    assert_eq!(log(1), log(1));
+    assert_ne!(log(1), log(2));
+}
+
+#[test]
+fn tasks_that_wait_for_each_other_are_a_deadlock() {
+    let waiter: Body = |cpu, shared| {
+        cpu.spin_until(&shared.words[0], |value| value == 1);
+    };
+    let finding = run_bodies(&machine(), 2, 0, 0, &[waiter, waiter]).finding.unwrap();
+    assert_eq!(finding.invariant, "deadlock");
+}
+
+#[test]
+fn a_finding_ends_the_run_and_unwinds_the_others() {
+    struct Unlocks<'a>(&'a Cpu, &'a Shared);
+    impl Drop for Unlocks<'_> {
+        fn drop(&mut self) {
+            self.1.store(self.0, 0, 0);
+        }
+    }
+    let holder: Body = |cpu, shared| {
+        let _guard = Unlocks(cpu, shared);
+        cpu.pass_ns(1000, true);
+        shared.load(cpu, 1);
+        cpu.finding("toy", "broken".to_owned());
+    };
+    let spinner: Body = |cpu, shared| {
+        let _guard = Unlocks(cpu, shared);
+        cpu.spin_until(&shared.words[0], |value| value == 1);
+    };
+    let finding = run_bodies(&machine(), 2, 0, 0, &[holder, spinner]).finding.unwrap();
+    assert_eq!((finding.invariant, finding.what.as_str()), ("toy", "broken"));
+    assert!(!std::thread::panicking());
+}

@@ -130,7 +130,11 @@ def test_a_failure_shrinks_to_the_operation_that_fails() -> None:
         suppress_health_check=list(HealthCheck),
     )
     small = find(programs(arch=X86), fails, settings=quietly)
-    assert [op["op"] for op in all_ops(small)] == ["mprotect"]
+    # Hypothesis tries constants of all loaded modules, so which minimum it ends in depends on what
+    # else was imported: the operation alone, or one more before it.
+    names = [op["op"] for op in all_ops(small)]
+    assert names[-1] == "mprotect"
+    assert len(names) <= 2
 
 
 @given(data=st.data())

@@ -24,7 +24,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// A read: the shared page of zeroes, from the cached protection.
     fn map_zero_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        let entry = Pte::new(ZERO_PFN, vmf.vma_page_prot | Pte::SPECIAL);
+        // Young as on all three arches, whose vm_page_prot has the accessed bit.
+        let entry = Pte::new(ZERO_PFN, vmf.vma_page_prot | Pte::SPECIAL | Pte::YOUNG);
         if !self.pte_map_lock(cpu, vmf) {
             return VmFault::RETRY;
         }
@@ -61,7 +62,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.page_add_new_anon_rmap(cpu, page, vmf.vma, vmf.address);
         // Release: the page's content and rmap come first (the barrier in __SetPageUptodate);
         // pairs with the dependent access through this PTE.
-        pte.store(cpu, entry | Pte::DIRTY, Ordering::Release);
+        pte.store(cpu, entry | Pte::DIRTY | Pte::YOUNG, Ordering::Release);
         self.pte_unmap_unlock(cpu, vmf);
         VmFault::NONE
     }

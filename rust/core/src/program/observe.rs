@@ -166,6 +166,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Writes down an event of the current operation that ends now.
     fn observe(&mut self, address: u64, length: u64, what: What) {
+        if length == 0 && matches!(what, What::Change { .. }) {
+            return; // mprotect, madvise and brk of nothing
+        }
         let shift = self.k.page_shift();
         let first_page = address >> shift;
         let last_page = address.wrapping_add(length.saturating_sub(1)) >> shift;

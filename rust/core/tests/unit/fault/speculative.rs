@@ -3,7 +3,9 @@
 use crate::arch::Arch;
 use crate::design::{Design, Spf};
 use crate::events::{EVENT_NAMES, Event};
-use crate::mm::{Access, Config, Kernel, Pte, Signal, System, Vaddr, Variants, VmFlags};
+use crate::mm::{
+    Access, Choice, Config, Kernel, Pte, Signal, System, Vaddr, Variant, Variants, VmFlags,
+};
 use crate::ops::access::{AccessFailure, Handled};
 use crate::ops::mmap::{MapFlags, MmapArgs};
 use crate::platform::native::{Cpu, Machine};
@@ -272,4 +274,16 @@ fn the_pte_is_built_from_the_cached_protection() {
 #[test]
 fn the_counter_of_noanon_exists_and_stays_zero() {
     assert_eq!(EVENT_NAMES[Event::SpfVmaNoanon as usize], "pagefault:spf_vma_noanon");
+}
+
+#[test]
+fn with_c2_cured_an_execute_of_a_fresh_page_costs_two_faults_and_no_more() {
+    let p = Process::with(|config| config.variants.set(Variant::C2, Choice::Fixed));
+    p.map_touched(BASE, 2);
+    let added = p.counted(|| {
+        let segv = Err(AccessFailure::Signal(Signal::ACCERR));
+        assert_eq!(p.access(BASE, Access::Execute, 0), (segv, Handled::Classic));
+    });
+    assert_eq!(added.iter().find(|(name, _)| *name == "faults"), Some(&("faults", 2)));
+    p.end();
 }

@@ -50,6 +50,7 @@ class Area:
     offset: int
     named: bool
     forked: bool = True
+    wiped: bool = False
 
     def cut(self, start: int, end: int) -> Area:
         return replace(self, start=start, end=end, offset=self.offset + start - self.start)
@@ -84,7 +85,10 @@ class Space:
     def fork(self) -> Space:
         child = Space(self.arch, self.min_addr)
         child.areas = [replace(area) for area in self.areas if area.forked]
-        child.private = {page: value for page, value in self.private.items() if child.at(page)}
+        kept = {page: child.at(page) for page in self.private}
+        child.private = {
+            page: self.private[page] for page, area in kept.items() if area and not area.wiped
+        }
         child.brk_start, child.brk_now = self.brk_start, self.brk_now
         return child
 
@@ -213,6 +217,10 @@ class Space:
                 self.drop(area.start, area.end)
             elif advice in ("dontfork", "dofork"):
                 area.forked = advice == "dofork"
+            elif advice == "wipeonfork" and (area.named or area.shared):
+                raise FailedError("EINVAL")
+            elif advice in ("wipeonfork", "keeponfork"):
+                area.wiped = advice == "wipeonfork"
         if sum(area.end - area.start for area in areas) < rounded:
             raise FailedError("ENOMEM")
 

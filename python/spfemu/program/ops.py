@@ -149,6 +149,8 @@ ADVICES_AVAILABLE: Final = frozenset(
         "nohugepage",
         "dontfork",
         "dofork",
+        "wipeonfork",
+        "keeponfork",
         "dontdump",
         "dodump",
     )

@@ -87,6 +87,7 @@ class Vocabulary:
     advices: tuple[str, ...] = (
         *("dontneed",) * 6,
         *("random", "sequential", "normal", "dontfork", "dofork"),
+        *("wipeonfork", "keeponfork"),
         *("dontdump", "dodump", "nohugepage"),
     )
 

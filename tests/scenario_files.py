@@ -1,0 +1,42 @@
+"""The measured scenarios: which can run, and what the others wait for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ALL: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
+
+_HUGE = (
+    "advice 'hugepage' of madvise is not available yet "
+    '(with "system": {"thp": "never"} it only sets the flag)'
+)
+NOT_YET: Final = {
+    "growsdown": "flag 'growsdown' of mmap is not available yet",
+    "growsdown_limit": "flag 'growsdown' of mmap is not available yet",
+    "hugetlb": "flag 'hugetlb' of mmap is not available yet",
+    "madv_free": "advice 'free' of madvise is not available yet",
+    "madv_split": "advice 'willneed' of madvise is not available yet",
+    "map_populate": "flag 'populate' of mmap is not available yet",
+    "mbind_bind": "operation 'mbind' is not available yet",
+    "mbind_interleave": "operation 'mbind' is not available yet",
+    "mbind_split": "operation 'mbind' is not available yet",
+    "mlock": "operation 'mlock' is not available yet",
+    "mmap_flags": "flag 'locked' of mmap is not available yet",
+    "mremap_move": "operation 'mremap' is not available yet",
+    "mremap_move_st": "operation 'mremap' is not available yet",
+    "numa_hinting": "operation 'numa_scan' is not available yet",
+    "swap_in": "operation 'swap_out' is not available yet",
+    "swap_in_st": "operation 'swap_out' is not available yet",
+    "swap_readahead": "operation 'swap_out' is not available yet",
+    "thp": _HUGE,
+    "thp_collapse": "operation 'collapse' is not available yet",
+    "thp_protect": _HUGE,
+    "thp_ranges": _HUGE,
+    "userfaultfd": "operation 'uffd_register' is not available yet",
+}
+"""What each scenario that does not load is refused for. One that gets its operations has to go
+from here: then every engine has to pass it."""
+
+RUNNABLE: Final = [path for path in ALL if path.stem not in NOT_YET]
+"""The scenarios that every engine has to pass."""

@@ -496,6 +496,11 @@ impl Platform for Cpu {
         value
     }
 
+    fn object_of(&self, word: &Word<Self>) -> String {
+        let name = self.name_of(word.site());
+        name.split_once('.').map_or(name.clone(), |(object, _)| object.to_owned())
+    }
+
     fn freed(&self, line: Line, lines: u32) {
         if self.machine.reduces.get() && self.machine.is_concurrent() {
             self.machine.sharing.borrow_mut().freed(self.task, line, lines);

@@ -73,13 +73,21 @@ impl Violation {
     /// Violations of one kind: the same invariant, and the same words but for numbers.
     pub(super) fn kind(invariant: &str, what: &str) -> String {
         let mut kind = format!("{invariant}: ");
-        let mut words = what.split(' ').peekable();
-        while let Some(word) = words.next() {
-            kind.push_str(if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word });
-            if words.peek().is_some() {
-                kind.push(' ');
+        let mut in_number = false;
+        for letter in what.chars() {
+            // A digit, and what may follow one in 0x7f00.
+            let may_follow = letter == 'x' || letter.is_ascii_hexdigit();
+            in_number = letter.is_ascii_digit() || in_number && may_follow;
+            if !in_number {
+                kind.push(letter);
+            } else if !kind.ends_with('#') {
+                kind.push('#');
             }
         }
         kind
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/report.rs"]
+mod tests;

@@ -449,11 +449,7 @@ fn never_used(name: &str, index: u32) -> ! {
 
 #[cold]
 fn stale<P: Platform>(cpu: &P, name: &str, index: u32, expect: u64, now: u64) -> ! {
-    let state = if now.is_multiple_of(2) { "freed" } else { "used again" };
-    cpu.finding(
-        "use-after-free",
-        format!("{name} {index} of generation {expect} was {state} (now {now})"),
-    )
+    super::word::stale(cpu, &format!("{name}[{index}]"), expect, now)
 }
 
 #[cfg(test)]

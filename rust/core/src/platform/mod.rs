@@ -151,6 +151,10 @@ pub trait Platform: Sized + 'static {
     fn observe(&self, word: &Word<Self>) -> u64 {
         word.peek()
     }
+    /// What a person calls the object that `word` is in.
+    fn object_of(&self, _word: &Word<Self>) -> String {
+        "an object".to_owned()
+    }
     /// Told when the object that begins at `line` and takes `lines` lines was freed.
     #[inline(always)]
     fn freed(&self, _line: Line, _lines: u32) {}

@@ -68,6 +68,16 @@ impl Local {
     }
 }
 
+/// Reports the use of an object that was freed.
+#[cold]
+pub(super) fn stale<P: Platform>(cpu: &P, object: &str, expect: u64, now: u64) -> ! {
+    let state = if now.is_multiple_of(2) { "freed" } else { "used again" };
+    cpu.finding(
+        "use-after-free",
+        format!("{object} of generation {expect} was {state} (now {now})"),
+    )
+}
+
 /// What fits in a word.
 pub trait Value: Copy {
     fn to_word(self) -> u64;
@@ -163,10 +173,7 @@ impl<'k, P: Platform, T: Value> Field<'k, P, T> {
         {
             let now = generation.load(Std::Relaxed);
             if now != expect && !cpu.is_cut() {
-                cpu.finding(
-                    "use-after-free",
-                    format!("access to an object of generation {expect}, which is now {now}"),
-                );
+                stale(cpu, &cpu.object_of(self.word), expect, now);
             }
         }
     }

@@ -15,6 +15,8 @@ use crate::platform::Finding;
 pub const R: u8 = 1;
 pub const W: u8 = 2;
 pub const X: u8 = 4;
+/// Mapped, with whatever protection.
+pub const MAPPED: u8 = 8;
 
 /// What an event makes of one aspect of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +31,15 @@ pub enum Sets<T> {
 /// An event's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Pages change. `prot` 0 with `mapped` false is unmapped.
+    /// Pages change. A `prot` without [`MAPPED`] is unmapped.
     Change { prot: Sets<u8>, content: Sets<u64> },
     /// An access that succeeded, with the word read or written.
     Accessed { access: Access, value: u64 },
-    /// An access that ended in SIGSEGV.
-    Denied { access: Access },
+    /// An access that ended in SIGSEGV; `mapped`: because of the protection (SEGV_ACCERR), not
+    /// because nothing is mapped (SEGV_MAPERR).
+    Denied { access: Access, mapped: bool },
+    /// An access whose fault came back for ever, each time reported as handled.
+    Livelock { access: Access },
     /// The pages of another address space as they are, from `parent`.
     Forked { parent: u32 },
 }
@@ -66,7 +71,7 @@ struct State {
 pub fn check(events: &[Event], exec_only: bool) -> Vec<Finding> {
     let mut accessed: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     for event in events {
-        if matches!(event.what, What::Accessed { .. } | What::Denied { .. }) {
+        if !matches!(event.what, What::Change { .. } | What::Forked { .. }) {
             accessed.entry(event.mm).or_default().insert(event.first_page);
         }
     }
@@ -176,6 +181,28 @@ fn permits(prot: u8, access: Access, exec_only: bool) -> bool {
     }
 }
 
+/// What is wrong with a refusal, if the protection was one of `prots`.
+fn check_denied(
+    prots: &[Option<u8>],
+    page: u64,
+    access: Access,
+    mapped: bool,
+    exec_only: bool,
+) -> Option<Finding> {
+    let could_be = |why: &dyn Fn(u8) -> bool| prots.iter().any(|prot| prot.is_none_or(why));
+    if !could_be(&|prot| !permits(prot, access, exec_only)) {
+        let what = format!("{access:?} of page {page:#x} refused, though always allowed");
+        return Some(Finding { invariant: "access-denied", what });
+    }
+    let fits = |prot| !permits(prot, access, exec_only) && (prot & MAPPED != 0) == mapped;
+    if could_be(&fits) {
+        return None;
+    }
+    let (said, is) = if mapped { ("SEGV_ACCERR", "not mapped") } else { ("SEGV_MAPERR", "mapped") };
+    let what = format!("{access:?} of page {page:#x} ends in {said}, though it is {is}");
+    Some(Finding { invariant: "signal", what })
+}
+
 fn check_page(
     events: &[Event],
     mm: u32,
@@ -206,16 +233,13 @@ fn check_page(
                     });
                 }
             }
-            What::Denied { access } => {
-                if !prots().iter().any(|prot| prot.is_none_or(|p| !permits(p, access, exec_only))) {
-                    findings.push(Finding {
-                        invariant: "access-denied",
-                        what: format!(
-                            "{access:?} of page {page:#x} refused, though always allowed"
-                        ),
-                    });
-                }
+            What::Denied { access, mapped } => {
+                findings.extend(check_denied(&prots(), page, access, mapped, exec_only));
             }
+            What::Livelock { access } => findings.push(Finding {
+                invariant: "livelock",
+                what: format!("{access:?} of page {page:#x} faults again and again"),
+            }),
             What::Change { .. } | What::Forked { .. } => {}
         }
     }

@@ -215,6 +215,12 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.
     fn exit(&self) {
+        if self.run.options.check_before_exit && self.run.sync.nobody_else_runs() {
+            drain_rcu(self.k, self.cpu);
+            if let Some(finding) = self.k.check_at_rest().into_iter().next() {
+                self.cpu.finding(finding.invariant, finding.what);
+            }
+        }
         if self.run.sync.leave(self.cpu) {
             self.run.sync.set_maps(self.cpu, self.maps());
         }

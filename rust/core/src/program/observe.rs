@@ -4,12 +4,12 @@
 //! The oracle must not be told more than is certain: where an operation may have stopped half
 //! way, or where a word may change through another address, anything goes.
 
-use super::history::{Event, R, Sets, W, What};
+use super::history::{Event, MAPPED, R, Sets, W, What};
 use super::interpret::{Starter, TaskRun};
 use super::op::{Mmap, OneAccess, Op, Range};
 use super::run::lock;
 use crate::design::Design;
-use crate::mm::{Access, Errno, VmFlags};
+use crate::mm::{Access, Errno, Signal, VmFlags};
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
@@ -117,7 +117,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         let Ok(brk) = ret else { return };
         let (old, new) = (up(brk.wrapping_sub(delta as u64)), up(brk));
         if new > old {
-            let what = What::Change { prot: Sets::To(R | W), content: Sets::To(0) };
+            let what = What::Change { prot: Sets::To(MAPPED | R | W), content: Sets::To(0) };
             self.observe(old, new - old, what);
         } else if new < old {
             self.observe(new, old - new, UNMAPPED);
@@ -156,9 +156,11 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                     self.observe(address, 1, what);
                 }
             }
-            Err(AccessFailure::Signal(signal)) if signal.number == 11 => {
-                self.observe(address, 1, What::Denied { access });
+            Err(AccessFailure::Signal(signal)) if signal.number == Signal::ACCERR.number => {
+                let mapped = signal.code == Signal::ACCERR.code;
+                self.observe(address, 1, What::Denied { access, mapped });
             }
+            Err(AccessFailure::Livelock) => self.observe(address, 1, What::Livelock { access }),
             // Nothing behind the mapping, out of memory, or unknown why.
             Err(_) => {}
         }
@@ -191,8 +193,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     }
 }
 
+/// The protection of mapped pages, as the oracle writes it.
 fn letters(prot: VmFlags) -> u8 {
-    prot.0 as u8 & 7
+    MAPPED | prot.0 as u8 & 7
 }
 
 #[cfg(test)]

@@ -21,13 +21,16 @@ pub struct Options {
     pub pace: bool,
     /// Whether the system is checked at rest when it has ended.
     pub check: bool,
+    /// Explore: whether it is also checked whenever a task is about to end while no other is at
+    /// work: what is broken may be gone with its address space.
+    pub check_before_exit: bool,
     /// Whether to write down what the oracle of [`super::history`] judges.
     pub history: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { record: true, pace: false, check: true, history: false }
+        Self { record: true, pace: false, check: true, check_before_exit: false, history: false }
     }
 }
 

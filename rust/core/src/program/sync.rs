@@ -128,6 +128,12 @@ impl<P: Platform> ProgramSync<P> {
         cpu.load(&self.tasks[cpu.task() as usize].killed, Ordering::Relaxed) != 0
     }
 
+    /// Whether every other task waits for another, has ended or was not started: none is in the
+    /// middle of an operation.
+    pub fn nobody_else_runs(&self) -> bool {
+        self.lock().nr_running() == 1
+    }
+
     /// The current task begins to end; whether it is the last of its process that does.
     pub fn leave(&self, cpu: &P) -> bool {
         self.lock().leave(cpu.task())

@@ -114,7 +114,7 @@ pub(super) struct State {
     /// For each name: how many of its posts have not run yet.
     missing_posts: Vec<u64>,
     waiters: BTreeMap<Wait, Vec<TaskId>>,
-    /// Tasks that have started and neither wait nor have ended.
+    /// See [`State::nr_running`].
     running: u32,
     stuck: Vec<TaskId>,
 }
@@ -151,6 +151,11 @@ impl State {
 
     pub fn process_of(&self, task: TaskId) -> usize {
         self.tasks[task as usize].process
+    }
+
+    /// Tasks that have started and neither wait nor have ended.
+    pub fn nr_running(&self) -> u32 {
+        self.running
     }
 
     pub fn start_first(&mut self, tasks: &[TaskId], wake: &mut WakeUps) {

@@ -36,7 +36,7 @@ fn null_and_slots_never_handed_out_are_not_followed() {
     arena.alloc();
     assert_eq!(finding_of(&arena, Ptr::NULL), "a NULL page is dereferenced");
     assert_eq!(finding_of(&arena, Ptr::new(64, 1)), "page 64 was never allocated");
-    assert_eq!(finding_of(&arena, Ptr::new(1, 1)), "page 1 of generation 1 was freed (now 0)");
+    assert_eq!(finding_of(&arena, Ptr::new(1, 1)), "page[1] of generation 1 was freed (now 0)");
 }
 
 #[test]

@@ -6,7 +6,7 @@ fn event(begin: u64, end: u64, what: What) -> Event {
     Event { begin, end, mm: 0, first_page: PAGE, nr_pages: 1, what }
 }
 fn map(begin: u64, end: u64) -> Event {
-    event(begin, end, What::Change { prot: Sets::To(R | W), content: Sets::To(0) })
+    event(begin, end, What::Change { prot: Sets::To(MAPPED | R | W), content: Sets::To(0) })
 }
 fn unmap(begin: u64, end: u64) -> Event {
     event(begin, end, What::Change { prot: Sets::To(0), content: Sets::To(0) })
@@ -47,15 +47,35 @@ fn an_access_after_the_unmap_ended_is_not_allowed() {
 
 #[test]
 fn an_access_during_the_unmap_may_do_either() {
-    let denied = event(4, 5, What::Denied { access: Access::Write });
+    let denied = event(4, 5, What::Denied { access: Access::Write, mapped: false });
     assert_eq!(names(&[map(1, 2), unmap(3, 6), write(4, 5, 1)]), [""; 0]);
     assert_eq!(names(&[map(1, 2), unmap(3, 6), denied]), [""; 0]);
 }
 
 #[test]
 fn a_refusal_of_what_was_always_allowed_is_found() {
-    let denied = event(4, 5, What::Denied { access: Access::Write });
+    let denied = event(4, 5, What::Denied { access: Access::Write, mapped: true });
     assert_eq!(names(&[map(1, 2), denied]), ["access-denied"]);
+}
+
+#[test]
+fn a_refusal_says_why() {
+    let refused = |mapped| event(5, 6, What::Denied { access: Access::Write, mapped });
+    let protect = event(3, 4, What::Change { prot: Sets::To(MAPPED | R), content: Sets::Nothing });
+    assert_eq!(names(&[map(1, 2), protect, refused(true)]), [""; 0]);
+    assert_eq!(names(&[map(1, 2), protect, refused(false)]), ["signal"]);
+    assert_eq!(names(&[map(1, 2), unmap(3, 4), refused(false)]), [""; 0]);
+    assert_eq!(names(&[map(1, 2), unmap(3, 4), refused(true)]), ["signal"]);
+    // While it is unmapped, either.
+    for mapped in [false, true] {
+        assert_eq!(names(&[map(1, 2), protect, unmap(4, 7), refused(mapped)]), [""; 0]);
+    }
+}
+
+#[test]
+fn a_fault_without_an_end_is_a_livelock() {
+    let access = Access::Execute;
+    assert_eq!(names(&[map(1, 2), event(3, 4, What::Livelock { access })]), ["livelock"]);
 }
 
 #[test]

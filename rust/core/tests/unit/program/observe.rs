@@ -44,13 +44,13 @@ fn calls_and_accesses_are_written_down_page_by_page() {
     assert_eq!(
         seen,
         [
-            (FIRST, 4, change(Sets::To(R | W), Sets::To(0))),
+            (FIRST, 4, change(Sets::To(MAPPED | R | W), Sets::To(0))),
             (FIRST + 1, 1, What::Accessed { access: Access::Write, value: 7 }),
             (FIRST + 1, 1, What::Accessed { access: Access::Read, value: 7 }),
-            (FIRST + 2, 1, change(Sets::To(4), Sets::Nothing)),
+            (FIRST + 2, 1, change(Sets::To(MAPPED | 4), Sets::Nothing)),
             (FIRST, 2, change(Sets::Nothing, Sets::To(0))),
             (FIRST + 3, 1, UNMAPPED),
-            (FIRST + 3, 1, What::Denied { access: Access::Write }),
+            (FIRST + 3, 1, What::Denied { access: Access::Write, mapped: false }),
         ]
     );
 }
@@ -74,7 +74,7 @@ fn what_may_have_stopped_half_way_is_unknown_and_what_was_refused_is_nothing() {
 fn words_of_shared_memory_and_files_are_not_followed() {
     let seen = events(&[fixed(1, 6), write(0, 0, 7)]);
     let content = Sets::Unknown;
-    assert_eq!(seen[0].2, What::Change { prot: Sets::To(R | W), content });
+    assert_eq!(seen[0].2, What::Change { prot: Sets::To(MAPPED | R | W), content });
     assert_eq!(seen[2].2, What::Change { prot: Sets::Nothing, content });
     let private_file = Rec { aux: 1, ..fixed(1, 1) };
     let dontneed = Rec { advice: 0, ..range(MADVISE, 0, 0, 1) };

@@ -1,0 +1,100 @@
+"""Each entry of the catalogue with the smallest program that shows it, explored completely.
+
+With everything cured no schedule of the program breaks an invariant; with the one bug, some do, and
+the report names the entry. The numbers of schedules are exact: who changes the number of accesses
+that the protocol makes changes them, and only has to make sure that the search is still complete
+and finds the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import spfemu
+from spfemu import Program
+from spfemu.engines import core_list
+
+PROGRAMS: Final = Path(__file__).parent / "catalogue"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An entry, a file in ``tests/catalogue``, and what a search of it comes to."""
+
+    entry: str
+    program: str
+    preemptions: int
+    cured: int
+    """Schedules with everything cured."""
+    broken: int
+    """Schedules with this bug alone."""
+    invariants: set[str] = field(default_factory=set)
+    """What the bug breaks; nothing if no schedule can show it."""
+
+
+VARIANTS: Final = (
+    Case("B1", "two_drops", 2, 466, 746, {"sequence"}),
+    Case("B2", "write_against_munmap", 1, 299, 300, {"use-after-free"}),
+    Case("B3", "write_against_munmap", 1, 299, 301, {"use-after-free"}),
+    Case("C1", "second_fault_against_munmap", 2, 3644, 9215, {"use-after-free"}),
+    Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),
+    Case("C3", "refused_write", 0, 2, 2, {"signal"}),
+    # The refusal was right when the access began.
+    Case("C9", "write_against_remapping", 2, 2904, 2828),
+    Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
+)
+
+variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)
+
+
+def explored(case: Case, **settings: Any) -> dict[str, Any]:
+    program = Program.load(PROGRAMS / f"{case.program}.json")
+    found = spfemu.explore(program, preemptions=case.preemptions, **settings)
+    assert found["complete"]
+    return found
+
+
+def invariants(found: dict[str, Any]) -> set[str]:
+    return {violation["invariant"] for violation in found["violations"]}
+
+
+def entries(found: dict[str, Any]) -> set[str]:
+    return {violation["entry"] for violation in found["violations"]}
+
+
+@variants
+def test_nothing_breaks_when_everything_is_cured(case: Case) -> None:
+    found = explored(case, variants_default="fixed")
+    assert (found["schedules"], found["violations"]) == (case.cured, [])
+
+
+@variants
+def test_a_bug_of_v12_is_found_and_named(case: Case) -> None:
+    found = explored(case, variants_default="fixed", variants={case.entry: "v12"})
+    assert (found["schedules"], invariants(found)) == (case.broken, case.invariants)
+    assert entries(found) == ({case.entry} if case.invariants else set())
+
+
+@variants
+def test_a_bug_is_named_beside_all_others(case: Case) -> None:
+    found = explored(case)
+    assert None not in entries(found)
+    assert case.entry in entries(found) or not case.invariants
+
+
+def test_every_variant_has_a_case() -> None:
+    assert [case.entry for case in VARIANTS] == [entry["entry"] for entry in core_list("variants")]
+
+
+@pytest.mark.deep
+def test_a_refusal_by_an_unlinked_vma_cannot_be_seen() -> None:
+    # C9 with one preemption more: t1 finds the read-only VMA, t0 replaces it, t1 refuses.
+    (case,) = (case for case in VARIANTS if case.entry == "C9")
+    program = Program.load(PROGRAMS / f"{case.program}.json")
+    found = spfemu.explore(program, preemptions=3, variants_default="fixed", variants={"C9": "v12"})
+    assert found["complete"]
+    assert found["violations"] == []

@@ -1,11 +1,11 @@
 //! The slow ways: queueing up, sleeping, and waking.
 
-use super::osq::{order_after_release, osq_is_locked};
+use super::osq::osq_is_locked;
 use super::waiter::{RUNNING, WAITING_FOR_READ, WAITING_FOR_WRITE, decode_link};
 use super::{
     ACTIVE_MASK, ACTIVE_READ_BIAS, ACTIVE_WRITE_BIAS, RwSem, WAITING_BIAS, Waiter, Waiters,
 };
-use crate::platform::{Ordering, Platform, TaskId};
+use crate::platform::{Fence, Ordering, Platform, TaskId};
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
 /// Whom `mark_wake` may wake.
@@ -130,12 +130,14 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
     /// `rwsem_wake()`: the lock was released, and tasks are queued.
     #[cold]
     pub(super) fn rwsem_wake(self, cpu: &P) {
-        // rmb: the spinners are looked at after the count was released. A spinner that we miss
-        // has left the queue before, and finds the lock free.
-        order_after_release(cpu);
+        // mb: the count is released before the spinners are looked at; pairs with the one in
+        // `optimistic_spin`. Either we see that a spinner has left, or it sees the lock free.
+        // DEVIATION: rmb in the kernel, where x86's release of the count is a full barrier.
+        cpu.fence(Fence::Full);
         if osq_is_locked(cpu, self.osq) {
             // A writer spins and will take the lock; so only help if that is free of charge.
-            order_after_release(cpu);
+            // rmb: the spinner is seen before `wait_lock`.
+            cpu.fence(Fence::Read);
             if !spin_trylock(cpu, self.wait_lock) {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use super::osq::{osq_lock, osq_unlock};
 use super::{ACTIVE_WRITE_BIAS, ANONYMOUSLY_OWNED, NO_OWNER, RwSem, WAITING_BIAS, Waiters, decode};
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Fence, Ordering, Platform};
 
 impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
     /// `rwsem_try_write_lock_unqueued()`: for who spins.
@@ -45,6 +45,12 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
             }
         }
         osq_unlock(cpu, self.waiters, self.osq);
+        if !taken {
+            // mb: we are no spinner before we look at the count for the last time; pairs with
+            // `rwsem_wake`. In the kernel it comes with adding the queue's bias to the count,
+            // which does not happen if others are queued.
+            cpu.fence(Fence::Full);
+        }
         taken
     }
 

@@ -1,9 +1,10 @@
 //! Each transition of the count, one at a time.
 
 use super::*;
+use crate::platform::Fence;
 use crate::platform::native::{Cpu, Machine};
 use crate::platform::{Line, Word};
-use crate::sync::stage::{Actor, At, Stage};
+use crate::sync::stage::{Actor, At, Did, Stage, address};
 
 /// The waiting bias, a reader's share, a writer's share.
 const W: i64 = WAITING_BIAS;
@@ -261,6 +262,57 @@ fn spinners_take_turns() {
         go(&stage, lock, 2, UP_WRITE);
         assert_eq!((stage.resume(3), lock.spinners()), (At::End, 0));
     }
+}
+
+#[test]
+fn a_spinners_node_is_ready_before_the_one_in_front_knows_it() {
+    // Goal: 2 zeroes `locked` and links itself behind 1; 1 then stores 1 there. On a weakly
+    // ordered host the zero must not come last, or 2 spins for ever.
+    for (lock, stage) in both() {
+        go(&stage, lock, 0, DOWN_WRITE);
+        go(&stage, lock, 1, DOWN_WRITE);
+        assert_eq!(go(&stage, lock, 2, DOWN_WRITE), At::Spin);
+        go(&stage, lock, 0, UP_WRITE);
+        assert_eq!((stage.resume(1), stage.resume(2)), (At::End, At::SpinOnOwner));
+        // And round again, with a node that has been used.
+        go(&stage, lock, 1, UP_WRITE);
+        assert_eq!(stage.resume(2), At::End);
+        assert_eq!(go(&stage, lock, 0, DOWN_WRITE), At::SpinOnOwner);
+        assert_eq!(go(&stage, lock, 1, DOWN_WRITE), At::Spin);
+        go(&stage, lock, 2, UP_WRITE);
+        assert_eq!((stage.resume(0), stage.resume(1)), (At::End, At::SpinOnOwner));
+        for waiter in &lock.waiters {
+            assert!(!stage.has_unordered_stores(waiter.osq_locked().word()));
+            assert!(!stage.has_unordered_stores(waiter.osq_next().word()));
+        }
+    }
+}
+
+#[test]
+fn a_spinner_that_gives_up_and_who_releases_see_one_another() {
+    // Goal: store buffering. 1 leaves the spinners and then looks at the count; 0 gives the count
+    // back and then looks for spinners. One of them has to see the other, or 1 and 2 sleep for
+    // ever; with tasks queued before, 1 only reads the count.
+    for (lock, stage) in both() {
+        go(&stage, lock, 0, DOWN_WRITE);
+        assert_eq!(go(&stage, lock, 2, DOWN_READ), At::Sleep);
+        assert_eq!(go(&stage, lock, 1, DOWN_WRITE), At::SpinOnOwner);
+        stage.set_on_cpu(0, false);
+        stage.trace(1);
+        assert_eq!(stage.resume(1), At::Sleep);
+        stage.trace(0);
+        go(&stage, lock, 0, UP_WRITE);
+        let (count, osq) = (address(&lock.words[0]), address(&lock.words[4]));
+        assert!(fenced_between(&stage.trace(1), Did::Wrote(osq), Did::Read(count)));
+        assert!(fenced_between(&stage.trace(0), Did::Wrote(count), Did::Read(osq)));
+    }
+}
+
+/// Whether `trace` has `first` and later `second`, and a full fence between.
+fn fenced_between(trace: &[Did], first: Did, second: Did) -> bool {
+    let from = trace.iter().position(|&did| did == first).expect("the first access");
+    let to = trace[from..].iter().position(|&did| did == second).expect("the second access");
+    trace[from..from + to].contains(&Did::Fenced(Fence::Full))
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! A platform for unit traces: every task runs only when the test says so, until it waits, ends,
 //! or has made so many accesses. So every interleaving of a test is in its text.
 
+mod clocks;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use self::clocks::Clocks;
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
 use crate::platform::{CpuId, Fence, Line, Ordering, Platform, RcuCallback, TaskId, Word};
 
@@ -30,10 +33,20 @@ pub struct Actor {
     stage: Rc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     on_cpu: RefCell<Vec<Rc<Cell<bool>>>>,
     nr_wakes: Cell<u32>,
+    clocks: RefCell<Clocks>,
+    trace: RefCell<Vec<(TaskId, Did)>>,
+}
+
+/// What a task did, by the address of the word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    Read(usize),
+    /// A store, or a read-modify-write.
+    Wrote(usize),
+    Fenced(Fence),
 }
 
 /// All tasks of a test.
@@ -46,7 +59,12 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(nr_tasks: u32) -> Self {
-        let shared: Rc<Shared> = Rc::default();
+        let shared = Rc::new(Shared {
+            on_cpu: RefCell::default(),
+            nr_wakes: Cell::default(),
+            clocks: RefCell::new(Clocks::new(nr_tasks)),
+            trace: RefCell::default(),
+        });
         let actors: Vec<Rc<Actor>> = (0..nr_tasks)
             .map(|task| {
                 Rc::new(Actor {
@@ -110,6 +128,19 @@ impl Stage {
     pub fn nr_wakes(&self) -> u32 {
         self.shared.nr_wakes.take()
     }
+
+    /// Whether two tasks stored to `word` with nothing that orders the two but luck.
+    pub fn has_unordered_stores(&self, word: &Word<Actor>) -> bool {
+        self.shared.clocks.borrow().unordered().contains(&address(word))
+    }
+
+    /// What `task` did since the last time asked.
+    pub fn trace(&self, task: TaskId) -> Vec<Did> {
+        let mut trace = self.shared.trace.borrow_mut();
+        let did = trace.iter().filter(|(who, _)| *who == task).map(|(_, did)| *did).collect();
+        trace.retain(|(who, _)| *who != task);
+        did
+    }
 }
 
 impl Actor {
@@ -122,6 +153,17 @@ impl Actor {
     fn suspend(&self, at: At) {
         self.at.set(at);
         self.switch.suspend();
+    }
+
+    fn did(&self, did: Did, order: Ordering, is_rmw: bool) {
+        self.stage.trace.borrow_mut().push((self.task, did));
+        let mut clocks = self.stage.clocks.borrow_mut();
+        match did {
+            Did::Read(word) => clocks.load(self.task, word, order),
+            Did::Wrote(word) if is_rmw => clocks.modify(self.task, word, order),
+            Did::Wrote(word) => clocks.store(self.task, word, order),
+            Did::Fenced(fence) => clocks.fence(self.task, fence),
+        }
     }
 
     fn access(&self) {
@@ -147,16 +189,19 @@ impl Platform for Actor {
     fn task(&self) -> TaskId {
         self.task
     }
-    fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
+    fn load(&self, word: &Word<Self>, order: Ordering) -> u64 {
         self.access();
+        self.did(Did::Read(address(word)), order, false);
         word.peek()
     }
-    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
+    fn store(&self, word: &Word<Self>, value: u64, order: Ordering) {
         self.access();
+        self.did(Did::Wrote(address(word)), order, false);
         word.poke(value);
     }
-    fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
+    fn swap(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64 {
         self.access();
+        self.did(Did::Wrote(address(word)), order, true);
         let old = word.peek();
         word.poke(value);
         old
@@ -166,23 +211,28 @@ impl Platform for Actor {
         word: &Word<Self>,
         expect: u64,
         new: u64,
-        _order: Ordering,
+        order: Ordering,
     ) -> Result<u64, u64> {
         self.access();
         let old = word.peek();
         if old != expect {
+            self.did(Did::Read(address(word)), order, false);
             return Err(old);
         }
+        self.did(Did::Wrote(address(word)), order, true);
         word.poke(new);
         Ok(old)
     }
-    fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
+    fn fetch_add(&self, word: &Word<Self>, add: u64, order: Ordering) -> u64 {
         self.access();
+        self.did(Did::Wrote(address(word)), order, true);
         let old = word.peek();
         word.poke(old.wrapping_add(add));
         old
     }
-    fn fence(&self, _fence: Fence) {}
+    fn fence(&self, fence: Fence) {
+        self.did(Did::Fenced(fence), Ordering::Relaxed, false);
+    }
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
         self.wait(At::Spin, || done(word.peek()));
         word.peek()
@@ -222,4 +272,9 @@ impl Platform for Actor {
         // No message on standard error: tests expect this.
         std::panic::resume_unwind(Box::new(format!("{invariant}: {what}")))
     }
+}
+
+/// What a word is called in the traces of a test.
+pub fn address(word: &Word<Actor>) -> usize {
+    std::ptr::from_ref(word).addr()
 }

@@ -16,7 +16,7 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import mmap
 from spfemu.reference.model import Frames
 from spfemu.reference.vm_fault import WRITE, Fault
-from tests.reference.arches import ARCHES, ARM64, POWERPC, X86
+from tests.reference.arches import ARCHES, ARM64, POWERPC, POWERPC_4K, X86, X86_5LEVEL
 from tests.reference.play import A, P, play
 
 BIG = 1 << 24
@@ -211,14 +211,41 @@ class TestWhoIsAsked:
         assert (bad["ret"], bad["errno"], bad["signal"]) == (-1, "EFAULT", None)
         assert bad["counters"] == {"faults": 1}
 
-    def test_beyond_user_space_is_no_mapping(self) -> None:
+    @pytest.mark.parametrize(
+        ("arch", "address", "si_code", "faults"),
+        [
+            (X86, X86.task_size - P, "SEGV_MAPERR", 1),
+            (X86, X86.task_size, "SEGV_MAPERR", 0),  # do_kern_addr_fault(), before the event
+            (X86, 1 << 47, "SI_KERNEL", 0),  # not canonical
+            (X86, (1 << 64) - (1 << 47) - 8, "SI_KERNEL", 0),
+            (X86, (1 << 64) - (1 << 47), "SEGV_MAPERR", 0),
+            (X86, (1 << 64) - 8, "SEGV_MAPERR", 0),
+            (X86_5LEVEL, 1 << 47, "SEGV_MAPERR", 1),  # TASK_SIZE_MAX is 56 bits
+            (X86_5LEVEL, (1 << 56) - P, "SEGV_MAPERR", 0),
+            (X86_5LEVEL, 1 << 56, "SI_KERNEL", 0),
+            (ARM64, ARM64.task_size, "SEGV_MAPERR", 0),  # not TTBR0's
+            (ARM64, (1 << 64) - 8, "SEGV_MAPERR", 0),
+            (POWERPC, POWERPC.task_size, "SEGV_BNDERR", 0),  # no segment
+            (POWERPC, 0xC << 60, "SEGV_MAPERR", 1),  # a segment, no page
+            (POWERPC, 0xE << 60, "SEGV_BNDERR", 0),
+            (POWERPC_4K, (0xD << 60) + (1 << 46), "SEGV_BNDERR", 0),
+            (POWERPC, (0xD << 60) + (1 << 46), "SEGV_MAPERR", 1),
+            (POWERPC, (1 << 64) - 8, "SEGV_BNDERR", 0),
+        ],
+    )
+    def test_beyond_user_space(self, arch: Arch, address: int, si_code: str, faults: int) -> None:
         def ops(t: TaskBuilder) -> None:
-            t.read(X86.task_size)
-            t.read((1 << 64) - 8)
+            t.read(address)
+            t.write(address, mode="kernel")
 
-        for outcome in play(ops).outcomes:
-            assert (outcome["signal"], outcome["si_code"]) == ("SIGSEGV", "SEGV_MAPERR")
-            assert outcome["counters"] == {"faults": 1}
+        user, kernel = play(ops, arch=arch).outcomes
+        assert (user["signal"], user["si_code"]) == ("SIGSEGV", si_code)
+        assert user["counters"] == ({"faults": 1} if faults else {})
+        assert user["handled"] == ("classic" if faults else "none")
+        # access_ok() refuses what is none of a user's, whatever the hardware would do.
+        is_users = faults and address < 1 << 56
+        assert (kernel["ret"], kernel["errno"]) == (-1, "EFAULT")
+        assert kernel["counters"] == ({"faults": 1} if is_users else {})
 
     def test_powerpc_without_memory_keys_accepts_nothing(self) -> None:
         # C8: the work is done speculatively, then the classic fault finds it done.

@@ -21,6 +21,10 @@ from spfemu.program.values import parse_address, parse_int, parse_prot
 TOP = 1 << 64
 READ, WRITE, EXECUTE = 1, 2, 4
 ACCESS = {"read": READ, "write": WRITE, "execute": EXECUTE}
+CODES = {
+    "unmapped": ("SEGV_MAPERR",),
+    "beyond": ("SEGV_MAPERR", "SEGV_BNDERR", "SI_KERNEL"),
+}
 DEFAULT_HEAP = 0x5555_5580_0000
 HEAP_ALIGN = 2 << 20
 SYSCTL_LOW = {"vm.speculative_page_fault": -(1 << 31)}
@@ -58,7 +62,10 @@ class Area:
 
 @dataclass(frozen=True)
 class Expected:
-    """What one operation must come to. ``denied``: SIGSEGV, or faults without end."""
+    """What one operation must come to.
+
+    ``codes`` are the signal's codes; none are given where SIGSEGV may also be faults without end.
+    """
 
     index: int
     round: int
@@ -67,7 +74,7 @@ class Expected:
     errno: str | None = None
     value: int | None = None
     signal: str | None = None
-    unmapped: bool = False
+    codes: tuple[str, ...] = ()
 
 
 class Space:
@@ -259,7 +266,9 @@ class Space:
         return bool(prot & access)
 
     def access(self, address: int, access: int, value: int) -> tuple[str, int]:
-        """ "ok" and the word, or "unmapped", "denied", "SIGBUS"."""
+        """ "ok" and the word, or "unmapped", "beyond" (user space), "denied", "SIGBUS"."""
+        if address >= self.arch.task_size:
+            return "beyond", 0
         area = self.at(address)
         if area is None:
             return "unmapped", 0
@@ -446,7 +455,7 @@ class FlatMap:
                 found = Expected(*place, number, ret=-1, errno="EFAULT")
             else:
                 signal = "SIGBUS" if what == "SIGBUS" else "SIGSEGV"
-                found = Expected(*place, number, signal=signal, unmapped=what == "unmapped")
+                found = Expected(*place, number, signal=signal, codes=CODES.get(what, ()))
             task.expected.append(found)
 
     def call(self, task: Task, op: dict[str, Any]) -> int:

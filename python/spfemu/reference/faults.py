@@ -28,6 +28,7 @@ from spfemu.reference.kernel import (
     SPF_VMA_NOTSUP,
     Kernel,
 )
+from spfemu.reference.kernel_address import SEGV_MAPERR, exception, is_users
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import VM_EXEC, VM_READ, VM_WRITE, OutOfFramesError, Pte
 from spfemu.reference.pte_faults import handle_pte_fault
@@ -46,7 +47,7 @@ from spfemu.reference.vm_fault import (
 HANDLED_NONE, HANDLED_SPF, HANDLED_CLASSIC = 0, 1, 2
 """Who handled a fault, as the outcomes number them."""
 
-SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
+SEGV_ACCERR, BUS_ADRERR = 2, 2
 """Signal codes. Source: include/uapi/asm-generic/siginfo.h@5.1."""
 
 LIVELOCK_FAULTS = 1000
@@ -86,8 +87,15 @@ def access(
     """Loads, stores or fetches one word, faulting until that works or a signal comes.
 
     **Source:** ours. The walk sets the accessed and dirty bits on every arch; there is no TLB,
-    since with one task at a time nobody can meet a stale entry.
+    since with one task at a time nobody can meet a stale entry. Beyond user space the kernel does
+    not try (access_ok), and a user does not always come as far as a page fault.
     """
+    if not is_users(kernel.arch, address):
+        if not user:
+            return AccessResult(errno=errno.EFAULT)
+        refused = exception(kernel.arch, address)
+        if refused is not None:
+            return AccessResult(0, HANDLED_NONE, *refused)
     handled = HANDLED_NONE
     for _ in range(LIVELOCK_FAULTS):
         pte = mm.page_tables.pte(address)

@@ -82,6 +82,7 @@ class Places:
             self.top,
             Place(0, 0, 2),
             Place(1 << 63, 1, 1),
+            Place(0xC << 60, 1, 1),
             Place(_TOP, 2, 0),
         )
 

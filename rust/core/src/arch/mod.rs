@@ -58,6 +58,12 @@ impl Arch {
         1 << self.page_shift
     }
 
+    /// Bytes that the page table covers.
+    pub fn covered(&self) -> u64 {
+        let top = &self.levels[0];
+        u64::from(top.entries) << top.shift
+    }
+
     /// The profiles that come with the package.
     pub fn builtin() -> Vec<Arch> {
         vec![

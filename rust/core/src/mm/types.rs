@@ -238,6 +238,10 @@ impl Signal {
     pub const MAPERR: Self = Self { number: 11, code: 1 };
     /// `SIGSEGV` against the mapping's protection.
     pub const ACCERR: Self = Self { number: 11, code: 2 };
+    /// `SIGSEGV` for a general protection fault.
+    pub const KERNEL: Self = Self { number: 11, code: 128 };
+    /// `SIGSEGV` for an address in no segment (powerpc).
+    pub const BNDERR: Self = Self { number: 11, code: 3 };
     /// `SIGKILL`: `pagefault_out_of_memory()` picked this task.
     pub const OOM_KILL: Self = Self { number: 9, code: 0 };
     /// `SIGBUS`: nothing behind the mapping.

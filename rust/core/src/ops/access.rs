@@ -42,14 +42,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         value: u64,
         user: bool,
     ) -> AccessOutcome {
+        let is_user_address = address < self.config.arch.task_size;
+        if !is_user_address && let Some(failure) = self.kernel_address(cpu, address, user) {
+            return AccessOutcome { result: Err(failure), handled: Handled::None };
+        }
         let mm = self.current_mm(cpu);
         let address = Vaddr(address);
         let mut handled = Handled::None;
         for _ in 0..P::LIVELOCK_FAULTS {
-            let tried = if address.0 < self.config.arch.task_size {
+            let tried = if is_user_address {
                 self.translate_and_access(cpu, mm, address, access, value)
             } else {
-                Err((access, false)) // beyond user space: no table has it
+                Err((access, false)) // no table has it
             };
             let (access, protection) = match tried {
                 Ok(word) => return AccessOutcome { result: Ok(word), handled },

@@ -5,6 +5,7 @@ pub mod brk;
 mod exec;
 mod exit;
 mod fork;
+mod kernel_address;
 pub mod madvise;
 pub mod mmap;
 pub mod mprotect;

@@ -21,8 +21,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `do_fault()`. Caller holds `mmap_sem` for reading; the PTE was none.
     pub(super) fn do_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         cpu.step("do_fault");
-        let vm_ops = vmf.vma.vm_ops().read(cpu);
-        if vm_ops != VmOps::File as u64 && vm_ops != VmOps::Shmem as u64 {
+        if !VmOps::have_fault(vmf.vma.vm_ops().read(cpu)) {
             self.no_fault_op(cpu, vmf)
         } else if !vmf.is_write() {
             self.do_read_fault(cpu, vmf)
@@ -49,16 +48,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if FAULT_AROUND_BYTES > self.page_size() && self.do_fault_around(cpu, vmf) {
             return VmFault::NOPAGE;
         }
-        let (page, found) = match self.filemap_fault(cpu, vmf) {
-            Ok(found) => found,
-            Err(failed) => return failed,
-        };
-        let result = found | self.finish_fault(cpu, vmf, page);
-        self.unlock_page(cpu, page);
-        if result.has(NOT_DONE) {
-            self.put_page(cpu, page);
-        }
-        result
+        self.map_page_of_file(cpu, vmf)
     }
 
     /// `do_cow_fault()`: a write to a private mapping gets a copy of the file's page.
@@ -88,6 +78,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `do_shared_fault()`: a write to a shared mapping; `page_mkwrite` always agrees.
     fn do_shared_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        self.map_page_of_file(cpu, vmf)
+    }
+
+    /// Finds the page of the file, or brings it in, and maps it.
+    fn map_page_of_file<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         let (page, found) = match self.filemap_fault(cpu, vmf) {
             Ok(found) => found,
             Err(failed) => return failed,

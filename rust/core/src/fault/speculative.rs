@@ -133,8 +133,7 @@ impl<P: Platform> Kernel<P, Spf> {
     fn check_vma_support(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<Snapshot, Abort> {
         cpu.step("check vma's support");
         // H3: a fault operation may drop mmap_sem.
-        let has_fault_op = |ops| ops != VmOps::None as u64 && ops != VmOps::Dummy as u64;
-        if has_fault_op(vma.vm_ops().read(cpu)) {
+        if VmOps::have_fault(vma.vm_ops().read(cpu)) {
             return Err(Abort::NOTSUP);
         }
         // H4: preparing one would walk neighbours that another CPU may unlink. v12 emits notsup

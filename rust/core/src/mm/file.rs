@@ -1,6 +1,6 @@
 //! Files and their page caches.
 //!
-//! A page cache is a radix tree: nodes of 512 entries, as many levels as the file's length needs,
+//! A page cache is a radix tree: nodes of [`NODE_ENTRIES`], as many levels as the file's length needs,
 //! made on demand. Look-ups take no lock: nodes and pages leave only with the whole file, and
 //! whoever looks holds a reference to it. Insertions hold `i_pages_lock`.
 //!
@@ -26,6 +26,7 @@ use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 /// log2 of the entries of a node.
 const NODE_SHIFT: u32 = 9;
+pub(super) const NODE_ENTRIES: u32 = 1 << NODE_SHIFT;
 
 /// What kind of file an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +240,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
 /// Index in a node `level` levels above the pages.
 fn node_index(index: u64, level: u32) -> u32 {
-    (index >> (level * NODE_SHIFT)) as u32 & ((1 << NODE_SHIFT) - 1)
+    (index >> (level * NODE_SHIFT)) as u32 & (NODE_ENTRIES - 1)
 }
 
 /// How a leaf names a frame: 0 is no page.

@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use super::counters::Counters;
+use super::file::NODE_ENTRIES;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
-use super::page::pcp_batch;
+use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
@@ -126,7 +127,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 tlb: Tlb::new(),
                 active_mm: word(Line(first_cpu + cpu)),
                 pcp_count: Local::default(),
-                pcp: (0..6 * pcp_batch).map(|_| Local::default()).collect(),
+                pcp: (0..pcp_high(pcp_batch)).map(|_| Local::default()).collect(),
             })
             .collect();
         let tasks = (0..config.nr_tasks)
@@ -148,7 +149,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             inodes: Arena::new(&lines, 0),
             pages: Arena::new(&lines, 0),
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
-            cache_nodes: Arena::new(&lines, 512),
+            cache_nodes: Arena::new(&lines, NODE_ENTRIES),
             cpus,
             tasks,
             zone_lock: word(zone),

@@ -42,8 +42,6 @@ object! {
         file_pages: i64 = 0x2c0,
         /// `rss_stat.count[MM_ANONPAGES]`
         anon_pages: i64 = 0x2c8,
-        /// `rss_stat.count[MM_SHMEMPAGES]`
-        shmem_pages: i64 = 0x2d8,
         /// `tlb_flush_pending`
         tlb_flush_pending: u64 = 0x340,
         /// `context.tlb_gen` of x86: counts flushes of this address space.
@@ -98,6 +96,14 @@ pub enum VmOps {
     File = 2,
     /// shmem: `fault` and `map_pages`.
     Shmem = 3,
+}
+
+impl VmOps {
+    /// Whether the operations that `word` stands for have `fault`.
+    #[inline(always)]
+    pub fn have_fault(word: u64) -> bool {
+        word == Self::File as u64 || word == Self::Shmem as u64
+    }
 }
 
 object! {

@@ -31,6 +31,11 @@ pub(super) fn pcp_batch(memory: u64, page_size: u64) -> u64 {
     ((1u64 << half_more.ilog2()) - 1).max(1)
 }
 
+/// How many pages a CPU's list holds before it gives some back (`pcp->high`).
+pub(super) fn pcp_high(batch: u64) -> u64 {
+    6 * batch
+}
+
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Sets the zero page aside.
     pub(super) fn boot_pages(&self) {
@@ -132,14 +137,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let count = mine.pcp_count.get();
         mine.pcp[count as usize].set(u64::from(page.slot_index()));
         mine.pcp_count.set(count + 1);
-        if count + 1 >= self.pcp_high() {
+        if count + 1 >= pcp_high(self.pcp_batch) {
             self.free_pcppages_bulk(cpu);
         }
-    }
-
-    /// `pcp->high`
-    pub(super) fn pcp_high(&self) -> u64 {
-        6 * self.pcp_batch
     }
 
     /// `trylock_page()`

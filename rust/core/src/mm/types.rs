@@ -161,10 +161,6 @@ impl Pte {
         Self((self.0 & !Self::PROT.0) | (prot.0 & Self::PROT.0))
     }
     #[inline(always)]
-    pub fn with(self, bits: Pte) -> Self {
-        self | bits
-    }
-    #[inline(always)]
     pub fn without(self, bits: Pte) -> Self {
         self & !bits
     }

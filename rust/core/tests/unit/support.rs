@@ -1,7 +1,7 @@
 //! What unit tests share: a booted system with one process, on one thread of the native platform.
 
 use crate::arch::Arch;
-use crate::design::Design;
+use crate::design::{Design, Spf};
 use crate::mm::{
     Access, Config, FileKind, InodeRef, Kernel, MmRef, System, Vaddr, Variants, VmFlags, VmaRef,
 };
@@ -25,6 +25,18 @@ pub const PRIVATE_RW: VmFlags = VmFlags(
         | VmFlags::ACCOUNT.0
         | VmFlags::SOFTDIRTY.0,
 );
+
+/// A system of one CPU with so much memory, and no process.
+pub fn system(memory: u64) -> (Kernel<Cpu, Spf>, Cpu) {
+    let config = Config {
+        arch: Arch::builtin().remove(0),
+        system: System { memory, ..System::default() },
+        variants: Variants::outside_explore(),
+        nr_cpus: 1,
+        nr_tasks: 1,
+    };
+    (Kernel::new(config), Machine::new(1).cpu(0, 0))
+}
 
 /// A system whose task 0 runs and has an empty address space.
 pub struct World<D: Design> {

@@ -235,42 +235,11 @@ impl<P: Platform, W: Waiters<P>> Drop for ReadGuard<'_, '_, P, W> {
     }
 }
 
-/// Holds the lock for writing; releases it when dropped.
-#[must_use = "the lock is released when this is dropped"]
-pub struct WriteGuard<'k, 'c, P: Platform, W: Waiters<P>> {
-    sem: RwSem<'k, P, W>,
-    cpu: &'c P,
-}
-
-impl<'k, 'c, P: Platform, W: Waiters<P>> WriteGuard<'k, 'c, P, W> {
-    /// `downgrade_write()`
-    pub fn downgrade(self) -> ReadGuard<'k, 'c, P, W> {
-        let (sem, cpu) = (self.sem, self.cpu);
-        std::mem::forget(self);
-        sem.downgrade_write(cpu);
-        ReadGuard { sem, cpu }
-    }
-}
-
-impl<P: Platform, W: Waiters<P>> Drop for WriteGuard<'_, '_, P, W> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.sem.up_write(self.cpu);
-        }
-    }
-}
-
 impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
     /// [`RwSem::down_read`], released when the guard is dropped.
     pub fn read<'c>(self, cpu: &'c P) -> ReadGuard<'k, 'c, P, W> {
         self.down_read(cpu);
         ReadGuard { sem: self, cpu }
-    }
-
-    /// [`RwSem::down_write`], released when the guard is dropped.
-    pub fn write<'c>(self, cpu: &'c P) -> WriteGuard<'k, 'c, P, W> {
-        self.down_write(cpu);
-        WriteGuard { sem: self, cpu }
     }
 }
 

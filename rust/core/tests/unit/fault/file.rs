@@ -1,9 +1,10 @@
 use super::*;
 use crate::arch::Arch;
 use crate::design::Spf;
-use crate::mm::{Config, FaultFlags, FileKind, MmRef, System, Table, Variants, VmaRef};
+use crate::mm::{FaultFlags, FileKind, MmRef, Table, VmaRef};
 use crate::platform::native::{Cpu, Machine};
 use crate::platform::{Ptr, Value};
+use crate::support::system;
 
 type K = Kernel<Cpu, Spf>;
 
@@ -12,17 +13,6 @@ const PAGE: u64 = 4096;
 const BASE: u64 = 0x2000_0000;
 const WRITE: FaultFlags = FaultFlags::WRITE;
 const READ: FaultFlags = FaultFlags::NONE;
-
-fn system(memory: u64) -> (K, Cpu) {
-    let config = Config {
-        arch: Arch::builtin().remove(0),
-        system: System { memory, ..System::default() },
-        variants: Variants::outside_explore(),
-        nr_cpus: 1,
-        nr_tasks: 1,
-    };
-    (Kernel::new(config), Machine::new(1).cpu(0, 0))
-}
 
 struct Mapping<'k> {
     k: &'k K,

@@ -1,21 +1,9 @@
 use super::*;
-use crate::arch::Arch;
 use crate::design::Spf;
-use crate::mm::{Config, System, Variants};
 use crate::platform::native::{Cpu, Machine};
+use crate::support::system;
 
 type K = Kernel<Cpu, Spf>;
-
-fn system(memory: u64) -> (K, Cpu) {
-    let config = Config {
-        arch: Arch::builtin().remove(0),
-        system: System { memory, ..System::default() },
-        variants: Variants::outside_explore(),
-        nr_cpus: 1,
-        nr_tasks: 1,
-    };
-    (Kernel::new(config), Machine::new(1).cpu(0, 0))
-}
 
 /// A page at `index` of the file, with only the page cache's reference.
 fn add(k: &K, cpu: &Cpu, inode: InodeRef<'_, Cpu>, index: u64) -> bool {

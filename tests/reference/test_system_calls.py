@@ -11,8 +11,10 @@ from spfemu.program import FileSpec, System, TaskBuilder
 from tests.reference.arches import X86
 from tests.reference.play import A, P, play
 
+BOTH = ("private", "shared")
 FIXED = ("private", "anonymous", "fixed")
 END = X86.task_size
+FREE = A + 8 * P
 LONGEST = (1 << 64) - 1
 Call = Callable[[TaskBuilder], None]
 
@@ -56,7 +58,12 @@ def errno_of(call: Call) -> str | None:
         (mmap(END), "ENOMEM"),
         (mmap(END, addr=0, flags=FIXED), "EPERM"),
         (mmap(flags=("anonymous",)), "EINVAL"),
-        (mmap(flags=("anonymous", "private", "shared")), "EINVAL"),
+        (mmap(flags=(), file="f"), "EINVAL"),
+        (mmap(flags=BOTH, file="f"), None),  # MAP_SHARED_VALIDATE
+        (mmap(addr=FREE, flags=(*BOTH, "fixed_noreplace"), file="f"), "EOPNOTSUPP"),
+        (mmap(addr=FREE, flags=("shared", "fixed_noreplace"), file="f"), None),
+        (mmap(addr=FREE, flags=(*BOTH, "fixed_noreplace"), file="f", offset=1 << 63), "EOVERFLOW"),
+        (mmap(flags=(*BOTH, "anonymous")), "EINVAL"),
         (mmap(addr=A + 1, flags=FIXED), "EINVAL"),
         (mmap(addr=END, flags=FIXED), "ENOMEM"),
         (mmap(addr=END + 1, flags=FIXED), "ENOMEM"),  # too high comes before unaligned
@@ -99,6 +106,15 @@ def errno_of(call: Call) -> str | None:
 )
 def test_errno(call: Call, errno: str | None) -> None:
     assert errno_of(call) == errno
+
+
+def test_private_and_shared_is_shared_for_a_file() -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.mmap(P, addr=A, flags=(*BOTH, "fixed"), file="f")
+        t.mmap(P, addr=A + P, flags=(*BOTH, "fixed"), file="z")
+
+    files = (FileSpec("f", 1 << 20), FileSpec("z", 0, "devzero"))
+    assert play(ops, files=files).areas() == ["0-1 rw-s", "1-2 rw-s"]
 
 
 def test_mprotect_keeps_what_it_did_before_the_hole() -> None:

@@ -164,8 +164,11 @@ class Space:
         most = TOP - 1 if zero else (1 << 63) - 1
         if "file" in op and offset + length > most:
             raise FailedError("EOVERFLOW")
-        if ("private" in flags) == ("shared" in flags):
+        kinds = {"private", "shared"} & set(flags)
+        if not kinds or (len(kinds) == 2 and "file" not in op):
             raise FailedError("EINVAL")
+        if len(kinds) == 2 and "fixed_noreplace" in flags:
+            raise FailedError("EOPNOTSUPP")
         self.clear(hint, hint + length)
         shared = "shared" in flags
         if shared and file is None:

@@ -61,8 +61,7 @@ def mmap(
         raise SyscallError(errno.EEXIST)
     if file is not None and offset + length > _longest(file):
         raise SyscallError(errno.EOVERFLOW)
-    if flags & (_PRIVATE | _SHARED) not in (_PRIVATE, _SHARED):
-        raise SyscallError(errno.EINVAL)
+    _check_type(flags, of_file=file is not None)
     vm_flags = prot
     if flags & _SHARED:
         vm_flags |= VM_SHARED
@@ -73,6 +72,15 @@ def mmap(
         pgoff = 0 if flags & _SHARED else address >> mm.arch.page_shift
     _mmap_region(kernel, mm, address, length, vm_flags, file, pgoff)
     return address
+
+
+def _check_type(flags: int, *, of_file: bool) -> None:
+    """Private, shared, or for a file both: MAP_SHARED_VALIDATE, which refuses younger flags."""
+    kind = flags & (_PRIVATE | _SHARED)
+    if kind == 0 or (kind == _PRIVATE | _SHARED and not of_file):
+        raise SyscallError(errno.EINVAL)
+    if kind == _PRIVATE | _SHARED and flags & _FIXED_NOREPLACE:
+        raise SyscallError(errno.EOPNOTSUPP)
 
 
 def _longest(file: File) -> int:

@@ -258,4 +258,5 @@ pub enum Errno {
     Enodev = 19,
     Einval = 22,
     Eoverflow = 75,
+    Eopnotsupp = 95,
 }

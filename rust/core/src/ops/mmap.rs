@@ -28,6 +28,17 @@ impl MapFlags {
     pub fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
     }
+
+    /// Whether the mapping is shared. Both bits are `MAP_SHARED_VALIDATE`, which is for files and
+    /// refuses flags younger than itself; of ours that is `MAP_FIXED_NOREPLACE`.
+    fn is_shared(self, of_file: bool) -> Result<bool, Errno> {
+        match (self.has(Self::SHARED), self.has(Self::PRIVATE)) {
+            (true, true) if !of_file => Err(Errno::Einval),
+            (true, true) if self.has(Self::FIXED_NOREPLACE) => Err(Errno::Eopnotsupp),
+            (false, false) => Err(Errno::Einval),
+            (shared, _) => Ok(shared),
+        }
+    }
 }
 
 /// Arguments of `mmap`.
@@ -111,10 +122,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !args.file.is_null() && !self.file_mmap_ok(cpu, args.file, pgoff, length) {
             return Err(Errno::Eoverflow);
         }
-        let shared = args.flags.has(MapFlags::SHARED);
-        if shared == args.flags.has(MapFlags::PRIVATE) {
-            return Err(Errno::Einval);
-        }
+        let shared = args.flags.is_shared(!args.file.is_null())?;
         if shared {
             flags |= VmFlags::SHARED | VmFlags::MAYSHARE;
         }

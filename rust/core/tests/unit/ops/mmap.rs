@@ -305,6 +305,22 @@ fn mappings_of_a_file_merge_where_their_offsets_follow() {
 }
 
 #[test]
+fn private_and_shared_is_for_files_and_refuses_younger_flags() {
+    // MAP_SHARED_VALIDATE is 3; MAP_FIXED_NOREPLACE came later.
+    let world = World::<Spf>::boot();
+    for kind in [FileKind::Regular, FileKind::Shmem, FileKind::DevZero] {
+        let file = world.file(1, kind).ptr();
+        let both = PRIVATE | SHARED;
+        assert_eq!(map_file(&world, at(0).0, both | FIXED, file, 0), Ok(at(0).0));
+        assert!(world.vma_at(at(0).0).vm_flags().peek().has(VmFlags::SHARED), "{kind:?}");
+        let at = at(1).0;
+        assert_eq!(map_file(&world, at, both | NOREPLACE, file, 0), Err(Errno::Eopnotsupp));
+        assert_eq!(map_file(&world, at, FIXED, file, 0), Err(Errno::Einval));
+    }
+    world.check();
+}
+
+#[test]
 fn a_file_ends_before_2_to_the_63() {
     let world = World::<Spf>::boot();
     let last = (1 << 63) - PAGE;

@@ -101,3 +101,47 @@ def test_the_speculative_handler_gains_where_mappings_come_and_go() -> None:
         for name in ("classic", "spf")
     )
     assert spf > 1.3 * classic
+
+
+def reading(kind: str) -> ProgramBuilder:
+    """The first task reads a page that is not cached, from its second operation on."""
+    builder = ProgramBuilder()
+    builder.file("f", 65536, kind=kind, cached=False)
+    first = builder.task("t0")
+    first.mmap(65536, file="f", id="p")
+    first.barrier("go")
+    first.read("p")
+    return builder
+
+
+@pytest.mark.parametrize("kind", ["regular", "shmem"])
+def test_a_page_on_disk_is_read_without_mmap_sem(kind: str) -> None:
+    # t0: [mmap_sem [read 100 us                ] …    regular: gives it back, and finds nothing
+    # t1:             [munmap: wants it]                shmem: t1 waits, and t0 has its page first
+    builder = reading(kind)
+    second = builder.task("t1")
+    second.barrier("go")
+    second.sleep(20_000)
+    second.munmap("p", 65536)
+    result = spfemu.run(builder.build(), engine="vtime", cpus=2)
+    read = list(result.outcomes())[2]
+    counters = {"faults": 1, "pagefault:spf_vma_notsup": 1, "pgfault": 1, "pgmajfault": 1}
+    if kind == "regular":
+        assert (read["signal"], read["si_code"]) == ("SIGSEGV", "SEGV_MAPERR")
+    else:
+        assert (read["signal"], read["value"]) == (None, 0)
+        counters["major-faults"] = 1
+    assert read["counters"] == counters
+    assert result.elapsed_ns > 100_000
+
+
+def test_who_waits_for_another_ones_read_has_a_minor_fault() -> None:
+    builder = reading("regular")
+    second = builder.task("t1")
+    second.barrier("go")
+    second.sleep(20_000)
+    second.read("p")
+    result = spfemu.run(builder.build(), engine="vtime", cpus=2)
+    names = ("faults", "major-faults", "minor-faults", "pgmajfault", "pgfault")
+    assert [result.counters[name] for name in names] == [2, 1, 1, 1, 4]
+    assert result.elapsed_ns < 200_000

@@ -118,7 +118,9 @@ def test_a_disk_file_is_notified_of_the_first_write_shmem_is_not() -> None:
     assert faults(S) == [1, 0, 0, 0]
 
 
-def test_the_first_access_of_a_page_that_is_not_cached_is_major() -> None:
+@pytest.mark.parametrize(("kind", "rounds"), [("regular", 2), ("shmem", 1)])
+def test_the_first_access_of_a_page_that_is_not_cached_is_major(kind: str, rounds: int) -> None:
+    # A file on disk is read without mmap_sem, and the fault then begins again.
     def ops(t: TaskBuilder) -> None:
         map_file(t)
         t.read(A)
@@ -127,8 +129,8 @@ def test_the_first_access_of_a_page_that_is_not_cached_is_major() -> None:
         t.madvise(A, 64 * P, "dontneed")
         t.read(A)
 
-    outcomes = play(ops, files=(FileSpec("f", 64 * P, cached=False),)).outcomes
-    major = {"faults": 1, "major-faults": 1, "pgfault": 1, "pgmajfault": 1}
+    outcomes = play(ops, files=(FileSpec("f", 64 * P, kind=kind, cached=False),)).outcomes
+    major = {"faults": 1, "major-faults": 1, "pgfault": rounds, "pgmajfault": 1}
     for outcome in outcomes[1:4]:
         assert outcome["counters"] == {**major, "pagefault:spf_vma_notsup": 1}
     assert outcomes[5]["counters"]["minor-faults"] == 1

@@ -241,16 +241,22 @@ def handle_classic_fault(fault: Fault) -> Verdict:
     **Source:** the second half of the arch handlers named at `do_page_fault`, @5.1.
     """
     fault.speculative = False
-    vma = fault.mm.find_vma(fault.address)
-    if vma is None or fault.address < vma.start:
-        return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
-    fault.cache_vma(vma)
-    if _access_error(fault):
-        return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_ACCERR)
-    result = handle_mm_fault(fault)
+    major = 0
+    for allow_retry in (True, False):  # a fault that drops mmap_sem begins again, once
+        fault.allow_retry = allow_retry
+        vma = fault.mm.find_vma(fault.address)
+        if vma is None or fault.address < vma.start:
+            return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
+        fault.cache_vma(vma)
+        if _access_error(fault):
+            return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_ACCERR)
+        result = handle_mm_fault(fault)
+        major |= result & VM_FAULT_MAJOR
+        if not result & VM_FAULT_RETRY:
+            break
     if result & VM_FAULT_ERROR:
         return _mm_fault_error(result, HANDLED_CLASSIC)
-    fault.kernel.count(MAJOR_FAULTS if result & VM_FAULT_MAJOR else MINOR_FAULTS)
+    fault.kernel.count(MAJOR_FAULTS if major else MINOR_FAULTS)
     return Verdict(HANDLED_CLASSIC)
 
 

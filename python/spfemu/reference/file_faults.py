@@ -18,6 +18,7 @@ from spfemu.reference.model import (
 from spfemu.reference.vm_fault import (
     VM_FAULT_MAJOR,
     VM_FAULT_NOPAGE,
+    VM_FAULT_RETRY,
     VM_FAULT_SIGBUS,
     Fault,
 )
@@ -108,8 +109,9 @@ def _map_file_page(fault: Fault, address: int, page: Page) -> None:
 def _file_fault(fault: Fault) -> tuple[Page | None, int]:
     """vm_ops->fault: finds or brings in the page; SIGBUS beyond the file's end.
 
-    A page of a file that is not in the page cache has to be read: a major fault. A page of
-    anonymous shared memory that does not exist yet is only made.
+    A page of a file that is not in the page cache has to be read: a major fault. For a file on
+    disk mmap_sem is dropped meanwhile, and the fault begins again (also if there was no memory to
+    read into). A page of anonymous shared memory that does not exist yet is only made.
 
     **Source:** filemap_fault(), mm/filemap.c, shmem_fault(), mm/shmem.c, @5.1.
     """
@@ -117,10 +119,14 @@ def _file_fault(fault: Fault) -> tuple[Page | None, int]:
     index = _page_index(fault, fault.address)
     if index >= file.nr_pages(fault.kernel.arch.page_shift):
         return None, VM_FAULT_SIGBUS
-    must_read = not file.is_cached(index) and not file.sparse
-    if must_read:
-        fault.kernel.count(PGMAJFAULT)
-    return file.page(index), VM_FAULT_MAJOR if must_read else 0
+    if file.is_cached(index) or file.sparse:
+        return file.page(index), 0
+    fault.kernel.count(PGMAJFAULT)
+    if file.kind == "regular" and fault.allow_retry:
+        with contextlib.suppress(OutOfFramesError):
+            file.page(index)
+        return None, VM_FAULT_MAJOR | VM_FAULT_RETRY
+    return file.page(index), VM_FAULT_MAJOR
 
 
 def _page_index(fault: Fault, address: int) -> int:

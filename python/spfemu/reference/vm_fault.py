@@ -35,6 +35,8 @@ class Fault:
     present: bool
     """The PTE was there and forbade the access: X86_PF_PROT, a permission fault on arm64."""
     speculative: bool = False
+    allow_retry: bool = False
+    """FAULT_FLAG_ALLOW_RETRY: mmap_sem may be dropped while a page is read."""
     vma: Vma = field(init=False)
     flags: int = field(init=False)
     page_prot: Protection = field(init=False)

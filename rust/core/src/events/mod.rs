@@ -67,7 +67,9 @@ pub enum Cost {
     SlabAlloc,
     /// Setting up a task: fork, clone, exec, exit.
     TaskSetup,
+    /// Reading one page of a file from its device; off the CPU.
+    ReadPage,
 }
 
 /// Number of [`Cost`]s.
-pub const NR_COSTS: usize = 10;
+pub const NR_COSTS: usize = 11;

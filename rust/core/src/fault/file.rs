@@ -6,7 +6,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::{Cost, Event};
-use crate::mm::{InodeRef, Kernel, PG_UPTODATE, PageRef, Pte, PteSlot, Rss, Vaddr};
+use crate::mm::{FaultFlags, InodeRef, Kernel, PG_UPTODATE, PageRef, Pte, PteSlot, Rss, Vaddr};
 use crate::mm::{VmFault, VmFlags, VmOps};
 use crate::platform::{Ordering, Platform};
 use crate::sync::spinlock::spin_unlock;
@@ -96,8 +96,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `vm_ops->fault`: the page with a reference, locked, and `VM_FAULT_MAJOR` if it had to be
-    /// read. `filemap_fault()` and `shmem_fault()` differ only in what they do for a page that is
-    /// not there.
+    /// read. After `VM_FAULT_RETRY` the VMA may be gone: `mmap_sem` was dropped for the wait, as
+    /// `filemap_fault()` does once in a fault, and `shmem_fault()` never.
     fn filemap_fault(
         &self,
         cpu: &P,
@@ -107,37 +107,79 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vmf.pgoff >= self.file_pages(cpu, inode) {
             return Err(VmFault::SIGBUS);
         }
+        let may_drop = || {
+            let is_file = vmf.vma.vm_ops().read(cpu) == VmOps::File as u64;
+            is_file && vmf.flags.has(FaultFlags::ALLOW_RETRY)
+        };
         if let Some(page) = self.find_get_page(cpu, inode, vmf.pgoff) {
-            // Another CPU may be reading it.
-            self.lock_page(cpu, page);
+            if !self.trylock_page(cpu, page) {
+                // Another CPU reads or maps it. lock_page_maybe_drop_mmap()
+                if may_drop() {
+                    self.unlock_mmap_for_io(cpu, vmf, inode, || {
+                        self.lock_page(cpu, page);
+                        self.unlock_page(cpu, page);
+                        self.put_page(cpu, page);
+                    });
+                    return Err(VmFault::RETRY);
+                }
+                self.lock_page(cpu, page);
+            }
             return Ok((page, VmFault::NONE));
         }
-        self.fill_page(cpu, inode, vmf.pgoff)
+        if !self.must_read(inode) {
+            cpu.charge(Cost::ClearPage, 1);
+            return Ok((self.fill_page(cpu, inode, vmf.pgoff)?, VmFault::NONE));
+        }
+        self.count(cpu, Event::Pgmajfault);
+        if may_drop() {
+            self.unlock_mmap_for_io(cpu, vmf, inode, || {
+                // Out of memory: the second round will see.
+                if let Ok(page) = self.fill_page(cpu, inode, vmf.pgoff) {
+                    self.unlock_page(cpu, page);
+                    self.put_page(cpu, page);
+                }
+            });
+            return Err(VmFault::MAJOR | VmFault::RETRY);
+        }
+        Ok((self.fill_page(cpu, inode, vmf.pgoff)?, VmFault::MAJOR))
     }
 
-    /// Brings a page into the page cache. The read itself takes no time; the lock is kept all
-    /// the same while others could see a page half read.
+    /// `maybe_unlock_mmap_for_io()`, and what comes until the file is given back: waits without
+    /// `mmap_sem`, which the caller holds for reading and does not get back.
+    fn unlock_mmap_for_io(
+        &self,
+        cpu: &P,
+        vmf: &Vmf<'_, P>,
+        inode: InodeRef<'_, P>,
+        wait: impl FnOnce(),
+    ) {
+        cpu.step("drop mmap_sem to wait for a page");
+        self.get_file(cpu, inode.ptr());
+        self.mmap_sem(vmf.mm).up_read(cpu);
+        wait();
+        self.fput(cpu, inode.ptr());
+    }
+
+    /// Brings a page into the page cache, by reading it if the file is not all there. Returned
+    /// locked, as it is while it is read: nobody sees half a page. One that is not locked is up
+    /// to date.
     fn fill_page(
         &self,
         cpu: &P,
         inode: InodeRef<'_, P>,
         index: u64,
-    ) -> Result<(PageRef<'_, P>, VmFault), VmFault> {
-        let mut result = VmFault::NONE;
-        if self.must_read(inode) {
-            self.count(cpu, Event::Pgmajfault);
-            result = VmFault::MAJOR;
-        } else {
-            cpu.charge(Cost::ClearPage, 1);
-        }
+    ) -> Result<PageRef<'_, P>, VmFault> {
         let new = self.page_cache_alloc_locked(cpu).ok_or(VmFault::OOM)?;
         if self.add_to_page_cache(cpu, inode, index, new) {
-            return Ok((new, result));
+            if self.must_read(inode) {
+                cpu.wait_for_io(Cost::ReadPage);
+            }
+            return Ok(new);
         }
         self.put_page(cpu, new);
         let page = self.find_get_page(cpu, inode, index).expect("pages stay in the cache");
         self.lock_page(cpu, page);
-        Ok((page, result))
+        Ok(page)
     }
 
     /// `finish_fault()` and `alloc_set_pte()`: maps the locked `page`, or the private copy. The

@@ -405,6 +405,9 @@ impl Platform for Cpu {
         }
         self.take_clock();
     }
+    fn wait_for_io(&self, cost: Cost) {
+        self.pass_ns(self.world.machine.cost(cost), false);
+    }
     #[inline]
     fn now_ns(&self) -> u64 {
         self.clock.get()

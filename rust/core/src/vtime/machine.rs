@@ -108,6 +108,7 @@ struct Costs {
     flush_local: u64,
     slab: u64,
     task_setup: u64,
+    read_page: u64,
 }
 
 impl Costs {
@@ -123,6 +124,7 @@ impl Costs {
             self.flush_local,
             self.slab,
             self.task_setup,
+            self.read_page,
         ]
     }
 }
@@ -150,6 +152,7 @@ fn x86_48() -> Machine {
             flush_local: 100,
             slab: 40,
             task_setup: 20_000,
+            read_page: 100_000,
         }
         .table(),
         broadcast_flush: false,
@@ -162,7 +165,7 @@ fn x86_48() -> Machine {
         slice_ns: 3_000_000,
         source: "topology assumed; lines: C2C, Xeon E5-2680 v4 (8, 45, 117); fault entry and exit: \
                  XPERF 710 cycles plus handler prologue; clear, zap, IPI: VT set U and B; wake-up \
-                 and waker: VT set B, assumed; syscall, copy, TLB fill, slab, task set-up: assumed",
+                 and waker: VT set B, assumed; syscall, copy, TLB fill, slab, task set-up, reading a page: assumed",
     }
 }
 
@@ -188,6 +191,7 @@ fn power8_1024() -> Machine {
             flush_local: 100,
             slab: 60,
             task_setup: 30_000,
+            read_page: 150_000,
         }
         .table(),
         broadcast_flush: true,

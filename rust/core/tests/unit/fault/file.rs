@@ -69,6 +69,18 @@ impl<'k> Mapping<'k> {
         result
     }
 
+    /// As [`Mapping::fault`], with `mmap_sem` held as the fault handler holds it.
+    fn fault_locked(&self, page: u64, flags: FaultFlags) -> VmFault {
+        let sem = self.k.mmap_sem(self.mm);
+        sem.down_read(self.cpu);
+        let result = self.fault(page, flags);
+        if !result.has(VmFault::RETRY) {
+            sem.up_read(self.cpu);
+        }
+        assert!(!sem.is_locked());
+        result
+    }
+
     fn table(&self, page: u64) -> Ptr<Table<Cpu>> {
         let address = Vaddr(BASE + page * PAGE);
         self.k.walk_pmd(self.cpu, self.mm, address).map_or(Ptr::NULL, |pmd| pmd.read(self.cpu))
@@ -164,6 +176,51 @@ fn pages_of_64k_are_mapped_one_by_one() {
     let m = Mapping::new(&k, &cpu, inode, (0, 256), true);
     assert_eq!(m.fault(16, READ), VmFault::NONE);
     assert_eq!(m.mapped().len(), 16, "16 of this test's pages are one of theirs");
+}
+
+#[test]
+fn a_page_on_disk_is_read_without_mmap_sem_and_the_fault_begins_again() {
+    for (flags, after) in [(READ, VmFault::NOPAGE), (WRITE, VmFault::NONE)] {
+        let (k, cpu) = system(1 << 30);
+        let inode = k.inode_new(&cpu, 64 * PAGE, FileKind::Regular, false);
+        let m = Mapping::new(&k, &cpu, inode, (0, 64), true);
+        let first = m.fault_locked(4, flags | FaultFlags::ALLOW_RETRY);
+        assert_eq!(first, VmFault::MAJOR | VmFault::RETRY);
+        assert_eq!((m.mapped(), inode.count().peek()), (vec![], 1));
+        let page = k.find_get_page(&cpu, inode, 4).expect("it was read");
+        assert_eq!(page.refcount().peek(), 2, "the page cache and this test");
+        assert!(k.trylock_page(&cpu, page));
+        k.unlock_page(&cpu, page);
+        // A read maps it with what is around.
+        assert_eq!(m.fault_locked(4, flags | FaultFlags::TRIED), after);
+        assert_eq!(m.mapped(), [4]);
+    }
+}
+
+#[test]
+fn shmem_and_a_second_round_keep_mmap_sem() {
+    for (ops, flags) in [(VmOps::Shmem, FaultFlags::ALLOW_RETRY), (VmOps::File, FaultFlags::TRIED)]
+    {
+        let (k, cpu) = system(1 << 30);
+        let inode = k.inode_new(&cpu, 64 * PAGE, FileKind::Regular, false);
+        let m = Mapping::new(&k, &cpu, inode, (0, 64), true);
+        m.vma.vm_ops().poke(ops as u64);
+        assert_eq!(m.fault_locked(4, flags), VmFault::MAJOR);
+        assert_eq!(m.mapped(), [4]);
+    }
+}
+
+#[test]
+fn without_memory_to_read_into_the_second_round_is_out_of_memory() {
+    let (k, cpu) = system(8 * PAGE);
+    let inode = k.inode_new(&cpu, 64 * PAGE, FileKind::Regular, false);
+    let m = Mapping::new(&k, &cpu, inode, (0, 64), true);
+    m.fault(4, READ);
+    let hoard: Vec<_> = std::iter::from_fn(|| k.alloc_page(&cpu)).collect();
+    let first = m.fault_locked(5, READ | FaultFlags::ALLOW_RETRY);
+    assert_eq!(first, VmFault::MAJOR | VmFault::RETRY);
+    assert_eq!(m.fault_locked(5, READ | FaultFlags::TRIED), VmFault::OOM);
+    assert!(!hoard.is_empty());
 }
 
 #[test]

@@ -41,7 +41,7 @@ def told_json(capsys: pytest.CaptureFixture[str], *arguments: str, status: int =
 
 
 class TestHelp:
-    @pytest.mark.parametrize("name", COMMANDS)
+    @pytest.mark.parametrize("name", ["", *COMMANDS])
     def test_each_command_has_an_example_that_works(
         self,
         capsys: pytest.CaptureFixture[str],
@@ -49,11 +49,11 @@ class TestHelp:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        text = " ".join(told(capsys, name, "--help").split())
+        text = " ".join(told(capsys, *name.split(), "--help").split())
         example = re.search(r"Example: spfemu (.+)$", text)
         assert example is not None
         arguments = shlex.split(example[1])
-        assert arguments[0] == name
+        assert arguments[0] == (name or "stat")
         monkeypatch.chdir(tmp_path)
         (tmp_path / "program.json").write_text(Path(SCENARIO).read_text())
         (tmp_path / "trace.perf.txt.zst").write_bytes(
@@ -74,14 +74,41 @@ class TestHelp:
         assert script.returncode == 0
         assert "_SPFEMU_COMPLETE" in script.stdout
 
-    def test_completion_of_events(self) -> None:
+    def test_completion_is_installed(self, tmp_path: Path) -> None:
+        installed = run_module("--install-completion", "bash", environment={"HOME": str(tmp_path)})
+        assert installed.returncode == 0
+        script = tmp_path / ".bash_completions" / "spfemu.sh"
+        assert f"source '{script}'" in (tmp_path / ".bashrc").read_text()
+        # The shell hands over the words typed; the command says what they may become (below).
+        text = script.read_text()
+        assert "complete -o default -F _spfemu_completion spfemu" in text
+        assert all(name in text for name in ("COMP_WORDS=", "COMP_CWORD=", "_SPFEMU_COMPLETE="))
+
+    @pytest.mark.parametrize(
+        ("words", "completions"),
+        [
+            ("ex", ["explore"]),
+            ("stat --handler ", ["both", "classic", "spf"]),
+            ("stat --engine v", ["vtime"]),
+            ("stat --machine power8-1", ["power8-1024"]),
+            ("stat --arch arm64", ["arm64", "arm64-64k"]),
+            ("stat --by ", ["vma", "comm", "ip"]),
+            ("stat -e pagefault:spf_p", ["pagefault:spf_pmd_changed"]),
+            ("stat -- eb", ["ebizzy"]),
+            ("run p.json --engine ref", ["reference"]),
+            ("check p.json --against ", ["reference"]),
+            ("explore p.json --strategy p", ["pct"]),
+            ("explore p.json --mutant no-n", ["no-node-test"]),
+            ("explore p.json --variants ", ["v12", "fixed"]),
+        ],
+    )
+    def test_completion_of(self, words: str, completions: list[str]) -> None:
         environment = {
             "_SPFEMU_COMPLETE": "complete_bash",
-            "COMP_WORDS": "spfemu stat -e pagefault:spf_p",
-            "COMP_CWORD": "3",
+            "COMP_WORDS": f"spfemu {words}",
+            "COMP_CWORD": str(words.count(" ") + 1),
         }
-        completed = run_module(environment=environment)
-        assert completed.stdout.strip() == "pagefault:spf_pmd_changed"
+        assert run_module(environment=environment).stdout.split() == completions
 
 
 def run_module(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from spfemu.cli import main
+from spfemu.workloads import WORKLOADS
 
 SCENARIO = str(Path(__file__).parent / "scenarios" / "anon_first_write.json")
 TRACE = Path(__file__).parent / "traces" / "pigz.perf.txt.zst"
@@ -46,8 +47,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["stat", "--machine", "pdp11", "--", "brk1"], 'machine "pdp11" (allowed: '),
         (["stat", "--by", "moon", "--", "brk1"], '--by "moon" (allowed: vma, comm, ip)'),
         (["stat", "--by", "vma", "--handler", "classic", "--", "brk1"], "--by: the classic handler aborts nothing (allowed: both, spf)"),
-        (["stat", "--cpus", "0", "--", "brk1"], "Invalid value for '--cpus': "),
-        (["stat", "-r", "0", "--", "brk1"], "Invalid value for '-r' / '--repeat': "),
+        (["stat", "--cpus", "0", "--", "brk1"], 'option --cpus: value "0" (allowed: a whole number, 1 and more)'),
+        (["stat", "--cpus", "2000", "--", "brk1"], "cpus: value 2000 (allowed: 1 to 48, what the machine has)"),
+        (["stat", "-r", "0", "--", "brk1"], 'option -r/--repeat: value "0" (allowed: a whole number, 1 and more)'),
+        (["stat", "-r", "often", "--", "brk1"], 'option -r/--repeat: value "often" (allowed: a whole number, 1 and more)'),
+        *[(["stat", "--", name, "-t", "0"], f'{name}: option -t: value "0" (allowed: 1 to 16384)') for name in WORKLOADS if name != "ebizzy"],
+        (["stat", "--", "brk1", "--frob"], "brk1: option --frob not recognized (allowed: -t NUM, -p NUM, -s SECONDS)"),
+        (["stat", "--", "ebizzy", "twice"], 'ebizzy: argument "twice" (allowed: -m, -M,'),
         (["run"], "Missing argument 'PROGRAM'"),
         (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime)'),
@@ -55,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["run", SCENARIO, "--handler", "both"], 'handler "both" (allowed: spf, classic)'),
         (["run", SCENARIO, "--arch", "vax"], 'arch "vax" (allowed: x86,'),
         (["run", SCENARIO, "--arch", "powerpc"], f"{SCENARIO}: key 'page_size': value 4096 (allowed on arch powerpc: 65536, or any with"),
-        (["run", SCENARIO, "--seed", "-1"], "Invalid value for '--seed': "),
+        (["run", SCENARIO, "--seed", "-1"], 'option --seed: value "-1" (allowed: a whole number, 0 and more)'),
         (["run", SCENARIO, "--engine", "reference", "--handler", "classic", "--check"], f"{SCENARIO}: key 'expect_for': made for handler spf, arch x86; this run has handler classic"),
         (["check", SCENARIO, "--against", "native"], '--against "native" (allowed: reference)'),
         (["check", SCENARIO, "--against", "kernel"], "--against 'kernel' is not available yet"),
@@ -69,7 +75,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["explore", SCENARIO, "--variant", "B1"], 'variant "B1" (allowed: NAME=v12 or NAME=fixed)'),
         (["explore", SCENARIO, "--variant", "B1=v13"], 'variant B1 "v13" (allowed: v12, fixed)'),
         (["explore", SCENARIO, "--variants", "v13"], 'variants "v13" (allowed: v12, fixed)'),
-        (["explore", SCENARIO, "--schedules", "0"], "Invalid value for '--schedules': "),
+        (["explore", SCENARIO, "--schedules", "0"], 'option --schedules: value "0" (allowed: a whole number, 1 and more)'),
     ],
 )  # fmt: skip
 def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -80,6 +86,8 @@ def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message
     ("name", "content", "message"),
     [
         ("empty.json", b"", "the file is empty (allowed: a program, JSON text or .npz)"),
+        ("binary", b"\x7fELF\x02\x01\x01\x00" * 8, "not a program: neither JSON text (UTF-8) nor an .npz archive"),
+        ("zeroes.json", bytes(4096), "not a program: neither JSON text (UTF-8) nor an .npz archive"),
         ("binary.json", bytes(range(128, 256)), "not a program: neither JSON text (UTF-8) nor an .npz archive"),
         ("cut.npz", b"PK\x03\x04only the beginning", "not an .npz archive of a program: "),
         ("broken.json", b"{", "line 1 column 2: not JSON: "),
@@ -137,19 +145,27 @@ def test_a_trace_where_a_program_is_wanted(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("command", [["import"], ["stat", "--"]])
 def test_bad_traces(capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]) -> None:
-    cut = tmp_path / "cut.perf.txt.zst"
-    cut.write_bytes(TRACE.read_bytes()[:20_000])
-    binary = tmp_path / "binary.perf.txt"
-    binary.write_bytes(b"\x7fELF\x00\x00\x01\x02" * 10)
-    empty = tmp_path / "empty.perf.txt"
-    empty.write_bytes(b"")
-    text = tmp_path / "novel.txt"
-    text.write_text("It was a dark and stormy night.\n")
-    for path in (cut, binary, empty, text):
-        assert refused(capsys, *command, str(path)).startswith(f"{path}:")
+    bad = {
+        "cut.perf.txt.zst": (TRACE.read_bytes()[:20_000], ":2753: the Zstandard data ends early"),
+        "head.perf.txt.zst": (TRACE.read_bytes()[:10], ": the Zstandard data ends early"),
+        "binary.perf.txt": (b"\x7fELF\x00\x00\x01\x02" * 10, ":1: holds binary data; expected the"),
+        "empty.perf.txt": (b"", ": is empty; expected the text that perf script or strace prints"),
+        "novel.txt": (b"It was a dark and stormy night.\n", ":1: is neither perf script text"),
+    }
+    for name, (content, message) in bad.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert refused(capsys, *command, str(path)).startswith(f"{path}{message}")
     assert not list(tmp_path.glob("*.npz"))
 
 
 def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "stat", "-o", "/nowhere/out", "--", "brk1", "-t", "1", "-s", "1e-6")
-    assert line == "/nowhere/out: cannot be written: No such file or directory"
+    for command in (["stat", "--", "brk1"], ["import", str(TRACE)], ["record", "--", "true"]):
+        line = refused(capsys, command[0], "-o", "/nowhere/out", *command[1:])
+        assert line == "/nowhere/out: cannot be written: No such file or directory"
+
+
+def test_an_output_that_is_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ["-t", "1", "-s", "1e-6"]
+    line = refused(capsys, "stat", "-o", str(tmp_path), "--", "brk1", *options)
+    assert line == f"{tmp_path}: cannot be written: Is a directory"

@@ -16,6 +16,7 @@ import typer
 from spfemu.cli import explore, importing, lists, run, stat
 from spfemu.cli.output import error_line
 from spfemu.errors import SpfemuError
+from spfemu.program.values import shown
 
 __all__ = ["app", "main"]
 
@@ -101,6 +102,12 @@ def _usage_message(error: Any) -> str:
     context = error.ctx
     if context is None:
         return message
+    cause = error.__cause__
+    if cause is not None and hasattr(cause, "errors") and error.param is not None:
+        # What the number has to be comes from the option, not from the checker's English.
+        option = "/".join(error.param.opts)
+        allowed = f"a whole number, {error.param.min} and more"
+        message = f"option {option}: value {shown(cause.errors()[0]['input'])} (allowed: {allowed})"
     name = getattr(error, "option_name", None)
     if name is not None and "No such option" in message:
         options = [option for param in context.command.params for option in param.opts]

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from spfemu.cli.output import print_json
+from spfemu.cli.output import check_output, print_json
 from spfemu.errors import SpfemuError
 
 __all__ = ["register"]
@@ -36,8 +36,9 @@ def import_command(
     """Make a program of a recording and say what was taken, skipped, guessed and unresolved."""
     from spfemu.importers import import_trace
 
-    program, summary = import_trace(list(trace))
     target = _program_name(trace[0]) if output is None else output
+    check_output(target)
+    program, summary = import_trace(list(trace))
     program.save(target)
     # With the program on standard output, what is said about it goes to the other one.
     out = sys.stderr if target == "-" else sys.stdout
@@ -72,6 +73,7 @@ def record_command(
     """Record a program with perf, or print the commands that would where perf cannot run."""
     from spfemu.importers.record import plan_recording
 
+    check_output(output)
     plan = plan_recording(command or [], output=output)
     if plan.missing:
         for line in plan.lines():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["error_line", "print_json", "print_table", "progress_bar"]
+from spfemu.errors import ProgramError
+
+__all__ = ["check_output", "error_line", "print_json", "print_table", "progress_bar"]
 
 Progress = Callable[[float], object]
 
@@ -86,6 +91,15 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+def check_output(path: str | Path | None) -> None:
+    """Refuses a file that cannot be there, before anything long begins.
+
+    Source: ours. Raises ProgramError; None and ``"-"`` are no files.
+    """
+    if path is not None and str(path) != "-" and not Path(path).parent.is_dir():
+        raise ProgramError(f"{path}: cannot be written: {os.strerror(errno.ENOENT)}")
 
 
 def error_line(message: str) -> None:

@@ -21,12 +21,13 @@ from spfemu.cli.choices import (
     select_events,
 )
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, SeedOption
-from spfemu.cli.output import print_json, print_table, progress_bar
+from spfemu.cli.output import check_output, print_json, print_table, progress_bar
 from spfemu.cli.sites import GROUPS, Group, group_aborts
 from spfemu.cli.sources import Source, find_source
 from spfemu.engines import core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.results import RESULT_FORMAT, Result
+from spfemu.workloads import WORKLOADS
 
 __all__ = ["register"]
 
@@ -77,6 +78,7 @@ _Workload = Annotated[
     typer.Argument(
         metavar="-- WORKLOAD [ARGS]",
         help="A built-in workload with its options, a program or trace file, or -.",
+        autocompletion=lambda: list(WORKLOADS),
     ),
 ]
 _Events = Annotated[
@@ -138,6 +140,7 @@ def stat(
     settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by, pace)
     if not workload:
         raise ProgramError("no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8")
+    check_output(output)
     source = find_source(workload, _known_cpus(settings))
     series = _run_all(settings, source, quiet=as_json)
     with _opened(output) as out:

@@ -24,6 +24,7 @@ from spfemu.program.writer import json_lines
 __all__ = ["load", "loads", "looks_like_program", "save"]
 
 _ZIP: Final = b"PK"
+_BINARY: Final = "not a program: neither JSON text (UTF-8) nor an .npz archive"
 _META: Final = "meta"
 _META_KEYS: Final = (
     "format", "page_size", "scale_pages", "ids", "names", "texts", "files", "system", "tasks",
@@ -63,12 +64,12 @@ def loads(text: str | bytes, source: str) -> Program:
     if isinstance(text, bytes):
         if text.startswith(_ZIP):
             return _load_npz(text, source)
-        if not text.strip():
-            _fail(source, "the file is empty (allowed: a program, JSON text or .npz)")
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError:
-            _fail(source, "not a program: neither JSON text (UTF-8) nor an .npz archive")
+            _fail(source, _BINARY)
+    if "\0" in text:
+        _fail(source, _BINARY)
     if not text.strip():
         _fail(source, "the file is empty (allowed: a program, JSON text or .npz)")
     if text.lstrip()[0] != "{":

@@ -46,6 +46,8 @@ object! {
         tlb_flush_pending: u64 = 0x340,
         /// `context.tlb_gen` of x86: counts flushes of this address space.
         tlb_gen: u64 = 0x350,
+        /// Ours: what the interrupts of the last flush carry, see `tlb.rs`.
+        tlb_flush_info: u64 = 0x358,
     }
 }
 

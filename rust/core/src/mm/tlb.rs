@@ -1,7 +1,8 @@
 //! The translation look-aside buffer of each CPU: how it fills, and how it is flushed.
 //!
 //! A CPU looks only at its own TLB. Whoever flushes counts `mm->tlb_gen` up and interrupts the
-//! CPUs that run the address space; each drops its translations before its next access. Until
+//! CPUs that run the address space; each drops its translations before its next access: that of
+//! one page, if the flush was of one and the CPU has seen all before it, else all. Until
 //! then an old translation may still be used: that is what the worst race of the series needs.
 //! Source: `arch/x86/mm/tlb.c`, v5.1; simplifications in `docs/fidelity.md`.
 
@@ -41,11 +42,34 @@ impl Tlb {
         }
     }
 
+    /// The entry that the translation of a page is in, if it is there.
+    fn entry(&self, page_number: u64) -> &Entry {
+        &self.entries[page_number as usize % NR_ENTRIES]
+    }
+
+    /// Drops the translation of one page.
+    fn drop_page(&self, page_number: u64) {
+        let entry = self.entry(page_number);
+        if entry.tag.get() == page_number + 1 {
+            entry.tag.set(0);
+        }
+    }
+
     /// Drops every translation.
     pub(super) fn reset(&self) {
         self.generation.set(0);
         self.entries.iter().for_each(|entry| entry.tag.set(0));
     }
+}
+
+/// Bits of a page's number in `tlb_flush_info`.
+const PAGE_BITS: u32 = 40;
+
+/// A flush of one page as a word: the low bits of its generation above the page's number.
+/// `None`: it does not fit. 0 stands for every other flush.
+fn flush_info(generation: u64, page_number: u64) -> Option<u64> {
+    (page_number < 1 << PAGE_BITS && page_number != 0)
+        .then_some(generation << PAGE_BITS | page_number)
 }
 
 /// Whether the hardware lets `pte` be used for `access`.
@@ -87,8 +111,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Result<u64, (Access, bool)> {
         let tlb = &self.cpus[cpu.id() as usize].tlb;
         self.switch_mm(cpu, mm);
-        let entry = self.tlb_entry(tlb, address);
-        let tag = (address.0 >> self.page_shift()) + 1;
+        let page_number = address.0 >> self.page_shift();
+        let entry = tlb.entry(page_number);
+        let tag = page_number + 1;
         let cached = Pte(entry.pte.get());
         let hit = entry.tag.get() == tag
             && permits(cached, access)
@@ -115,10 +140,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    fn tlb_entry<'t>(&self, tlb: &'t Tlb, address: Vaddr) -> &'t Entry {
-        &tlb.entries[(address.0 >> self.page_shift()) as usize % NR_ENTRIES]
-    }
-
     /// Makes this CPU's TLB hold only translations of `mm` that are not flushed.
     fn switch_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         let mine = &self.cpus[cpu.id() as usize];
@@ -135,9 +156,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
         let generation = mm.tlb_gen().observe(cpu);
         if mine.tlb.generation.get() != generation {
-            mine.tlb.reset();
-            mine.tlb.generation.set(generation);
+            self.flush_tlb_func(&mine.tlb, mm, generation);
         }
+    }
+
+    /// What the interrupts of the flushes since this CPU's last access do.
+    #[cold]
+    fn flush_tlb_func(&self, tlb: &Tlb, mm: MmRef<'_, P>, generation: u64) {
+        let info = mm.tlb_flush_info().peek();
+        let page_number = info & ((1 << PAGE_BITS) - 1);
+        // The word may be of an earlier flush than the count, or of a later one: then it does not
+        // say this generation, and everything goes.
+        let is_next = tlb.generation.get() + 1 == generation;
+        if is_next && Some(info) == flush_info(generation, page_number) {
+            tlb.drop_page(page_number);
+        } else {
+            tlb.reset();
+        }
+        tlb.generation.set(generation);
     }
 
     /// The walk of the hardware; it sets the young and dirty bits.
@@ -189,19 +225,27 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             .map(|(id, _)| id as u32)
     }
 
-    /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before.
+    /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before. Ranges
+    /// are flushed like this, too.
     pub(crate) fn flush_tlb_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         cpu.step("flush_tlb_mm");
+        self.flush(cpu, mm, None);
+    }
+
+    /// `flush_tlb_page()`: as `flush_tlb_mm`, for one page.
+    pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
+        cpu.step("flush_tlb_page");
+        self.flush(cpu, mm, Some(address.0 >> self.page_shift()));
+    }
+
+    fn flush(&self, cpu: &P, mm: MmRef<'_, P>, page_number: Option<u64>) {
         cpu.charge(Cost::TlbFlushLocal, 1);
         // SeqCst: the PTE stores come before, the look at the mask after (the kernel's
         // inc_mm_tlb_gen is a full barrier); pairs with the SeqCst swap in switch_mm.
-        mm.tlb_gen().fetch_add(cpu, 1, Ordering::SeqCst);
+        let generation = mm.tlb_gen().fetch_add(cpu, 1, Ordering::SeqCst) + 1;
+        let info = page_number.and_then(|page_number| flush_info(generation, page_number));
+        mm.tlb_flush_info().poke(info.unwrap_or(0));
         cpu.ipi(&mut self.mm_cpumask(cpu, mm.ptr()));
-    }
-
-    /// `flush_tlb_page()`; a whole flush, for no precision of ranges is modelled.
-    pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, _address: Vaddr) {
-        self.flush_tlb_mm(cpu, mm);
     }
 
     /// `inc_tlb_flush_pending()`: before the first PTE is changed. The PTE lock orders it: who

@@ -23,8 +23,6 @@ NOT_YET: Final = {
     "mbind_split": "operation 'mbind' is not available yet",
     "mlock": "operation 'mlock' is not available yet",
     "mmap_flags": "flag 'locked' of mmap is not available yet",
-    "mremap_move": "operation 'mremap' is not available yet",
-    "mremap_move_st": "operation 'mremap' is not available yet",
     "numa_hinting": "operation 'numa_scan' is not available yet",
     "swap_in": "operation 'swap_out' is not available yet",
     "swap_in_st": "operation 'swap_out' is not available yet",

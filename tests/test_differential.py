@@ -18,7 +18,7 @@ from spfemu.arch import arch_names
 from spfemu.testing import assert_same, differential, disjoint_programs, programs
 
 ENGINES: Final = ("native", "vtime")
-MAPPING_OPS: Final = ("mmap", "munmap", "mprotect", "madvise", "brk", "exec")
+MAPPING_OPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec")
 
 # A failing example is shrunk for minutes before it is shown.
 pytestmark = pytest.mark.timeout(900)

@@ -191,6 +191,8 @@ def everything() -> Program:
         t.madvise("p", 4096, advice)
     t.mprotect("p+0x1000", 4096, "rwx")
     t.munmap(("p", -4096), 4096)
+    t.mremap("p", 4096, 8192, flags=("maymove", "fixed"), new_addr=("heap", 8192), id="q")
+    t.mremap("q", 1, 1)
     t.fork("f0", wait=True)
     t.vfork("v0")
     t.clone("c0")

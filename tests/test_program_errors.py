@@ -42,7 +42,8 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({}, "key 'op': value null (allowed: mmap, munmap,"),
     ({"op": "frob"}, "key 'op': value \"frob\" (allowed: mmap, munmap,"),
     ({"op": "end"}, "key 'op': value \"end\""),
-    ({"op": "mremap"}, "operation 'mremap' is not available yet"),
+    ({"op": "mremap", "addr": "p", "old_length": 1, "new_length": 1, "flags": ["grow"]}, "key 'flags': value \"grow\" (allowed: maymove, fixed, dontunmap)"),
+    ({"op": "mremap", "addr": "p", "old_length": 1, "new_length": 1, "new_addr": "q"}, "key 'new_addr': id \"q\" is never defined (allowed: p)"),
     ({"op": "swap_out", "addr": "p", "length": 1}, "operation 'swap_out' is not available yet"),
     ({"op": "exit", "x": 1}, "key 'x': unknown for exit (allowed: none)"),
     ({**ANON, "x\n": 1}, "key 'x\\n': unknown for mmap (allowed: length, prot, flags,"),
@@ -159,6 +160,8 @@ TABLES: list[tuple[Any, str]] = [
     (changed(lambda p: p.update(system={"overcommit": 2})), "key 'overcommit': value 2 is not available yet"),
     (changed(lambda p: p.update(system={"sysctl": {"vm.x": 1}})), "system.sysctl: key 'vm.x': unknown"),
     (changed(lambda p: p.update(system={"sysctl": {"vm.speculative_page_fault": 2}})), "value 2 (allowed: 0 to 1)"),
+    (changed(lambda p: p.update(system={"config": {"SMP": True}})), "system.config: key 'SMP': unknown (allowed: THP, NUMA, PPC_MEM_KEYS, HAVE_MOVE_PMD)"),
+    (changed(lambda p: p.update(system={"config": {"HAVE_MOVE_PMD": 1}})), "system.config: key 'HAVE_MOVE_PMD': value 1 (allowed: true, false)"),
     (changed(lambda p: p.update(expect_for={"cpu": "x86"})), "expect_for: key 'cpu': unknown (allowed: handler, arch)"),
 ]  # fmt: skip
 
@@ -281,7 +284,7 @@ class TestArrays:
         [
             (0, "op", 0, ".ops[0]: key 'op': value 0 (allowed: 1 to 41)"),
             (0, "op", 65535, ".ops[0]: key 'op': value 65535"),
-            (0, "op", 4, ".ops[0]: operation 'mremap' is not available yet"),
+            (0, "op", 37, ".ops[0]: operation 'oom_reap' is not available yet"),
             (0, "flags", 5 | 32, ".ops[0]: flag 'populate' of mmap is not available yet"),
             (0, "flags", 1 << 20 | 5, ".ops[0]: key 'flags': value 1048581 (allowed: bits "),
             (0, "flags", 1, ".ops[0]: key 'file': missing"),

@@ -16,7 +16,8 @@ from typing import Any
 
 from spfemu.arch import Arch
 from spfemu.program import Program
-from spfemu.program.values import parse_address, parse_int, parse_prot
+from spfemu.program.values import parse_address, parse_int, parse_prot, to_i64
+from spfemu.results import Result
 
 TOP = 1 << 64
 READ, WRITE, EXECUTE = 1, 2, 4
@@ -213,6 +214,79 @@ class Space:
         if reached < end:
             raise FailedError("ENOMEM")
 
+    def mremap(self, op: dict[str, Any], addr: int, new_addr: int, *, crosses: bool) -> int:
+        """Moves or resizes. ``crosses``: whether a range over several areas is refused.
+
+        mremap(2) promises nothing there: that is fine only if the kernel has one mapping of them.
+        """
+        flags = op.get("flags", [])
+        old, new = (self.aligned(parse_int(op[key])) for key in ("old_length", "new_length"))
+        unknown = "dontunmap" in flags or flags == ["fixed"]
+        if unknown or addr % self.page or not new:
+            raise FailedError("EINVAL")
+        if "fixed" in flags:
+            size = self.arch.task_size
+            if new_addr % self.page or new > size or new_addr > size - new:
+                raise FailedError("EINVAL")
+            if (addr + old) % TOP > new_addr and new_addr + new > addr:
+                raise FailedError("EINVAL")
+            self.munmap(new_addr, new)
+        if old >= new:
+            if old > new:
+                self.munmap((addr + new) % TOP, old - new)
+            old = new
+            if "fixed" not in flags:
+                return addr
+        self.check_one_area(addr, old, crosses=crosses)
+        if "fixed" in flags:
+            self.check_fixed(new_addr, new)
+        elif self.ends_at(addr + old) and self.is_free(addr + old, addr + new):
+            self.areas[self.index_at(addr + old - 1)].end = addr + new
+            return addr
+        elif "maymove" in flags:
+            new_addr = self.place(0, new)
+        else:
+            raise FailedError("ENOMEM")
+        self.move(addr, old, new_addr, new)
+        return new_addr
+
+    def check_one_area(self, addr: int, length: int, *, crosses: bool) -> None:
+        area = self.at(addr)
+        if area is None:
+            raise FailedError("EFAULT")
+        if length == 0 and not area.shared:
+            raise FailedError("EINVAL")
+        mapped = sum(
+            min(other.end, addr + length) - max(other.start, addr)
+            for other in self.within(addr, addr + length)
+        )
+        if mapped < length or (area.end < addr + length and crosses):
+            raise FailedError("EFAULT")
+
+    def ends_at(self, end: int) -> bool:
+        """Whether something is mapped up to here, and nothing right behind it."""
+        return self.at(end - 1) is not None and self.at(end) is None
+
+    def index_at(self, address: int) -> int:
+        return next(n for n, area in enumerate(self.areas) if area.start <= address < area.end)
+
+    def is_free(self, start: int, end: int) -> bool:
+        return end <= self.arch.task_size and not self.within(start, end)
+
+    def move(self, addr: int, old: int, new_addr: int, new: int) -> None:
+        last = self.areas[self.index_at(addr + max(old, 1) - 1)]
+        grown = last.cut(addr + old, addr + new)
+        self.cut_at(addr, addr + old)
+        taken = self.within(addr, addr + old)
+        self.areas = [area for area in self.areas if area not in taken]
+        for area in (*taken, *([grown] if new > old else [])):
+            delta = new_addr - addr
+            self.areas.append(replace(area, start=area.start + delta, end=area.end + delta))
+        self.areas.sort(key=lambda area: area.start)
+        moved = {page: self.private[page] for page in self.private if addr <= page < addr + old}
+        self.drop(addr, addr + old)
+        self.private |= {page - addr + new_addr: value for page, value in moved.items()}
+
     def madvise(self, start: int, length: int, advice: str) -> None:
         rounded = self.aligned(length)
         end = start + rounded
@@ -338,8 +412,9 @@ class Task:
 class FlatMap:
     """A program at work on flat maps."""
 
-    def __init__(self, program: Program, arch: Arch, seed: int) -> None:
+    def __init__(self, program: Program, arch: Arch, seed: int, result: Result) -> None:
         obj = program.to_dict()
+        self.result = result
         self.arch = arch
         self.random = random.Random(seed)
         self.min_addr = program.system.mmap_min_addr
@@ -411,9 +486,10 @@ class FlatMap:
                 index += records(op)
                 continue
             yield None
-            name = parse_address(op["addr"])[0] if "addr" in op else None
-            if name is not None:
-                yield lambda name=name: name in self.ids
+            for key in ("addr", "new_addr"):
+                name = parse_address(op[key])[0] if key in op else None
+                if name is not None:
+                    yield lambda name=name: name in self.ids
             yield from self.run_op(task, op, index)
             task.runs[index] = task.runs.get(index, 0) + 1
             if op["op"] == "exit":
@@ -427,16 +503,16 @@ class FlatMap:
             return
         ret, errno = 0, None
         try:
-            ret = self.call(task, op)
+            ret = self.call(task, op, place)
         except FailedError as failure:
             ret, errno = -1, str(failure)
         if "id" in op:
             self.ids[op["id"]] = ret % TOP
         yield from self.wait_for(task, op)
-        task.expected.append(Expected(*place, 0, ret=ret, errno=errno))
+        task.expected.append(Expected(*place, 0, ret=to_i64(ret), errno=errno))
 
-    def address(self, op: dict[str, Any]) -> int:
-        name, offset = parse_address(op["addr"])
+    def address(self, op: dict[str, Any], key: str = "addr") -> int:
+        name, offset = parse_address(op.get(key, 0))
         return ((self.ids[name] if name else 0) + offset) % TOP
 
     def touch(self, task: Task, op: dict[str, Any], place: tuple[int, int]) -> None:
@@ -461,7 +537,13 @@ class FlatMap:
                 found = Expected(*place, number, signal=signal, codes=CODES.get(what, ()))
             task.expected.append(found)
 
-    def call(self, task: Task, op: dict[str, Any]) -> int:
+    def came_to(self, task: Task, place: tuple[int, int]) -> str | None:
+        """The errno that the operation really had: for what nobody promises."""
+        number = list(self.tasks.values()).index(task)
+        outcomes = (self.result.outcome(row) for row in self.result.task_ops(number))
+        return next((o["errno"] for o in outcomes if (o["index"], o["round"]) == place), None)
+
+    def call(self, task: Task, op: dict[str, Any], place: tuple[int, int]) -> int:
         space = task.space
         name = op["op"]
         if name == "mmap":
@@ -469,6 +551,10 @@ class FlatMap:
             zero = "file" in op and self.kinds[op["file"]] == "devzero"
             file = None if zero or "file" not in op else self.files[op["file"]]
             return space.mmap(op, hint, file, zero)
+        if name == "mremap":
+            crosses = self.came_to(task, place) == "EFAULT"
+            addresses = (self.address(op), self.address(op, "new_addr"))
+            return space.mremap(op, *addresses, crosses=crosses)
         if name == "brk":
             start = parse_int(op["start"]) if "start" in op else None
             return space.brk(parse_int(op.get("delta", 0)), start)

@@ -110,7 +110,7 @@ def test_sequential_programs_do_what_is_promised_in_any_order(
 ) -> None:
     program = data.draw(programs(arch=arch, limits=False), "program")
     result = run(program, handler=handler, arch=arch)
-    assert_promises_kept(program, result, FlatMap(program, arch, seed))
+    assert_promises_kept(program, result, FlatMap(program, arch, seed, result))
 
 
 @arches
@@ -127,4 +127,4 @@ def test_disjoint_programs_do_what_is_promised_in_any_order(
 ) -> None:
     program = data.draw(disjoint_programs(arch=arch), "program")
     result = run(program, handler=handler, arch=arch)
-    assert_promises_kept(program, result, FlatMap(program, arch, seed))
+    assert_promises_kept(program, result, FlatMap(program, arch, seed, result))

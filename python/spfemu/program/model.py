@@ -41,7 +41,8 @@ class System:
 
     Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise" or "never";
     ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1); ``sysctl``
-    initial values by name.
+    initial values by name; ``config`` what of the kernel is compiled in, by name, where it is not
+    as v12 has it by default.
     """
 
     memory: int = 16 << 30
@@ -49,6 +50,12 @@ class System:
     mmap_min_addr: int = 65536
     overcommit: int = 1
     sysctl: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, bool] = field(default_factory=dict)
+
+    def has(self, name: str, family: str) -> bool:
+        """Says whether CONFIG_``name`` is set on an arch of that family. Source: 5.1's Kconfig."""
+        default = name != "HAVE_MOVE_PMD" or family == "x86"
+        return self.config.get(name, default)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every setting, defaults included, as JSON values. Source: ours."""
@@ -58,6 +65,7 @@ class System:
             "mmap_min_addr": self.mmap_min_addr,
             "overcommit": self.overcommit,
             "sysctl": dict(self.sysctl),
+            "config": dict(self.config),
         }
 
 

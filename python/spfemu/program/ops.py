@@ -16,6 +16,8 @@ __all__ = [
     "ACCESSES",
     "ADVICES",
     "ADVICES_AVAILABLE",
+    "CONFIGS",
+    "CONFIGS_AVAILABLE",
     "EVENTS",
     "FIELDS",
     "FILE_KINDS",
@@ -25,6 +27,7 @@ __all__ = [
     "MAX_DEPTH",
     "MMAP_FLAGS",
     "MODES",
+    "MREMAP_FLAGS",
     "OPS",
     "OPS_BY_CODE",
     "OP_DTYPE",
@@ -132,7 +135,7 @@ MMAP_FLAGS: Final = MappingProxyType(
         "hugetlb": 1024,
     }
 )
-_MREMAP_FLAGS: Final = MappingProxyType({"maymove": 1, "fixed": 2, "dontunmap": 4})
+MREMAP_FLAGS: Final = MappingProxyType({"maymove": 1, "fixed": 2, "dontunmap": 4})
 
 ADVICES: Final = (
     "dontneed", "free", "willneed", "normal", "random", "sequential", "hugepage", "nohugepage",
@@ -173,6 +176,10 @@ SYSCTLS: Final = MappingProxyType(
     }
 )
 """The sysctls there are, each with the lowest and the highest value."""
+
+CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
+"""What of the kernel can be compiled in or left out."""
+CONFIGS_AVAILABLE: Final = frozenset(("PPC_MEM_KEYS", "HAVE_MOVE_PMD"))
 
 U64: Final = 2**64 - 1
 I64: Final = 2**63 - 1
@@ -264,11 +271,10 @@ _TABLE: Final = (
             _ADDR,
             Key("old_length", "int", "length", required=True),
             Key("new_length", "int", "length2", required=True),
-            Key("flags", "flags", "flags", names=_MREMAP_FLAGS),
+            Key("flags", "flags", "flags", names=MREMAP_FLAGS),
             Key("new_addr", "address", "addr2", given=GIVEN),
             Key("id", "define", "aux", plus=1),
         ),
-        available=False,
     ),
     Op(
         "madvise",

@@ -11,6 +11,8 @@ from spfemu.program.expect import check_expect, normal_expect
 from spfemu.program.messages import out_of_range, unavailable_choice, unavailable_op
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, System
 from spfemu.program.ops import (
+    CONFIGS,
+    CONFIGS_AVAILABLE,
     FILE_KINDS,
     FILE_KINDS_AVAILABLE,
     FORMAT,
@@ -31,8 +33,8 @@ _TOP_KEYS: Final = (
 )  # fmt: skip
 _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
-_SYSTEM_KEYS: Final = ("memory", "thp", "mmap_min_addr", "overcommit", "sysctl")
-_SYSTEM_LATER: Final = ("memcg", "swap", "nodes", "stack_limit", "hugetlb_pages", "config")
+_SYSTEM_KEYS: Final = ("memory", "thp", "mmap_min_addr", "overcommit", "sysctl", "config")
+_SYSTEM_LATER: Final = ("memcg", "swap", "nodes", "stack_limit", "hugetlb_pages")
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -134,7 +136,13 @@ class _Reader:
                 name: self.integer("system.sysctl", name, number, *SYSCTLS[name])
                 for name, number in sysctl.items()
             },
+            config=self.config(system.get("config", {})),
         )
+
+    def config(self, value: Any) -> dict[str, bool]:
+        later = tuple(name for name in CONFIGS if name not in CONFIGS_AVAILABLE)
+        config = self.object("system.config", value, CONFIGS, later)
+        return {name: self.boolean("system.config", name, config[name]) for name in config}
 
     def files(self, value: Any) -> None:
         if not isinstance(value, dict):

@@ -105,6 +105,8 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     system = program.system
     frames = Frames((system.memory >> arch.page_shift) - 1)
     kernel = Kernel(arch, handler, frames, variants, system.mmap_min_addr)
+    kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)
+    kernel.have_move_pmd = system.has("HAVE_MOVE_PMD", arch.family)
     kernel.sysctl.update(system.sysctl)
     return kernel
 

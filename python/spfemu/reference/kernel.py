@@ -37,7 +37,8 @@ class Kernel:
     """One emulated kernel.
 
     `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
-    to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS. Counters are in the order of `EVENTS`.
+    to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD.
+    Counters are in the order of `EVENTS`.
     """
 
     arch: Arch
@@ -46,6 +47,7 @@ class Kernel:
     variants: Mapping[str, str]
     mmap_min_addr: int
     mem_keys: bool = True
+    have_move_pmd: bool = True
     sysctl: dict[str, int] = field(
         default_factory=lambda: {
             "vm.speculative_page_fault": 1,

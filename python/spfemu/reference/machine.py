@@ -12,16 +12,14 @@ from collections.abc import Generator
 
 from spfemu.program import OPS, Program
 from spfemu.program.ops import GIVEN
-from spfemu.reference.brk import brk
+from spfemu.program.values import to_i64
+from spfemu.reference.calls import MEMORY_CALLS, Call, addresses, defined_id
 from spfemu.reference.faults import AccessResult, access
 from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.mmap import mmap
 from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
-from spfemu.reference.munmap import munmap
 from spfemu.reference.order import touch_order
-from spfemu.reference.protect import madvise, mprotect
 from spfemu.reference.tasks import Barrier, Condition, Outcome, Process, Record, Steps, Task
 from spfemu.reference.vm_fault import EXECUTE, READ, WRITE
 
@@ -159,25 +157,27 @@ class Machine:
         task.ran[index] += 1
 
     def _await_ids(self, record: Record) -> Steps:
-        if record.base >= 0:
-            yield lambda: self.ids[record.base] is not None
+        ids = [number for number, _ in addresses(record) if number >= 0]
+        if ids:
+            yield lambda: all(self.ids[number] is not None for number in ids)
 
-    def _address(self, record: Record) -> int:
-        base = 0
-        if record.base >= 0:
-            named = self.ids[record.base]
-            assert named is not None, "the id has been awaited"
-            base = named
-        return (base + record.addr) & ADDRESS_MASK
+    def _addresses(self, record: Record) -> list[int]:
+        return [self._resolved(number, offset) for number, offset in addresses(record)]
+
+    def _resolved(self, number: int, offset: int) -> int:
+        """The address so many bytes from an id's, or, with no id, from 0."""
+        base = self.ids[number] if number >= 0 else 0
+        assert base is not None, "the id has been awaited"
+        return (base + offset) & ADDRESS_MASK
 
     # --- accesses ----------------------------------------------------------------------------
 
     def _access(self, task: Task, index: int, record: Record) -> None:
         kind = _ACCESSES[record.op]
-        self._one_access(task, index, record, self._address(record), kind, 0)
+        self._one_access(task, index, record, self._addresses(record)[0], kind, 0)
 
     def _touch(self, task: Task, index: int, record: Record) -> None:
-        start = self._address(record)
+        start = self._addresses(record)[0]
         stride = record.length2 or task.mm.page_size
         count = -(-record.length // stride)
         for number, position in enumerate(touch_order(record.flags, count, record.addr2)):
@@ -213,33 +213,30 @@ class Machine:
     # --- system calls and what the format adds -----------------------------------------------
 
     def _system_call(self, task: Task, index: int, record: Record) -> Steps:
-        """Runs an operation that is no access. None of them faults, so the counters stay."""
+        """Runs an operation that is no access."""
+        before = list(self.kernel.counters)
         ret, error = 0, 0
         try:
             ret = self._call(task, index, record)
         except SyscallError as failure:
             ret, error = -1, failure.value
-        if record.base2 >= 0:
-            self.ids[record.base2] = ret & ADDRESS_MASK if not error else FAILED_ID
+        counters = tuple(a - b for a, b in zip(self.kernel.counters, before, strict=True))
+        if (number := defined_id(record)) >= 0:
+            self.ids[number] = ret & ADDRESS_MASK if not error else FAILED_ID
         if not error:
             yield from self._wait_after(task, record)
-        counters = (0,) * len(self.kernel.counters)
         task.outcomes.append(
             Outcome(
                 *(task.number, index, task.ran[index], 0, record.op, 0, 0, 0, 0),
-                *(HAS_RET, error, ret, 0, counters),
+                *(HAS_RET, error, to_i64(ret), 0, counters),
             )
         )
 
     def _call(self, task: Task, index: int, record: Record) -> int:
-        if record.op == _MMAP:
-            return self._mmap(task, record)
-        if record.op == _BRK:
-            start = record.addr2 if record.flags & GIVEN else None
-            return brk(self.kernel, task.mm, record.addr, start)
-        if record.op in _RANGE_CALLS:
-            self._range_call(task, record)
-        elif record.op in _STARTS:
+        if record.op in MEMORY_CALLS:
+            call = Call(self.kernel, task.mm, record, self._addresses(record), self.files)
+            return MEMORY_CALLS[record.op](call)
+        if record.op in _STARTS:
             self._start_child(task, record)
         elif record.op == _EXEC:
             self._exec(task, record)
@@ -252,29 +249,6 @@ class Machine:
         ):
             self.note_maps[task.number, index, task.ran[index]] = task.mm.maps()
         return 0
-
-    def _mmap(self, task: Task, record: Record) -> int:
-        hint = self._address(record) if record.flags & GIVEN else 0
-        file = self.files[record.aux - 1] if record.aux else None
-        return mmap(
-            self.kernel,
-            task.mm,
-            hint,
-            record.length,
-            record.prot,
-            record.flags & ~GIVEN,
-            file,
-            record.value,
-        )
-
-    def _range_call(self, task: Task, record: Record) -> None:
-        kernel, mm, start = self.kernel, task.mm, self._address(record)
-        if record.op == _MUNMAP:
-            munmap(kernel, mm, start, record.length)
-        elif record.op == _MPROTECT:
-            mprotect(kernel, mm, start, record.length, record.prot)
-        else:
-            madvise(kernel, mm, start, record.length, record.advice)
 
     def _start_child(self, task: Task, record: Record) -> None:
         """fork, vfork and clone: a copy of the address space, the same one, the same process."""
@@ -345,9 +319,6 @@ def _closing(records: list[Record], index: int) -> int:
         index += 1
 
 
-_MMAP, _MUNMAP, _MPROTECT, _MADVISE, _BRK = (
-    OPS[name].code for name in ("mmap", "munmap", "mprotect", "madvise", "brk")
-)
 _FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT = (
     OPS[name].code for name in ("fork", "vfork", "clone", "wait", "exec", "exit")
 )
@@ -356,5 +327,4 @@ _TOUCH, _BARRIER, _POST, _AWAIT, _REPEAT, _END, _SYSCTL, _NOTE = (
     for name in ("touch", "barrier", "post", "await", "repeat", "end", "sysctl", "note")
 )
 _ACCESSES = {OPS["read"].code: READ, OPS["write"].code: WRITE, OPS["execute"].code: EXECUTE}
-_RANGE_CALLS = (_MUNMAP, _MPROTECT, _MADVISE)
 _STARTS = (_FORK, _VFORK, _CLONE)

@@ -74,6 +74,27 @@ class PageTables:
                 if first <= page_number <= last:
                     yield page_number << self.page_shift, table[page_number]
 
+    def table_ranges(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of [start, end) that PTE tables cover, one for each table, ascending."""
+        numbers = _overlapping(self.tables, self.pmd_shift, start, end) if start < end else []
+        bases = [number << self.pmd_shift for number in numbers]
+        return [(max(start, base), min(end, base + self.pmd_size)) for base in bases]
+
+    def move_table(self, start: int, stop: int, target: int) -> bool:
+        """Lets a whole PTE table cover another place, where there is none; whether it can.
+
+        **Source:** move_normal_pmd(), mm/mremap.c@5.1.
+        """
+        whole = start % self.pmd_size == 0 and stop - start == self.pmd_size
+        if not whole or target % self.pmd_size or self.table(target) is not None:
+            return False
+        delta = (target - start) >> self.page_shift
+        moved = self.tables.pop(start >> self.pmd_shift)
+        self.tables[target >> self.pmd_shift] = {
+            page_number + delta: pte for page_number, pte in moved.items()
+        }
+        return True
+
     def copy_tables(self, source: PageTables, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Makes, empty, every table that `source` has for a part of [start, end). For fork.
 

@@ -180,9 +180,10 @@ class Assembly:
                     body.append({**step, "ops": inner})
                 continue
             self._left -= 1
-            addr = step.get("addr")
-            if isinstance(addr, At) and addr.id is not None and addr.id not in self._defined:
-                step = {**step, "addr": At(None, (self._anywhere + addr.offset) % (1 << 64))}
+            for key in ("addr", "new_addr"):
+                addr = step.get(key)
+                if isinstance(addr, At) and addr.id is not None and addr.id not in self._defined:
+                    step = {**step, key: At(None, (self._anywhere + addr.offset) % (1 << 64))}
             if "id" in step:
                 self._defined.add(step["id"])
             body.append(step)

@@ -105,6 +105,58 @@ def _mprotect(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "mprotect", **_range(draw, words), "prot": pick(draw, words.prots)}
 
 
+def _mremap(draw: Draw, words: Vocabulary) -> Operation:
+    """Mostly a move, or a length that changes by little."""
+    if words.confined:
+        return _confined_mremap(draw, words)
+    given = _range(draw, words)
+    addr, old = given["addr"], given["length"]
+    kind = pick(draw, _RESIZES)
+    new = {"same": old, "page": words.page}.get(kind)
+    if new is None:
+        new = (
+            _length(draw, words, addr)
+            if kind == "any"
+            else old + (4 if kind == "grow" else -1) * words.page
+        )
+    flags = pick(draw, _REMAPS)
+    operation: Operation = {
+        "op": "mremap",
+        "addr": addr,
+        "old_length": 0 if pick(draw, range(16)) == 15 else old,
+        "new_length": max(0, min(new, (1 << 64) - 1)),
+        "flags": list(flags),
+    }
+    if "fixed" in flags:
+        operation["new_addr"] = pick(draw, words.addresses)
+    if (name := pick(draw, words.defined)) is not None:
+        operation["id"] = name
+    return operation
+
+
+def _confined_mremap(draw: Draw, words: Vocabulary) -> Operation:
+    """Of single pages, for whether more are in one VMA hangs on neighbours; to a given place."""
+    page, flags = words.page, pick(draw, ((), _MOVE_TO, _MOVE_TO))
+    addr = pick(draw, words.addresses)
+    operation: Operation = {"op": "mremap", "addr": addr, "old_length": page, "flags": list(flags)}
+    target = addr
+    if flags:
+        target = operation["new_addr"] = pick(draw, words.addresses)
+    most = min(words.pages_left(target), 4)
+    return {**operation, "new_length": pick(draw, range(1, most + 1)) * page}
+
+
+_MOVE_TO: Final = ("maymove", "fixed")
+_RESIZES: Final = (*("same",) * 4, *("grow", "page", "any") * 2, "shrink")
+_REMAPS: Final[tuple[tuple[str, ...], ...]] = (
+    *(_MOVE_TO,) * 6,
+    *(("maymove",),) * 3,
+    *((),) * 3,
+    ("fixed",),
+    ("maymove", "dontunmap"),
+)
+
+
 def _madvise(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "madvise", **_range(draw, words), "advice": pick(draw, words.advices)}
 
@@ -205,6 +257,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mmap,) * 8,
     *(_touch,) * 8,
     *(_munmap,) * 2,
+    *(_mremap,) * 3,
     *(_mprotect,) * 6,
     *(_madvise,) * 5,
     *(_execute,) * 2,

@@ -91,6 +91,7 @@ struct SystemText {
     memory: u64,
     mmap_min_addr: u64,
     sysctl: BTreeMap<String, i64>,
+    config: BTreeMap<String, bool>,
 }
 
 #[derive(Deserialize)]
@@ -185,6 +186,13 @@ fn system(given: &SystemText) -> Result<System, Error> {
                 })?;
             }
             other => return Err(Error::Program(format!("sysctl '{other}' is unknown"))),
+        }
+    }
+    for (name, &set) in &given.config {
+        match name.as_str() {
+            "PPC_MEM_KEYS" => system.ppc_mem_keys = set,
+            "HAVE_MOVE_PMD" => system.have_move_pmd = Some(set),
+            other => return Err(Error::Program(format!("config '{other}' is unknown"))),
         }
     }
     Ok(system)

@@ -20,7 +20,29 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 2] = [
+pub const MUTANTS: [MutantInfo; 4] = [
+    MutantInfo {
+        which: Mutant::A3,
+        entry: "A3",
+        name: "late-destination",
+        removed: "the odd sequence of mremap's destination from before it can be found: __vma_adjust \
+                  ends it, and a new VMA is begun after vma_link",
+        race: "A mremap has linked, or extended, the VMA at the new place. A fault finds it and \
+               installs a page there; then the pages of the old place are moved on top of it.",
+        cpus: 2,
+        oracle: "rss-count, mapcount, lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A4,
+        entry: "A4",
+        name: "even-source",
+        removed: "the odd sequence of mremap's source while its pages move",
+        race: "A mremap has moved the PTE of an address, which is none now, and goes on. A fault \
+               installs a new page there, and the mremap unmaps it with the rest: a store that \
+               neither moved nor ended in a signal.",
+        cpus: 2,
+        oracle: "lost-store",
+    },
     MutantInfo {
         which: Mutant::A6,
         entry: "A6",

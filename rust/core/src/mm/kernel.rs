@@ -31,6 +31,8 @@ pub struct System {
     pub page_cluster: i64,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
+    /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
+    pub have_move_pmd: Option<bool>,
     /// munmap zaps with `mmap_sem` downgraded to read, as since 4.20.
     pub downgrade: bool,
 }
@@ -44,6 +46,7 @@ impl Default for System {
             speculative_page_fault: 1,
             page_cluster: 3,
             ppc_mem_keys: true,
+            have_move_pmd: None,
             downgrade: true,
         }
     }

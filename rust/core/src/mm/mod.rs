@@ -4,6 +4,7 @@ mod anon_vma;
 mod anon_vma_chain;
 mod change_protection;
 mod copy;
+mod copy_vma;
 mod counters;
 mod file;
 mod free_pgtables;
@@ -14,6 +15,7 @@ mod kernel;
 mod locks;
 mod lookup;
 mod maps;
+mod move_page_tables;
 mod objects;
 mod page;
 mod pgtable;
@@ -33,6 +35,7 @@ pub use file::FileKind;
 pub(crate) use gaps::UnmappedAreaInfo;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
+pub(crate) use move_page_tables::Moving;
 pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
@@ -43,4 +46,5 @@ pub(crate) use rmap::Rss;
 pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFault, VmFlags};
 pub use variants::{Choice, Variant, Variants};
 pub(crate) use vma::{VM_ACCESS_FLAGS, VM_SPECIAL};
+pub(crate) use vma_adjust::Bounds;
 pub(crate) use vma_merge::{MergeRequest, NewHalf};

@@ -71,6 +71,19 @@ impl<'k, P: Platform> Pmd<'k, P> {
         // Release in populate.
         self.entry().load(cpu, Ordering::Consume)
     }
+    /// `set_pmd_at()`, `pmd_clear()`. Caller holds the lock.
+    pub(super) fn set(self, cpu: &P, table: Ptr<Table<P>>) {
+        // Release: as in populate; pairs with the Consume in read.
+        self.entry().store(cpu, table, Ordering::Release);
+    }
+    /// `pmd_lockptr()`: the lock of the table that the entry is in.
+    pub(super) fn ptl(self) -> Field<'k, P, u64> {
+        self.table.ptl()
+    }
+    /// The table that the entry is in.
+    pub(super) fn in_table(self) -> TableRef<'k, P> {
+        self.table
+    }
     #[inline(always)]
     fn entry(self) -> Field<'k, P, Ptr<Table<P>>> {
         self.table.entry(self.index)

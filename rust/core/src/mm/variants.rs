@@ -1,7 +1,7 @@
 //! Variants: where v12 had a bug, the choice between v12 and the cure of a later port.
 
-/// One bug of v12 (SPF_V12 section 9, B and C), or of 5.1 itself (L, ours), that a run can have
-/// or not have.
+/// One bug of v12 (SPF_V12 section 9, B and C; N, ours), or of 5.1 itself (L, ours), that a run
+/// can have or not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Variant {
@@ -11,6 +11,8 @@ pub enum Variant {
     B2,
     /// The PMD read again after it was compared.
     B3,
+    /// A whole page table moved under the PMDs' locks alone.
+    B8,
     /// The vmacache in `find_vma_rcu`.
     C1,
     /// Nothing changed, yet reported handled: the fault comes back for ever.
@@ -21,6 +23,8 @@ pub enum Variant {
     C9,
     /// A page reused by its map count while another CPU's stale translation still maps it.
     L1,
+    /// mremap's source is even before it is unlinked.
+    N1,
 }
 
 /// v12 as it was, or cured.
@@ -47,7 +51,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 8] = [
+pub const VARIANTS: [VariantInfo; 10] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -77,6 +81,17 @@ pub const VARIANTS: [VariantInfo; 8] = [
                later Android port): lock and PTE come from the compared value",
         cpus: 2,
         oracle: "use-after-free",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B8,
+        entry: "B8",
+        name: "fast-mremap",
+        what: "5.1's mremap moves a whole page table under the PMDs' locks alone, so a fault that \
+               holds the table's lock flushes the old address for a page that is at the new one by \
+               then; fixed (a later Android port): it takes the table's lock, too",
+        cpus: 2,
+        oracle: "lost-store",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -128,6 +143,18 @@ pub const VARIANTS: [VariantInfo; 8] = [
                copy-on-write fault elsewhere may reuse the page while a stale translation still \
                reads it; fixed (Linux 5.8): reuse only with one reference",
         cpus: 3,
+        oracle: "lost-store",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::N1,
+        entry: "N1",
+        name: "even-before-unlinked",
+        what: "v12 ends mremap's source once its pages have moved, and unlinks it later, so a fault \
+               in between installs a page at the old place that is then unmapped, store and all; \
+               fixed (ours): what moves is made a VMA of its own first, and stays odd until it is \
+               unlinked",
+        cpus: 2,
         oracle: "lost-store",
         outside_explore: Choice::V12,
     },

@@ -8,17 +8,17 @@ use super::kernel::Kernel;
 use super::objects::{MmRef, VmaRef};
 use super::types::{Errno, Vaddr};
 use crate::design::Design;
-use crate::platform::{Platform, Ptr};
+use crate::platform::{Mutant, Platform, Ptr};
 
 /// What `vma` shall be.
-pub(super) struct Bounds<'k, P: Platform> {
-    pub(super) start: Vaddr,
-    pub(super) end: Vaddr,
-    pub(super) pgoff: u64,
+pub(crate) struct Bounds<'k, P: Platform> {
+    pub(crate) start: Vaddr,
+    pub(crate) end: Vaddr,
+    pub(crate) pgoff: u64,
     /// The other half of a split: linked as soon as there is room.
-    pub(super) insert: Option<VmaRef<'k, P>>,
+    pub(crate) insert: Option<VmaRef<'k, P>>,
     /// Which VMA grows in a merge.
-    pub(super) expand: Option<VmaRef<'k, P>>,
+    pub(crate) expand: Option<VmaRef<'k, P>>,
 }
 
 /// What becomes of the VMA after `vma`.
@@ -53,13 +53,25 @@ struct Adjustment<'k, P: Platform> {
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `__vma_adjust()`. Caller holds `mmap_sem` for write. Fails (`ENOMEM`) only before
-    /// anything has changed.
-    pub(super) fn vma_adjust(
+    /// `vma_adjust()`: as [`Kernel::vma_adjust_keeping`], all ended.
+    pub(crate) fn vma_adjust(
         &self,
         cpu: &P,
         vma: VmaRef<'_, P>,
         to: Bounds<'_, P>,
+    ) -> Result<(), Errno> {
+        self.vma_adjust_keeping(cpu, vma, to, false)
+    }
+
+    /// `__vma_adjust()`. Caller holds `mmap_sem` for write. Fails (`ENOMEM`) only before
+    /// anything has changed. With `keep_locked` the VMA that stays is still odd afterwards (P11);
+    /// on failure it is not.
+    pub(super) fn vma_adjust_keeping(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        to: Bounds<'_, P>,
+        keep_locked: bool,
     ) -> Result<(), Errno> {
         cpu.step("vma_adjust");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
@@ -71,7 +83,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut change = self.plan_adjust(cpu, vma, next, to);
         if let Err(errno) = self.import_anon_vma(cpu, &change) {
             // P11: odd for ever otherwise.
-            self.end_adjust(cpu, vma, next);
+            self.end_next(cpu, next);
+            D::vm_write_end(cpu, vma);
             return Err(errno);
         }
         loop {
@@ -90,15 +103,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             change.fate = Fate::Removed;
         }
-        self.end_adjust(cpu, change.vma, change.next.filter(|&next| next != change.vma));
+        self.end_next(cpu, change.next.filter(|&next| next != change.vma));
+        if !keep_locked || cpu.mutant(Mutant::A3) {
+            D::vm_write_end(cpu, change.vma);
+        }
         Ok(())
     }
 
-    fn end_adjust(&self, cpu: &P, vma: VmaRef<'_, P>, next: Option<VmaRef<'_, P>>) {
+    fn end_next(&self, cpu: &P, next: Option<VmaRef<'_, P>>) {
         if let Some(next) = next {
             D::vm_write_end(cpu, next);
         }
-        D::vm_write_end(cpu, vma);
     }
 
     /// Tells the merge cases apart by where the new end lies.

@@ -51,6 +51,29 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         prev: Option<VmaRef<'k, P>>,
         request: &MergeRequest<P>,
     ) -> Option<VmaRef<'k, P>> {
+        self.merge(cpu, mm, prev, request, false)
+    }
+
+    /// `__vma_merge(…, keep_locked)`: as [`Kernel::vma_merge`] into a place that is free, but the
+    /// VMA comes back odd, for the caller to end. Source: P11.
+    pub(super) fn vma_merge_keep_locked<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        prev: Option<VmaRef<'k, P>>,
+        request: &MergeRequest<P>,
+    ) -> Option<VmaRef<'k, P>> {
+        self.merge(cpu, mm, prev, request, true)
+    }
+
+    fn merge<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        prev: Option<VmaRef<'k, P>>,
+        request: &MergeRequest<P>,
+        keep_locked: bool,
+    ) -> Option<VmaRef<'k, P>> {
         if request.flags.has(VM_SPECIAL) {
             return None;
         }
@@ -65,9 +88,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if let Some(prev) = prev
             && self.can_vma_merge_after(cpu, prev, request)
         {
-            return self.merge_after(cpu, prev, next, request);
+            return self.merge_after(cpu, prev, next, request, keep_locked);
         }
-        self.merge_before(cpu, prev, area?, next?, request)
+        self.merge_before(cpu, prev, area?, next?, request, keep_locked)
     }
 
     /// Cases 1, 2, 5, 6, 7: `prev` grows, over `next` too if it may.
@@ -77,6 +100,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         prev: VmaRef<'k, P>,
         next: Option<VmaRef<'k, P>>,
         request: &MergeRequest<P>,
+        keep_locked: bool,
     ) -> Option<VmaRef<'k, P>> {
         let with_next = next.filter(|next| {
             let (ours, theirs) = (prev.anon_vma().read(cpu), next.anon_vma().read(cpu));
@@ -89,7 +113,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             insert: None,
             expand: Some(prev),
         };
-        self.vma_adjust(cpu, prev, bounds).ok().map(|()| prev)
+        self.vma_adjust_keeping(cpu, prev, bounds, keep_locked).ok().map(|()| prev)
     }
 
     /// Cases 3, 4, 8: `next` grows downwards.
@@ -100,6 +124,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         area: VmaRef<'k, P>,
         next: VmaRef<'k, P>,
         request: &MergeRequest<P>,
+        keep_locked: bool,
     ) -> Option<VmaRef<'k, P>> {
         let pages = request.end.since(request.start) >> self.page_shift();
         let shrinking = prev.filter(|prev| request.start < prev.vm_end().read(cpu));
@@ -115,7 +140,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         };
         let bounds = Bounds { start, end, pgoff, insert: None, expand: Some(next) };
-        self.vma_adjust(cpu, vma, bounds).ok().map(|()| next)
+        self.vma_adjust_keeping(cpu, vma, bounds, keep_locked).ok().map(|()| next)
     }
 
     /// `can_vma_merge_before()`, and whether `vma` begins where the range ends.

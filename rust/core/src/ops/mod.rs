@@ -9,6 +9,7 @@ mod kernel_address;
 pub mod madvise;
 pub mod mmap;
 pub mod mprotect;
+pub mod mremap;
 pub mod munmap;
 
 #[cfg(test)]

@@ -46,6 +46,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         length: u64,
         downgrade: Downgrade,
     ) -> Result<Held, Errno> {
+        self.do_munmap_odd(cpu, mm, start, length, downgrade, None)
+    }
+
+    /// [`Kernel::do_munmap`] of exactly the VMA `odd`, if that is given: its section, which the
+    /// caller has begun, ends once it is unlinked.
+    pub(super) fn do_munmap_odd(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        start: u64,
+        length: u64,
+        downgrade: Downgrade,
+        odd: Option<VmaRef<'_, P>>,
+    ) -> Result<Held, Errno> {
         let task_size = self.config.arch.task_size;
         if self.offset_in_page(start) != 0 || start > task_size || length > task_size - start {
             return Err(Errno::Einval);
@@ -62,6 +76,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let prev = self.split_at_edges(cpu, mm, vma, start, end)?;
         let Some(first) = self.vma_after(cpu, mm, prev) else { return Ok(Held::Write) };
         self.detach_vmas_to_be_unmapped(cpu, mm, first, prev, end);
+        if let Some(odd) = odd {
+            D::vm_write_end(cpu, odd);
+        }
         // Nobody finds the VMAs any more, so others may fault and look up again (since 4.20).
         let held = if downgrade == Downgrade::Allowed && self.config.system.downgrade {
             cpu.step("downgrade_write");

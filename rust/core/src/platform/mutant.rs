@@ -4,6 +4,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Mutant {
+    /// mremap's destination is not odd from before it can be found.
+    A3,
+    /// mremap's source is not odd while its pages move.
+    A4,
     /// No node test in `vma_has_changed`.
     A6,
     /// No second check under the PTE lock.

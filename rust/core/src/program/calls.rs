@@ -1,7 +1,7 @@
 //! System calls, and what the program format adds to them.
 
 use super::interpret::{Starter, TaskRun};
-use super::op::{Mmap, Op, Sysctl};
+use super::op::{Mmap, Mremap, Op, Sysctl};
 use super::record::Outcome;
 use super::result::NoteMaps;
 use super::run::lock;
@@ -9,6 +9,7 @@ use super::sync::{Stop, Wait};
 use crate::design::Design;
 use crate::mm::Errno;
 use crate::ops::mmap::MmapArgs;
+use crate::ops::mremap::MremapArgs;
 use crate::platform::{Ordering, Platform, TaskId};
 
 /// What an id names when the call that sets it failed: `MAP_FAILED`.
@@ -49,6 +50,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Mprotect(range, prot) => {
                 k.sys_mprotect(cpu, range.at.resolve(base), range.length, prot).map(zero)
             }
+            Op::Mremap(ref mremap) => self.mremap(mremap, base),
             Op::Madvise(range, advice) => {
                 k.sys_madvise(cpu, range.at.resolve(base), range.length, advice).map(zero)
             }
@@ -99,6 +101,17 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         self.k.sys_mmap(self.cpu, &args)
     }
 
+    fn mremap(&self, mremap: &Mremap, base: u64) -> Ret {
+        let args = MremapArgs {
+            address: mremap.at.resolve(base),
+            old_length: mremap.old_length,
+            new_length: mremap.new_length,
+            flags: mremap.flags,
+            new_address: mremap.to.resolve(0),
+        };
+        self.k.sys_mremap(self.cpu, args)
+    }
+
     fn start(&self, child: TaskId, new_process: bool) {
         self.run.sync.start(self.cpu, child, new_process);
         self.starter.start(self.cpu, child);
@@ -142,7 +155,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 /// The id that the operation names the address by that it returns.
 fn defined_id(op: &Op) -> Option<u32> {
     match *op {
-        Op::Mmap(Mmap { id, .. }) | Op::Brk { id, .. } => id,
+        Op::Mmap(Mmap { id, .. }) | Op::Mremap(Mremap { id, .. }) | Op::Brk { id, .. } => id,
         _ => None,
     }
 }

@@ -1,10 +1,11 @@
 //! From a record to an operation: every field is checked against what it may be.
 
-use super::op::{At, GIVEN, Mmap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
+use super::op::{At, GIVEN, Mmap, Mremap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
 use super::record::Record;
 use crate::mm::{Access, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
+use crate::ops::mremap::RemapFlags;
 use crate::platform::TaskId;
 
 /// What records point into.
@@ -53,8 +54,8 @@ impl Decoder<'_> {
             1 => self.mmap(),
             2 => Ok(Op::Munmap(self.range()?)),
             3 => Ok(Op::Mprotect(self.range()?, self.prot()?)),
-            5 => Ok(Op::Madvise(self.range()?, self.advice()?)),
-            _ => Err(self.not_available()),
+            4 => self.mremap(),
+            _ => Ok(Op::Madvise(self.range()?, self.advice()?)),
         }
     }
 
@@ -151,6 +152,32 @@ impl Decoder<'_> {
         }))
     }
 
+    fn mremap(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        let known = RemapFlags::MAYMOVE.0 | RemapFlags::FIXED.0 | RemapFlags::DONTUNMAP.0;
+        let flags = record.flags & !GIVEN;
+        if flags & !known != 0 {
+            return Err(wrong("flags", format!("{flags:#x}"), &format!("bits of {known:#x}")));
+        }
+        let to = match record.flags & GIVEN {
+            0 => At { base: -1, offset: 0 },
+            _ => self.at2()?,
+        };
+        let id = match record.aux {
+            0 => None,
+            id if id <= self.tables.nr_ids => Some(id - 1),
+            id => return Err(wrong("aux", id, "0, or the number of an id plus 1")),
+        };
+        Ok(Op::Mremap(Mremap {
+            at: self.at()?,
+            old_length: record.length,
+            new_length: record.length2,
+            flags: RemapFlags(flags),
+            to,
+            id,
+        }))
+    }
+
     fn map_flags(&self) -> Result<MapFlags, Wrong> {
         let available = MapFlags::PRIVATE.0
             | MapFlags::SHARED.0
@@ -185,11 +212,18 @@ impl Decoder<'_> {
     }
 
     fn at(&self) -> Result<At, Wrong> {
-        let Record { base, addr, .. } = *self.record;
+        self.relative("base", self.record.base, self.record.addr)
+    }
+
+    fn at2(&self) -> Result<At, Wrong> {
+        self.relative("base2", self.record.base2, self.record.addr2)
+    }
+
+    fn relative(&self, field: &str, base: i32, offset: i64) -> Result<At, Wrong> {
         if base < -1 || i64::from(base) >= i64::from(self.tables.nr_ids) {
-            return Err(wrong("base", base, "-1, or the number of an id"));
+            return Err(wrong(field, base, "-1, or the number of an id"));
         }
-        Ok(At { base, offset: addr })
+        Ok(At { base, offset })
     }
 
     fn range(&self) -> Result<Range, Wrong> {

@@ -42,6 +42,8 @@ pub enum What {
     Livelock { access: Access },
     /// The pages of another address space as they are, from `parent`.
     Forked { parent: u32 },
+    /// Pages come from elsewhere in the same address space: the first one from `from`.
+    Moved { from: u64 },
 }
 
 /// One event: an operation, or one access of a touch.
@@ -63,6 +65,8 @@ struct State {
     end: u64,
     /// Whether it happened for certain: only then does it replace others.
     certain: bool,
+    /// A store, not a change of the mapping.
+    store: bool,
     prot: Sets<u8>,
     content: Sets<u64>,
 }
@@ -71,29 +75,50 @@ struct State {
 pub fn check(events: &[Event], exec_only: bool) -> Vec<Finding> {
     let mut accessed: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     for event in events {
-        if !matches!(event.what, What::Change { .. } | What::Forked { .. }) {
+        if !matches!(event.what, What::Change { .. } | What::Forked { .. } | What::Moved { .. }) {
             accessed.entry(event.mm).or_default().insert(event.first_page);
         }
     }
     let mut findings = Vec::new();
     for (mm, pages) in accessed {
         for page in pages {
-            let states = states_of(events, mm, page, u64::MAX);
+            let states = states_of(events, &Of { mm, page, until: u64::MAX, moving: None });
             check_page(events, mm, page, &states, exec_only, &mut findings);
         }
     }
     findings
 }
 
-/// Everything that could be the state of `page`, from events that began before `until`.
-fn states_of(events: &[Event], mm: u32, page: u64, until: u64) -> Vec<State> {
+/// Which page's states are asked for.
+#[derive(Clone, Copy)]
+struct Of<'e> {
+    mm: u32,
+    page: u64,
+    /// From events that began before.
+    until: u64,
+    /// The move that takes the page away, for what it takes along.
+    moving: Option<&'e Event>,
+}
+
+/// Everything that could be the state of a page.
+fn states_of(events: &[Event], of: &Of<'_>) -> Vec<State> {
+    let Of { mm, page, until, moving } = *of;
     let mut states = Vec::new();
     let mut born = false;
-    for event in events.iter().filter(|event| event.mm == mm && event.begin < until) {
+    // What else that move does, at the same time, is not before it.
+    let of_the_move = |event: &Event| {
+        moving.is_some_and(|moving| (moving.begin, moving.end) == (event.begin, event.end))
+    };
+    let before = |event: &&Event| event.mm == mm && event.begin < until && !of_the_move(event);
+    for event in events.iter().filter(before) {
+        let state = |certain, prot, content| {
+            let (begin, end) = (event.begin, event.end);
+            State { begin, end, certain, store: false, prot, content }
+        };
         match event.what {
             What::Forked { parent } => {
                 born = true;
-                let inherited = states_of(events, parent, page, event.end);
+                let inherited = states_of(events, &Of { mm: parent, until: event.end, ..*of });
                 states.extend(inherited.into_iter().map(|state| State {
                     certain: state.certain && state.end <= event.begin,
                     end: state.end.min(event.end),
@@ -101,39 +126,63 @@ fn states_of(events: &[Event], mm: u32, page: u64, until: u64) -> Vec<State> {
                 }));
             }
             What::Change { prot, content } if covers(event, page) => {
-                states.push(State {
-                    begin: event.begin,
-                    end: event.end,
-                    certain: true,
-                    prot,
-                    content,
-                });
+                states.push(state(true, prot, content));
+            }
+            What::Moved { from } if covers(event, page) => {
+                // Two moves at once: the oracle does not know which was first.
+                if moving.is_some_and(|moving| event.end > moving.begin) {
+                    states.push(state(true, Sets::Unknown, Sets::Unknown));
+                } else {
+                    let page = from.wrapping_add(page - event.first_page);
+                    states.extend(taken_along(events, event, page));
+                }
             }
             What::Accessed { access: Access::Write, value } if covers(event, page) => {
-                states.push(State {
-                    begin: event.begin,
-                    end: event.end,
-                    // Linux lets a store go to the old page, through a translation that is not
-                    // flushed yet, while that page is being dropped.
-                    certain: !events.iter().any(|drop| drops_during(drop, event, page)),
-                    prot: Sets::Nothing,
-                    content: Sets::To(value),
-                });
+                // Linux lets a store go to the old page, through a translation that is not
+                // flushed yet, while that page is being dropped.
+                let dropped = |drop: &Event| !of_the_move(drop) && drops_during(drop, event, page);
+                let certain = !events.iter().any(dropped);
+                let state = state(certain, Sets::Nothing, Sets::To(value));
+                states.push(State { store: true, ..state });
             }
             _ => {}
         }
     }
     if !born {
-        let unmapped =
-            State { begin: 0, end: 0, certain: true, prot: Sets::To(0), content: Sets::To(0) };
-        states.push(unmapped);
+        let (prot, content) = (Sets::To(0), Sets::To(0));
+        states.push(State { begin: 0, end: 0, certain: true, store: false, prot, content });
     }
     states
 }
 
+/// The states that the page which was `page` before `moved` may have after it. A store beside the
+/// move came before it, for after it there is nothing at the old place.
+fn taken_along(events: &[Event], moved: &Event, page: u64) -> Vec<State> {
+    let of = Of { mm: moved.mm, page, until: moved.end, moving: Some(moved) };
+    let states = states_of(events, &of);
+    let after = |prot, content| State {
+        begin: moved.begin,
+        end: moved.end,
+        certain: true,
+        store: false,
+        prot,
+        content,
+    };
+    let done = |state: &State| state.store || state.end <= moved.begin;
+    let contents = possible(&states, |state| state.content, done, moved.end);
+    let prots = possible(&states, |state| state.prot, done, moved.end);
+    let contents = contents.map(|word| after(Sets::Nothing, word.map_or(Sets::Unknown, Sets::To)));
+    let prots = prots.map(|prot| after(prot.map_or(Sets::Unknown, Sets::To), Sets::Nothing));
+    contents.chain(prots).collect()
+}
+
 /// Whether `drop` replaces the page's content while the store `write` goes on.
 fn drops_during(drop: &Event, write: &Event, page: u64) -> bool {
-    let replaces = matches!(drop.what, What::Change { content, .. } if content != Sets::Nothing);
+    let replaces = match drop.what {
+        What::Change { content, .. } => content != Sets::Nothing,
+        What::Moved { .. } => true,
+        _ => false,
+    };
     replaces
         && drop.mm == write.mm
         && covers(drop, page)
@@ -153,24 +202,31 @@ fn candidates<T: Copy>(
     begin: u64,
     end: u64,
 ) -> Vec<Option<T>> {
+    possible(states, aspect, |state| state.end <= begin, end).collect()
+}
+
+/// The values of one aspect that could be current at some moment before `end`; of those states
+/// that are `done` it is known that they came before.
+fn possible<T: Copy>(
+    states: &[State],
+    aspect: impl Fn(&State) -> Sets<T>,
+    done: impl Fn(&State) -> bool,
+    end: u64,
+) -> impl Iterator<Item = Option<T>> {
     let set: Vec<&State> =
         states.iter().filter(|state| !matches!(aspect(state), Sets::Nothing)).collect();
-    set.iter()
-        .filter(|state| state.begin < end || state.end == 0)
-        .filter(|state| {
-            !set.iter().any(|other| {
-                other.certain
-                    && other.begin >= state.end
-                    && other.end <= begin
-                    && other.end != 0
-                    && !std::ptr::eq(**state, *other)
-            })
-        })
-        .map(|state| match aspect(state) {
-            Sets::To(value) => Some(value),
-            Sets::Unknown | Sets::Nothing => None,
-        })
-        .collect()
+    let replaces = |state: &State, other: &State| {
+        other.certain && other.begin >= state.end && done(other) && other.end != 0
+    };
+    let current = |state: &&&State| {
+        (state.begin < end || state.end == 0)
+            && !set.iter().any(|other| replaces(state, other) && !std::ptr::eq(**state, *other))
+    };
+    let value = |state: &&State| match aspect(state) {
+        Sets::To(value) => Some(value),
+        Sets::Unknown | Sets::Nothing => None,
+    };
+    set.iter().filter(current).map(value).collect::<Vec<_>>().into_iter()
 }
 
 fn permits(prot: u8, access: Access, exec_only: bool) -> bool {
@@ -240,7 +296,7 @@ fn check_page(
                 invariant: "livelock",
                 what: format!("{access:?} of page {page:#x} faults again and again"),
             }),
-            What::Change { .. } | What::Forked { .. } => {}
+            What::Change { .. } | What::Forked { .. } | What::Moved { .. } => {}
         }
     }
 }

@@ -148,6 +148,14 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Some(id) => self.run.sync.id(self.cpu, id)?,
             None => 0,
         };
+        let resolved;
+        let op = match op.second_id() {
+            None => op,
+            Some(id) => {
+                resolved = op.with_second(self.run.sync.id(self.cpu, id)?);
+                &resolved
+            }
+        };
         if op.is_synchronisation() {
             self.boundary(P::synchronisation_boundary)?;
         } else {

@@ -6,13 +6,14 @@
 
 use super::history::{Event, MAPPED, R, Sets, W, What};
 use super::interpret::{Starter, TaskRun};
-use super::op::{Mmap, OneAccess, Op, Range};
+use super::op::{Mmap, Mremap, OneAccess, Op, Range};
 use super::run::lock;
 use crate::design::Design;
 use crate::mm::{Access, Errno, Signal, VmFlags};
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
+use crate::ops::mremap::RemapFlags;
 use crate::platform::{Platform, TaskId};
 
 /// What a program does that the oracle cannot follow page by page.
@@ -80,6 +81,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 let what = What::Change { prot: Sets::Nothing, content };
                 self.observe_range(range, base, ret, what);
             }
+            Op::Mremap(ref mremap) => self.observe_mremap(mremap, base, ret),
             Op::Brk { delta, .. } => self.observe_brk(delta, ret),
             Op::Fork { child, .. } if ret.is_ok() => self.observe_fork(child),
             _ => {}
@@ -100,6 +102,33 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.observe(hint.resolve(base), mmap.length, UNKNOWN);
             }
             (Err(_), _) => {}
+        }
+    }
+
+    fn observe_mremap(&mut self, mremap: &Mremap, base: u64, ret: Result<u64, Errno>) {
+        let from = mremap.at.resolve(base);
+        let [old, new] = [mremap.old_length, mremap.new_length].map(|len| self.k.page_align(len));
+        let (kept, rest) = (old.min(new), from.wrapping_add(new));
+        let content = if self.run.program.unfollowed.files { Sets::Unknown } else { Sets::To(0) };
+        let grown = What::Change { prot: Sets::Unknown, content };
+        match ret {
+            Ok(to) if to == from => {
+                self.observe(from.wrapping_add(old), new.saturating_sub(old), grown);
+                self.observe(rest, old.saturating_sub(new), UNMAPPED);
+            }
+            // A second mapping of shared memory.
+            Ok(to) if old == 0 => self.observe(to, new, UNKNOWN),
+            Ok(to) => {
+                self.observe(to, kept, What::Moved { from: from >> self.k.page_shift() });
+                self.observe(to.wrapping_add(old), new.saturating_sub(old), grown);
+                self.observe(from, old, UNMAPPED);
+            }
+            // What was at the new place may be gone, and the tail of the old one.
+            Err(_) if mremap.flags.has(RemapFlags::FIXED) => {
+                self.observe(mremap.to.resolve(0), new, UNKNOWN);
+                self.observe(rest, old.saturating_sub(new), UNKNOWN);
+            }
+            Err(_) => {}
         }
     }
 
@@ -169,7 +198,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// Writes down an event of the current operation that ends now.
     fn observe(&mut self, address: u64, length: u64, what: What) {
         if length == 0 && matches!(what, What::Change { .. }) {
-            return; // mprotect, madvise and brk of nothing
+            return; // mprotect, madvise, mremap and brk of nothing
         }
         let shift = self.k.page_shift();
         let first_page = address >> shift;

@@ -3,6 +3,7 @@
 use crate::mm::{Access, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
+use crate::ops::mremap::RemapFlags;
 use crate::platform::TaskId;
 
 /// Flag bit: the optional address is given.
@@ -41,6 +42,17 @@ pub(super) struct Mmap {
     /// Index of the file.
     pub file: Option<u32>,
     pub offset: u64,
+    pub id: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mremap {
+    pub at: At,
+    pub old_length: u64,
+    pub new_length: u64,
+    pub flags: RemapFlags,
+    /// A number, 0, unless it is given.
+    pub to: At,
     pub id: Option<u32>,
 }
 
@@ -116,6 +128,7 @@ pub(super) enum Op {
     Mmap(Mmap),
     Munmap(Range),
     Mprotect(Range, VmFlags),
+    Mremap(Mremap),
     Madvise(Range, Advice),
     Brk { delta: i64, id: Option<u32>, start: Option<u64> },
     Fork { child: TaskId, wait: bool },
@@ -144,6 +157,7 @@ impl Op {
             Self::Mmap(_) => 1,
             Self::Munmap(_) => 2,
             Self::Mprotect(..) => 3,
+            Self::Mremap(_) => 4,
             Self::Madvise(..) => 5,
             Self::Brk { .. } => 10,
             Self::Fork { .. } => 11,
@@ -174,6 +188,7 @@ impl Op {
             Self::Mmap(_) => "mmap",
             Self::Munmap(_) => "munmap",
             Self::Mprotect(..) => "mprotect",
+            Self::Mremap(_) => "mremap",
             Self::Madvise(..) => "madvise",
             Self::Brk { .. } => "brk",
             Self::Fork { .. } => "fork",
@@ -206,16 +221,36 @@ impl Op {
         )
     }
 
-    /// The id that must be set before the operation can begin.
+    /// The id that must be set before the operation can begin: that of its (first) address.
     pub fn awaited_id(&self) -> Option<u32> {
         match self {
             Self::Mmap(mmap) => mmap.hint.and_then(At::id),
+            Self::Mremap(mremap) => mremap.at.id(),
             Self::Munmap(range) | Self::Mprotect(range, _) | Self::Madvise(range, _) => {
                 range.at.id()
             }
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),
             _ => None,
+        }
+    }
+
+    /// The id of its second address, if it has one.
+    pub fn second_id(&self) -> Option<u32> {
+        match self {
+            Self::Mremap(mremap) => mremap.to.id(),
+            _ => None,
+        }
+    }
+
+    /// The operation with its second address as a number, where the id names `base`.
+    pub fn with_second(self, base: u64) -> Self {
+        match self {
+            Self::Mremap(mremap) => {
+                let to = At { base: -1, offset: mremap.to.resolve(base) as i64 };
+                Self::Mremap(Mremap { to, ..mremap })
+            }
+            other => other,
         }
     }
 }

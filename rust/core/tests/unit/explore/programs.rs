@@ -23,6 +23,26 @@ fn fault_against_munmap() -> Arc<Program> {
     program(&[(Start::First, &first), (Start::First, &second)])
 }
 
+/// One task moves two pages, of which one was written, while another writes page `page`: 0 is the
+/// old place, 4 the new one. Both are in one page table.
+///
+/// ```text
+/// t0:  map [0 ..7]  write 0  unmap [4 ..7]  post  ..  move [0 1] to 4  read 4
+/// t1:                                       await ..  write
+/// ```
+fn fault_against_mremap(page: i64) -> Arc<Program> {
+    let first = [
+        mmap(8, 0),
+        write(0, 0, 1),
+        range(MUNMAP, 0, 4, 4),
+        aux(POST, 0),
+        mremap_to((0, 0), (0, 4), 2, 2),
+        read(0, 4),
+    ];
+    let second = [aux(AWAIT, 0), write(0, page, 2)];
+    program(&[(Start::First, &first), (Start::First, &second)])
+}
+
 fn with_variants(choice: Choice) -> Config {
     Config { variants: Variants::all(choice), ..config(GB) }
 }
@@ -60,6 +80,29 @@ fn each_mutant_is_found_named_and_replayed() {
         let again = explore_with(Choice::Fixed, &ExploreOptions { search, ..options });
         assert_eq!(again.schedules, 1);
         assert_eq!(again.violations, report.violations[..1]);
+    }
+}
+
+#[test]
+fn a_fault_at_either_place_of_a_mremap_is_held_off_or_moves_along() {
+    for (mutant, page, invariant) in [
+        // The page that the fault installed is overwritten: nobody maps it any more.
+        (Mutant::A3, 4, "rss-count"),
+        (Mutant::A4, 0, "lost-store"),
+    ] {
+        let program = fault_against_mremap(page);
+        let explored = |options: &ExploreOptions| {
+            let config = with_variants(Choice::Fixed);
+            explore(&program, Handler::Spf, &config, options, &mut |_| true).unwrap()
+        };
+        let whole = explored(&dfs(1, true));
+        assert!(whole.complete && whole.schedules > 100, "{whole:?}");
+        assert_eq!(whole.violations, []);
+        let without = explored(&ExploreOptions { mutants: vec![mutant], ..dfs(1, true) });
+        let found = without.violations.iter().map(|found| (found.invariant.as_str(), found.entry));
+        let found: BTreeSet<_> = found.collect();
+        let entry = Some(super::super::mutants::entry_of(mutant));
+        assert_eq!(found, BTreeSet::from([(invariant, entry)]));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::program::{FileSpec, Program, ProgramError, ProgramSpec, RECORD_BYTES,
 pub const MMAP: u16 = 1;
 pub const MUNMAP: u16 = 2;
 pub const MPROTECT: u16 = 3;
+pub const MREMAP: u16 = 4;
 pub const MADVISE: u16 = 5;
 pub const BRK: u16 = 10;
 pub const FORK: u16 = 11;
@@ -78,6 +79,17 @@ pub fn mmap(pages: u64, id: i32) -> Rec {
 /// An operation on `pages` pages at an id, from page `page` of it.
 pub fn range(op: u16, id: i32, page: i64, pages: u64) -> Rec {
     Rec { base: id, addr: page * PAGE as i64, length: pages * PAGE, ..rec(op) }
+}
+
+/// `mremap` of `old` pages at page `page` of an id, to `new` pages.
+pub fn mremap(id: i32, page: i64, old: u64, new: u64) -> Rec {
+    Rec { flags: 1, length2: new * PAGE, ..range(MREMAP, id, page, old) }
+}
+
+/// The same to page `to` of another id.
+pub fn mremap_to(from: (i32, i64), to: (i32, i64), old: u64, new: u64) -> Rec {
+    let (base2, addr2) = (to.0, to.1 * PAGE as i64);
+    Rec { flags: 3 | GIVEN, base2, addr2, ..mremap(from.0, from.1, old, new) }
 }
 
 pub fn write(id: i32, page: i64, value: u64) -> Rec {

@@ -105,3 +105,74 @@ fn a_store_during_a_drop_may_be_lost_with_the_page() {
     let events = [map(1, 2), drop, write(4, 5, 10), write(6, 7, 20), read(11, 12, 10)];
     assert_eq!(names(&events), [""; 0]);
 }
+
+/// A move of the page to page 0x70 and its end at the old place, as one operation.
+fn moved(begin: u64, end: u64) -> [Event; 2] {
+    let gone = What::Change { prot: Sets::To(0), content: Sets::To(0) };
+    let there = Event { first_page: NEW, ..event(begin, end, What::Moved { from: PAGE }) };
+    [there, event(begin, end, gone)]
+}
+const NEW: u64 = 0x70;
+
+fn reads_there(begin: u64, end: u64, value: u64) -> Event {
+    Event { first_page: NEW, ..read(begin, end, value) }
+}
+
+#[test]
+fn a_page_that_moves_keeps_its_word_and_its_protection() {
+    let [there, gone] = moved(5, 6);
+    let before = [map(1, 2), write(3, 4, 9), there, gone];
+    assert_eq!(names(&[&before[..], &[reads_there(7, 8, 9)]].concat()), [""; 0]);
+    assert_eq!(names(&[&before[..], &[reads_there(7, 8, 0)]].concat()), ["lost-store"]);
+    assert_eq!(names(&[&before[..], &[read(7, 8, 0)]].concat()), ["access-not-allowed"]);
+    let mut wrote_there = write(7, 8, 4);
+    wrote_there.first_page = NEW;
+    let after = [&before[..], &[wrote_there, reads_there(9, 10, 9)]].concat();
+    assert_eq!(names(&after), ["lost-store"]);
+}
+
+#[test]
+fn what_was_at_the_new_place_before_is_gone() {
+    let [there, gone] = moved(7, 8);
+    let other = |event: Event| Event { first_page: NEW, ..event };
+    let before = [map(1, 2), write(3, 4, 9), other(map(3, 4)), other(write(5, 6, 5)), there, gone];
+    assert_eq!(names(&[&before[..], &[reads_there(9, 10, 5)]].concat()), ["lost-store"]);
+    assert_eq!(names(&[&before[..], &[reads_there(9, 10, 9)]].concat()), [""; 0]);
+}
+
+#[test]
+fn a_store_beside_the_move_moves_along_or_is_refused() {
+    // It began before the move ended and was done after it: at the old place, so before it moved.
+    for store in [write(5, 9, 8), write(7, 9, 8), write(5, 7, 8)] {
+        let [there, gone] = moved(6, 8);
+        let before = [map(1, 2), write(3, 4, 9), store, there, gone];
+        assert_eq!(names(&[&before[..], &[reads_there(10, 11, 8)]].concat()), [""; 0]);
+        assert_eq!(names(&[&before[..], &[reads_there(10, 11, 9)]].concat()), ["lost-store"]);
+    }
+    // With something new at the old place it may have been after the move as well.
+    let [there, gone] = moved(6, 8);
+    let again = [map(1, 2), write(3, 4, 9), write(5, 12, 8), there, gone, map(9, 10)];
+    for value in [8, 9] {
+        assert_eq!(names(&[&again[..], &[reads_there(13, 14, value)]].concat()), [""; 0]);
+    }
+}
+
+#[test]
+fn of_two_stores_beside_the_move_either_may_be_the_last() {
+    let [there, gone] = moved(6, 8);
+    let before = [map(1, 2), write(5, 9, 1), write(7, 9, 2), there, gone];
+    for value in [1, 2] {
+        assert_eq!(names(&[&before[..], &[reads_there(10, 11, value)]].concat()), [""; 0]);
+    }
+    assert_eq!(names(&[&before[..], &[reads_there(10, 11, 0)]].concat()), ["lost-store"]);
+}
+
+#[test]
+fn of_two_moves_at_once_nobody_knows_the_first() {
+    let [there, gone] = moved(5, 9);
+    let back = What::Moved { from: NEW };
+    let before = [map(1, 2), write(3, 4, 9), there, gone, event(6, 8, back)];
+    for value in [0, 9, 77] {
+        assert_eq!(names(&[&before[..], &[reads_there(10, 11, value)]].concat()), [""; 0]);
+    }
+}

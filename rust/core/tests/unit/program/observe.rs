@@ -96,3 +96,22 @@ fn a_fork_tells_the_childs_history_from_the_parents() {
     let history = run.take_history();
     assert_eq!((history[1].mm, history[1].what), (1, What::Forked { parent: 0 }));
 }
+
+#[test]
+fn mremap_moves_pages_and_says_what_it_makes_and_leaves() {
+    // Pages 0 to 3 at 0x100: grown by 1, cut by 1, moved to 0x200 and grown, and back by halves.
+    let to = |records: &[Rec]| events(&[&[fixed(4, 5)], records].concat()).split_off(1);
+    let change = |prot, content| What::Change { prot, content };
+    let grown = change(Sets::Unknown, Sets::To(0));
+    assert_eq!(to(&[mremap(0, 0, 4, 5)]), [(FIRST + 4, 1, grown)]);
+    assert_eq!(to(&[mremap(0, 0, 4, 3)]), [(FIRST + 3, 1, UNMAPPED)]);
+    assert_eq!(to(&[mremap(0, 0, 4, 4)]), []);
+    let moved = mremap_to((0, 1), (0, 0x100), 3, 4);
+    let from = What::Moved { from: FIRST + 1 };
+    let expect = [(FIRST + 0x100, 3, from), (FIRST + 0x103, 1, grown), (FIRST + 1, 3, UNMAPPED)];
+    assert_eq!(to(&[moved]), expect);
+    // Refused with what was at the new place gone already; refused before anything.
+    let refused = mremap_to((0, 8), (0, 0), 2, 1);
+    assert_eq!(to(&[refused]), [(FIRST, 1, UNKNOWN), (FIRST + 9, 1, UNKNOWN)]);
+    assert_eq!(to(&[mremap(0, 8, 1, 2)]), []);
+}

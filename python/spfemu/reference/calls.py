@@ -1,0 +1,111 @@
+"""The system calls on memory: from a record's fields to the arguments of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from spfemu.program import OPS
+from spfemu.program.ops import GIVEN
+from spfemu.reference.brk import brk
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.mmap import mmap
+from spfemu.reference.model import File
+from spfemu.reference.mremap import mremap
+from spfemu.reference.munmap import munmap
+from spfemu.reference.protect import madvise, mprotect
+from spfemu.reference.tasks import Record
+
+
+class Call(NamedTuple):
+    """A call about to be made: where, its record, and what the record's addresses are."""
+
+    kernel: Kernel
+    mm: Mm
+    record: Record
+    addresses: Sequence[int]
+    files: Sequence[File]
+
+    @property
+    def addr(self) -> int:
+        """The address, or the first of two."""
+        return self.addresses[0]
+
+    @property
+    def flags(self) -> int:
+        """The flags without the bit that says whether an address is given."""
+        return self.record.flags & ~GIVEN
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the optional address is given."""
+        return bool(self.record.flags & GIVEN)
+
+
+def _mmap(call: Call) -> int:
+    record = call.record
+    hint = call.addr if call.is_given else 0
+    file = call.files[record.aux - 1] if record.aux else None
+    return mmap(
+        *(call.kernel, call.mm, hint, record.length, record.prot, call.flags, file, record.value)
+    )
+
+
+def _munmap(call: Call) -> int:
+    munmap(call.kernel, call.mm, call.addr, call.record.length)
+    return 0
+
+
+def _mprotect(call: Call) -> int:
+    mprotect(call.kernel, call.mm, call.addr, call.record.length, call.record.prot)
+    return 0
+
+
+def _mremap(call: Call) -> int:
+    old, new = call.record.length, call.record.length2
+    return mremap(call.kernel, call.mm, call.addr, old, new, call.flags, call.addresses[1])
+
+
+def _madvise(call: Call) -> int:
+    madvise(call.kernel, call.mm, call.addr, call.record.length, call.record.advice)
+    return 0
+
+
+def _brk(call: Call) -> int:
+    return brk(call.kernel, call.mm, call.record.addr, call.record.addr2 if call.is_given else None)
+
+
+MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
+    {
+        OPS[name].code: call
+        for name, call in {
+            "mmap": _mmap,
+            "munmap": _munmap,
+            "mprotect": _mprotect,
+            "mremap": _mremap,
+            "madvise": _madvise,
+            "brk": _brk,
+        }.items()
+    }
+)
+"""For each operation that is a system call on memory, what makes it and returns its result."""
+
+
+_DEFINES: Final = {op.code: key for op in OPS.values() for key in op.keys if key.kind == "define"}
+_TWO_ADDRESSES: Final = {
+    op.code for op in OPS.values() if sum(key.kind == "address" for key in op.keys) == 2
+}
+
+
+def defined_id(record: Record) -> int:
+    """The number of the id that names what the operation returns, -1 if none does."""
+    key = _DEFINES.get(record.op)
+    return -1 if key is None else int(getattr(record, key.field)) - key.plus
+
+
+def addresses(record: Record) -> list[tuple[int, int]]:
+    """The operation's addresses, each as the number of an id (or -1) and an offset."""
+    first = (record.base, record.addr)
+    return [first, (record.base2, record.addr2)] if record.op in _TWO_ADDRESSES else [first]

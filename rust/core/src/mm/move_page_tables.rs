@@ -1,0 +1,195 @@
+//! `move_page_tables()`: the pages of a range go to another address, for mremap.
+//!
+//! Both VMAs are odd meanwhile (P11), and `mmap_sem` is held for write: the only others at work on
+//! the old place are those that hold a PTE lock already, and rmap.
+//!
+//! Source: `mm/mremap.c`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, Table, VmaRef};
+use super::pgtable::Pmd;
+use super::types::{Pte, Vaddr};
+use super::variants::Variant;
+use crate::arch::Family;
+use crate::design::Design;
+use crate::platform::{Ordering, Platform, Ptr};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// Whose pages move.
+#[derive(Clone, Copy)]
+pub(crate) struct Moving<'k, P: Platform> {
+    pub(crate) mm: MmRef<'k, P>,
+    pub(crate) vma: VmaRef<'k, P>,
+    /// Keep rmap out while pages are at neither place.
+    pub(crate) rmap_locks: bool,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Moves what is mapped in `length` bytes from `old` to `new`. Returns how many bytes were
+    /// done: fewer when there was no memory for a page table.
+    pub(crate) fn move_page_tables(
+        &self,
+        cpu: &P,
+        moving: &Moving<'_, P>,
+        old: Vaddr,
+        new: Vaddr,
+        length: u64,
+    ) -> u64 {
+        cpu.step("move_page_tables");
+        let end = old.offset(length);
+        let mut at = old;
+        // Where the old place has no table the kernel goes on, too, one PMD at a time.
+        while let Some((table, from, to)) = self.next_pte_table(cpu, moving.mm, at, end) {
+            at = from;
+            while at < to {
+                let target = new.offset(at.since(old));
+                let Some(moved) = self.move_table(cpu, moving, table, at, target, to) else {
+                    return at.since(old);
+                };
+                at = at.offset(moved);
+            }
+        }
+        length
+    }
+
+    /// Moves the part of `at..to`, which lies in `table`, that lies in one table at the new place,
+    /// too. Returns its length; `None`: out of memory.
+    fn move_table(
+        &self,
+        cpu: &P,
+        moving: &Moving<'_, P>,
+        table: Ptr<Table<P>>,
+        at: Vaddr,
+        target: Vaddr,
+        to: Vaddr,
+    ) -> Option<u64> {
+        let new_pmd = self.pmd_alloc(cpu, moving.mm, target)?;
+        let extent = to.since(at);
+        let whole = extent == self.pmd_size() && (at.0 | target.0) & (self.pmd_size() - 1) == 0;
+        if whole && self.have_move_pmd() {
+            let locked = self.take_rmap_locks(cpu, moving);
+            let moved = self.move_normal_pmd(cpu, moving.mm, at, new_pmd);
+            self.drop_rmap_locks(cpu, moving, locked);
+            if moved {
+                return Some(extent);
+            }
+        }
+        if !self.pte_alloc(cpu, moving.mm, new_pmd) {
+            return None;
+        }
+        let room = self.pmd_addr_end(target, target.offset(extent)).since(target);
+        self.move_ptes(cpu, moving, table, at, new_pmd.read(cpu), target, room);
+        Some(room)
+    }
+
+    /// `CONFIG_HAVE_MOVE_PMD`: in 5.1 only x86 selects it.
+    fn have_move_pmd(&self) -> bool {
+        let system = &self.config.system;
+        system.have_move_pmd.unwrap_or(self.config.arch.family == Family::X86)
+    }
+
+    /// `move_normal_pmd()`: lets the old page table map the new place. False: something is in the
+    /// way there.
+    ///
+    /// B8: 5.1 takes only the locks of the PMDs, so a fault that holds the lock of the page table
+    /// goes on and flushes the old address for a page that is at the new one by now.
+    fn move_normal_pmd(&self, cpu: &P, mm: MmRef<'_, P>, old: Vaddr, new_pmd: Pmd<'_, P>) -> bool {
+        cpu.step("move_normal_pmd");
+        let Some(old_pmd) = self.walk_pmd(cpu, mm, old) else { return false };
+        if !new_pmd.read(cpu).is_null() {
+            return false;
+        }
+        spin_lock(cpu, old_pmd.ptl());
+        let two_locks = new_pmd.in_table() != old_pmd.in_table();
+        if two_locks {
+            // In any order: who else takes two holds mmap_sem for write as well.
+            spin_lock(cpu, new_pmd.ptl());
+        }
+        let table = old_pmd.read(cpu);
+        let pte_lock = (!self.v12(Variant::B8)).then(|| self.pte_offset_map(cpu, table, old));
+        if let Some(slot) = pte_lock {
+            spin_lock(cpu, slot.ptl());
+        }
+        old_pmd.set(cpu, Ptr::NULL);
+        new_pmd.set(cpu, table);
+        self.flush_tlb_mm(cpu, mm);
+        if let Some(slot) = pte_lock {
+            spin_unlock(cpu, slot.ptl());
+        }
+        if two_locks {
+            spin_unlock(cpu, new_pmd.ptl());
+        }
+        spin_unlock(cpu, old_pmd.ptl());
+        true
+    }
+
+    /// `move_ptes()`: `length` bytes from `old` in `old_table` to `new` in `new_table`.
+    #[allow(clippy::too_many_arguments)]
+    fn move_ptes(
+        &self,
+        cpu: &P,
+        moving: &Moving<'_, P>,
+        old_table: Ptr<Table<P>>,
+        old: Vaddr,
+        new_table: Ptr<Table<P>>,
+        new: Vaddr,
+        length: u64,
+    ) {
+        cpu.step("move_ptes");
+        let locked = self.take_rmap_locks(cpu, moving);
+        let old_first = self.pte_offset_map_lock(cpu, old_table, old);
+        let new_first = self.pte_offset_map(cpu, new_table, new);
+        if new_table != old_table {
+            // In any order, as above.
+            spin_lock(cpu, new_first.ptl());
+        }
+        let (mut from, mut to) = (old_first, new_first);
+        let mut force_flush = false;
+        for nth in 0..length >> self.page_shift() {
+            if nth > 0 {
+                (from, to) = (self.next_pte(from), self.next_pte(to));
+            }
+            if from.pte().read(cpu).is_none() {
+                continue;
+            }
+            // ptep_get_and_clear: the hardware sets young and dirty until it is out.
+            let pte = from.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            force_flush |= pte.is_present();
+            // Release: who reads the page at the new place sees what was written at the old one;
+            // pairs with the Consume of the hardware's walk.
+            to.pte().store(cpu, pte, Ordering::Release);
+        }
+        if force_flush {
+            // With both locks: at neither place may the page go while a translation is left.
+            self.flush_tlb_mm(cpu, moving.mm);
+        }
+        if new_table != old_table {
+            spin_unlock(cpu, new_first.ptl());
+        }
+        spin_unlock(cpu, old_first.ptl());
+        self.drop_rmap_locks(cpu, moving, locked);
+    }
+
+    /// `take_rmap_locks()`, if needed. Files are not linked to their VMAs here, so only that of the
+    /// anonymous pages. Returns whether it is held.
+    fn take_rmap_locks(&self, cpu: &P, moving: &Moving<'_, P>) -> bool {
+        let anon_vma = self.anon_vmas.get_opt(cpu, moving.vma.anon_vma().read(cpu));
+        let anon_vma = anon_vma.filter(|_| moving.rmap_locks);
+        if let Some(anon_vma) = anon_vma {
+            self.anon_vma_sem(cpu, anon_vma).down_write(cpu);
+        }
+        anon_vma.is_some()
+    }
+
+    /// `drop_rmap_locks()`
+    fn drop_rmap_locks(&self, cpu: &P, moving: &Moving<'_, P>, locked: bool) {
+        if locked {
+            let anon_vma = self.anon_vmas.get(cpu, moving.vma.anon_vma().read(cpu));
+            self.anon_vma_sem(cpu, anon_vma).up_write(cpu);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/move_page_tables.rs"]
+mod tests;

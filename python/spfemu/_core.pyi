@@ -13,6 +13,7 @@ __all__ = [
     "explore",
     "machines",
     "mutants",
+    "oracle",
     "run",
     "variants",
 ]
@@ -117,6 +118,34 @@ def run(
         InvariantViolation: An invariant broke.
 
     Deterministic: given by all arguments and the version, apart from native's interleaving.
+    """
+
+def oracle(
+    tasks: Sequence[npt.NDArray[np.uint8]],
+    meta: str,
+    options: str,
+    progress: Callable[[float], object] | None,
+) -> tuple[str, npt.NDArray[np.uint8]]:
+    """Runs a program on the host's own kernel; ``spfemu.oracle.run`` is the door to it.
+
+    The interpreter is not held meanwhile; signals and ``progress`` (0 to 1) are looked after every
+    50 ms. Source: ours.
+
+    Args:
+        tasks: The records of each task as bytes, shape (62 * records,).
+        meta: The JSON of everything else in the program.
+        options: The JSON of the settings: ``timeout_s``, ``counting`` ("best", "perf",
+            "perf-user", "stat") and ``note_maps`` (a list of task and record numbers).
+        progress: Called with the share done, or None.
+
+    Returns:
+        What ``run`` returns; ``settings`` has ``counting`` (never "best") and ``island``.
+
+    Raises:
+        ProgramError: The host cannot or should not do what the message names; leave it out.
+        EngineError: The host is no Linux on x86-64, does not permit it, or time was up.
+
+    Deterministic: as far as the host is.
     """
 
 def explore(

@@ -13,8 +13,8 @@ from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgume
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sources import load_program
 from spfemu.comparing import Difference, check, compare
-from spfemu.engines import ENGINES, HANDLERS, LATER_ENGINES, one_of, run
-from spfemu.errors import ProgramError
+from spfemu.engines import ENGINES, HANDLERS, one_of, run
+from spfemu.errors import EngineError, ProgramError
 from spfemu.program.model import Program
 from spfemu.results import Result
 
@@ -24,11 +24,23 @@ _AGAINST: Final = ("reference",)
 
 _Engine = Annotated[
     str,
-    typer.Option(metavar="native|reference|vtime", autocompletion=lambda: list(ENGINES)),
+    typer.Option(metavar="native|reference|vtime|kernel", autocompletion=lambda: list(ENGINES)),
 ]
 _Handler = Annotated[
     str, typer.Option(metavar="spf|classic", autocompletion=lambda: list(HANDLERS))
 ]
+_Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Kernel: kill everything after this time (60)."),
+]
+
+
+def _settings(timeout: float | None, engines: Sequence[str]) -> dict[str, Any]:
+    if timeout is None:
+        return {}
+    if "kernel" not in engines:
+        raise EngineError(f"--timeout: value {timeout:g} (allowed: only with engine kernel)")
+    return {"timeout_s": timeout}
 
 
 def run_command(
@@ -38,13 +50,14 @@ def run_command(
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
     pace: PaceOption = False,
+    timeout: _Timeout = None,
     with_check: Annotated[
         bool, typer.Option("--check", help="Compare with the program's expectations.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a program and print the outcome of each operation."""
-    one_of("engine", engine, ENGINES, LATER_ENGINES)
+    one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
     profile = arch_by_name(arch)
     loaded = load_program(program)
@@ -58,6 +71,7 @@ def run_command(
             arch=profile,
             seed=seed,
             pace=pace,
+            settings=_settings(timeout, (engine,)),
             progress=progress,
         )
     differences = check(result) if with_check else []
@@ -86,8 +100,8 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run a program on two engines and print where they differ."""
-    one_of("engine", engine, ENGINES, LATER_ENGINES)
-    one_of("--against", against, _AGAINST, LATER_ENGINES)
+    one_of("engine", engine, ENGINES)
+    one_of("--against", against, _AGAINST)
     one_of("handler", handler, HANDLERS)
     profile = arch_by_name(arch)
     loaded = load_program(program)

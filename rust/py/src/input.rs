@@ -69,8 +69,9 @@ fn level(given: LevelText) -> Result<Level, Error> {
     Ok(Level { name, shift: given.shift, entries: given.entries })
 }
 
+/// Everything in a program but its arrays.
 #[derive(Deserialize)]
-struct Meta {
+pub struct Meta {
     ids: Vec<String>,
     names: Vec<String>,
     texts: Vec<String>,
@@ -114,36 +115,57 @@ pub fn program(
     meta: &str,
     note_maps: Vec<(u32, u32)>,
 ) -> PyResult<Given> {
-    let records: Vec<Vec<u8>> =
-        tasks.iter().map(|task| task.to_vec(py)).collect::<Result<_, _>>()?;
-    decode(&records, meta, note_maps).map_err(|error| error.into_py(py))
+    let records = records(py, tasks)?;
+    let given = Meta::read(meta).and_then(|meta| {
+        let system = system(&meta.system)?;
+        let program = meta.with_spec(&records, note_maps, |spec| {
+            Program::new(spec).map_err(|wrong| Error::Program(wrong.0))
+        })?;
+        Ok(Given { program: Arc::new(program), task_names: meta.task_names(), system })
+    });
+    given.map_err(|error| error.into_py(py))
 }
 
-fn decode(records: &[Vec<u8>], meta: &str, note_maps: Vec<(u32, u32)>) -> Result<Given, Error> {
-    let meta: Meta =
-        serde_json::from_str(meta).map_err(|wrong| Error::Program(format!("meta: {wrong}")))?;
-    if meta.tasks.len() != records.len() {
-        let (said, given) = (meta.tasks.len(), records.len());
-        return Err(Error::Program(format!("meta: {said} tasks, but {given} arrays")));
+/// The arrays of the tasks, as bytes.
+pub fn records(py: Python<'_>, tasks: &[PyBuffer<u8>]) -> PyResult<Vec<Vec<u8>>> {
+    tasks.iter().map(|task| task.to_vec(py)).collect()
+}
+
+impl Meta {
+    pub fn read(text: &str) -> Result<Self, Error> {
+        serde_json::from_str(text).map_err(|wrong| Error::Program(format!("meta: {wrong}")))
     }
-    let starts = meta.tasks.iter().map(|task| start(task.start.as_deref()));
-    let starts: Vec<Start> = starts.collect::<Result<_, _>>()?;
-    let files = meta.files.iter().map(file).collect::<Result<_, _>>()?;
-    let spec = ProgramSpec {
-        tasks: starts
-            .into_iter()
-            .zip(records)
-            .map(|(start, records)| TaskSpec { start, records })
-            .collect(),
-        nr_ids: meta.ids.len() as u32,
-        nr_names: meta.names.len() as u32,
-        texts: &meta.texts,
-        files,
-        note_maps,
-    };
-    let program = Program::new(&spec).map_err(|wrong| Error::Program(wrong.0))?;
-    let task_names = meta.tasks.into_iter().map(|task| task.name).collect();
-    Ok(Given { program: Arc::new(program), task_names, system: system(&meta.system)? })
+
+    pub fn task_names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.clone()).collect()
+    }
+
+    /// Hands the program to `use_it`, as the core takes it.
+    pub fn with_spec<T>(
+        &self,
+        records: &[Vec<u8>],
+        note_maps: Vec<(u32, u32)>,
+        use_it: impl FnOnce(&ProgramSpec<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if self.tasks.len() != records.len() {
+            let (said, given) = (self.tasks.len(), records.len());
+            return Err(Error::Program(format!("meta: {said} tasks, but {given} arrays")));
+        }
+        let starts = self.tasks.iter().map(|task| start(task.start.as_deref()));
+        let starts: Vec<Start> = starts.collect::<Result<_, _>>()?;
+        use_it(&ProgramSpec {
+            tasks: starts
+                .into_iter()
+                .zip(records)
+                .map(|(start, records)| TaskSpec { start, records })
+                .collect(),
+            nr_ids: self.ids.len() as u32,
+            nr_names: self.names.len() as u32,
+            texts: &self.texts,
+            files: self.files.iter().map(file).collect::<Result<_, _>>()?,
+            note_maps,
+        })
+    }
 }
 
 fn start(text: Option<&str>) -> Result<Start, Error> {

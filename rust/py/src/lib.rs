@@ -6,6 +6,7 @@ mod error;
 mod explore;
 mod input;
 mod lists;
+mod oracle;
 mod run;
 mod watch;
 
@@ -23,6 +24,8 @@ mod _core {
     use crate::explore::explore;
     #[pymodule_export]
     use crate::lists::{arch_profiles, machines, mutants, variants};
+    #[pymodule_export]
+    use crate::oracle::oracle;
     #[pymodule_export]
     use crate::run::run;
 

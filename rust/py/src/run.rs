@@ -63,7 +63,8 @@ pub fn run<'py>(
         let error = Error::Invariant { invariant: finding.invariant, what: finding.what };
         return Err(error.into_py(py));
     }
-    let summary = job.summary(&given, &result);
+    let settings = job.settings_text(given.program.nr_tasks());
+    let summary = summary(&given.task_names, &result, settings);
     Ok((summary.to_string(), result.outcomes.into_pyarray(py)))
 }
 
@@ -147,36 +148,6 @@ impl Job {
         watched(py, || self.execute(given, &watch), || watch.stop(), look)
     }
 
-    fn summary(&self, given: &Given, result: &RunResult) -> Value {
-        let name = |task: u32| given.task_names[task as usize].clone();
-        let counters: serde_json::Map<String, Value> = EVENT_NAMES
-            .iter()
-            .zip(result.counters)
-            .map(|(name, count)| ((*name).to_owned(), count.into()))
-            .collect();
-        let maps: serde_json::Map<String, Value> =
-            result.maps.iter().map(|(task, maps)| (name(*task), json!(maps))).collect();
-        let note_maps: Vec<Value> = result
-            .note_maps
-            .iter()
-            .map(|note| {
-                json!({"task": note.task, "index": note.index, "round": note.round,
-                       "maps": note.maps})
-            })
-            .collect();
-        json!({
-            "elapsed_ns": result.elapsed_ns,
-            "counters": counters,
-            "maps": maps,
-            "note_maps": note_maps,
-            "rounds": result.rounds,
-            "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
-            "settings": self.settings_text(given.program.nr_tasks()),
-        })
-    }
-}
-
-impl Job {
     fn settings_text(&self, nr_tasks: u32) -> Value {
         match &self.engine {
             Engine::Native => json!({"machine": null, "cpus": nr_tasks, "pace": self.options.pace}),
@@ -187,6 +158,34 @@ impl Job {
             }
         }
     }
+}
+
+/// What of a result is no array.
+pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Value {
+    let name = |task: u32| task_names[task as usize].clone();
+    let counters: serde_json::Map<String, Value> = EVENT_NAMES
+        .iter()
+        .zip(result.counters)
+        .map(|(name, count)| ((*name).to_owned(), count.into()))
+        .collect();
+    let maps: serde_json::Map<String, Value> =
+        result.maps.iter().map(|(task, maps)| (name(*task), json!(maps))).collect();
+    let note_maps: Vec<Value> = result
+        .note_maps
+        .iter()
+        .map(|note| {
+            json!({"task": note.task, "index": note.index, "round": note.round, "maps": note.maps})
+        })
+        .collect();
+    json!({
+        "elapsed_ns": result.elapsed_ns,
+        "counters": counters,
+        "maps": maps,
+        "note_maps": note_maps,
+        "rounds": result.rounds,
+        "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
+        "settings": settings,
+    })
 }
 
 /// "spf" or "classic".

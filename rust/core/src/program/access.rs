@@ -73,8 +73,8 @@ fn outcome_of(outcome: AccessOutcome, access: Access) -> Outcome {
     Outcome { handled: outcome.handled as u8, ..result }
 }
 
-/// 0 to `count` - 1, shuffled by `seed`: Fisher and Yates, from the last place down.
-fn shuffled(count: u32, seed: u64) -> Vec<u32> {
+/// 0 to `count` - 1, shuffled by `seed`, the order of a random `touch`: Fisher and Yates, from the last place down.
+pub fn shuffled(count: u32, seed: u64) -> Vec<u32> {
     let mut positions: Vec<u32> = (0..count).collect();
     let mut state = seed;
     for last in (1..positions.len()).rev() {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::decode::Tables;
 use super::observe::Unfollowed;
 use super::op::Op;
-use super::record::{RECORD_BYTES, Record};
+use super::record::Record;
 use crate::mm::FileKind;
 use crate::platform::TaskId;
 
@@ -24,7 +24,7 @@ pub enum Start {
 #[derive(Clone, Copy, Debug)]
 pub struct TaskSpec<'a> {
     pub start: Start,
-    /// Packed records of [`RECORD_BYTES`] each.
+    /// Packed records of [`super::RECORD_BYTES`] each.
     pub records: &'a [u8],
 }
 
@@ -173,17 +173,10 @@ fn nr_operations_of(task: &TaskProgram, page_size: u64) -> Option<u64> {
 }
 
 fn decode_task(spec: &TaskSpec<'_>, tables: &Tables<'_>) -> Result<TaskProgram, String> {
-    let (records, rest) = spec.records.as_chunks::<RECORD_BYTES>();
-    if !rest.is_empty() {
-        let bytes = spec.records.len();
-        return Err(format!("{bytes} bytes (allowed: a multiple of {RECORD_BYTES})"));
-    }
-    if u32::try_from(records.len()).is_err() {
-        return Err(format!("{} records (allowed: fewer than 2^32)", records.len()));
-    }
+    let records = Record::read_all(spec.records)?;
     let mut ops = Vec::with_capacity(records.len());
-    for (index, bytes) in records.iter().enumerate() {
-        let op = Op::decode(&Record::read(bytes), tables);
+    for (index, record) in records.iter().enumerate() {
+        let op = Op::decode(record, tables);
         ops.push(op.map_err(|wrong| format!("record {index}: {wrong}"))?);
     }
     let nr_repeats = match_brackets(&mut ops)?;

@@ -11,7 +11,7 @@ pub const OUTCOME_BYTES: usize = 50 + 4 * NR_EVENTS;
 
 /// One operation as it is stored.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record {
+pub struct Record {
     pub op: u16,
     pub flags: u32,
     pub prot: u8,
@@ -29,7 +29,20 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn read(bytes: &[u8; RECORD_BYTES]) -> Self {
+    /// The records of a task, or why these bytes are none.
+    pub fn read_all(bytes: &[u8]) -> Result<Vec<Self>, String> {
+        let (records, rest) = bytes.as_chunks::<RECORD_BYTES>();
+        if !rest.is_empty() {
+            let bytes = bytes.len();
+            return Err(format!("{bytes} bytes (allowed: a multiple of {RECORD_BYTES})"));
+        }
+        if u32::try_from(records.len()).is_err() {
+            return Err(format!("{} records (allowed: fewer than 2^32)", records.len()));
+        }
+        Ok(records.iter().map(Self::read).collect())
+    }
+
+    pub(super) fn read(bytes: &[u8; RECORD_BYTES]) -> Self {
         let mut rest = bytes.as_slice();
         Self {
             op: u16::from_le_bytes(take(&mut rest)),

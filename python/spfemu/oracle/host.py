@@ -1,0 +1,82 @@
+"""What the host is: whether it has a Linux kernel, and the settings of it that programs see."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from spfemu.errors import EngineError
+
+__all__ = ["Host", "host"]
+
+_ARCHES: Final = ("x86_64", "amd64")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that can be an oracle.
+
+    Source: ``/proc``. ``release`` is the kernel's, as ``uname -r``; ``mmap_min_addr`` the lowest
+    address that an ordinary process maps, bytes; ``overcommit`` is vm.overcommit_memory; ``memory``
+    what there is, bytes, swap included.
+    """
+
+    release: str
+    mmap_min_addr: int
+    overcommit: int
+    memory: int
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The first two numbers of the release. Source: ``uname -r``.
+
+        >>> from spfemu.oracle import Host
+        >>> Host("6.18.44-x", 65536, 0, 1 << 34).version
+        (6, 18)
+        """
+        numbers = self.release.replace("-", ".").split(".")
+        return int(numbers[0]), int(numbers[1])
+
+
+def host(proc: Path = Path("/proc")) -> Host:
+    """Returns what this host is.
+
+    Source: ours. ``proc`` is where its ``/proc`` is. Raises EngineError, with the reason, if it is
+    no host with a Linux kernel on x86-64: another system, another processor, or something that has
+    Linux's calls but not Linux's memory management.
+    """
+    if sys.platform != "linux":
+        raise EngineError(f"engine kernel: system {sys.platform} (allowed: Linux on x86-64)")
+    if platform.machine().lower() not in _ARCHES:
+        raise EngineError(f"engine kernel: processor {platform.machine()} (allowed: x86-64)")
+    try:
+        release = (proc / "sys/kernel/osrelease").read_text().strip()
+        # Linux's mm says what each VMA's flags are, since 3.8; its imitations have no VMAs.
+        is_linux = "\nVmFlags:" in (proc / "self/smaps").read_text()
+        found = Host(
+            release=release,
+            mmap_min_addr=_number(proc / "sys/vm/mmap_min_addr"),
+            overcommit=_number(proc / "sys/vm/overcommit_memory"),
+            memory=_memory(proc / "meminfo"),
+        )
+        found.version  # noqa: B018 - raises if it has none
+    except (OSError, ValueError, IndexError) as error:
+        raise EngineError(f"engine kernel: no Linux kernel here: {error}") from None
+    if not is_linux:
+        raise EngineError(
+            f"engine kernel: {release} is no Linux kernel: it does not say what VMAs are "
+            "(allowed: Linux itself, not a sandbox that has its system calls)"
+        )
+    return found
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _memory(path: Path) -> int:
+    sizes = dict(line.split(":") for line in path.read_text().splitlines())
+    return sum(int(sizes[name].split()[0]) << 10 for name in ("MemTotal", "SwapTotal"))

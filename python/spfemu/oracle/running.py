@@ -1,0 +1,210 @@
+"""The engine ``kernel``: a program on the host's own kernel, in processes that are traced."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from spfemu.arch import Arch
+from spfemu.errors import EngineError, ProgramError
+from spfemu.oracle.host import Host, host
+from spfemu.program.messages import out_of_range
+from spfemu.program.model import Program, System
+from spfemu.program.ops import ACCESSES, MODES, OPS, OUTCOME_DTYPE
+from spfemu.program.values import shown
+from spfemu.results import Result
+
+__all__ = ["COUNTINGS", "DEFAULT_TIMEOUT_S", "HANDLER", "run"]
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+"""Seconds after which everything is killed."""
+
+COUNTINGS: Final = ("best", "perf", "perf-user", "stat")
+"""Where faults are counted, see ``run``."""
+
+HANDLER: Final = "host"
+"""What results say of who handles faults: it is not known how the host does it."""
+
+_CHANGES_HOST: Final = (
+    "sysctl",
+    "swap_out",
+    "collapse",
+    "numa_scan",
+    "ksm_scan",
+    "clear_refs",
+    "migrate",
+    "oom_reap",
+    "rebind",
+    "notifier",
+    "uffd_register",
+    "uffd_unregister",
+)
+"""What the kernel does by itself for all, or what needs somebody else than the program."""
+
+_MAX_TIMEOUT_S: Final = 1e9
+
+
+def run(
+    program: Program,
+    *,
+    arch: Arch,
+    seed: int = 0,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    counting: str = "best",
+    progress: Callable[[float], object] | None = None,
+) -> Result:
+    """Runs a program on the host's own kernel and returns what came of it.
+
+    Each process of the program is a process of the host, each task a thread; all are traced, and
+    killed when this call ends, however it ends. They are no risk for the caller: a process whose
+    memory is gone only gets signals. Transparent huge pages are off for them, addresses are not
+    randomised if the host permits it, and they have no privileges. Tasks run one at a time, in file
+    order, each until it waits or ends.
+
+    An access gives what the processor gave: the value, or signal and si_code, and how many page
+    faults it had. ``handled`` is always "none", for the host does not tell. The counters are
+    ``faults``, ``minor-faults`` and ``major-faults`` of accesses. ``maps`` are what
+    ``/proc/PID/maps`` says without the one page that the engine needs in each process.
+
+    Source: ours.
+
+    Args:
+        program: what to run. Its files are made anew, on a disk (TMPDIR) or in memory.
+        arch: a profile of the x86 family with pages of 4096 bytes.
+        seed: goes into the result; nothing is drawn.
+        timeout_s: seconds after which everything is killed (default 60).
+        counting: "perf" counts every fault, "perf-user" not those in the kernel (mode kernel),
+            "stat" only those that were settled; "best" (default) is the first that is permitted.
+        progress: called with the share of the work done, 0 to 1.
+
+    Returns:
+        The result; ``settings`` has ``kernel`` (the host's release), ``counting``, ``timeout_s``
+        and ``island``, the address of the engine's page.
+
+    Raises:
+        ProgramError: an operation or setting would change the host, or is not possible there; the
+            message names it. Leave it out.
+        EngineError: the host is no Linux on x86-64, does not permit tracing, or time was up.
+
+    Determinism: the host's. Kernel-chosen addresses depend on it.
+
+    >>> from spfemu import Program, arch
+    >>> from spfemu.oracle import run
+    >>> program = Program.loads('''{"format": "spfemu-program/1", "tasks": [{"ops": [
+    ...     {"op": "mmap", "length": "64K", "id": "p"}, {"op": "write", "addr": "p", "value": 7},
+    ...     {"op": "read", "addr": "p"}]}]}''')
+    >>> result = run(program, arch=arch("x86"))
+    >>> result.counters["faults"], int(result.ops["value"][-1])
+    (1, 7)
+    """
+    seconds = _seconds(timeout_s)
+    if arch.family != "x86" or arch.page_size != 4096:
+        raise EngineError(f"engine kernel: arch {arch.name} (allowed: x86)")
+    found = host()
+    _refuse(program, found)
+    return _run(program, arch, found, seed, {"timeout_s": seconds, "counting": counting}, progress)
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and 0 < value <= _MAX_TIMEOUT_S:
+        return float(value)
+    raise EngineError(f"timeout_s: value {shown(value)} (allowed: above 0, to 1e9 seconds)")
+
+
+def _run(
+    program: Program,
+    arch: Arch,
+    found: Host,
+    seed: int,
+    options: dict[str, Any],
+    progress: Callable[[float], object] | None,
+) -> Result:
+    from spfemu import __version__, _core
+
+    notes = [list(place) for place, e in program.expect.items() if "maps_lines" in e]
+    try:
+        summary_text, outcomes = _core.oracle(
+            [task.ops.view(np.uint8) for task in program.tasks],
+            json.dumps(program.meta()),
+            json.dumps({**options, "note_maps": notes}),
+            progress,
+        )
+    except (ProgramError, EngineError) as error:
+        raise type(error)(_placed(program, str(error))) from None
+    summary = json.loads(summary_text)
+    return Result(
+        program=program,
+        engine="kernel",
+        handler=HANDLER,
+        arch=arch.name,
+        machine=None,
+        seed=seed,
+        elapsed_ns=summary["elapsed_ns"],
+        counters=summary["counters"],
+        ops=outcomes.view(OUTCOME_DTYPE),
+        maps=summary["maps"],
+        rounds=tuple(summary["rounds"]),
+        stuck=tuple(summary["stuck"]),
+        settings={
+            "kernel": found.release,
+            "timeout_s": options["timeout_s"],
+            **summary["settings"],
+        },
+        version=__version__,
+        note_maps={
+            (note["task"], note["index"], note["round"]): note["maps"]
+            for note in summary["note_maps"]
+        },
+    )
+
+
+_PLACE: Final = re.compile(r"tasks\[(\d+)\]: record (\d+): ")
+
+
+def _placed(program: Program, message: str) -> str:
+    """A message of the core with its place as the JSON form has it."""
+    match = _PLACE.match(message)
+    if match is None:
+        return f"{program.source}: {message} (engine kernel)"
+    place = program.where(int(match[1]), int(match[2]))
+    return f"{program.source}: {place}: {message[match.end() :]} (engine kernel)"
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def _refuse(program: Program, found: Host) -> None:
+    for place, message in _unsuitable(program, found):
+        raise ProgramError(f"{program.source}: {place}{message} (engine kernel)")
+
+
+def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
+    """Yields (place, message) of what the host cannot or should not do."""
+    system, default = program.system, System()
+    if system.memory != default.memory:
+        yield "", "key 'memory': the host's memory is not limited"
+    if system.sysctl:
+        yield "", "key 'sysctl': it would change the host"
+    if system.mmap_min_addr not in (default.mmap_min_addr, found.mmap_min_addr):
+        allowed = f"the host's own, {found.mmap_min_addr}"
+        yield "", out_of_range("mmap_min_addr", system.mmap_min_addr, allowed)
+    for file in program.files:
+        if not file.cached:
+            place = f"files[{shown(file.name)}]: "
+            yield place, "key 'cached': value false (allowed: true; what is read is the host's)"
+    codes = {OPS[name].code: name for name in _CHANGES_HOST}
+    for number, task in enumerate(program.tasks):
+        ops = task.ops
+        for index in np.flatnonzero(np.isin(ops["op"], list(codes))).tolist():
+            place = f"{program.where(number, index)}: "
+            yield place, f"operation '{codes[int(ops['op'][index])]}' would change the host"
+        executes = (ops["op"] == OPS["execute"].code) | (
+            (ops["op"] == OPS["touch"].code) & (ops["access"] == ACCESSES.index("execute"))
+        )
+        for index in np.flatnonzero(executes & (ops["mode"] == MODES.index("kernel"))).tolist():
+            place = f"{program.where(number, index)}: "
+            yield place, "key 'mode': no system call executes for a task (allowed: user)"

@@ -1,0 +1,128 @@
+//! Accesses: by a task's thread itself, or by the kernel on its behalf.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+use spfemu_core::events::NR_EVENTS;
+use spfemu_core::program::{Outcome, shuffled};
+
+use super::calls::{PAGE_SIZE, ret_of};
+use super::counters::Counters;
+use super::op::{Order, Touch};
+use super::tasks::{Next, Run};
+use super::tracer::{Access, AccessEnd, Fail};
+
+impl Run<'_> {
+    pub fn touch(&mut self, task: usize, touch: &Touch) -> Result<Next, Fail> {
+        let start = self.resolve(touch.range.at);
+        let count = touch.range.length.div_ceil(touch.stride);
+        let order = match touch.order {
+            Order::Random => shuffled(count as u32, touch.seed),
+            Order::Forward | Order::Backward => Vec::new(),
+        };
+        for number in 0..count {
+            self.check_over()?;
+            let position = match touch.order {
+                Order::Forward => number,
+                Order::Backward => count - 1 - number,
+                Order::Random => order[number as usize].into(),
+            };
+            let address = start.wrapping_add(position.wrapping_mul(touch.stride));
+            let outcome = self.access(task, touch.access, touch.user, address, touch.value)?;
+            let outcome = Outcome { access: number as u32, ..outcome };
+            if number + 1 == count {
+                self.finish_op(task, outcome);
+            } else {
+                self.record(task, outcome);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    pub fn access(
+        &mut self,
+        task: usize,
+        access: Access,
+        user: bool,
+        address: u64,
+        value: u64,
+    ) -> Result<Outcome, Fail> {
+        let page = address & !(PAGE_SIZE - 1);
+        self.keep_out("an access", page, PAGE_SIZE)?;
+        let before = self.faults(task, user)?;
+        let thread = self.thread(task);
+        let mut own = 0;
+        let outcome = if user {
+            let end = self.host.tracer.access(thread, access, page, value)?;
+            if let (Access::Execute, AccessEnd::Done(faults)) = (access, end) {
+                own = faults;
+            }
+            outcome_of(access, end)
+        } else {
+            self.kernel_access(task, access, page, value)?
+        };
+        let mut after = self.faults(task, user)?;
+        // Such a fault is neither minor nor major.
+        if self.counters(task).count_refused(user) {
+            after[0] -= own;
+        }
+        let mut counters = [0; NR_EVENTS];
+        for (event, count) in counters.iter_mut().take(after.len()).enumerate() {
+            *count = (after[event] - before[event]) as u32;
+        }
+        Ok(Outcome { counters, ..outcome })
+    }
+
+    fn counters(&self, task: usize) -> &Counters {
+        self.tasks[task].counters.as_ref().expect("the task is at work")
+    }
+
+    fn faults(&self, task: usize, user: bool) -> Result<[u64; 3], Fail> {
+        self.counters(task).read(user).map_err(Fail::of("the fault counters"))
+    }
+
+    /// The kernel accesses the word on the thread's behalf: it copies it from or to a file.
+    fn kernel_access(
+        &mut self,
+        task: usize,
+        access: Access,
+        page: u64,
+        value: u64,
+    ) -> Result<Outcome, Fail> {
+        let words = &self.host.files.words;
+        let offset = 8 * task as u64;
+        let number = match access {
+            Access::Read => libc::SYS_pwrite64,
+            Access::Write => libc::SYS_pread64,
+            Access::Execute => {
+                let what = "mode kernel of execute: no system call executes for a task";
+                return Err(Fail::Refused(what.to_owned()));
+            }
+        };
+        // Written before a read, too, so that what follows touches a page that is there.
+        words.write_all_at(&value.to_ne_bytes(), offset).map_err(Fail::of("pwrite"))?;
+        let fd = words.as_raw_fd() as u64;
+        let raw = self.host.tracer.call(self.thread(task), number, &[fd, page, 8, offset])?;
+        match ret_of(raw) {
+            Ok(8) => {}
+            Err(errno) => return Ok(Outcome { ret: Some(-1), errno, ..Outcome::default() }),
+            Ok(count) => return Err(Fail::Host(format!("{count} bytes of a word were copied"))),
+        }
+        let mut word = [0; 8];
+        self.host.files.words.read_exact_at(&mut word, offset).map_err(Fail::of("pread"))?;
+        Ok(outcome_of(access, AccessEnd::Done(u64::from_ne_bytes(word))))
+    }
+}
+
+fn outcome_of(access: Access, end: AccessEnd) -> Outcome {
+    match end {
+        AccessEnd::Done(word) => Outcome {
+            ret: Some(0),
+            value: (access == Access::Read).then_some(word),
+            ..Outcome::default()
+        },
+        AccessEnd::Signal { number, code } => {
+            Outcome { signal: number as u8, si_code: code, ..Outcome::default() }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+"""What is no host for the engine says so."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from spfemu import EngineError
+from spfemu.oracle import Host, host
+
+REAL = Path("/proc")
+
+
+def imitation(folder: Path, **changed: str | None) -> Path:
+    """A /proc with what is looked at, as it is here but for what is changed or left out."""
+    for name in (
+        "sys/kernel/osrelease",
+        "sys/vm/mmap_min_addr",
+        "sys/vm/overcommit_memory",
+        "meminfo",
+        "self/smaps",
+    ):
+        text = changed.get(name.rpartition("/")[2], (REAL / name).read_text())
+        if text is not None:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return folder
+
+
+def test_this_host_is_one() -> None:
+    found = host()
+    assert found.release == platform.release()
+    assert found.version >= (4, 19)
+    assert found.memory > 1 << 28
+
+
+def test_an_imitation_of_everything_is_the_same(tmp_path: Path) -> None:
+    assert host(imitation(tmp_path)) == host()
+
+
+def test_who_has_no_vmas_is_no_linux_kernel(tmp_path: Path) -> None:
+    smaps = "\n".join(
+        line for line in (REAL / "self/smaps").read_text().splitlines() if "VmFlags" not in line
+    )
+    with pytest.raises(EngineError, match=r"engine kernel: 4\.4\.0 is no Linux kernel: it does"):
+        host(imitation(tmp_path, smaps=smaps, osrelease="4.4.0\n"))
+
+
+def test_a_proc_that_lacks_things(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"no Linux kernel here: .*mmap_min_addr"):
+        host(imitation(tmp_path, mmap_min_addr=None))
+    with pytest.raises(EngineError, match="no Linux kernel here"):
+        host(imitation(tmp_path, osrelease="plan9\n"))
+
+
+def test_other_systems_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "machine", lambda: "aarch64")
+        with pytest.raises(EngineError, match=r"processor aarch64 \(allowed: x86-64\)"):
+            host()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(EngineError, match=r"system darwin \(allowed: Linux on x86-64\)"):
+        host()
+
+
+def test_version_of_a_release() -> None:
+    assert Host("5.1.0-rc3+", 0, 0, 0).version == (5, 1)
+    assert Host("6.18-x", 0, 0, 0).version == (6, 18)

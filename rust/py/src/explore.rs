@@ -1,7 +1,8 @@
 //! One call explores the interleavings of one program.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use spfemu_core::explore::mutants::{MUTANTS, Mutant};
 use spfemu_core::explore::{ExploreOptions, Search};
 use spfemu_core::mm::Variants;
-use spfemu_core::program::Handler;
+use spfemu_core::program::{Handler, Watch};
 
 use crate::error::Error;
 use crate::input;
@@ -102,24 +103,19 @@ pub fn explore(
     let (arch, variants, options) = parse().map_err(|error: Error| error.into_py(py))?;
     let given = input::program(py, &tasks, meta, Vec::new())?;
     let config = input::config(arch, given.system.clone(), variants);
-    let (schedules, is_stopped) = (AtomicU64::new(0), AtomicBool::new(false));
+    let watch = Arc::new(Watch::default());
     let work = || {
-        let mut go_on = |so_far| {
-            schedules.store(so_far, Ordering::Relaxed);
-            !is_stopped.load(Ordering::Relaxed)
-        };
-        let program = &given.program;
-        spfemu_core::explore::explore(program, Handler::Spf, &config, &options, &mut go_on)
+        spfemu_core::explore::explore(&given.program, Handler::Spf, &config, &options, &watch)
             .map_err(|wrong| Error::Program(wrong.0))
     };
     let look = |py: Python<'_>| match &progress {
         Some(progress) => {
-            let so_far = schedules.load(Ordering::Relaxed) as f64;
-            let share = options.max_schedules.map_or(0.0, |all| so_far / all.max(1) as f64);
+            let so_far = watch.schedules.load(Ordering::Relaxed) as f64;
+            let share: f64 = options.max_schedules.map_or(0.0, |all| so_far / all.max(1) as f64);
             progress.call1(py, (share.min(1.0),)).map(drop)
         }
         None => Ok(()),
     };
-    let report = watched(py, work, || is_stopped.store(true, Ordering::Relaxed), look)?;
+    let report = watched(py, work, || watch.stop(), look)?;
     Ok(format!("{{{}}}", report.to_json_members()))
 }

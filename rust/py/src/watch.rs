@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::error::Error;
 
 /// How often signals and progress are looked after.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(10);
 
 /// Does `work` on a thread of its own. Meanwhile `look` is called now and then, with the GIL; if
 /// it or a signal handler raises, `stop` is called, and what was raised comes out when the work

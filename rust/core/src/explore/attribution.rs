@@ -17,9 +17,7 @@ use crate::program::ProgramError;
 /// Schedules spent on one question.
 const MAX_SCHEDULES: u64 = 100_000;
 
-type GoOn<'g> = &'g mut dyn FnMut(u64) -> bool;
-type Explore<'e> =
-    dyn Fn(&Config, &ExploreOptions, GoOn<'_>) -> Result<ExploreReport, ProgramError> + 'e;
+type Explore<'e> = dyn Fn(&Config, &ExploreOptions) -> Result<ExploreReport, ProgramError> + 'e;
 
 /// What was explored, and how to do so again with other settings.
 pub(super) struct Case<'a> {
@@ -49,7 +47,6 @@ impl Case<'_> {
     pub(super) fn entry_of(
         &self,
         violation: &Violation,
-        go_on: GoOn<'_>,
     ) -> Result<Option<&'static str>, ProgramError> {
         let suspects = self.suspects();
         if matches!(violation.invariant.as_str(), "replay" | "stuck") || suspects.is_empty() {
@@ -57,14 +54,14 @@ impl Case<'_> {
         }
         for in_this_schedule in [true, false] {
             for &suspect in &suspects {
-                if self.breaks(&[suspect], violation, in_this_schedule, go_on)? {
+                if self.breaks(&[suspect], violation, in_this_schedule)? {
                     return Ok(Some(suspect.entry()));
                 }
             }
         }
         for &suspect in &suspects {
             let others: Vec<_> = suspects.iter().copied().filter(|&one| one != suspect).collect();
-            if !self.breaks(&others, violation, false, go_on)? {
+            if !self.breaks(&others, violation, false)? {
                 return Ok(Some(suspect.entry()));
             }
         }
@@ -86,7 +83,6 @@ impl Case<'_> {
         suspects: &[Suspect],
         violation: &Violation,
         in_this_schedule: bool,
-        go_on: GoOn<'_>,
     ) -> Result<bool, ProgramError> {
         let mut config = self.config.clone();
         let mut options = self.options.clone();
@@ -110,7 +106,7 @@ impl Case<'_> {
         }
         options.max_schedules = Some(options.max_schedules.unwrap_or(u64::MAX).min(MAX_SCHEDULES));
         options.only = Some(Violation::kind(&violation.invariant, &violation.what));
-        let report = (self.explore)(&config, &options, go_on)?;
+        let report = (self.explore)(&config, &options)?;
         Ok(!report.violations.is_empty())
     }
 }

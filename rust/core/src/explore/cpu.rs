@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::machine::{End, Machine, Phase, Wait, bit};
 use super::strategy::Dfs;
@@ -57,7 +58,8 @@ impl Cpu {
 
     /// A CPU of a system at rest, on which nothing is ever scheduled.
     pub(super) fn at_rest(task: TaskId, nr_tasks: u32) -> Self {
-        let machine = Rc::new(Machine::new(nr_tasks, None, Box::new(Dfs::new(0))));
+        let machine = Machine::new(nr_tasks, None, Box::new(Dfs::new(0)), &Arc::default());
+        let machine = Rc::new(machine);
         Self::new(task, &machine, Switch::new())
     }
 
@@ -111,7 +113,6 @@ impl Cpu {
             return true;
         }
         if !machine.count_step() {
-            machine.end_with(End::TooLong);
             self.switch.suspend();
         }
         if !machine.reduces.get() {
@@ -124,6 +125,13 @@ impl Cpu {
             machine.sharing.borrow_mut().touch(self.task, site, class, writes);
         }
         true
+    }
+
+    /// An operation begins; the schedule may end instead.
+    fn count_operation(&self) {
+        if self.machine.phase.get() != Phase::AtRest && !self.machine.count_operation() {
+            self.switch.suspend();
+        }
     }
 
     /// A scheduling point: returns when this task goes on.
@@ -528,6 +536,7 @@ impl Platform for Cpu {
     /// A scheduling point: an operation begins no sooner than its first access.
     fn operation_boundary(&self) -> bool {
         if self.is_live() {
+            self.count_operation();
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
         }
@@ -536,6 +545,9 @@ impl Platform for Cpu {
 
     /// No scheduling point: the order of such operations is nobody's business.
     fn synchronisation_boundary(&self) -> bool {
+        if self.is_live() {
+            self.count_operation();
+        }
         true
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::cpu::{AtRest, Cpu};
 use super::machine::{End, MAX_TASKS, Machine, Phase, bit};
@@ -14,6 +15,7 @@ use super::timeline::{Access, Step};
 use super::token::{Deviation, Token};
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
 use crate::platform::{CpuId, Finding, Lines, Mutant, TaskId};
+use crate::program::Watch;
 
 /// What is explored: tasks over shared words.
 pub trait Subject: 'static {
@@ -63,7 +65,7 @@ pub struct ExploreOptions {
     /// The most schedules to run; without, `Dfs` runs until it is complete and the others run
     /// 10,000.
     pub max_schedules: Option<u64>,
-    /// The most accesses in one schedule.
+    /// The most accesses in one schedule, and the most operations.
     pub max_steps: u64,
     /// Stop after so many kinds of violations.
     pub max_violations: usize,
@@ -86,8 +88,6 @@ impl Default for ExploreOptions {
     }
 }
 
-/// Schedules after which the caller is asked whether to go on.
-const ASK_EVERY: u64 = 256;
 /// Schedules spent on finding a violation with fewer preemptions.
 const MAX_SHRINKING: u64 = 200_000;
 const DEFAULT_SCHEDULES: u64 = 10_000;
@@ -108,24 +108,30 @@ pub struct Explorer<S: Subject> {
     coroutines: Vec<Coroutine>,
     pool: Rc<StackPool>,
     options: ExploreOptions,
+    watch: Arc<Watch>,
 }
 
 impl<S: Subject> Explorer<S> {
     /// Errors: too many tasks, a token that does not fit, no memory for stacks.
-    pub fn new(subject: Rc<S>, options: ExploreOptions) -> Result<Self, String> {
+    pub fn new(
+        subject: Rc<S>,
+        options: ExploreOptions,
+        watch: &Arc<Watch>,
+    ) -> Result<Self, String> {
         let nr_tasks = subject.nr_tasks();
         if !(1..=MAX_TASKS).contains(&nr_tasks) {
             return Err(format!("tasks: {nr_tasks} (explore allows 1 to {MAX_TASKS})"));
         }
         let strategy = make_strategy(&options.search, subject.fingerprint())?;
-        let machine = Rc::new(Machine::new(nr_tasks, subject.lines(), strategy));
+        let machine = Rc::new(Machine::new(nr_tasks, subject.lines(), strategy, watch));
         let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
         machine.mutants.set(mutants);
         machine.reduces.set(matches!(options.search, Search::Dfs { reduce: true, .. }));
         let pool = StackPool::new();
         let cpus: Vec<_> =
             (0..nr_tasks).map(|task| Rc::new(Cpu::new(task, &machine, Switch::new()))).collect();
-        let mut explorer = Self { subject, machine, cpus, coroutines: Vec::new(), pool, options };
+        let (coroutines, watch) = (Vec::new(), Arc::clone(watch));
+        let mut explorer = Self { subject, machine, cpus, coroutines, pool, options, watch };
         explorer.make_coroutines().map_err(|error| format!("tasks: no stack: {error}"))?;
         Ok(explorer)
     }
@@ -158,9 +164,8 @@ impl<S: Subject> Explorer<S> {
         self.machine.steps.get()
     }
 
-    /// Runs schedules until none is left. `go_on` is asked now and then, with the number of
-    /// schedules so far.
-    pub fn explore(&mut self, go_on: &mut dyn FnMut(u64) -> bool) -> ExploreReport {
+    /// Runs schedules until none is left, or until told to end.
+    pub fn explore(&mut self) -> ExploreReport {
         let mut report = ExploreReport::default();
         let mut kinds = Vec::new();
         let limit = self.options.max_schedules.unwrap_or(match self.options.search {
@@ -168,11 +173,17 @@ impl<S: Subject> Explorer<S> {
             Search::Random { .. } | Search::Pct { .. } => DEFAULT_SCHEDULES,
         });
         while report.schedules < limit
-            && (!report.schedules.is_multiple_of(ASK_EVERY) || go_on(report.schedules))
+            && !self.watch.is_stopped()
             && self.machine.strategy.borrow_mut().next_schedule()
         {
             let schedule = self.run_schedule();
+            if schedule.end == End::Interrupted {
+                break;
+            }
             report.schedules += 1;
+            if self.options.only.is_none() {
+                self.watch.schedules.store(report.schedules, Ordering::Relaxed);
+            }
             report.steps += self.machine.steps.get();
             report.too_long += u64::from(schedule.end == End::TooLong);
             self.complain_of_replay(&schedule, &mut report);
@@ -192,7 +203,9 @@ impl<S: Subject> Explorer<S> {
                 self.machine.strategy.borrow_mut().restart();
             }
         }
-        report.complete = self.machine.strategy.borrow().is_complete() && report.too_long == 0;
+        report.complete = self.machine.strategy.borrow().is_complete()
+            && report.too_long == 0
+            && !self.watch.is_stopped();
         report
     }
 
@@ -250,7 +263,10 @@ impl<S: Subject> Explorer<S> {
         let mut left = MAX_SHRINKING;
         (0..preemptions).find_map(|bound| {
             self.with_strategy(Box::new(Dfs::new(bound)), |explorer| {
-                while left > 0 && explorer.machine.strategy.borrow_mut().next_schedule() {
+                while left > 0
+                    && !explorer.watch.is_stopped()
+                    && explorer.machine.strategy.borrow_mut().next_schedule()
+                {
                     left -= 1;
                     let schedule = explorer.run_schedule();
                     let same =
@@ -324,7 +340,7 @@ impl<S: Subject> Explorer<S> {
     fn findings(&self, end: &End) -> Vec<Finding> {
         match end {
             End::Finished => self.check(),
-            End::TooLong => Vec::new(),
+            End::TooLong | End::Interrupted => Vec::new(),
             End::Broken(finding) => vec![finding.clone()],
             End::Stuck => {
                 let waiting: Vec<_> = (0..self.machine.nr_tasks)

@@ -12,6 +12,7 @@ use super::token::{Deviation, TaskSet, rank_of};
 use crate::platform::coroutine::Condition;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, Line, Lines, RcuCallback, TaskId};
+use crate::program::Watch;
 
 /// The most tasks that can be explored: they are bits of a word.
 pub const MAX_TASKS: u32 = TaskSet::BITS;
@@ -19,6 +20,9 @@ pub const MAX_TASKS: u32 = TaskSet::BITS;
 /// Accesses in a row that change nothing, after which a task lets others go on although it does
 /// not wait: a loop that watches something without saying so.
 const IDLE_ACCESSES: u64 = 2000;
+
+/// Accesses, or operations, after which a schedule looks whether it is to end.
+const WATCH_EVERY: u64 = 1 << 13;
 
 /// What a task that cannot run waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +72,8 @@ pub(super) enum End {
     Broken(Finding),
     /// It came to the bound on steps.
     TooLong,
+    /// Whoever started the exploration wants it to end.
+    Interrupted,
 }
 
 pub(super) struct Machine {
@@ -93,7 +99,12 @@ pub(super) struct Machine {
     next: Cell<Option<TaskId>>,
     pub(super) end: RefCell<Option<End>>,
     pub(super) steps: Cell<u64>,
+    /// Operations begun: an endless loop need not make an access.
+    operations: Cell<u64>,
     max_steps: Cell<u64>,
+    /// Steps, and operations, up to which nothing need be asked.
+    unasked: Cell<u64>,
+    watch: Arc<Watch>,
     /// The step that last changed a word or switched tasks.
     last_progress: Cell<u64>,
     points: Cell<u64>,
@@ -119,6 +130,7 @@ impl Machine {
         nr_tasks: u32,
         lines: Option<Arc<Lines>>,
         strategy: Box<dyn Strategy>,
+        watch: &Arc<Watch>,
     ) -> Self {
         let task = || TaskState {
             wait: Cell::new(Wait::Nothing),
@@ -140,7 +152,10 @@ impl Machine {
             next: Cell::new(None),
             end: RefCell::new(None),
             steps: Cell::new(0),
+            operations: Cell::new(0),
             max_steps: Cell::new(u64::MAX),
+            unasked: Cell::new(0),
+            watch: Arc::clone(watch),
             last_progress: Cell::new(0),
             points: Cell::new(0),
             preemptions: Cell::new(0),
@@ -179,7 +194,9 @@ impl Machine {
         self.next.set(None);
         *self.end.borrow_mut() = None;
         self.steps.set(0);
+        self.operations.set(0);
         self.max_steps.set(max_steps);
+        self.unasked.set(max_steps.min(WATCH_EVERY));
         self.last_progress.set(0);
         self.points.set(0);
         self.preemptions.set(0);
@@ -250,7 +267,28 @@ impl Machine {
     pub(super) fn count_step(&self) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
-        steps <= self.max_steps.get()
+        steps <= self.unasked.get() || self.goes_on(steps)
+    }
+
+    /// Counts an operation of the running task; whether the schedule may go on.
+    pub(super) fn count_operation(&self) -> bool {
+        let operations = self.operations.get() + 1;
+        self.operations.set(operations);
+        operations <= self.unasked.get() || self.goes_on(operations)
+    }
+
+    /// Whether the schedule goes on after so many steps or operations; ends it if not.
+    #[cold]
+    fn goes_on(&self, so_far: u64) -> bool {
+        if self.watch.is_stopped() {
+            self.end_with(End::Interrupted);
+        } else if so_far > self.max_steps.get() {
+            self.end_with(End::TooLong);
+        } else {
+            self.unasked.set(self.max_steps.get().min(so_far.saturating_add(WATCH_EVERY)));
+            return true;
+        }
+        false
     }
 
     /// Whether the running task has looked at words for so long, without any change, that

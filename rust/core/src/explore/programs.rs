@@ -92,8 +92,7 @@ impl<D: Design> Subject for ProgramSubject<D> {
     }
 }
 
-/// Explores the interleavings of a program's tasks. `go_on` is asked now and then, with the
-/// number of schedules so far.
+/// Explores the interleavings of a program's tasks. `watch` has the number of schedules so far.
 ///
 /// Errors: more than 64 tasks, a `repeat` without an end, too little memory to boot, a token that
 /// does not fit. Determinism: all arguments and the version.
@@ -102,15 +101,15 @@ pub fn explore(
     handler: Handler,
     config: &Config,
     options: &ExploreOptions,
-    go_on: &mut dyn FnMut(u64) -> bool,
+    watch: &Arc<Watch>,
 ) -> Result<ExploreReport, ProgramError> {
     if program.nr_operations(config.arch.page_size()).is_none() {
         let why = "key 'max_count': missing (needed on explore, which has no clock)";
         return Err(ProgramError(why.to_owned()));
     }
     match handler {
-        Handler::Classic => explore_design::<Classic>(program, config, options, go_on),
-        Handler::Spf => explore_design::<Spf>(program, config, options, go_on),
+        Handler::Classic => explore_design::<Classic>(program, config, options, watch),
+        Handler::Spf => explore_design::<Spf>(program, config, options, watch),
     }
 }
 
@@ -118,16 +117,15 @@ fn explore_design<D: Design>(
     program: &Arc<Program>,
     config: &Config,
     options: &ExploreOptions,
-    go_on: &mut dyn FnMut(u64) -> bool,
+    watch: &Arc<Watch>,
 ) -> Result<ExploreReport, ProgramError> {
-    let case = |config: &Config, options: &ExploreOptions, go_on: &mut dyn FnMut(u64) -> bool| {
-        let mut explorer = explorer::<D>(program, config, options)?;
-        Ok(explorer.explore(go_on))
+    let case = |config: &Config, options: &ExploreOptions| {
+        Ok(explorer::<D>(program, config, options, watch)?.explore())
     };
-    let mut report = case(config, options, go_on)?;
+    let mut report = case(config, options)?;
     let known = Case { config, options, explore: &case };
     for violation in &mut report.violations {
-        violation.entry = known.entry_of(violation, go_on)?;
+        violation.entry = known.entry_of(violation)?;
     }
     Ok(report)
 }
@@ -136,15 +134,15 @@ fn explorer<D: Design>(
     program: &Arc<Program>,
     config: &Config,
     options: &ExploreOptions,
+    watch: &Arc<Watch>,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     let of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
     let fingerprint = fingerprint(of.as_bytes());
     let run =
         Options { record: false, check_before_exit: true, history: true, ..Options::default() };
-    let watch = Arc::default();
-    let subject = ProgramSubject::<D>::new(program, config, run, &watch, fingerprint);
+    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
     boot_once(&subject)?;
-    Explorer::new(Rc::new(subject), options.clone()).map_err(ProgramError)
+    Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)
 }
 
 /// Whether there is memory to boot, tried once.
@@ -189,7 +187,7 @@ fn run_once_design<D: Design>(
     let subject = Rc::new(subject);
     let search = Search::Random { seed };
     let explore = ExploreOptions { search, max_steps: u64::MAX, ..ExploreOptions::default() };
-    let mut explorer = Explorer::new(Rc::clone(&subject), explore).map_err(ProgramError)?;
+    let mut explorer = Explorer::new(Rc::clone(&subject), explore, watch).map_err(ProgramError)?;
     let finding = explorer.run_one().filter(|finding| finding.invariant != "stuck");
     let result = subject.run().finish(&subject.kernel, explorer.steps());
     Ok(RunResult { finding, interrupted: watch.is_stopped(), ..result })

@@ -15,7 +15,7 @@ use crate::platform::native::{Cpu, Machine, catch};
 use crate::platform::{Finding, TaskId};
 
 /// How often the run is asked whether it was told to end.
-const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+const WATCH_INTERVAL: Duration = Duration::from_millis(5);
 /// Bytes of a task's stack: the kernel's own are 16 KiB, but Rust's debug frames are large.
 const STACK_SIZE: usize = 1 << 20;
 

@@ -39,6 +39,8 @@ impl Default for Options {
 pub struct Watch {
     /// Accesses and other operations done; see [`super::Program::nr_operations`].
     pub operations: AtomicU64,
+    /// In explore: schedules run.
+    pub schedules: AtomicU64,
     stop: AtomicBool,
 }
 

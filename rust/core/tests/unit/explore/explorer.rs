@@ -116,7 +116,7 @@ fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
 }
 
 fn explore(toy: &Rc<Toy>, options: ExploreOptions) -> ExploreReport {
-    Explorer::new(Rc::clone(toy), options).unwrap().explore(&mut |_| true)
+    Explorer::new(Rc::clone(toy), options, &Arc::default()).unwrap().explore()
 }
 
 /// `nr_tasks` tasks that store to the same word `nr_stores` times.

@@ -1,6 +1,7 @@
 //! Programs of two or three tasks, explored completely within their bounds.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::explore::ExploreReport;
@@ -49,7 +50,7 @@ fn with_variants(choice: Choice) -> Config {
 
 fn explore_with(choice: Choice, options: &ExploreOptions) -> ExploreReport {
     let program = fault_against_munmap();
-    explore(&program, Handler::Spf, &with_variants(choice), options, &mut |_| true).unwrap()
+    explore(&program, Handler::Spf, &with_variants(choice), options, &Arc::default()).unwrap()
 }
 
 fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
@@ -119,28 +120,50 @@ fn a_token_of_other_settings_says_so() {
     let options = ExploreOptions { search: Search::Replay(token), ..ExploreOptions::default() };
     let program = fault_against_munmap();
     let config = with_variants(Choice::Fixed);
-    let error = explore(&program, Handler::Spf, &config, &options, &mut |_| true).unwrap_err();
+    let error = explore(&program, Handler::Spf, &config, &options, &Arc::default()).unwrap_err();
     assert!(error.0.contains("made for another program, or with other settings"), "{error}");
 }
 
 #[test]
 fn who_asks_for_the_end_gets_it() {
-    let mut asked = 0;
-    let program = fault_against_munmap();
-    let mut go_on = |schedules| {
-        asked += 1;
-        schedules < 300
-    };
+    // A search of millions of schedules; and one schedule that has no access, only operations.
+    let forever = u64::MAX - 1;
+    let notes = program(&[(Start::First, &[repeat(forever), rec(NOTE), rec(END)])]);
+    let posts = program(&[(Start::First, &[repeat(forever), aux(POST, 0), rec(END)])]);
+    let endless = ExploreOptions { max_steps: u64::MAX, ..dfs(9, false) };
     let config = with_variants(Choice::Fixed);
-    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &mut go_on).unwrap();
-    assert!(!report.complete && (300..1000).contains(&report.schedules) && asked >= 2);
+    for program in [fault_against_munmap(), notes, posts] {
+        let watch = Arc::new(Watch::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let begun = |count: &AtomicU64| count.load(Ordering::Relaxed) > 0;
+                while !begun(&watch.schedules) && !begun(&watch.operations) {
+                    std::thread::yield_now();
+                }
+                watch.stop();
+            });
+            let report = explore(&program, Handler::Spf, &config, &endless, &watch).unwrap();
+            assert!(!report.complete);
+        });
+    }
+}
+
+#[test]
+fn a_schedule_of_operations_without_accesses_is_cut() {
+    for op in [rec(NOTE), aux(POST, 0)] {
+        let endless = program(&[(Start::First, &[repeat(u64::MAX - 1), op, rec(END)])]);
+        let options = ExploreOptions { max_steps: 100_000, ..dfs(0, true) };
+        let config = with_variants(Choice::Fixed);
+        let report = explore(&endless, Handler::Spf, &config, &options, &Arc::default()).unwrap();
+        assert_eq!((report.schedules, report.too_long, report.complete), (1, 1, false));
+    }
 }
 
 #[test]
 fn what_has_no_end_or_no_room_is_refused() {
     let endless = program(&[(Start::First, &[repeat(u64::MAX), rec(NOTE), rec(END)])]);
     let refuse = |program: &Arc<Program>, config: &Config| {
-        explore(program, Handler::Spf, config, &dfs(2, true), &mut |_| true).unwrap_err().0
+        explore(program, Handler::Spf, config, &dfs(2, true), &Arc::default()).unwrap_err().0
     };
     assert!(refuse(&endless, &with_variants(Choice::Fixed)).starts_with("key 'max_count':"));
     let tiny = Config { variants: Variants::all(Choice::Fixed), ..config(PAGE) };
@@ -156,7 +179,7 @@ fn tasks_that_wait_for_ever_are_a_finding() {
     let second = [aux(AWAIT, 1), aux(POST, 0)];
     let program = program(&[(Start::First, &first), (Start::First, &second)]);
     let config = with_variants(Choice::Fixed);
-    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &mut |_| true).unwrap();
+    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &Arc::default()).unwrap();
     assert_eq!(report.violations[0].invariant, "stuck");
     assert_eq!(report.violations[0].what, "these wait for ever: task 0, task 1");
 }
@@ -224,8 +247,9 @@ fn the_reduction_keeps_every_result_of_a_program() {
                 inner: ProgramSubject::new(&program, &config, record, &Arc::default(), 0),
                 results: RefCell::default(),
             });
-            let mut explorer = Explorer::new(Rc::clone(&subject), dfs(1, reduce)).unwrap();
-            let report = explorer.explore(&mut |_| true);
+            let mut explorer =
+                Explorer::new(Rc::clone(&subject), dfs(1, reduce), &Arc::default()).unwrap();
+            let report = explorer.explore();
             assert!(report.complete && report.violations.is_empty(), "{report:?}");
             (report.schedules, subject.results.take())
         };
@@ -246,7 +270,7 @@ fn what_two_tasks_drop_at_once_is_gone_for_both_when_they_return() {
     let second = [aux(AWAIT, 0), read(0, 0), aux(POST, 1), aux(AWAIT, 2), drop, read(0, 0)];
     let program = program(&[(Start::First, &first), (Start::First, &second)]);
     let config = with_variants(Choice::Fixed);
-    let report = explore(&program, Handler::Spf, &config, &dfs(1, true), &mut |_| true).unwrap();
+    let report = explore(&program, Handler::Spf, &config, &dfs(1, true), &Arc::default()).unwrap();
     assert!(report.complete);
     assert_eq!(report.violations, []);
 }
@@ -265,7 +289,7 @@ fn b3_is_in_the_lock_of_a_page_that_is_mapped_too() {
         config.variants.set(Variant::B3, choice);
         // handle_pte_fault's own look at the PMD is B3 as well: what is found must be the lock.
         let report =
-            explore(&program, Handler::Spf, &config, &dfs(1, true), &mut |_| true).unwrap();
+            explore(&program, Handler::Spf, &config, &dfs(1, true), &Arc::default()).unwrap();
         let lock = "the PTE lock of a PMD that became none";
         assert_eq!(report.violations.iter().any(|seen| seen.what == lock), found, "{choice:?}");
     }

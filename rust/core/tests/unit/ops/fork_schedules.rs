@@ -127,7 +127,7 @@ fn explore<D: Design>(search: Search, schedules: u64) -> ExploreReport {
     let race = Rc::new(Race::<D> { k: Kernel::new(config), stage: Word::new(Line::FREE, 0) });
     let options =
         ExploreOptions { search, max_schedules: Some(schedules), ..ExploreOptions::default() };
-    Explorer::new(race, options).expect("stacks").explore(&mut |_| true)
+    Explorer::new(race, options, &Arc::default()).expect("stacks").explore()
 }
 
 /// Without P18's brackets, or with brackets that end right after each VMA's copy, 75,000 schedules

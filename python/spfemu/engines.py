@@ -56,6 +56,7 @@ def run(
     cpus: int | None = None,
     pace: bool = False,
     record: bool = True,
+    max_outcomes: int = 10_000_000,
     variants: str | Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -69,8 +70,9 @@ def run(
     (virtual time) or "kernel" (the host's own, see ``spfemu.oracle``); ``handler`` "spf" or
     "classic"; ``arch`` a profile or its name; ``machine`` a machine's name (default: the arch's
     own); ``seed`` from 0; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends
-    the time of ``compute`` and ``sleep``. ``record``: keep every operation's outcome. ``variants``
-    is "v12" or "fixed" for all, or a mapping of names to these; the default is the engine's own
+    the time of ``compute`` and ``sleep``. ``record``: keep every operation's outcome, of
+    ``max_outcomes`` at most (about 100 bytes each): a run with more is refused. ``variants`` is
+    "v12" or "fixed" for all, or a mapping of names to these; the default is the engine's own
     choice. ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``; kernel:
     ``timeout_s`` and ``counting``). ``progress`` is called with 0 to 1.
 
@@ -90,6 +92,8 @@ def run(
         raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
     if cpus is not None and (type(cpus) is not int or cpus < 1):
         raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
+    if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
+        raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
     profile = arch_by_name(arch) if isinstance(arch, str) else arch
     program = prepare(program, profile)
     if engine == "reference":
@@ -101,6 +105,7 @@ def run(
             handler=handler,
             arch=profile,
             seed=seed,
+            max_outcomes=max_outcomes,
             variants=variant_values(variants),
         )
     if engine == "kernel":
@@ -111,6 +116,7 @@ def run(
         "machine": machine,
         "pace": pace,
         "record": record,
+        "max_outcomes": max_outcomes,
         "variants": variant_values(variants),
         "note_maps": [list(k) for k, expect in program.expect.items() if "maps_lines" in expect],
         **(settings or {}),

@@ -121,7 +121,7 @@ class _Reader:
         sysctl = self.object("system.sysctl", system.get("sysctl", {}), tuple(SYSCTLS))
         return System(
             memory=self.integer(
-                place, "memory", system.get("memory", default.memory), 1 << 16, 1 << 50
+                place, "memory", system.get("memory", default.memory), 1 << 16, 1 << 44
             ),
             thp=thp,
             mmap_min_addr=self.integer(

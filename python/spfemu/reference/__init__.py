@@ -31,6 +31,7 @@ def run(
     handler: str = "spf",
     arch: Arch,
     seed: int = 0,
+    max_outcomes: int = 10_000_000,
     variants: Mapping[str, str] | None = None,
 ) -> Result:
     """Runs a program on the model and returns what came of it.
@@ -47,6 +48,7 @@ def run(
         handler: "spf" (default) or "classic".
         arch: the machine's profile; its page size must be the program's.
         seed: goes into the result; the model draws nothing.
+        max_outcomes: how many outcomes may be kept.
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2
             and C3 can be seen without concurrency.
 
@@ -55,7 +57,8 @@ def run(
 
     Raises:
         ProgramError: the page sizes differ; choose another arch.
-        EngineError: a `repeat` has `for_ns` and no `max_count`; give it one.
+        EngineError: a `repeat` has `for_ns` and no `max_count`; give it one. Or there are more
+            outcomes than `max_outcomes`.
 
     Determinism: program, handler, arch and variants fix the result.
 
@@ -73,7 +76,7 @@ def run(
     _check_page_size(program, arch)
     _check_repeats(program)
     kernel = _boot(program, handler, arch, variants or {})
-    machine = Machine(program, kernel)
+    machine = Machine(program, kernel, max_outcomes)
     try:
         stuck = machine.run()
     except SyscallError:  # only the first address space is made outside an operation

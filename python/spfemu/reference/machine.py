@@ -8,8 +8,10 @@ whole round brings nobody further. Time does not exist: `compute` and `sleep` do
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Generator
 
+from spfemu.errors import EngineError
 from spfemu.program import OPS, Program
 from spfemu.program.ops import GIVEN
 from spfemu.program.values import to_i64
@@ -40,9 +42,11 @@ FAILED_ID = ADDRESS_MASK
 class Machine:
     """A program at work on a kernel. `run` takes it to its end."""
 
-    def __init__(self, program: Program, kernel: Kernel) -> None:
+    def __init__(self, program: Program, kernel: Kernel, max_outcomes: int = sys.maxsize) -> None:
         self.program = program
         self.kernel = kernel
+        self.max_outcomes = max_outcomes
+        self.nr_outcomes = 0
         self.files = [
             File(file.name, file.length, file.kind, kernel.frames, cached=file.cached)
             for file in program.files
@@ -191,7 +195,8 @@ class Machine:
         user = record.mode == 0
         result = access(self.kernel, task.mm, address, kind, user=user, value=record.value)
         ret, has = _access_return(result, kind)
-        task.outcomes.append(
+        self._keep(
+            task,
             Outcome(
                 task.number,
                 index,
@@ -207,8 +212,16 @@ class Machine:
                 ret,
                 result.value if has & HAS_VALUE else 0,
                 tuple(a - b for a, b in zip(self.kernel.counters, before, strict=True)),
-            )
+            ),
         )
+
+    def _keep(self, task: Task, outcome: Outcome) -> None:
+        task.outcomes.append(outcome)
+        self.nr_outcomes += 1
+        if self.nr_outcomes > self.max_outcomes:
+            raise EngineError(
+                f"more than {self.max_outcomes} outcomes to keep (allowed: max_outcomes)"
+            )
 
     # --- system calls and what the format adds -----------------------------------------------
 
@@ -225,11 +238,12 @@ class Machine:
             self.ids[number] = ret & ADDRESS_MASK if not error else FAILED_ID
         if not error:
             yield from self._wait_after(task, record)
-        task.outcomes.append(
+        self._keep(
+            task,
             Outcome(
                 *(task.number, index, task.ran[index], 0, record.op, 0, 0, 0, 0),
                 *(HAS_RET, error, to_i64(ret), 0, counters),
-            )
+            ),
         )
 
     def _call(self, task: Task, index: int, record: Record) -> int:

@@ -25,6 +25,7 @@ struct OptionsText {
     machine: Option<String>,
     pace: bool,
     record: bool,
+    max_outcomes: u64,
     #[serde(default)]
     variants: BTreeMap<String, String>,
     #[serde(default)]
@@ -107,8 +108,8 @@ impl Job {
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
-        let options =
-            Options { record: self.options.record, pace: self.options.pace, ..Options::default() };
+        let OptionsText { record, max_outcomes, pace, .. } = self.options;
+        let options = Options { record, max_outcomes, pace, ..Options::default() };
         let result = match &self.engine {
             Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
             Engine::Vtime(machine) => {
@@ -116,7 +117,11 @@ impl Job {
                 vtime::run(&given.program, self.handler, config, &settings, &options, watch)
             }
         };
-        result.map_err(|wrong| Error::Program(wrong.0))
+        let result = result.map_err(|wrong| Error::Program(wrong.0))?;
+        match watch.refusal() {
+            Some(why) => Err(Error::Engine(why)),
+            None => Ok(result),
+        }
     }
 
     fn settings(&self, machine: &Machine, nr_tasks: u32) -> Settings {

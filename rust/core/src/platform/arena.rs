@@ -296,7 +296,12 @@ impl<T: Object> Arena<T> {
                 let object = T::new(line, self.shape);
                 Slot { generation: AtomicU64::new(0), index: first_index + i, line, object }
             };
-            (0..nr_slots).map(slot).collect()
+            let mut slots = Vec::new();
+            if slots.try_reserve_exact(nr_slots as usize).is_err() {
+                panic!("no memory for {nr_slots} more of {}", self.name);
+            }
+            slots.extend((0..nr_slots).map(slot));
+            slots.into_boxed_slice()
         })
     }
 

@@ -1,7 +1,10 @@
 //! The interpreter: what one task does, on whatever platform.
 
+use std::sync::atomic::Ordering;
+
 use super::op::{Op, Repeat};
-use super::record::Outcome;
+use super::record::{OUTCOME_BYTES, Outcome};
+use super::result::Options;
 use super::run::{Run, TaskEnd, drain_rcu};
 use super::sync::Stop;
 use crate::design::Design;
@@ -213,12 +216,24 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             counters: std::array::from_fn(|event| (after[event] - before[event]) as u32),
             ..outcome
         };
+        if self.end.outcomes.try_reserve(OUTCOME_BYTES).is_err() {
+            self.run.watch.refuse("no memory for more outcomes".into());
+            return;
+        }
         outcome.write(&mut self.end.outcomes);
     }
 
     fn report_progress(&mut self) {
         let done = std::mem::take(&mut self.unreported);
-        self.run.watch.operations.fetch_add(done, std::sync::atomic::Ordering::Relaxed);
+        let before = self.run.watch.operations.fetch_add(done, Ordering::Relaxed);
+        let Options { record, max_outcomes, .. } = self.run.options;
+        if record && before + done > max_outcomes {
+            let what = format!(
+                "more than {max_outcomes} outcomes to keep (allowed: max_outcomes; none are kept \
+                 with record=False, or by 'spfemu stat' without --by)"
+            );
+            self.run.watch.refuse(what);
+        }
     }
 
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.

@@ -1,7 +1,9 @@
 //! What a run is told, and what it gives back.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::run::lock;
 use crate::events::NR_EVENTS;
 use crate::platform::{Finding, TaskId};
 
@@ -17,6 +19,8 @@ pub enum Handler {
 pub struct Options {
     /// Whether to keep the outcome of every operation.
     pub record: bool,
+    /// The most outcomes to keep; a run with more is refused.
+    pub max_outcomes: u64,
     /// Native: whether `compute` and `sleep` take the time they say.
     pub pace: bool,
     /// Whether the system is checked at rest when it has ended.
@@ -30,7 +34,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { record: true, pace: false, check: true, check_before_exit: false, history: false }
+        Self {
+            record: true,
+            max_outcomes: u64::MAX,
+            pace: false,
+            check: true,
+            check_before_exit: false,
+            history: false,
+        }
     }
 }
 
@@ -42,12 +53,23 @@ pub struct Watch {
     /// In explore: schedules run.
     pub schedules: AtomicU64,
     stop: AtomicBool,
+    refusal: Mutex<Option<String>>,
 }
 
 impl Watch {
     /// Ends the run at once; its result says `interrupted`.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+    /// Ends the run because it needs more than there is: `what` says of what, and how much is
+    /// allowed. The first refusal counts.
+    pub fn refuse(&self, what: String) {
+        lock(&self.refusal).get_or_insert(what);
+        self.stop();
+    }
+    /// Why the run was refused, if it was.
+    pub fn refusal(&self) -> Option<String> {
+        lock(&self.refusal).clone()
     }
     /// Whether the run was told to end.
     pub fn is_stopped(&self) -> bool {

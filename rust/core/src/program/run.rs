@@ -102,11 +102,8 @@ impl<P: Platform> Run<P> {
         }
         let ends: Vec<TaskEnd> =
             self.ends.iter().map(|end| std::mem::take(&mut *lock(end))).collect();
-        let mut outcomes = Vec::with_capacity(ends.iter().map(|end| end.outcomes.len()).sum());
         let rounds = ends.iter().map(|end| end.rounds).collect();
-        for end in ends {
-            outcomes.extend_from_slice(&end.outcomes);
-        }
+        let outcomes = self.all_outcomes(ends);
         let mut note_maps = std::mem::take(&mut *lock(&self.note_maps));
         note_maps.sort_by_key(|note| (note.task, note.index, note.round));
         RunResult {
@@ -120,6 +117,23 @@ impl<P: Platform> Run<P> {
             finding: None,
             interrupted: false,
         }
+    }
+
+    /// The outcomes of all tasks; none of a run that was ended, which nobody will look at.
+    fn all_outcomes(&self, ends: Vec<TaskEnd>) -> Vec<u8> {
+        let mut outcomes = Vec::new();
+        let length = ends.iter().map(|end| end.outcomes.len()).sum();
+        if self.watch.is_stopped() {
+            return outcomes;
+        }
+        if outcomes.try_reserve_exact(length).is_err() {
+            self.watch.refuse("no memory for the outcomes of all tasks".into());
+            return outcomes;
+        }
+        for end in ends {
+            outcomes.extend_from_slice(&end.outcomes);
+        }
+        outcomes
     }
 
     /// The VMAs of each process: when its last task began to end, or now.

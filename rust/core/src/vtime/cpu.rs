@@ -27,8 +27,15 @@ pub struct Cpu {
     turn: Cell<Option<(usize, u32)>>,
 }
 
+/// When time ends, in nanoseconds: after 146 years. What is added to a clock below it does not
+/// overflow.
+const MAX_NS: u64 = 1 << 62;
+
 /// What a turn is: the look at the word after the wait was one; taking the lock is another.
 const TURN_ACCESSES: u32 = 2;
+
+const TOO_LATE: &str =
+    "virtual time: beyond 2^62 ns (allowed: compute and sleep up to there in all)";
 
 /// What a run that was ended unwinds with.
 pub(super) struct Stopped;
@@ -393,6 +400,10 @@ impl Platform for Cpu {
             return;
         }
         self.end_turn();
+        if ns > MAX_NS - self.clock.get().min(MAX_NS) {
+            self.world.watch.refuse(TOO_LATE.into());
+            return;
+        }
         if on_cpu {
             self.advance(ns);
             return;

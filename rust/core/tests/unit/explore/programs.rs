@@ -94,7 +94,7 @@ fn a_fault_at_either_place_of_a_mremap_is_held_off_or_moves_along() {
         let program = fault_against_mremap(page);
         let explored = |options: &ExploreOptions| {
             let config = with_variants(Choice::Fixed);
-            explore(&program, Handler::Spf, &config, options, &mut |_| true).unwrap()
+            explore(&program, Handler::Spf, &config, options, &Arc::default()).unwrap()
         };
         let whole = explored(&dfs(1, true));
         assert!(whole.complete && whole.schedules > 100, "{whole:?}");

@@ -287,6 +287,20 @@ fn a_run_that_is_told_to_ends_soon() {
 }
 
 #[test]
+fn a_run_with_more_outcomes_than_may_be_kept_is_refused() {
+    // However long it would run; and at the end, where only a few are too many.
+    for rounds in [u64::MAX - 1, 6] {
+        let ops = [repeat(rounds), rec(NOTE), rec(END)];
+        let (program, watch) = (program(&[(Start::First, &ops)]), Arc::<Watch>::default());
+        let options = Options { max_outcomes: 5, ..Options::default() };
+        let result = run(&program, Handler::Spf, config(GB), &options, &watch).unwrap();
+        assert!(result.interrupted);
+        assert!(watch.refusal().unwrap().contains("more than 5 outcomes"));
+        assert_eq!(result.outcomes, []);
+    }
+}
+
+#[test]
 fn too_little_memory_for_an_address_space_is_an_error() {
     let program = program(&[(Start::First, &[rec(NOTE)])]);
     let (options, watch) = (Options::default(), Arc::<Watch>::default());

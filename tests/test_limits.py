@@ -1,0 +1,86 @@
+"""What a program asks for beyond what there is ends in one line, whatever it is: never in a host
+out of memory, and never in a wrong number."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import spfemu
+from spfemu import EngineError, Program
+
+FOREVER = (1 << 64) - 2
+
+
+def program(*ops: dict[str, Any], **more: Any) -> Program:
+    text = {"format": "spfemu-program/1", "tasks": [{"ops": list(ops)}], **more}
+    return Program.loads(json.dumps(text))
+
+
+def repeat(count: int, *ops: dict[str, Any]) -> dict[str, Any]:
+    return {"op": "repeat", "count": count, "ops": list(ops)}
+
+
+@pytest.mark.parametrize("engine", ["native", "vtime", "reference"])
+@pytest.mark.parametrize(
+    "ops",
+    [
+        [repeat(FOREVER, {"op": "compute", "ns": 1})],
+        [
+            {"op": "mmap", "length": "1T", "id": "p"},
+            {"op": "touch", "addr": "p", "length": "1T"},
+        ],
+    ],
+)
+def test_outcomes_without_end_are_refused(engine: str, ops: list[dict[str, Any]]) -> None:
+    with pytest.raises(EngineError, match=r"^more than 3000 outcomes to keep \(allowed: max_out"):
+        spfemu.run(program(*ops), engine=engine, max_outcomes=3000)
+
+
+@pytest.mark.parametrize("engine", ["native", "vtime", "reference"])
+def test_as_many_outcomes_as_are_allowed(engine: str) -> None:
+    result = spfemu.run(program(repeat(3, {"op": "exit"})), engine=engine, max_outcomes=1)
+    assert len(result.ops) == 1
+
+
+def test_a_run_that_keeps_nothing_may_have_any_number_of_outcomes() -> None:
+    ops = [repeat(5000, {"op": "compute", "ns": 1})]
+    result = spfemu.run(program(*ops), engine="vtime", record=False, max_outcomes=0)
+    assert len(result.ops) == 0
+    assert result.elapsed_ns >= 5000
+
+
+def test_a_limit_is_a_number() -> None:
+    with pytest.raises(EngineError, match=r"^max_outcomes: value -1 \(allowed: 0 to 2\^64-1\)$"):
+        spfemu.run(program({"op": "exit"}), max_outcomes=-1)
+
+
+@pytest.mark.parametrize("op", ["sleep", "compute"])
+@pytest.mark.parametrize(("count", "ns"), [(1, (1 << 64) - 1), (5, 1 << 61)])
+def test_virtual_time_has_an_end_and_does_not_wrap(op: str, count: int, ns: int) -> None:
+    late = program(repeat(count, {"op": op, "ns": ns}))
+    with pytest.raises(EngineError, match=r"^virtual time: beyond 2\^62 ns"):
+        spfemu.run(late, engine="vtime")
+
+
+def test_virtual_time_near_its_end() -> None:
+    result = spfemu.run(program({"op": "sleep", "ns": 1 << 61}), engine="vtime")
+    assert result.elapsed_ns >= 1 << 61
+
+
+def test_out_of_frames_is_an_outcome() -> None:
+    # 1 GiB of addresses, 1 MiB of memory.
+    ops = [{"op": "mmap", "length": "1G", "id": "p"}, {"op": "touch", "addr": "p", "length": "1G"}]
+    for engine in ("native", "vtime"):
+        result = spfemu.run(program(*ops, system={"memory": "1M"}), engine=engine)
+        killed = result.ops["signal"] == 9
+        assert 0 < (~killed).sum() <= 256
+        assert killed.sum() > 260_000
+
+
+def test_explore_cuts_a_schedule_that_makes_no_access() -> None:
+    found = spfemu.explore(program(repeat(FOREVER, {"op": "note", "text": "again"})))
+    assert found["too_long"] == found["schedules"] > 0
+    assert not found["complete"]

@@ -106,11 +106,11 @@ class LineReader:
             if b"\0" in chunk:
                 self.line += chunk[: chunk.index(b"\0")].count(b"\n") + 1
                 raise self.error(f"holds binary data; {_EXPECTED}")
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                self.line += 1
-                yield line.decode("utf-8", "backslashreplace")
+            lines, newline, rest = (rest + chunk).rpartition(b"\n")
+            if newline:
+                for line in lines.decode("utf-8", "backslashreplace").split("\n"):
+                    self.line += 1
+                    yield line
             if len(rest) > _LINE_LIMIT:
                 self.line += 1
                 raise self.error(f"a line is longer than 1 MiB; {_EXPECTED}")

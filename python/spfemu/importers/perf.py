@@ -32,6 +32,13 @@ FIELDS: Final = "comm,pid,tid,cpu,time,event,trace"
 HEADER: Final = re.compile(
     r"\s*(\S.*?)\s+(-?\d+)/(-?\d+)\s+(?:\[(\d+)\]\s+)?(\d+)\.(\d{1,9}):\s+(.*)", re.ASCII
 )
+# Most lines are of this kind: read whole, for speed. What it does not match is read in parts.
+_FAULT_LINE: Final = re.compile(
+    r"\s*(\S+(?: \S+)*?)\s+(\d+)/(\d+)\s+\[(\d+)\]\s+(\d+)\.(\d{9}):\s+"
+    r"exceptions:page_fault_(?:(user)|kernel):\s+address=0x([0-9a-f]+) ip=(\S+) "
+    r"error_code=0x([0-9a-f]+)",
+    re.ASCII,
+)
 _ARGUMENT: Final = re.compile(r"(\w+): (0x[0-9a-fA-F]+|-?\d+)")
 _FAULT: Final = re.compile(r"address=0x([0-9a-f]+) ip=(\S+) error_code=0x([0-9a-f]+)$")
 _SOFTWARE_FAULT: Final = re.compile(
@@ -52,8 +59,9 @@ _EVENT: Final = re.compile(r"(?:\d+\s+)?([A-Za-z][\w.:/-]*[\w/]):(?:\s+|$)(.*)")
 # The lines of a call chain follow the line of their event.
 _CHAIN: Final = re.compile(r"\s+[0-9a-f]{4,16} .*\(.*\)$")
 
-_WRITE: Final = 1 << 1
-_INSTRUCTION: Final = 1 << 4
+# Of x86's error code: bit 1 is a write, bit 4 an instruction fetch.
+_ACCESS_BITS: Final = 0x12
+_ACCESS: Final = {0x00: 0, 0x02: 1, 0x10: 2, 0x12: 2}
 
 Head = tuple[int, int, int, int, str]
 """Time, tid, pid, cpu and comm of a line."""
@@ -66,8 +74,17 @@ def read_perf(reader: LineReader) -> Iterator[Event]:
     comes out as ``Skipped``. Source: perf script's output with the fields of ``FIELDS`` (or
     ``comm,pid,tid,time,event,addr,ip``). Raises TraceError for a line that is neither.
     """
-    match = HEADER.match
+    match, match_fault = HEADER.match, _FAULT_LINE.fullmatch
     for line in reader:
+        found = match_fault(line)
+        if found is not None:
+            comm, pid, tid, cpu, seconds, fraction, user, address, ip, code = found.groups()
+            yield Fault(
+                int(seconds + fraction), int(tid), int(pid), int(cpu), comm,
+                int(address, 16), int(ip, 16) if ip.startswith("0x") else ip,
+                _ACCESS[int(code, 16) & _ACCESS_BITS], user is not None,
+            )  # fmt: skip
+            continue
         found = match(line)
         if found is None:
             text = line.strip()
@@ -114,11 +131,9 @@ def _fault(reader: LineReader, head: Head, text: str, user: bool) -> Event:
         name = "page_fault_user" if user else "page_fault_kernel"
         raise _broken(reader, name, text, "address=0x… ip=… error_code=0x…")
     address, ip, code_text = found.groups()
-    code = int(code_text, 16)
-    access = 2 if code & _INSTRUCTION else 1 if code & _WRITE else 0
     return Fault(
-        *head, address=int(address, 16),
-        ip=int(ip, 16) if ip.startswith("0x") else ip, access=access, user=user,
+        *head, address=int(address, 16), ip=int(ip, 16) if ip.startswith("0x") else ip,
+        access=_ACCESS[int(code_text, 16) & _ACCESS_BITS], user=user,
     )  # fmt: skip
 
 

@@ -17,6 +17,9 @@ CODE: Final = {name: op.code for name, op in OPS.items()}
 
 _RECORD: Final = struct.Struct("<HIBBBBiqQiqQQI")
 _SITE: Final = struct.Struct("<QII")
+_CHUNK_BITS: Final = 14
+_CHUNK: Final = 1 << _CHUNK_BITS
+"""The records of a chunk: a long tape is cut without ever being there twice."""
 _I64: Final = 1 << 63
 _U64: Final = 1 << 64
 
@@ -28,12 +31,13 @@ class Tape:
     cut. Source: the array form of the program format.
     """
 
-    __slots__ = ("_front", "_posts", "_records", "_sites", "index", "number")
+    __slots__ = ("_chunks", "_front", "_posts", "_records", "_sites", "index", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.index = 0  # of the next operation
-        self._records = bytearray()
+        self._chunks: list[tuple[bytearray, bytearray]] = []
+        self._records = bytearray()  # those of the last chunk
         self._sites = bytearray()
         self._posts: dict[int, int] = {}
         self._front: list[tuple[int, int]] = []
@@ -60,6 +64,9 @@ class Tape:
         """
         if addr >= _I64:
             addr -= _U64
+        if not self.index & (_CHUNK - 1):
+            self._records, self._sites = bytearray(), bytearray()
+            self._chunks.append((self._records, self._sites))
         self._records += _RECORD.pack(
             op, flags, prot, 0, mode, advice, -1, addr, length, -1, addr2, 0, value, aux
         )
@@ -69,7 +76,8 @@ class Tape:
 
     def patch(self, index: int, **fields: int) -> None:
         """Sets fields of an operation that stands on the tape. Source: ours."""
-        record = np.frombuffer(self._records, OP_DTYPE, 1, index * OP_DTYPE.itemsize)
+        records = self._chunks[index >> _CHUNK_BITS][0]
+        record = np.frombuffer(records, OP_DTYPE, 1, (index & (_CHUNK - 1)) * OP_DTYPE.itemsize)
         for name, value in fields.items():
             record[name] = value
 
@@ -94,22 +102,36 @@ class Tape:
         """Returns the records and their sites, posts included, as read-only arrays. Source:
         ours.
         """
-        records = np.frombuffer(self._records, OP_DTYPE)
-        sites = np.frombuffer(self._sites, SITE_DTYPE)
+        added = self._added()
+        where = np.array([place for place, _, _ in added], np.int64)
+        records = np.empty(self.index + len(added), OP_DTYPE)
+        sites = np.zeros(len(records), SITE_DTYPE)
+        chunks, start = self._chunks[::-1], 0
+        self._chunks.clear()
         self._records, self._sites = bytearray(), bytearray()
-        after_exec = 1 if len(records) and records["op"][0] == CODE["exec"] else 0
-        added = [(after_exec, op, child) for op, child in self._front]
-        added += [(index + 1, CODE["post"], name) for index, name in sorted(self._posts.items())]
-        if added:
-            where = np.array([place for place, _, _ in added])
-            new = np.zeros(len(added), OP_DTYPE)
-            new["base"] = new["base2"] = -1
-            new["op"] = [op for _, op, _ in added]
-            new["aux"] = [aux for _, _, aux in added]
-            new_sites = np.zeros(len(added), SITE_DTYPE)
-            if len(sites):
-                new_sites["comm"] = sites["comm"][np.maximum(where - 1, 0)]
-            records = np.insert(records, where, new)
-            sites = np.insert(sites, where, new_sites)
+        while chunks:
+            chunk_records, chunk_sites = chunks.pop()
+            numbers = np.arange(start, start + len(chunk_records) // OP_DTYPE.itemsize)
+            start += len(numbers)
+            to = numbers + np.searchsorted(where, numbers, "right")
+            records[to] = np.frombuffer(chunk_records, OP_DTYPE)
+            sites[to] = np.frombuffer(chunk_sites, SITE_DTYPE)
+        to = where + np.arange(len(added))
+        new = np.zeros(len(added), OP_DTYPE)
+        new["base"] = new["base2"] = -1
+        new["op"] = [op for _, op, _ in added]
+        new["aux"] = [aux for _, _, aux in added]
+        records[to] = new
+        if self.index:
+            before = np.maximum(where - 1, 0)
+            sites["comm"][to] = sites["comm"][before + np.searchsorted(where, before, "right")]
         records.flags.writeable = sites.flags.writeable = False
         return records, sites
+
+    def _added(self) -> list[tuple[int, int, int]]:
+        """What goes in between: before which operation, its code and ``aux``. Source: ours."""
+        first = self._chunks[0][0][:2] if self._chunks else b""
+        after_exec = 1 if int.from_bytes(first, "little") == CODE["exec"] else 0
+        added = [(after_exec, op, child) for op, child in self._front]
+        added += [(index + 1, CODE["post"], name) for index, name in sorted(self._posts.items())]
+        return sorted(added, key=lambda one: one[0])

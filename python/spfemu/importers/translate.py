@@ -101,15 +101,19 @@ class Translator:
         access = event.access if event.access is not None else self._guess(event, area)
         page = address // PAGE_SIZE
         # Faults on a file decide for their neighbours too, so they keep their order as a block.
-        pages = {page, page & _AROUND} if area is not None and area.file else {page}
-        marks = {mark for at in pages for mark in space.trail.at_page(at)}
+        block = page & _AROUND if area is not None and area.file else page
+        trail = space.trail
+        marks = trail.at_page(page)
+        if block != page:
+            marks |= trail.at_page(block)
         mark = self._writer.append(
             task, _ACCESS_CODES[access], marks, mode=0 if event.user else 1, addr=address,
             value=1 if access == _WRITE else 0, label=area.label if area is not None else 0,
             ip=event.ip if isinstance(event.ip, int) else 0,
         )  # fmt: skip
-        for at in pages:
-            space.trail.page_done(at, mark)
+        trail.page_done(page, mark)
+        if block != page:
+            trail.page_done(block, mark)
         if event.access is None:
             if page in space.guesses:  # twice on one page: the first can only have been a read
                 number, index = space.guesses.pop(page)

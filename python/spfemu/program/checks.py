@@ -31,6 +31,9 @@ _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
 _START_CODES: Final = {OPS[start].code: start for start in STARTS}
 
+_BATCH: Final = 1 << 16
+"""How many records are checked at once."""
+
 _Starts = dict[int, tuple[int, int]]
 
 
@@ -59,14 +62,37 @@ def check_program(program: Program) -> None:
 
 
 def _check_all_records(program: Program) -> None:
-    """Checks the records of all tasks at once: with 1,000 tasks ten times as fast as one by one."""
-    tasks = [task.ops for task in program.tasks]
+    """Checks the records of all tasks in batches: small tasks together, for with 1,000 of them that
+    is ten times as fast as one by one, and long ones in pieces, for a check needs memory for its
+    records once more.
+    """
+    batch: list[npt.NDArray[Any]] = []
+    places: list[tuple[int, int]] = []  # task, index of the piece's first record
+    size = 0
+    for number, task in enumerate(program.tasks):
+        for start in range(0, max(len(task.ops), 1), _BATCH):
+            piece = task.ops[start : start + _BATCH]
+            if size + len(piece) > _BATCH:
+                _check_batch(program, batch, places)
+                batch, places, size = [], [], 0
+            batch.append(piece)
+            places.append((number, start))
+            size += len(piece)
+    _check_batch(program, batch, places)
+
+
+def _check_batch(
+    program: Program, batch: list[npt.NDArray[Any]], places: list[tuple[int, int]]
+) -> None:
+    if not batch:
+        return
     found = Found()
-    check_records(program, tasks[0] if len(tasks) == 1 else np.concatenate(tasks), found)
+    check_records(program, batch[0] if len(batch) == 1 else np.concatenate(batch), found)
     if found.index >= 0:
-        ends = np.cumsum([len(ops) for ops in tasks])
-        number = int(np.searchsorted(ends, found.index, side="right"))
-        index = found.index - int(ends[number]) + len(tasks[number])
+        ends = np.cumsum([len(piece) for piece in batch])
+        at = int(np.searchsorted(ends, found.index, side="right"))
+        number, start = places[at]
+        index = start + found.index - int(ends[at]) + len(batch[at])
         _fail(program, program.where(number, index), found.message)
 
 

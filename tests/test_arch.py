@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import spfemu
-from spfemu.arch import Arch, Level, arch_names
 from spfemu.errors import ProfileError
+from spfemu.profiles import Arch, Level, arch_names
 
 GOOD = Arch(
     "mine",
@@ -93,3 +96,21 @@ def test_a_json_object_that_is_no_profile(obj: Any, message: str) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(ProfileError, match=r'arch "vax" \(allowed: x86, x86-5level, powerpc,'):
         spfemu.arch("vax")
+
+
+def test_the_name_in_the_package_is_the_function_whatever_was_imported() -> None:
+    import spfemu.profiles as home
+
+    assert spfemu.arch is home.arch
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("spfemu.arch")
+
+
+def test_the_package_is_there_before_what_it_needs() -> None:
+    script = (
+        "import spfemu, sys; print('numpy' in sys.modules); spfemu.Program; print(*dir(spfemu))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, names = run.stdout.splitlines()
+    assert first == "False"
+    assert set(spfemu.__all__) <= set(names.split())

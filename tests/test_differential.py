@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import spfemu
 from spfemu import Program
-from spfemu.arch import arch_names
+from spfemu.profiles import arch_names
 from spfemu.testing import assert_same, differential, disjoint_programs, programs
 
 ENGINES: Final = ("native", "vtime")

@@ -6,23 +6,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-# `spfemu.arch` is the function; the module of that name is only its home.
-from spfemu.arch import Arch, arch
-from spfemu.comparing import Difference, check, compare
-from spfemu.engines import run
-from spfemu.errors import (
-    EngineError,
-    InvariantViolation,
-    ProfileError,
-    ProgramError,
-    SpfemuError,
-    TraceError,
-)
-from spfemu.exploring import explore
-from spfemu.program import Program, ProgramBuilder
-from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
+if TYPE_CHECKING:
+    from spfemu.comparing import Difference, check, compare
+    from spfemu.engines import run
+    from spfemu.errors import (
+        EngineError,
+        InvariantViolation,
+        ProfileError,
+        ProgramError,
+        SpfemuError,
+        TraceError,
+    )
+    from spfemu.exploring import explore
+    from spfemu.profiles import Arch, arch
+    from spfemu.program import Program, ProgramBuilder
+    from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
+
+# Each where it is defined: found when first asked for, so that the command line is there at once,
+# and ends at once when it is interrupted.
+_HOMES = {
+    "comparing": ("Difference", "check", "compare"),
+    "engines": ("run",),
+    "errors": (
+        "EngineError", "InvariantViolation", "ProfileError", "ProgramError", "SpfemuError",
+        "TraceError",
+    ),
+    "exploring": ("explore",),
+    "profiles": ("Arch", "arch"),
+    "program": ("Program", "ProgramBuilder"),
+    "results": ("EVENTS", "OUTCOME_DTYPE", "Result"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "EVENTS",
@@ -48,8 +65,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # read when asked for: it takes longer than all the rest
+    if name == "__version__":
         from importlib import metadata
 
         return metadata.version("spfemu")
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f"spfemu.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'spfemu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

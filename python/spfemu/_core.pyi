@@ -43,7 +43,7 @@ def arch_profiles() -> str:
     Source: Linux 5.1; each profile says where its numbers are from.
 
     Returns:
-        A JSON text: a list of objects with the fields of ``spfemu.arch.Arch``.
+        A JSON text: a list of objects with the fields of ``spfemu.profiles.Arch``.
 
     Deterministic: constants of the binary.
     """

@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spfemu.arch import Arch
-from spfemu.arch import arch as arch_by_name
 from spfemu.errors import EngineError, ProgramError
+from spfemu.profiles import Arch
+from spfemu.profiles import arch as arch_by_name
 from spfemu.program.model import Program
 from spfemu.program.ops import OPS, OUTCOME_DTYPE
 from spfemu.program.scale import scale_program

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spfemu.arch import Arch
-from spfemu.arch import arch as arch_by_name
 from spfemu.engines import (
     Progress,
     catalogue_names,
@@ -16,6 +14,8 @@ from spfemu.engines import (
     prepare,
     variant_values,
 )
+from spfemu.profiles import Arch
+from spfemu.profiles import arch as arch_by_name
 from spfemu.program.model import Program
 
 __all__ = ["explore"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spfemu.arch import Arch, Level
+from spfemu.profiles import Arch, Level
 
 
 def levels(page_shift: int, *names_bits: tuple[str, int]) -> tuple[Level, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program import FileSpec, ProgramBuilder, System, TaskBuilder
 from spfemu.reference import run
 from spfemu.results import Result

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program import ProgramBuilder, System, TaskBuilder
 from spfemu.reference import run
 from spfemu.reference.faults import do_page_fault

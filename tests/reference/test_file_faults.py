@@ -58,7 +58,7 @@ def test_around_ends_with_the_page_table() -> None:
 
 @pytest.mark.parametrize("arch", [POWERPC, ARM64_64K], ids=lambda arch: arch.name)
 def test_pages_of_64k_have_no_around(arch: object) -> None:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
     assert isinstance(arch, Arch)
     size = arch.page_size

@@ -125,7 +125,7 @@ def check_at_rest(mm: Mm, base: int, flat: Flat) -> None:
 
 @given(arch=st.sampled_from(ARCHES), steps=STEPS, users=st.integers(1, 2))
 def test_agrees_with_a_flat_map(arch: object, steps: list[Step], users: int) -> None:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
     assert isinstance(arch, Arch)
     kernel = Kernel(arch, "spf", Frames(1 << 20), {}, 65536)

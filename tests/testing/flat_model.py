@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program import Program
 from spfemu.program.values import parse_address, parse_int, parse_prot, to_i64
 from spfemu.results import Result

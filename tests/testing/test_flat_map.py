@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program import EVENTS, OPS, Program
 from spfemu.reference import run
 from spfemu.results import Result

@@ -2,6 +2,6 @@
 
 import sys
 
-from spfemu.cli.app import main
+from spfemu.cli import main
 
 sys.exit(main())

@@ -85,7 +85,7 @@ def variant_choices() -> list[str]:
 
 def arch_choices() -> list[str]:
     """The arch profiles' names, for completion. Source: the core."""
-    from spfemu.arch import arch_names
+    from spfemu.profiles import arch_names
 
     return list(arch_names())
 

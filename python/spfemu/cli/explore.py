@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.arch import arch as arch_by_name
+from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.choices import (
     mutant_choices,
     variant_choices,

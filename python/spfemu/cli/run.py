@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.arch import arch as arch_by_name
+from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
 from spfemu.cli.output import print_json, print_table, progress_bar
 from spfemu.cli.sources import load_program

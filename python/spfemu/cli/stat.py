@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
-from spfemu.arch import Arch
-from spfemu.arch import arch as arch_by_name
+from spfemu.profiles import Arch
+from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.choices import (
     event_choices,
     machine_choices,

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from spfemu.arch import Arch
 from spfemu.errors import EngineError, ProgramError
 from spfemu.oracle.host import Host, host
+from spfemu.profiles import Arch
 from spfemu.program.messages import out_of_range
 from spfemu.program.model import Program, System
 from spfemu.program.ops import ACCESSES, MODES, OPS, OUTCOME_DTYPE

@@ -20,7 +20,7 @@ from spfemu.reference.model import Frames, SyscallError
 from spfemu.results import Result
 
 if TYPE_CHECKING:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
 __all__ = ["run"]
 

@@ -10,7 +10,7 @@ from spfemu.program import EVENTS
 from spfemu.reference.model import Frames
 
 if TYPE_CHECKING:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
 (
     FAULTS,

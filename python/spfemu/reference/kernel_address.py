@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spfemu.reference.model import ADDRESS_MASK
 
 if TYPE_CHECKING:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
 SEGV_MAPERR, SEGV_BNDERR, SI_KERNEL = 1, 3, 128
 """Signal codes. Source: include/uapi/asm-generic/siginfo.h@5.1."""

@@ -9,7 +9,7 @@ from spfemu.reference.model import ADDRESS_MASK, VM_EXEC, VM_READ, VM_WRITE, Fra
 from spfemu.reference.page_tables import PageTables
 
 if TYPE_CHECKING:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
 
 class Mm:

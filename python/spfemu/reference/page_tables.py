@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spfemu.reference.model import Frames, Pte
 
 if TYPE_CHECKING:
-    from spfemu.arch import Arch
+    from spfemu.profiles import Arch
 
 
 Tables = dict[int, dict[int, Pte]]

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from spfemu.arch import Arch
 from spfemu.comparing import Difference, compare
 from spfemu.engines import run
 from spfemu.errors import ProgramError
+from spfemu.profiles import Arch
 from spfemu.program import Program
 from spfemu.program.values import shown
 from spfemu.results import EVENTS, Result

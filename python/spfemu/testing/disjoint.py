@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
 from spfemu.testing.operations import mappings, plain_operations

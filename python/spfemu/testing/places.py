@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 
 __all__ = ["Place", "Places"]
 
@@ -36,7 +36,7 @@ class Places:
 
     Source: ours, from the arch's profile. ``min_addr`` is the program's ``mmap_min_addr``, bytes.
 
-    >>> from spfemu.arch import Arch, Level
+    >>> from spfemu.profiles import Arch, Level
     >>> from spfemu.testing.places import Places
     >>> small = Arch("small", "arm64", 14, (Level("pgd", 25, 2048), Level("pte", 14, 2048)),
     ...              task_size=1 << 36, mmap_base=1 << 35)

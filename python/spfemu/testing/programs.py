@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from spfemu.arch import Arch
-from spfemu.arch import arch as arch_by_name
 from spfemu.errors import ProgramError
+from spfemu.profiles import Arch
+from spfemu.profiles import arch as arch_by_name
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
 from spfemu.testing.assembling import Assembly, Turn

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from spfemu.arch import Arch
+from spfemu.profiles import Arch
 from spfemu.program.values import format_address
 from spfemu.testing.places import Place, Places
 

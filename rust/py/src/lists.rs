@@ -16,7 +16,7 @@ fn text(list: Vec<Value>) -> String {
 ///
 /// Source: Linux 5.1; each profile says where its numbers are from.
 ///
-/// Returns a JSON text: a list of objects with the fields of `spfemu.arch.Arch`.
+/// Returns a JSON text: a list of objects with the fields of `spfemu.profiles.Arch`.
 #[pyfunction]
 pub fn arch_profiles() -> String {
     text(Arch::builtin().iter().map(profile).collect())

@@ -45,7 +45,7 @@ class Arch:
     ``mmap_base`` where top-down mmap begins, both in bytes. ``exec_only``: an execute-only mapping
     cannot be read. Raises ProfileError for a profile that cannot be; mend the field it names.
 
-    >>> from spfemu.arch import Arch, Level
+    >>> from spfemu.profiles import Arch, Level
     >>> small = Arch("small", "arm64", 14, (Level("pgd", 25, 2048), Level("pte", 14, 2048)),
     ...              task_size=1 << 36, mmap_base=1 << 35, exec_only=True)
     >>> small.page_size

@@ -65,6 +65,9 @@ class TestHelp:
     def test_short_option(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert told(capsys, "stat", "-h") == told(capsys, "stat", "--help")
 
+    def test_no_command_at_all_asks_for_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert told(capsys) == told(capsys, "--help")
+
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert told(capsys, "--version").startswith(f"spfemu {spfemu.__version__} (")
 

@@ -23,6 +23,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("spfemu: ")
+    assert not err.startswith("spfemu: spfemu")
     assert err.count("\n") == 1
     assert "Traceback" not in err
     return err.removeprefix("spfemu: ").rstrip("\n")
@@ -32,8 +33,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["frob"], "No such command 'frob' (allowed: stat, run, check, import, record, explore,"),
-        (["--frob"], "spfemu: no such option: --frob (allowed: --version,"),
-        (["stat", "--frob"], "spfemu stat: no such option: --frob (allowed: -e, --event,"),
+        (["--frob"], "no such option: --frob (allowed: --version,"),
+        (["stat", "--frob"], "no such option: --frob (allowed: -e, --event,"),
         (["stat"], "no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8"),
         (["stat", "--", "kernbench"], 'workload "kernbench" (allowed: ebizzy, page_fault1, page_fault2, page_fault3, mmap1, brk1; a program or trace file; -)'),
         (["stat", "--", "ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),

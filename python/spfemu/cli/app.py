@@ -1,11 +1,13 @@
 """The ``spfemu`` command: its subcommands, and the exit statuses.
 
 0 fine; 1 a finding (a check that differs, an invariant that broke); 2 bad usage or bad input, with
-one line on standard error; 130 interrupted.
+one line on standard error; 130 interrupted; 141 whoever read the output has gone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -22,12 +24,16 @@ __all__ = ["app", "main"]
 
 INTERRUPTED: Final = 130
 BAD_INPUT: Final = 2
+READER_GONE: Final = 141
+"""What a shell says of a program that SIGPIPE ended."""
+
+_COMPLETING: Final = "_SPFEMU_COMPLETE"
+_USAGE_ERROR: Final[Any] = typer.BadParameter.__base__  # of whichever click typer brings
 
 app = typer.Typer(
     name="spfemu",
     help="Linux's page-fault path in user space: the classic and the speculative handler.",
     epilog="Example: spfemu stat -- ebizzy -mTt 8 -S 0.2",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -64,22 +70,23 @@ def version_line() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status.
 
-    Source: ours. ``arguments`` default to those of the process. Every error is one line on
-    standard error.
+    Source: ours. ``arguments`` default to those of the process; none at all ask for help. Every
+    error is one line on standard error.
     """
-    command: Any = typer.main.get_command(app)
+    if sys.stdout is None:
+        error_line("standard output is closed")
+        return BAD_INPUT
     args = list(sys.argv[1:] if arguments is None else arguments)
-    usage_error: Any = typer.BadParameter.__base__  # of whichever click typer brings
     try:
-        status = command.main(args=args, prog_name="spfemu", standalone_mode=False)
-        sys.stdout.flush()
-        if status == INTERRUPTED:  # typer has turned the interrupt into a status
-            error_line("interrupted")
-    except usage_error as error:
+        return _run(args or ["--help"])
+    except _USAGE_ERROR as error:
         error_line(_usage_message(error))
         return BAD_INPUT
     except SpfemuError as error:
         error_line(str(error))
+        return BAD_INPUT
+    except MemoryError:
+        error_line("not enough memory")
         return BAD_INPUT
     except ImportError as error:
         if error.name != "spfemu" and "_core" not in str(error):
@@ -89,11 +96,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         error_line("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone, as `| head` does; what is left in the buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        _drop_output()
+        if error.errno == errno.EPIPE:  # the reader has gone, as `| head` does
+            return READER_GONE
+        error_line(f"{error.filename or 'the output cannot be written'}: {error.strerror}")
+        return BAD_INPUT
+
+
+def _run(args: list[str]) -> int:
+    command: Any = typer.main.get_command(app)
+    try:
+        status = command.main(args=args, prog_name="spfemu", standalone_mode=False)
+    except SystemExit as left:
+        if left.code != 1 or _COMPLETING in os.environ:
+            raise  # the shell's completion
+        # How typer leaves when the reader has gone.
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+    sys.stdout.flush()
+    if status == INTERRUPTED:  # typer has turned the interrupt into a status
+        error_line("interrupted")
     return int(status or 0)
+
+
+def _drop_output() -> None:
+    """What is left in the buffer has nowhere to go, and Python would try once more at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_message(error: Any) -> str:
@@ -112,7 +141,7 @@ def _usage_message(error: Any) -> str:
     if name is not None and "No such option" in message:
         options = [option for param in context.command.params for option in param.opts]
         allowed = ", ".join(option for option in options if option.startswith("-"))
-        message = f"{context.command_path}: no such option: {name} (allowed: {allowed})"
+        message = f"no such option: {name} (allowed: {allowed})"
     elif "No such command" in message:
         allowed = ", ".join(context.command.list_commands(context))
         message = f"{message} (allowed: {allowed})"

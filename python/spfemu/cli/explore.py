@@ -8,17 +8,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.choices import (
     mutant_choices,
     variant_choices,
 )
 from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
-from spfemu.cli.output import print_json, print_table, progress_bar
+from spfemu.cli.output import print_json, progress_bar
 from spfemu.cli.sources import load_program
+from spfemu.cli.tables import print_table
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import explore
+from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
 
 __all__ = ["print_exploration", "register"]

@@ -9,7 +9,8 @@ import typer
 
 from spfemu.cli.choices import ALIASES, EVENT_TEXTS
 from spfemu.cli.options import JsonOption
-from spfemu.cli.output import print_json, print_table
+from spfemu.cli.output import print_json
+from spfemu.cli.tables import print_table
 from spfemu.engines import core_list
 from spfemu.program.ops import EVENTS
 from spfemu.workloads import WORKLOADS

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
-from spfemu.cli.output import print_json, print_table, progress_bar
+from spfemu.cli.output import print_json, progress_bar
 from spfemu.cli.sources import load_program
+from spfemu.cli.tables import print_table
 from spfemu.comparing import Difference, check, compare
 from spfemu.engines import ENGINES, HANDLERS, one_of, run
 from spfemu.errors import EngineError, ProgramError
+from spfemu.profiles import arch as arch_by_name
 from spfemu.program.model import Program
 from spfemu.results import Result
 

@@ -13,19 +13,20 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
-from spfemu.profiles import Arch
-from spfemu.profiles import arch as arch_by_name
 from spfemu.cli.choices import (
     event_choices,
     machine_choices,
     select_events,
 )
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, SeedOption
-from spfemu.cli.output import check_output, print_json, print_table, progress_bar
+from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, Group, group_aborts
 from spfemu.cli.sources import Source, find_source
+from spfemu.cli.tables import print_table
 from spfemu.engines import core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
+from spfemu.profiles import Arch
+from spfemu.profiles import arch as arch_by_name
 from spfemu.results import RESULT_FORMAT, Result
 from spfemu.workloads import WORKLOADS
 
@@ -342,7 +343,7 @@ def _print_both(classic: _Series, spf: _Series, events: Sequence[str], out: Text
         ratio = f"{means[1] / means[0]:.3f}" if means[0] else ""
         cells = [text(means[0]), text(means[1]), ratio, name]
         if len(left) > 1:
-            cells += [f"+-{_deviation(left):.2f}%", f"+-{_deviation(right):.2f}%"]
+            cells += [f"{_deviation(left):.2f}%", f"{_deviation(right):.2f}%"]
         rows.append(cells)
 
     for event in events:
@@ -358,7 +359,7 @@ def _print_both(classic: _Series, spf: _Series, events: Sequence[str], out: Text
     headers = ["classic", "spf", "spf/classic", "event"]
     if len(classic.results) > 1:
         headers += ["classic +-", "spf +-"]
-    print_table(headers, rows, right=(0, 1, 2, 4, 5), min_width=14, wrap=False, file=out)
+    print_table(headers, rows, right=(0, 1, 2, 4, 5), title=3, min_width=14, file=out)
     print(file=out)
 
 
@@ -384,7 +385,8 @@ def _print_groups(by: str, groups: Sequence[Group], out: TextIO) -> None:
         ]
         for group in shown
     ]
-    print_table(headers, rows, right=range(len(headers) - 1), file=out)
+    last = len(headers) - 1
+    print_table(headers, rows, right=range(last), title=last, file=out)
     if len(groups) > len(shown):
         print(f" … and {len(groups) - len(shown):,} more (all with --json)", file=out)
     print(file=out)

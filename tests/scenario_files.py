@@ -7,10 +7,6 @@ from typing import Final
 
 ALL: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
-_HUGE = (
-    "advice 'hugepage' of madvise is not available yet "
-    '(with "system": {"thp": "never"} it only sets the flag)'
-)
 NOT_YET: Final = {
     "growsdown": "flag 'growsdown' of mmap is not available yet",
     "growsdown_limit": "flag 'growsdown' of mmap is not available yet",
@@ -27,10 +23,7 @@ NOT_YET: Final = {
     "swap_in": "operation 'swap_out' is not available yet",
     "swap_in_st": "operation 'swap_out' is not available yet",
     "swap_readahead": "operation 'swap_out' is not available yet",
-    "thp": _HUGE,
     "thp_collapse": "operation 'collapse' is not available yet",
-    "thp_protect": _HUGE,
-    "thp_ranges": _HUGE,
     "userfaultfd": "operation 'uffd_register' is not available yet",
 }
 """What each scenario that does not load is refused for. One that gets its operations has to go

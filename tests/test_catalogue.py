@@ -45,9 +45,9 @@ VARIANTS: Final = (
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),
     Case("C3", "refused_write", 0, 2, 2, {"signal"}),
     # The refusal was right when the access began.
-    Case("C9", "write_against_remapping", 2, 2904, 2828),
+    Case("C9", "write_against_remapping", 2, 2914, 2838),
     Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
-    Case("N1", "write_against_mremap", 1, 199, 370, {"lost-store"}),
+    Case("N1", "write_against_mremap", 1, 199, 374, {"lost-store"}),
 )
 
 variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)

@@ -17,10 +17,7 @@ def unavailable_op(name: str) -> str:
 def unavailable_choice(op: str, key: str, name: str) -> str:
     """The message for a flag or another choice that is not there yet. Source: ours."""
     word = "flag" if key == "flags" else key
-    message = f"{word} '{name}' of {op} is not available yet"
-    if name == "hugepage":
-        message += ' (with "system": {"thp": "never"} it only sets the flag)'
-    return message
+    return f"{word} '{name}' of {op} is not available yet"
 
 
 def out_of_range(key: str, value: object, allowed: str) -> str:

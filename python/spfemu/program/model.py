@@ -39,10 +39,10 @@ class FileSpec:
 class System:
     """The machine's settings that a program may ask for.
 
-    Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise" or "never";
-    ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1); ``sysctl``
-    initial values by name; ``config`` what of the kernel is compiled in, by name, where it is not
-    as v12 has it by default.
+    Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise", "never" or
+    "always"; ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1);
+    ``sysctl`` initial values by name; ``config`` what of the kernel is compiled in, by name, where
+    it is not as v12 has it by default.
     """
 
     memory: int = 16 << 30

@@ -179,7 +179,7 @@ SYSCTLS: Final = MappingProxyType(
 
 CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
 """What of the kernel can be compiled in or left out."""
-CONFIGS_AVAILABLE: Final = frozenset(("PPC_MEM_KEYS", "HAVE_MOVE_PMD"))
+CONFIGS_AVAILABLE: Final = frozenset(("THP", "PPC_MEM_KEYS", "HAVE_MOVE_PMD"))
 
 U64: Final = 2**64 - 1
 I64: Final = 2**63 - 1

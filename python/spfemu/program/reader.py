@@ -111,8 +111,6 @@ class _Reader:
         system = self.object(place, value, _SYSTEM_KEYS, _SYSTEM_LATER)
         default = System()
         thp = self.choice(place, "thp", system.get("thp", default.thp), _THP)
-        if thp == "always":
-            self.fail(place, unavailable_choice("system", "thp", thp))
         overcommit = self.integer(place, "overcommit", system.get("overcommit", 1), 0, 2)
         if overcommit != 1:
             self.fail(

@@ -36,7 +36,6 @@ _Bools = npt.NDArray[np.bool_]
 _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
 _MMAP: Final = OPS["mmap"].code
-_HUGEPAGE: Final = OPS["madvise"].code
 
 
 @dataclass(slots=True)
@@ -184,8 +183,6 @@ def _check_choice(group: _Group, key: Key) -> None:
     if key.available is None:
         return
     missing = [name for name in key.choices if name not in key.available]
-    if group.op.code == _HUGEPAGE and group.program.system.thp != "never":
-        missing.append("hugepage")
     for name in missing:
         bad = values == key.choices.index(name)
         group.refuse(bad, unavailable_choice(group.op.name, key.name, name))

@@ -14,6 +14,7 @@ import numpy as np
 
 from spfemu.errors import EngineError, ProgramError
 from spfemu.program import EVENTS, OPS, OUTCOME_DTYPE, Program
+from spfemu.reference.huge_pages import has_transparent_hugepage
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.machine import Machine
 from spfemu.reference.model import Frames, SyscallError
@@ -110,6 +111,9 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     kernel = Kernel(arch, handler, frames, variants, system.mmap_min_addr)
     kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)
     kernel.have_move_pmd = system.has("HAVE_MOVE_PMD", arch.family)
+    kernel.thp_config = system.has("THP", arch.family)
+    if kernel.thp_config and has_transparent_hugepage(arch):
+        kernel.thp = system.thp
     kernel.sysctl.update(system.sysctl)
     return kernel
 

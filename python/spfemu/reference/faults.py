@@ -16,6 +16,7 @@ import errno
 import signal
 from typing import NamedTuple
 
+from spfemu.reference.huge_pages import huge_pmd_fault
 from spfemu.reference.kernel import (
     FAULTS,
     MAJOR_FAULTS,
@@ -113,9 +114,7 @@ def access(
 
 def _use(mm: Mm, address: int, pte: Pte, kind: int, value: int) -> int:
     """The access itself, once the PTE allows it."""
-    dirty = pte.dirty or kind == WRITE
-    if not pte.young or dirty != pte.dirty:
-        mm.page_tables.store(address, pte._replace(young=True, dirty=dirty))
+    mm.page_tables.mark_used(address, dirty=kind == WRITE)
     if kind == WRITE:
         pte.page.value = value
     return pte.page.value
@@ -210,7 +209,7 @@ def _handle_speculative_fault(fault: Fault) -> int:
         kernel.count(SPF_VMA_ACCESS)
         return VM_FAULT_SIGSEGV
     # H11: no memory policies yet.
-    if fault.mm.page_tables.table(fault.address) is None:  # H12-H16
+    if fault.mm.page_tables.table(fault.address) is None:  # H12-H16: none, or a huge page
         return _abort(kernel, SPF_VMA_NOTSUP)
     # H17-H19: the PTE is read and the sequence has not changed.
     fault.speculative = True
@@ -278,10 +277,14 @@ def _access_error(fault: Fault) -> bool:
 
 
 def handle_mm_fault(fault: Fault) -> int:
-    """Counts vmstat pgfault, makes the upper page tables, handles the fault."""
+    """Counts vmstat pgfault, makes the upper page tables, handles the fault.
+
+    **Source:** handle_mm_fault() and __handle_mm_fault(), mm/memory.c@5.1.
+    """
     fault.kernel.count(PGFAULT)
     try:
         fault.mm.page_tables.allocate_upper(fault.address)
+        result = huge_pmd_fault(fault)
     except OutOfFramesError:
         return VM_FAULT_OOM
-    return handle_pte_fault(fault)
+    return handle_pte_fault(fault) if result is None else result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from spfemu.reference.huge_pages import copy_huge_pmd
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
@@ -71,6 +72,9 @@ def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
         return
     mine, theirs = child.page_tables, parent.page_tables
     for start, end in mine.copy_tables(theirs, vma.start, vma.end):
+        if theirs.leaf(start) is not None:
+            copy_huge_pmd(parent, child, vma, start)
+            continue
         for address, pte in list(theirs.present(start, end)):
             pte = pte._replace(protection=pte.protection._replace(write=False))
             theirs.store(address, pte)
@@ -81,6 +85,6 @@ def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
 def exit_mmap(kernel: Kernel, mm: Mm) -> None:
     """Frees an address space that nobody uses any more. **Source:** exit_mmap()@5.1."""
     for vma in list(mm.vmas):
-        zap_page_range(kernel, mm, vma.start, vma.end)
+        zap_page_range(kernel, mm, vma, vma.start, vma.end)
         mm.unlink(vma)
     mm.page_tables.free_all()

@@ -37,7 +37,9 @@ class Kernel:
     """One emulated kernel.
 
     `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
-    to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD.
+    to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD,
+    `thp_config` CONFIG_TRANSPARENT_HUGEPAGE. `thp` says where there are such pages: "never" where
+    there can be none; `huge_zero_page` whether that of zeroes exists, which is never given back.
     Counters are in the order of `EVENTS`.
     """
 
@@ -48,6 +50,9 @@ class Kernel:
     mmap_min_addr: int
     mem_keys: bool = True
     have_move_pmd: bool = True
+    thp_config: bool = True
+    thp: str = "never"
+    huge_zero_page: bool = False
     sysctl: dict[str, int] = field(
         default_factory=lambda: {
             "vm.speculative_page_fault": 1,

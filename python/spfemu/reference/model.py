@@ -53,11 +53,11 @@ class Frames:
     total: int
     used: int = 0
 
-    def allocate(self) -> None:
-        """Takes one frame or raises `OutOfFramesError`."""
-        if self.used >= self.total:
+    def allocate(self, count: int = 1) -> None:
+        """Takes frames or raises `OutOfFramesError`."""
+        if self.used + count > self.total:
             raise OutOfFramesError
-        self.used += 1
+        self.used += count
 
     def free(self, count: int = 1) -> None:
         """Gives frames back."""
@@ -66,11 +66,45 @@ class Frames:
 
 @dataclass(eq=False)
 class Page:
-    """A page frame: one content word, whether it is anonymous, and how many PTEs map it."""
+    """A page frame: one content word, whether it is anonymous, and how many PTEs map it.
+
+    `huge` is the huge page that it is a part of.
+    """
 
     anonymous: bool
     value: int = 0
     mapcount: int = 0
+    huge: HugePage | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it, or any part of its huge page, is mapped more than once: reuse_swap_page()."""
+        return self.mapcount > 1 if self.huge is None else self.huge.is_shared
+
+
+@dataclass(eq=False)
+class HugePage:
+    """A transparent huge page: base pages that are allocated and freed together.
+
+    `nr` are its base pages; only those in `pages` have been written to or looked at singly.
+    `mapcount` are the PMDs that map it, `mappings` these and the PTEs that map its parts.
+    """
+
+    nr: int
+    pages: dict[int, Page] = field(default_factory=dict)
+    mapcount: int = 0
+    mappings: int = 0
+
+    def page(self, index: int) -> Page:
+        """One of its base pages."""
+        if index not in self.pages:
+            self.pages[index] = Page(anonymous=True, huge=self)
+        return self.pages[index]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether some part of it is mapped more than once: page_trans_huge_mapcount()@5.1."""
+        return self.mapcount + max((page.mapcount for page in self.pages.values()), default=0) > 1
 
 
 ZERO_PAGE = Page(anonymous=False)
@@ -105,6 +139,26 @@ class Pte(NamedTuple):
         )
 
 
+class Leaf(NamedTuple):
+    """A PMD that maps a huge page; no page is that of zeroes."""
+
+    page: HugePage | None
+    protection: Protection
+    dirty: bool = False
+    young: bool = True
+
+    def made_writable(self) -> Leaf:
+        """As `Pte.made_writable`."""
+        return self._replace(
+            protection=self.protection._replace(write=True), dirty=True, young=True
+        )
+
+    def part(self, index: int) -> Pte:
+        """What it says of one base page."""
+        page = ZERO_PAGE if self.page is None else self.page.page(index)
+        return Pte(page, self.protection, self.dirty, self.young)
+
+
 def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
     """A page of anonymous memory that is about to be mapped once."""
     frames.allocate()
@@ -112,11 +166,23 @@ def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
 
 
 def unmap_page(frames: Frames, pte: Pte) -> None:
-    """Takes one mapping off the page of a PTE; an anonymous page goes with its last one."""
+    """Takes one mapping off the page of a PTE; an anonymous page goes with its last one.
+
+    A part of a huge page goes with the last mapping of any of its parts.
+    """
     if pte.page.anonymous:
         pte.page.mapcount -= 1
-        if pte.page.mapcount == 0:
+        if pte.page.huge is not None:
+            put_huge_page(frames, pte.page.huge)
+        elif pte.page.mapcount == 0:
             frames.free()
+
+
+def put_huge_page(frames: Frames, page: HugePage) -> None:
+    """Takes one mapping, of whatever kind, off a huge page."""
+    page.mappings -= 1
+    if page.mappings == 0:
+        frames.free(page.nr)
 
 
 @dataclass(eq=False)

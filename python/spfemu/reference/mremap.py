@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from spfemu.program.ops import MREMAP_FLAGS
+from spfemu.reference.huge_split import split_huge_pmd
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import get_unmapped_area
@@ -131,10 +132,10 @@ def _move_vma(
         raise SyscallError(errno.ENOMEM)
     pgoff = vma.pgoff + ((old_addr - vma.start) >> mm.arch.page_shift)
     vma, new_vma = _copy_vma(mm, vma, new_addr, new_length, pgoff)
-    moved = move_page_tables(kernel, mm, old_addr, new_addr, old_length)
+    moved = move_page_tables(kernel, mm, vma, old_addr, new_addr, old_length)
     failed = moved < old_length
     if failed:
-        move_page_tables(kernel, mm, new_addr, old_addr, moved)
+        move_page_tables(kernel, mm, new_vma, new_addr, old_addr, moved)
         vma, old_addr, old_length = new_vma, new_addr, new_length
     charged = vma.flags & VM_ACCOUNT
     vma.flags &= ~VM_ACCOUNT
@@ -176,10 +177,13 @@ def _copy_vma(mm: Mm, vma: Vma, addr: int, length: int, pgoff: int) -> tuple[Vma
     return vma, copy
 
 
-def move_page_tables(kernel: Kernel, mm: Mm, old_addr: int, new_addr: int, length: int) -> int:
-    """Moves all PTEs of a range; returns how many bytes of it were done before memory ended.
+def move_page_tables(
+    kernel: Kernel, mm: Mm, vma: Vma, old_addr: int, new_addr: int, length: int
+) -> int:
+    """Moves all that a range of a VMA maps; returns how many bytes were done before memory ended.
 
-    The new place gets a PTE table for each one that the old place has, even an empty one.
+    The new place gets a PTE table for each one that the old place has, even an empty one. A huge
+    page moves as one if the new place can hold it, else it is split.
 
     **Source:** move_page_tables(), mm/mremap.c@5.1.
     """
@@ -189,7 +193,11 @@ def move_page_tables(kernel: Kernel, mm: Mm, old_addr: int, new_addr: int, lengt
             target = start - old_addr + new_addr
             try:
                 tables.allocate_upper(target)
-                if kernel.have_move_pmd and tables.move_table(start, stop, target):
+                if tables.leaf(start) is not None:
+                    if tables.move_leaf(start, stop, target):
+                        break
+                    split_huge_pmd(mm, vma, start)
+                elif kernel.have_move_pmd and tables.move_table(start, stop, target):
                     break
                 tables.allocate(target)
             except OutOfFramesError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from spfemu.reference.huge_pages import zap_huge_pmds
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import SyscallError, Vma, unmap_page
@@ -40,14 +41,15 @@ def munmap(kernel: Kernel, mm: Mm, start: int, length: int) -> None:
 def _unmap_region(kernel: Kernel, mm: Mm, detached: list[Vma], prev: Vma | None) -> None:
     """Zaps the pages of unlinked VMAs and frees the page tables that nobody else needs."""
     for vma in detached:
-        zap_page_range(kernel, mm, vma.start, vma.end)
+        zap_page_range(kernel, mm, vma, vma.start, vma.end)
     above = mm.after(prev)
     floor = prev.end if prev is not None else 0
     _free_pgtables(mm, detached, floor, above.start if above is not None else 0)
 
 
-def zap_page_range(kernel: Kernel, mm: Mm, start: int, end: int) -> None:
-    """Empties the PTEs of a range; the tables stay. **Source:** unmap_page_range()@5.1."""
+def zap_page_range(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> None:
+    """Empties the PTEs of a range of a VMA; the tables stay. **Source:** unmap_page_range()@5.1."""
+    zap_huge_pmds(kernel, mm, vma, start, end)
     for address, pte in list(mm.page_tables.present(start, end)):
         mm.page_tables.clear(address)
         unmap_page(kernel.frames, pte)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from spfemu.reference.model import Frames, Pte
+from spfemu.reference.model import Frames, Leaf, Pte
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
@@ -21,6 +21,7 @@ class PageTables:
     A table is known by its level and its `number`: the address it begins at, shifted by what an
     entry of the level above covers. Of upper tables only their existence is kept: an entry is
     none if the table below does not exist. In a PTE table, PTEs are found by virtual page number.
+    Where a PMD maps a huge page, `huge` has its leaf, and the frame of a table is deposited for it.
     """
 
     def __init__(self, arch: Arch, frames: Frames) -> None:
@@ -33,15 +34,44 @@ class PageTables:
         frames.allocate()  # the top table, which exists as long as the address space
         self.levels: list[Tables] = [{} for _ in self.shifts]
         self.tables = self.levels[-1]
+        self.huge: dict[int, Leaf] = {}
 
     def table(self, address: int) -> dict[int, Pte] | None:
-        """The PTE table that covers `address`, None while its PMD entry or an upper one is none."""
+        """The PTE table that covers `address`, None while there is no table or a huge page."""
         return self.tables.get(address >> self.pmd_shift)
 
+    def leaf(self, address: int) -> Leaf | None:
+        """The PMD of `address` if it maps a huge page."""
+        return self.huge.get(address >> self.pmd_shift)
+
     def pte(self, address: int) -> Pte | None:
-        """The PTE of `address`, None when there is none."""
+        """The PTE of `address`, or what a PMD says of its page; None when there is none."""
+        leaf = self.leaf(address)
+        if leaf is not None:
+            return leaf.part((address % self.pmd_size) >> self.page_shift)
         table = self.table(address)
         return None if table is None else table.get(address >> self.page_shift)
+
+    def mark_used(self, address: int, *, dirty: bool) -> None:
+        """Sets the accessed bit, and the dirty bit if so, of what maps `address`."""
+        number = address >> self.pmd_shift
+        if number in self.huge:
+            leaf = self.huge[number]
+            self.huge[number] = leaf._replace(young=True, dirty=leaf.dirty or dirty)
+            return
+        table, page_number = self.tables[number], address >> self.page_shift
+        pte = table[page_number]
+        table[page_number] = pte._replace(young=True, dirty=pte.dirty or dirty)
+
+    def map_huge(self, address: int, leaf: Leaf) -> None:
+        """Maps a huge page where nothing is. The frame of the deposited table is the caller's."""
+        self.huge[address >> self.pmd_shift] = leaf
+
+    def leaves(self, start: int, end: int) -> list[int]:
+        """Where the huge pages begin that have a byte in [start, end), ascending."""
+        first, last = start >> self.pmd_shift, (end - 1) >> self.pmd_shift
+        found = [number for number in self.huge if first <= number <= last]
+        return [number << self.pmd_shift for number in sorted(found)]
 
     def allocate_upper(self, address: int) -> None:
         """p4d_alloc(), pud_alloc(), pmd_alloc(): makes the way to the PMD entry of `address`."""
@@ -49,7 +79,7 @@ class PageTables:
             self._allocate(tables, address >> shift)
 
     def allocate(self, address: int) -> None:
-        """pte_alloc(): makes sure that the PTE table of `address` exists."""
+        """pte_alloc(): makes sure that the PTE table of `address`, no huge page, exists."""
         self._allocate(self.tables, address >> self.pmd_shift)
 
     def _allocate(self, tables: Tables, number: int) -> None:
@@ -75,18 +105,19 @@ class PageTables:
                     yield page_number << self.page_shift, table[page_number]
 
     def table_ranges(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The parts of [start, end) that PTE tables cover, one for each table, ascending."""
-        numbers = _overlapping(self.tables, self.pmd_shift, start, end) if start < end else []
-        bases = [number << self.pmd_shift for number in numbers]
-        return [(max(start, base), min(end, base + self.pmd_size)) for base in bases]
+        """The parts of [start, end) that a PTE table or a huge page covers each, ascending."""
+        if start >= end:
+            return []
+        numbers = _overlapping(self.tables, self.pmd_shift, start, end)
+        bases = [number << self.pmd_shift for number in numbers] + self.leaves(start, end)
+        return [(max(start, base), min(end, base + self.pmd_size)) for base in sorted(bases)]
 
     def move_table(self, start: int, stop: int, target: int) -> bool:
         """Lets a whole PTE table cover another place, where there is none; whether it can.
 
         **Source:** move_normal_pmd(), mm/mremap.c@5.1.
         """
-        whole = start % self.pmd_size == 0 and stop - start == self.pmd_size
-        if not whole or target % self.pmd_size or self.table(target) is not None:
+        if not self._fits(start, stop, target):
             return False
         delta = (target - start) >> self.page_shift
         moved = self.tables.pop(start >> self.pmd_shift)
@@ -95,19 +126,37 @@ class PageTables:
         }
         return True
 
+    def move_leaf(self, start: int, stop: int, target: int) -> bool:
+        """Lets a huge page cover another place, where there is nothing; whether it can.
+
+        **Source:** move_huge_pmd(), mm/huge_memory.c@5.1.
+        """
+        if not self._fits(start, stop, target):
+            return False
+        self.map_huge(target, self.huge.pop(start >> self.pmd_shift))
+        return True
+
+    def _fits(self, start: int, stop: int, target: int) -> bool:
+        """Whether [start, stop) is what a PMD covers, and one at `target` is none."""
+        whole = start % self.pmd_size == 0 and stop - start == self.pmd_size
+        free = self.table(target) is None and self.leaf(target) is None
+        return whole and target % self.pmd_size == 0 and free
+
     def copy_tables(self, source: PageTables, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Makes, empty, every table that `source` has for a part of [start, end). For fork.
 
         Goes down into each table before it goes on, and yields the part of the range that lies in
-        a PTE table as soon as that is there.
+        a PTE table as soon as that is there, or in a huge page when its turn has come.
         """
         found = []
         for level, shift in enumerate(self.shifts):
             for number in _overlapping(source.levels[level], shift, start, end):
                 found.append((number << shift, level, number))
+        found += [(base, len(self.levels), 0) for base in source.leaves(start, end)]
         for base, level, number in sorted(found):
-            self._allocate(self.levels[level], number)
-            if self.levels[level] is self.tables:
+            if level < len(self.levels):
+                self._allocate(self.levels[level], number)
+            if level >= len(self.levels) - 1:
                 yield max(start, base), min(end, base + self.pmd_size)
 
     def free_range(self, start: int, end: int, floor: int, ceiling: int) -> None:

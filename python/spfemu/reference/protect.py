@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from spfemu.program.ops import ADVICES
+from spfemu.reference.huge_pages import change_huge_pmds
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
@@ -27,7 +28,8 @@ from spfemu.reference.model import (
     Vma,
 )
 from spfemu.reference.munmap import zap_page_range
-from spfemu.reference.vma_ops import split_vma, vm_page_prot, vma_merge, wants_writenotify
+from spfemu.reference.page_prot import vm_page_prot, wants_writenotify
+from spfemu.reference.vma_ops import split_vma, vma_merge
 
 _ADVICE_FLAGS: dict[str, tuple[int, int]] = {
     "normal": (VM_RAND_READ | VM_SEQ_READ, 0),
@@ -125,6 +127,7 @@ def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
     was writable before. A dirty page of a file that is notified of writes stays writable: its
     notification has been sent.
     """
+    change_huge_pmds(mm, vma, start, end)
     protection = vm_page_prot(mm, vma)
     notified = wants_writenotify(vma)
     for address, pte in list(mm.page_tables.present(start, end)):
@@ -142,6 +145,8 @@ def madvise(kernel: Kernel, mm: Mm, start: int, length: int, advice: int) -> Non
 
     **Source:** sys_madvise, mm/madvise.c@5.1.
     """
+    if ADVICES[advice] in ("hugepage", "nohugepage") and not kernel.thp_config:
+        raise SyscallError(errno.EINVAL)
     if mm.is_unaligned(start):
         raise SyscallError(errno.EINVAL)
     aligned = mm.page_align(length)
@@ -179,7 +184,7 @@ def _madvise_vma(
 ) -> Vma:
     """Advises about [start, end) of one VMA; returns the VMA that the range is in afterwards."""
     if advice == "dontneed":
-        zap_page_range(kernel, mm, start, end)
+        zap_page_range(kernel, mm, vma, start, end)
         return vma
     if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
         raise SyscallError(errno.EINVAL)

@@ -59,12 +59,13 @@ def do_anonymous_page(fault: Fault) -> int:
 def do_wp_page(fault: Fault, pte: Pte) -> int:
     """Handles a write to a present page that is mapped read-only. SPF_V12 5.5.
 
-    An anonymous page that nobody else maps is made writable where it is; so is a page of a shared
+    An anonymous page that nobody else maps (of a huge page: nor any other part) is made writable
+    where it is; so is a page of a shared
     mapping, after `page_mkwrite`. The zero page, a file's page in a private mapping and an
     anonymous page that another process maps are copied.
     """
     tables = fault.mm.page_tables
-    if pte.page.anonymous and pte.page.mapcount == 1:  # reuse_swap_page()
+    if pte.page.anonymous and not pte.page.is_shared:  # reuse_swap_page()
         tables.store(fault.address, pte.made_writable())
         return VM_FAULT_WRITE
     if not pte.page.anonymous and fault.flags & VM_SHARED:  # wp_page_shared()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import Protection, Vma
-from spfemu.reference.vma_ops import vm_page_prot
+from spfemu.reference.page_prot import vm_page_prot
 
 READ, WRITE, EXECUTE = 0, 1, 2
 """The kinds of access, as the array form numbers them."""

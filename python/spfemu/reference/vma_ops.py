@@ -6,17 +6,9 @@ faults in it can be speculative at all (SPF_V12 3.2, H4), so these rules are kep
 
 from __future__ import annotations
 
+from spfemu.reference.huge_split import split_at
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import (
-    VM_ACCESS,
-    VM_EXEC,
-    VM_SHARED,
-    VM_WRITE,
-    AnonVma,
-    File,
-    Protection,
-    Vma,
-)
+from spfemu.reference.model import VM_ACCESS, AnonVma, File, Vma
 
 
 def vma_merge(
@@ -99,8 +91,10 @@ def _expand(mm: Mm, survivor: Vma, start: int, end: int) -> Vma:
         if start <= vma.start and vma.end <= end:
             mm.unlink(vma)
         elif vma.start < start:  # case 4: the one below loses its tail
+            split_at(mm, vma, start)
             vma.end = start
         else:  # case 5: the one above loses its head
+            split_at(mm, vma, end)
             vma.pgoff += (end - vma.start) >> shift
             vma.start = end
     survivor.pgoff -= (survivor.start - start) >> shift
@@ -111,10 +105,12 @@ def _expand(mm: Mm, survivor: Vma, start: int, end: int) -> Vma:
 def split_vma(mm: Mm, vma: Vma, address: int, *, new_below: bool) -> None:
     """Cuts a VMA in two at `address`; `vma` stays the upper half if the new one is below.
 
-    Both halves have the anon_vma. The limit on the number of VMAs is the caller's to check.
+    Both halves have the anon_vma. A huge page across the cut is split. The limit on the number of
+    VMAs is the caller's to check.
 
     **Source:** __split_vma(), mm/mmap.c@5.1.
     """
+    split_at(mm, vma, address)
     new = vma.duplicate()
     new.anon_vma_chain = list(vma.anon_vma_chain)
     pages_below = (address - vma.start) >> mm.arch.page_shift
@@ -176,28 +172,3 @@ def anon_vma_fork(child: Vma, parent: Vma) -> None:
     if parent.anon_vma is not None:
         child.anon_vma = AnonVma()
         child.anon_vma_chain = [*parent.anon_vma_chain, child.anon_vma]
-
-
-def vm_page_prot(mm: Mm, vma: Vma) -> Protection:
-    """What a fresh PTE in this VMA allows (vma->vm_page_prot).
-
-    Write permission is in it only for shared mappings whose file does not ask to be notified of
-    writes; everywhere else the first write has to fault. Permission to write or execute brings
-    permission to read, except for execute alone on an arch that has execute-only mappings.
-
-    **Source:** vma_set_page_prot() and vma_wants_writenotify(), mm/mmap.c@5.1; protection_map of
-    arch/{x86,powerpc,arm64}@5.1.
-    """
-    access = vma.flags & VM_ACCESS
-    readable = access & ~VM_EXEC if mm.arch.exec_only else access
-    writable = _is_shared_writable(vma) and not wants_writenotify(vma)
-    return Protection(bool(readable), writable, bool(access & VM_EXEC))
-
-
-def wants_writenotify(vma: Vma) -> bool:
-    """Whether the file has to be told of the first write to a page of this mapping."""
-    return _is_shared_writable(vma) and vma.vm_ops is not None and vma.vm_ops.page_mkwrite
-
-
-def _is_shared_writable(vma: Vma) -> bool:
-    return vma.flags & (VM_SHARED | VM_WRITE) == (VM_SHARED | VM_WRITE)

@@ -319,9 +319,26 @@ def _mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
     return [*made, operation]
 
 
+@st.composite
+def _huge_mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
+    span = words.places.table_span
+    operation: Operation = {
+        "op": "mmap",
+        "length": 2 * span,
+        "prot": pick(draw, ("rw", "rw", "rw", "r")),
+        "flags": ["private", "anonymous", "fixed"],
+        "addr": At(None, words.window.base - span),
+    }
+    if not pick(draw, range(4)):
+        return [operation]
+    range_ = {"addr": operation["addr"], "length": operation["length"]}
+    return [operation, {"op": "madvise", **range_, "advice": "hugepage"}]
+
+
 def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
     """A strategy for what fills an empty address space to begin with.
 
-    Source: ours. The mappings lie side by side in the window, so that what follows finds something.
+    Source: ours. The mappings lie side by side in the window, so that what follows finds something;
+    with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window.
     """
-    return _mappings(words)
+    return _huge_mappings(words) if words.huge else _mappings(words)

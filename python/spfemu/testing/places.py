@@ -86,6 +86,11 @@ class Places:
             Place(_TOP, 2, 0),
         )
 
+    @property
+    def table_span(self) -> int:
+        """What a PTE table maps, or a huge page in its place. Source: the arch."""
+        return self._span(-2)
+
     @cached_property
     def long_lengths(self) -> tuple[int, ...]:
         """Lengths that cover whole tables, all of user space, or more. Source: ours."""

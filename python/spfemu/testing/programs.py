@@ -30,6 +30,7 @@ _FILES: Final = (
     ("u", "regular", False),
     ("z", "devzero", True),
 )
+_THP: Final = (*("madvise",) * 4, "never", "always")
 _MIN_ADDRS: Final = (*(65536,) * 5, 4096, 0, 100_000)
 
 
@@ -73,7 +74,8 @@ def programs(
     who has ended is waited for. So every engine must come to the same outcomes, counters and maps.
     Tasks are threads that start together, and children of fork, vfork and clone; some exec. The
     operations are those of ``operations``, also in loops, and files of all kinds with accesses
-    beyond their ends. Now and then all tasks wait for ever in the end.
+    beyond their ends. Some have room for transparent huge pages. Now and then all tasks wait for
+    ever in the end.
 
     Source: ours.
 
@@ -130,11 +132,9 @@ class _Plan:
     @classmethod
     @cache
     def of(
-        cls, arch: Arch, min_addr: int, second: int, no_thp: bool, limits: bool, most_turns: int
+        cls, arch: Arch, min_addr: int, second: int, huge: bool, limits: bool, most_turns: int
     ) -> _Plan:
-        restrictions: dict[str, Any] = {"limits": limits, "second": second}
-        if no_thp:
-            restrictions["advices"] = (*Vocabulary.advices, "hugepage")
+        restrictions: dict[str, Any] = {"limits": limits, "second": second, "huge": huge}
         files = {name: kind for name, kind, _ in _FILES}
         words = Vocabulary.of(arch, ids=_IDS, files=files, min_addr=min_addr, **restrictions)
         first = mappings(words)
@@ -156,8 +156,9 @@ def _joined(lists: list[list[Turn]]) -> list[Turn]:
 def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: bool) -> Program:
     min_addr = pick(draw, _MIN_ADDRS)
     second = pick(draw, range(len(Places(arch).others)))
-    no_thp = pick(draw, range(4)) == 3
-    plan = _Plan.of(arch, min_addr, second, no_thp, limits, max(1, max_ops // 4))
+    thp = pick(draw, _THP)
+    huge = pick(draw, range(4)) == 3
+    plan = _Plan.of(arch, min_addr, second, huge, limits, max(1, max_ops // 4))
     threads = pick(draw, (1, 2, 2, 3))
     assembly = Assembly(
         threads=min(threads, tasks),
@@ -174,8 +175,8 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: boo
     system: dict[str, Any] = {}
     if min_addr != 65536:
         system["mmap_min_addr"] = min_addr
-    if no_thp:
-        system["thp"] = "never"
+    if thp != "madvise":
+        system["thp"] = thp
     if limits and pick(draw, range(16)) == 15:
         system["sysctl"] = {"vm.max_map_count": draw(st.integers(3, 9))}
     return Program.from_dict(

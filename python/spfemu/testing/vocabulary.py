@@ -70,7 +70,8 @@ class Vocabulary:
     range lies in the window, whole pages; nothing else in the process changes. ``prots`` are the
     protections, ``sharing`` the share of shared mappings in eighths, ``advices`` what madvise is
     given. ``heap`` says whether there is a brk, ``limits`` whether vm.max_map_count changes,
-    ``executing`` whether anything is executed.
+    ``executing`` whether anything is executed. ``huge``: ranges may be of the size that an entry
+    above the PTE table maps, and begin where one does.
     """
 
     places: Places
@@ -84,11 +85,12 @@ class Vocabulary:
     heap: bool = True
     limits: bool = True
     executing: bool = True
+    huge: bool = False
     advices: tuple[str, ...] = (
         *("dontneed",) * 6,
         *("random", "sequential", "normal", "dontfork", "dofork"),
         *("wipeonfork", "keeponfork"),
-        *("dontdump", "dodump", "nohugepage"),
+        *("dontdump", "dodump", "nohugepage", "hugepage"),
     )
 
     @classmethod
@@ -138,7 +140,8 @@ class Vocabulary:
             return self._pages_of(self.window)
         elsewhere = [at for place in self.places.others for at in self._pages_of(place)[-2:]]
         second = self._pages_of(self.second)
-        return (*self._pages_of(self.window) * 8, *self._at_ids, *second * 2, *elsewhere)
+        window = self._pages_of(self.window) * 8
+        return (*window, *self._huge_starts * 40, *self._at_ids, *second * 2, *elsewhere)
 
     @cached_property
     def accessed(self) -> tuple[At, ...]:
@@ -146,8 +149,8 @@ class Vocabulary:
         if self.confined:
             return self.addresses
         bases = [At(None, self.places.address(place, 0)) for place in self.places.others]
-        window = self._pages_of(self.window)
-        return (*window * 10, *self._at_ids, *self._pages_of(self.second), *bases)
+        window = (*self._pages_of(self.window) * 10, *self._huge_starts * 10)
+        return (*window, *self._at_ids, *self._pages_of(self.second), *bases)
 
     @cached_property
     def lengths(self) -> tuple[Length, ...]:
@@ -161,6 +164,7 @@ class Vocabulary:
             *[Length(length) for length in pages] * 2,
             *[Length(length) for length in special],
             Length(self.page, rest=True),
+            *[Length(self.places.table_span)] * (20 * self.huge),
         )
 
     @cached_property
@@ -193,6 +197,11 @@ class Vocabulary:
             places.min_addr,
             0,
         )
+
+    @cached_property
+    def _huge_starts(self) -> tuple[At, ...]:
+        base, span = self.window.base, self.places.table_span
+        return (At(None, base - span), At(None, base)) if self.huge else ()
 
     @cached_property
     def _at_ids(self) -> tuple[At, ...]:

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
 use spfemu_core::mm::variants::VARIANTS;
-use spfemu_core::mm::{Choice, Config, FileKind, System, Variants};
+use spfemu_core::mm::{Choice, Config, FileKind, System, Thp, Variants};
 use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
 use spfemu_core::vtime::Machine;
 
@@ -90,6 +90,7 @@ struct FileText {
 #[derive(Deserialize)]
 struct SystemText {
     memory: u64,
+    thp: String,
     mmap_min_addr: u64,
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
@@ -210,8 +211,18 @@ fn system(given: &SystemText) -> Result<System, Error> {
             other => return Err(Error::Program(format!("sysctl '{other}' is unknown"))),
         }
     }
+    system.thp = match given.thp.as_str() {
+        "never" => Thp::Never,
+        "madvise" => Thp::Madvise,
+        "always" => Thp::Always,
+        other => {
+            let what = format!("system: thp '{other}' (allowed: never, madvise, always)");
+            return Err(Error::Program(what));
+        }
+    };
     for (name, &set) in &given.config {
         match name.as_str() {
+            "THP" => system.transparent_hugepage = set,
             "PPC_MEM_KEYS" => system.ppc_mem_keys = set,
             "HAVE_MOVE_PMD" => system.have_move_pmd = Some(set),
             other => return Err(Error::Program(format!("config '{other}' is unknown"))),

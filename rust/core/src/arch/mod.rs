@@ -64,6 +64,17 @@ impl Arch {
         u64::from(top.entries) << top.shift
     }
 
+    /// Whether the hardware and 5.1's code for it have transparent huge pages, of the size that
+    /// an entry above the PTE table maps. Source: `has_transparent_hugepage()` of each arch, v5.1:
+    /// powerpc's hash MMU wants 16 MiB, which it has with 64 KiB pages only.
+    pub fn has_transparent_hugepage(&self) -> bool {
+        let pmd_shift = self.levels[self.levels.len() - 2].shift;
+        match self.family {
+            Family::X86 | Family::Arm64 => true,
+            Family::Powerpc => pmd_shift == 24,
+        }
+    }
+
     /// The profiles that come with the package.
     pub fn builtin() -> Vec<Arch> {
         vec![

@@ -19,6 +19,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         } else if !self.pte_alloc(cpu, vmf.mm, vmf.pmd) {
             return VmFault::OOM;
         }
+        if !vmf.is_speculative() && self.pmd_trans_unstable(cpu, vmf) {
+            return VmFault::NONE;
+        }
         if vmf.is_write() { self.map_new_page(cpu, vmf) } else { self.map_zero_page(cpu, vmf) }
     }
 

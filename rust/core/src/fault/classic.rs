@@ -5,8 +5,8 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, VmFault, VmaRef};
-use crate::platform::{Platform, Ptr};
+use crate::mm::{FaultFlags, Kernel, MmRef, PmdVal, Pte, Vaddr, VmFault, VmaRef};
+use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `handle_mm_fault()` and `__handle_mm_fault()`.
@@ -31,11 +31,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vma_page_prot: vma.vm_page_prot().read(cpu),
             sequence: 0,
             pmd,
-            orig_pmd: Ptr::NULL,
+            orig_pmd: PmdVal::NONE,
             pte: None,
             orig_pte: Pte::EMPTY,
             ptl: None,
         };
+        if self.has_transparent_hugepage()
+            && let Some(result) = self.huge_pmd_fault(cpu, &mut vmf)
+        {
+            return result;
+        }
         self.handle_pte_fault(cpu, &mut vmf)
     }
 }

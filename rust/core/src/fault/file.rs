@@ -6,9 +6,11 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::{Cost, Event};
-use crate::mm::{FaultFlags, InodeRef, Kernel, PG_UPTODATE, PageRef, Pte, PteSlot, Rss, Vaddr};
+use crate::mm::{
+    FaultFlags, InodeRef, Kernel, PG_UPTODATE, PageRef, Pte, PteSlot, Rss, Table, Vaddr,
+};
 use crate::mm::{VmFault, VmFlags, VmOps};
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Ordering, Platform, Ptr};
 use crate::sync::spinlock::spin_unlock;
 
 /// `fault_around_bytes`: how much a read fault maps at most.
@@ -35,7 +37,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// Operations without `fault`: whoever cleared the PTE for a moment has put it back, or
     /// there is nothing.
     fn no_fault_op<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        if vmf.pmd.read(cpu).is_null() || !self.pte_map_lock(cpu, vmf) {
+        if vmf.pmd.read(cpu).is_none() || !self.pte_map_lock(cpu, vmf) {
             return VmFault::SIGBUS;
         }
         let empty = vmf.pte.expect("mapped").pte().read(cpu).is_none();
@@ -227,8 +229,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let end = start.offset(FAULT_AROUND_BYTES).min(vmf.vma.vm_end().read(cpu));
         let end = self.pmd_addr_end(start, end);
         let Some(locked) = self.filemap_map_pages(cpu, vmf, start, end) else { return false };
-        let table = vmf.pmd.read(cpu);
-        let mine = self.pte_offset_map(cpu, table, vmf.address).pte().read(cpu);
+        let mine = self.pte_offset_map(cpu, pte_table(cpu, vmf), vmf.address).pte().read(cpu);
         spin_unlock(cpu, locked.ptl());
         !mine.is_none()
     }
@@ -280,14 +281,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         locked: &mut Option<PteSlot<'k, P>>,
     ) -> Option<PteSlot<'k, P>> {
         if locked.is_some() {
-            return Some(self.pte_offset_map(cpu, vmf.pmd.read(cpu), address));
+            return Some(self.pte_offset_map(cpu, pte_table(cpu, vmf), address));
         }
         if !self.pte_alloc(cpu, vmf.mm, vmf.pmd) {
             return None;
         }
-        *locked = Some(self.pte_offset_map_lock(cpu, vmf.pmd.read(cpu), address));
+        *locked = Some(self.pte_offset_map_lock(cpu, pte_table(cpu, vmf), address));
         *locked
     }
+}
+
+/// The table of PTEs that the fault has made sure of. No huge page maps a file.
+fn pte_table<P: Platform>(cpu: &P, vmf: &Vmf<'_, P>) -> Ptr<Table<P>> {
+    vmf.pmd.read(cpu).table().expect("a table of PTEs")
 }
 
 #[cfg(test)]

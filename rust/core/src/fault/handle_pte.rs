@@ -13,11 +13,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("handle_pte_fault");
         if vmf.is_speculative() {
             // B3: v12 reads the PMD here with interrupts on. None is a silent abort.
-            if self.v12(Variant::B3) && vmf.pmd.read(cpu).is_null() {
+            if self.v12(Variant::B3) && vmf.pmd.read(cpu).is_none() {
                 return VmFault::RETRY;
             }
-        } else {
-            self.map_pte(cpu, vmf);
+        } else if !self.map_pte(cpu, vmf) {
+            return VmFault::NONE;
         }
         if vmf.pte.is_none() {
             return if self.vma_is_anonymous(cpu, vmf.vma) {
@@ -36,17 +36,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The classic fault's own look at the PTE; the speculative one brings what its walk saw.
-    fn map_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) {
-        let table = vmf.pmd.read(cpu);
+    /// False: there is a huge page meanwhile (`pmd_devmap_trans_unstable()`).
+    fn map_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
+        let value = vmf.pmd.read(cpu);
         vmf.pte = None;
-        if table.is_null() {
-            return;
-        }
+        let Some(table) = value.table() else { return value.is_none() };
         let slot = self.pte_offset_map(cpu, table, vmf.address);
         vmf.orig_pte = slot.pte().read(cpu);
         if !vmf.orig_pte.is_none() {
             vmf.pte = Some(slot);
         }
+        true
     }
 
     /// The page is there: a write to a read-only page, or only its access flags. Called with the

@@ -23,14 +23,15 @@ mod entry;
 mod file;
 mod find_vma_rcu;
 mod handle_pte;
+mod huge;
 mod pte_lock;
 mod speculative;
 mod wp;
 
 pub use entry::FaultResult;
 
-use crate::mm::{FaultFlags, MmRef, Pmd, Pte, PteSlot, Table, Vaddr, VmFlags, VmaRef};
-use crate::platform::{Platform, Ptr};
+use crate::mm::{FaultFlags, MmRef, Pmd, PmdVal, Pte, PteSlot, Vaddr, VmFlags, VmaRef};
+use crate::platform::Platform;
 
 /// One fault on its way: the kernel's `struct vm_fault`.
 pub(crate) struct Vmf<'k, P: Platform> {
@@ -49,7 +50,7 @@ pub(crate) struct Vmf<'k, P: Platform> {
     pub sequence: u64,
     pub pmd: Pmd<'k, P>,
     /// `*pmd` as the walk saw it. Source: P22.
-    pub orig_pmd: Ptr<Table<P>>,
+    pub orig_pmd: PmdVal<P>,
     /// `None`: the PTE was none.
     pub pte: Option<PteSlot<'k, P>>,
     pub orig_pte: Pte,

@@ -28,7 +28,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(super) fn pte_map_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
         cpu.step("pte_map_lock");
         if !vmf.is_speculative() {
-            let slot = self.pte_offset_map_lock(cpu, vmf.pmd.read(cpu), vmf.address);
+            // Under mmap_sem a table, once seen, stays.
+            let table = vmf.pmd.read(cpu).table().expect("a table of PTEs");
+            let slot = self.pte_offset_map_lock(cpu, table, vmf.address);
             vmf.pte = Some(slot);
             vmf.ptl = Some(slot);
             return true;
@@ -59,15 +61,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if self.vma_has_changed(cpu, vmf) {
                 return self.give_up(cpu, Event::SpfVmaChanged);
             }
-            // No collapse is going on.
-            if vmf.pmd.read(cpu) != vmf.orig_pmd {
+            // No collapse is going on. Without huge pages v12 does not look (B3).
+            let compares = self.config.system.transparent_hugepage || !self.v12(Variant::B3);
+            if compares && vmf.pmd.read(cpu) != vmf.orig_pmd {
                 return self.give_up(cpu, Event::SpfPmdChanged);
             }
             // B3: v12 finds the lock through the PMD again, which may be another by now.
-            let table = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
-            if table.is_null() {
+            let value = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
+            let Some(table) = value.table() else {
                 cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
-            }
+            };
             let slot = self.pte_offset_map(cpu, table, vmf.address);
             // Try only: the holder may wait for this CPU to answer its TLB flush (A9).
             if !spin_trylock(cpu, slot.ptl()) {

@@ -174,15 +174,13 @@ impl<P: Platform> Kernel<P, Spf> {
         sequence: u64,
         snapshot: &Snapshot,
     ) -> Result<Vmf<'k, P>, Abort> {
-        // H12 to H15: pgd, p4d and pud exist.
+        // H12 to H15: pgd, p4d and pud exist. A pud never maps a huge page.
         let pmd = self.walk_pmd(cpu, mm, address).ok_or(Abort::NOTSUP)?;
-        // H16: none is ambiguous, khugepaged may be about to collapse the range.
+        // H16: not huge; and none is ambiguous, khugepaged may be about to collapse the range.
         let orig_pmd = pmd.read(cpu);
-        if orig_pmd.is_null() {
-            return Err(Abort::NOTSUP);
-        }
+        let table = orig_pmd.table().ok_or(Abort::NOTSUP)?;
         // H17
-        let slot = self.pte_offset_map(cpu, orig_pmd, address);
+        let slot = self.pte_offset_map(cpu, table, address);
         let orig_pte = slot.pte().read(cpu);
         // H18
         Ok(Vmf {

@@ -4,6 +4,7 @@
 
 use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
+use super::pgtable::MappedPmd;
 use super::types::{Pte, Vaddr};
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
@@ -25,9 +26,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;
-        while let Some((table, from, to)) = self.next_pte_table(cpu, mm, address, end) {
-            pages += self.change_pte_range(cpu, table, from, to, prot, dirty_accountable);
+        while let Some(MappedPmd { pmd, mut value, from, to }) =
+            self.next_pmd(cpu, mm, address, end)
+        {
             address = to;
+            if value.is_huge() {
+                if to.since(from) == self.pmd_size() {
+                    pages += self.change_huge_pmd(cpu, mm, pmd, prot);
+                    continue;
+                }
+                self.split_huge_pmd(cpu, vma, pmd);
+                value = pmd.read(cpu);
+            }
+            if let Some(table) = value.table() {
+                pages += self.change_pte_range(cpu, table, from, to, prot, dirty_accountable);
+            }
         }
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);

@@ -2,9 +2,12 @@
 //!
 //! Source: `mm/memory.c`, v5.1.
 
+use std::ops::Range;
+
 use super::kernel::Kernel;
 use super::objects::{MmRef, Table, VmaRef};
 use super::pgtable::PteSlot;
+use super::pmd::Pmd;
 use super::rmap::Rss;
 use super::types::{Errno, Pte, Vaddr, VmFlags};
 use crate::design::Design;
@@ -42,9 +45,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);
-        while let Some((src_table, from, to)) = self.next_pte_table(cpu, src_mm, address, end) {
-            self.copy_pte_range(cpu, dst_mm, src_table, vm_flags, from, to)?;
-            address = to;
+        while let Some(found) = self.next_pmd(cpu, src_mm, address, end) {
+            address = found.to;
+            let dst = self.pmd_alloc(cpu, dst_mm, found.from).ok_or(Errno::Enomem)?;
+            let mut value = found.value;
+            if value.is_huge() {
+                if self.copy_huge_pmd(cpu, dst_mm, dst, found.pmd, vma)? {
+                    continue;
+                }
+                value = found.pmd.read(cpu);
+            }
+            if let Some(src_table) = value.table() {
+                self.copy_pte_range(cpu, dst_mm, dst, src_table, vm_flags, found.from..found.to)?;
+            }
         }
         Ok(())
     }
@@ -55,22 +68,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         &self,
         cpu: &P,
         dst_mm: MmRef<'_, P>,
+        dst_pmd: Pmd<'_, P>,
         src_table: Ptr<Table<P>>,
         vm_flags: VmFlags,
-        start: Vaddr,
-        end: Vaddr,
+        range: Range<Vaddr>,
     ) -> Result<(), Errno> {
-        let dst_pmd = self.pmd_alloc(cpu, dst_mm, start).ok_or(Errno::Enomem)?;
         if !self.pte_alloc(cpu, dst_mm, dst_pmd) {
             return Err(Errno::Enomem);
         }
-        let dst_first = self.pte_offset_map_lock(cpu, dst_pmd.read(cpu), start);
-        let src_first = self.pte_offset_map(cpu, src_table, start);
+        let dst_table = dst_pmd.read(cpu).table().expect("nobody else is in the child");
+        let dst_first = self.pte_offset_map_lock(cpu, dst_table, range.start);
+        let src_first = self.pte_offset_map(cpu, src_table, range.start);
         // Nested: nobody else can reach the child's table yet.
         spin_lock(cpu, src_first.ptl());
         let (mut dst, mut src) = (dst_first, src_first);
         let mut rss = RssVec::default();
-        for nth in 0..end.since(start) >> self.page_shift() {
+        for nth in 0..range.end.since(range.start) >> self.page_shift() {
             if nth > 0 {
                 (dst, src) = (self.next_pte(dst), self.next_pte(src));
             }

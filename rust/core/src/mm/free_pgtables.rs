@@ -5,6 +5,7 @@
 use super::gather::MmuGather;
 use super::kernel::Kernel;
 use super::objects::{TableRef, VmaRef};
+use super::pmd::PmdVal;
 use super::types::Vaddr;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
@@ -83,6 +84,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let entry = table.entry(self.index_at(level, Vaddr(address)));
             let below = entry.read(cpu);
             if !below.is_null() {
+                if PmdVal::from(below).is_huge() {
+                    cpu.finding("bad-pmd", format!("a huge page is still mapped at {address:#x}"));
+                }
                 let lower = self.tables[level + 1].get(cpu, below);
                 let is_pte_table = level == self.pmd_level();
                 if !is_pte_table {

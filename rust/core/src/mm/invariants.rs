@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
-use super::page::{PG_CACHE, ZERO_PFN};
+use super::page::{PG_CACHE, PG_HEAD, PG_TAIL, ZERO_PFN};
 use super::types::{Pte, VmFlags};
 use crate::design::Design;
 use crate::platform::{Finding, Platform, Ptr, Value};
@@ -15,6 +15,8 @@ use crate::platform::{Finding, Platform, Ptr, Value};
 struct Census {
     /// PTEs that map each frame.
     mapped: BTreeMap<u32, u64>,
+    /// PMDs that map each huge page, by its head.
+    huge_mapped: BTreeMap<u32, u64>,
     /// Frames that page tables and page-cache nodes live in.
     table_frames: BTreeMap<u32, u64>,
     /// Tables reachable, of all levels.
@@ -35,6 +37,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub fn check_at_rest(&self) -> Vec<Finding> {
         let mut census = Census {
             mapped: BTreeMap::new(),
+            huge_mapped: BTreeMap::new(),
             table_frames: BTreeMap::new(),
             nr_tables: 0,
             nr_vmas: 0,
@@ -130,6 +133,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             census.find("lock-balance", format!("the page-table lock at {base:#x} is held"));
         }
         let is_last = level + 1 == self.config.arch.levels.len();
+        let mut nr_huge = 0;
         for index in 0..table.len() {
             let address = base + (u64::from(index) << self.config.arch.levels[level].shift);
             let word = table.pte(index).peek();
@@ -138,6 +142,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             if is_last {
                 self.check_pte(census, word, address, vmas);
+                continue;
+            }
+            let value = table.pmd(index).peek();
+            if level == self.pmd_level() && value.is_huge() {
+                nr_huge += 1;
+                self.check_huge_pmd(census, self.leaf_of(value), address, vmas);
                 continue;
             }
             let below = table.entry(index).peek();
@@ -149,6 +159,40 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             *census.table_frames.entry(lower.frame().peek() as u32).or_default() += 1;
             self.check_table(census, level + 1, lower, address, vmas);
         }
+        self.check_deposited(census, level, table, nr_huge);
+    }
+
+    /// With each leaf an empty table is deposited, and with nothing else.
+    fn check_deposited(
+        &self,
+        census: &mut Census,
+        level: usize,
+        table: TableRef<'_, P>,
+        nr_huge: u32,
+    ) {
+        let mut nr_deposited = 0;
+        let mut cursor = table.pmd_huge_pte().peek();
+        while !cursor.is_null() {
+            let Some(deposited) = self.peek_table(level + 1, cursor) else {
+                census.find("use-after-free", "a deposited page table was freed".to_owned());
+                return;
+            };
+            nr_deposited += 1;
+            census.nr_tables += 1;
+            *census.table_frames.entry(deposited.frame().peek() as u32).or_default() += 1;
+            if (0..deposited.len()).any(|index| !deposited.pte(index).peek().is_none()) {
+                census.find("deposit", "a deposited page table is not empty".to_owned());
+            }
+            cursor = deposited.lru().peek();
+        }
+        if nr_deposited != nr_huge {
+            census.find("deposit", format!("{nr_deposited} tables for {nr_huge} huge pages"));
+        }
+    }
+
+    fn check_huge_pmd(&self, census: &mut Census, leaf: Pte, address: u64, vmas: &[VmaRef<'_, P>]) {
+        *census.huge_mapped.entry(leaf.pfn()).or_default() += 1;
+        self.check_mapping(census, leaf, address, vmas);
     }
 
     /// A PTE follows from the VMA that it is in. Oracle 8 of SPF_V12 9.D.
@@ -157,6 +201,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return;
         }
         *census.mapped.entry(pte.pfn()).or_default() += 1;
+        self.check_mapping(census, pte, address, vmas);
+    }
+
+    fn check_mapping(&self, census: &mut Census, pte: Pte, address: u64, vmas: &[VmaRef<'_, P>]) {
         let nth = vmas.partition_point(|vma| vma.vm_end().peek().0 <= address);
         let Some(vma) = vmas.get(nth).filter(|vma| vma.vm_start().peek().0 <= address) else {
             census.find("mapped-outside-vma", format!("a page at {address:#x}, in no VMA"));
@@ -192,30 +240,46 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Reference and map counts equal the references that exist.
     fn check_pages(&self, census: &mut Census) {
+        let huge_zero = self.huge_zero_page.peek() as u32;
+        let is_huge_zero =
+            |pfn: u32| huge_zero != 0 && pfn & !(self.hpage_pmd_nr() - 1) == huge_zero;
         for pfn in 0..self.pages.used() {
             let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
+            let by_pmds = census.huge_mapped.get(&pfn).copied().unwrap_or(0);
             let Some(page) = self.pages.peek(pfn) else {
-                if mapped != 0 {
+                if mapped + by_pmds != 0 {
                     census.find("use-after-free", format!("page {pfn} is free and mapped"));
                 }
                 continue;
             };
-            if pfn != ZERO_PFN {
-                self.check_page(census, page, mapped);
+            if pfn != ZERO_PFN && !is_huge_zero(pfn) {
+                self.check_page(census, page, mapped, by_pmds);
             }
         }
     }
 
-    fn check_page(&self, census: &mut Census, page: PageRef<'_, P>, mapped: u64) {
+    fn check_page(&self, census: &mut Census, page: PageRef<'_, P>, mapped: u64, by_pmds: u64) {
         let pfn = page.slot_index();
         let tables = census.table_frames.get(&pfn).copied().unwrap_or(0);
         let cached = u64::from(page.flags().peek() & PG_CACHE != 0);
-        let expect = mapped + tables + cached;
+        if page.compound_mapcount().peek() != by_pmds {
+            let counted = page.compound_mapcount().peek();
+            census.find("mapcount", format!("huge page {pfn}: {counted} counted, {by_pmds} PMDs"));
+        }
+        let expect = if page.flags().peek() & PG_HEAD != 0 {
+            // The references of all its parts.
+            let parts = census.mapped.range(pfn..pfn + self.hpage_pmd_nr());
+            parts.map(|(_, mappings)| mappings).sum::<u64>() + by_pmds
+        } else if page.flags().peek() & PG_TAIL != 0 {
+            0
+        } else {
+            mapped + tables + cached
+        };
         if page.mapcount().peek() != mapped {
             let counted = page.mapcount().peek();
             census.find("mapcount", format!("page {pfn}: {counted} counted, {mapped} PTEs"));
         }
-        if expect == 0 {
+        if expect == 0 && page.flags().peek() & PG_TAIL == 0 {
             census.find("page-leak", format!("page {pfn} is in use by nobody"));
         } else if page.refcount().peek() != expect {
             let counted = page.refcount().peek();

@@ -3,8 +3,10 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
+use super::compound::FreeArea;
 use super::counters::Counters;
 use super::file::NODE_ENTRIES;
+use super::huge_memory::Thp;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
@@ -29,6 +31,10 @@ pub struct System {
     pub speculative_page_fault: i64,
     /// `vm.page-cluster`
     pub page_cluster: i64,
+    /// Where there are transparent huge pages.
+    pub thp: Thp,
+    /// `CONFIG_TRANSPARENT_HUGEPAGE`
+    pub transparent_hugepage: bool,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
     /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
@@ -45,6 +51,8 @@ impl Default for System {
             max_map_count: 65530,
             speculative_page_fault: 1,
             page_cluster: 3,
+            thp: Thp::Madvise,
+            transparent_hugepage: true,
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
@@ -102,10 +110,14 @@ pub struct Kernel<P: Platform, D: Design> {
     /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
     /// was never used.
     pub(super) zone_lock: Word<P>,
-    pub(super) zone_free: Mutex<Vec<u32>>,
+    pub(super) zone_free: Mutex<FreeArea>,
     pub(super) zone_fresh: Word<P>,
     /// Pages that move between a per-CPU list and the zone at once.
     pub(super) pcp_batch: u64,
+    /// Whether there can be transparent huge pages.
+    pub(super) thp_possible: bool,
+    /// The frame of the huge page of zeroes; 0: nobody has asked for it.
+    pub(super) huge_zero_page: Word<P>,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
     pub(crate) sysctl_max_map_count: Word<P>,
     pub(crate) sysctl_page_cluster: Word<P>,
@@ -117,7 +129,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub fn new(config: Config) -> Self {
         let lines = Arc::new(Lines::default());
         let word = |line| Word::new(line, 0);
-        let zone = lines.take_named("zone", 1, |offset| field(&["lock", "fresh"], offset));
+        let zone = lines
+            .take_named("zone", 1, |offset| field(&["lock", "fresh", "huge_zero_page"], offset));
         let sysctls = lines.take_named("sysctl", 1, |offset| {
             field(&["speculative_page_fault", "max_map_count", "page_cluster"], offset)
         });
@@ -159,6 +172,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             zone_free: Mutex::default(),
             zone_fresh: Word::new(zone, 8),
             pcp_batch,
+            thp_possible: config.system.transparent_hugepage
+                && config.arch.has_transparent_hugepage(),
+            huge_zero_page: Word::new(zone, 16),
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
@@ -196,6 +212,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.zone_lock.poke(0);
         self.zone_free.lock().expect("no panic while held").clear();
         self.zone_fresh.poke(0);
+        self.huge_zero_page.poke(0);
         let system = &self.config.system;
         self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());
         self.sysctl_max_map_count.poke(system.max_map_count);

@@ -7,7 +7,8 @@
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, Table, VmaRef};
-use super::pgtable::Pmd;
+use super::pgtable::MappedPmd;
+use super::pmd::{Pmd, PmdVal};
 use super::types::{Pte, Vaddr};
 use super::variants::Variant;
 use crate::arch::Family;
@@ -38,12 +39,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("move_page_tables");
         let end = old.offset(length);
         let mut at = old;
-        // Where the old place has no table the kernel goes on, too, one PMD at a time.
-        while let Some((table, from, to)) = self.next_pte_table(cpu, moving.mm, at, end) {
-            at = from;
-            while at < to {
+        // Where the old place has nothing the kernel goes on, too, one PMD at a time.
+        while let Some(mut found) = self.next_pmd(cpu, moving.mm, at, end) {
+            at = found.from;
+            while at < found.to {
+                found.from = at;
                 let target = new.offset(at.since(old));
-                let Some(moved) = self.move_table(cpu, moving, table, at, target, to) else {
+                let Some(moved) = self.move_pmd(cpu, moving, &mut found, target) else {
                     return at.since(old);
                 };
                 at = at.offset(moved);
@@ -52,34 +54,56 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         length
     }
 
-    /// Moves the part of `at..to`, which lies in `table`, that lies in one table at the new place,
-    /// too. Returns its length; `None`: out of memory.
-    fn move_table(
+    /// Moves as much of what an entry maps as one entry can map at the new place, too. Returns its
+    /// length; `None`: out of memory.
+    fn move_pmd(
         &self,
         cpu: &P,
         moving: &Moving<'_, P>,
-        table: Ptr<Table<P>>,
-        at: Vaddr,
+        found: &mut MappedPmd<'_, P>,
         target: Vaddr,
-        to: Vaddr,
     ) -> Option<u64> {
         let new_pmd = self.pmd_alloc(cpu, moving.mm, target)?;
-        let extent = to.since(at);
+        let at = found.from;
+        let extent = found.to.since(at);
         let whole = extent == self.pmd_size() && (at.0 | target.0) & (self.pmd_size() - 1) == 0;
-        if whole && self.have_move_pmd() {
-            let locked = self.take_rmap_locks(cpu, moving);
-            let moved = self.move_normal_pmd(cpu, moving.mm, at, new_pmd);
-            self.drop_rmap_locks(cpu, moving, locked);
-            if moved {
-                return Some(extent);
-            }
+        if whole && self.move_whole_pmd(cpu, moving, found, new_pmd) {
+            return Some(extent);
         }
+        if found.value.is_huge() {
+            self.split_huge_pmd(cpu, moving.vma, found.pmd);
+            found.value = found.pmd.read(cpu);
+        }
+        let Some(table) = found.value.table() else { return Some(extent) };
         if !self.pte_alloc(cpu, moving.mm, new_pmd) {
             return None;
         }
+        let new_table = new_pmd.read(cpu).table().expect("mmap_sem is held for write");
         let room = self.pmd_addr_end(target, target.offset(extent)).since(target);
-        self.move_ptes(cpu, moving, table, at, new_pmd.read(cpu), target, room);
+        self.move_ptes(cpu, moving, table, at, new_table, target, room);
         Some(room)
+    }
+
+    /// Moves a huge page, or a whole table, by its entry. False: it has to go page by page.
+    fn move_whole_pmd(
+        &self,
+        cpu: &P,
+        moving: &Moving<'_, P>,
+        found: &MappedPmd<'_, P>,
+        new_pmd: Pmd<'_, P>,
+    ) -> bool {
+        let is_huge = found.value.is_huge();
+        if !is_huge && !self.have_move_pmd() {
+            return false;
+        }
+        let locked = self.take_rmap_locks(cpu, moving);
+        let moved = if is_huge {
+            self.move_huge_pmd(cpu, moving.mm, found.pmd, new_pmd)
+        } else {
+            self.move_normal_pmd(cpu, moving.mm, found.from, new_pmd)
+        };
+        self.drop_rmap_locks(cpu, moving, locked);
+        moved
     }
 
     /// `CONFIG_HAVE_MOVE_PMD`: in 5.1 only x86 selects it.
@@ -96,7 +120,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn move_normal_pmd(&self, cpu: &P, mm: MmRef<'_, P>, old: Vaddr, new_pmd: Pmd<'_, P>) -> bool {
         cpu.step("move_normal_pmd");
         let Some(old_pmd) = self.walk_pmd(cpu, mm, old) else { return false };
-        if !new_pmd.read(cpu).is_null() {
+        if !new_pmd.read(cpu).is_none() {
             return false;
         }
         spin_lock(cpu, old_pmd.ptl());
@@ -105,13 +129,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // In any order: who else takes two holds mmap_sem for write as well.
             spin_lock(cpu, new_pmd.ptl());
         }
-        let table = old_pmd.read(cpu);
-        let pte_lock = (!self.v12(Variant::B8)).then(|| self.pte_offset_map(cpu, table, old));
+        let value = old_pmd.read(cpu);
+        let pte_lock = value.table().filter(|_| !self.v12(Variant::B8));
+        let pte_lock = pte_lock.map(|table| self.pte_offset_map(cpu, table, old));
         if let Some(slot) = pte_lock {
             spin_lock(cpu, slot.ptl());
         }
-        old_pmd.set(cpu, Ptr::NULL);
-        new_pmd.set(cpu, table);
+        old_pmd.set(cpu, PmdVal::NONE);
+        new_pmd.set(cpu, value);
         self.flush_tlb_mm(cpu, mm);
         if let Some(slot) = pte_lock {
             spin_unlock(cpu, slot.ptl());

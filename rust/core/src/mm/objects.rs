@@ -1,6 +1,7 @@
 //! The kernel's structs as words, with the kernel's field offsets (v5.1, x86-64, plus the
 //! series' fields), because the offset decides which fields share a cache line.
 
+use super::pmd::PmdVal;
 use super::types::{Pte, Vaddr, VmFlags};
 use crate::object;
 use crate::platform::{Field, Line, Object, Platform, Ptr, Ref, Word};
@@ -145,8 +146,9 @@ object! {
     /// A page frame.
     pub struct Page = "page", 64 {
         flags: u64 = 0x00,
-        /// Next page of the free list that this page is on.
-        lru_next: u64 = 0x08,
+        /// PMD entries that map the huge page that this page is the head of. (The kernel counts
+        /// from -1, in the first tail page.)
+        compound_mapcount: u64 = 0x08,
         /// What `page->mapping` says: 0, an anon_vma (low bit set) or an inode.
         mapping: u64 = 0x18,
         index: u64 = 0x20,
@@ -184,6 +186,10 @@ pub struct Table<P: Platform> {
     ptl: Word<P>,
     /// The frame that the table lives in.
     frame: Word<P>,
+    /// Of a PMD table: the last table of PTEs that was deposited with it (`pmd_huge_pte`).
+    pmd_huge_pte: Word<P>,
+    /// Of a deposited table of PTEs: the one that was deposited before it (`page->lru`).
+    lru: Word<P>,
     entries: Box<[Word<P>]>,
 }
 
@@ -194,8 +200,10 @@ impl<P: Platform> Object for Table<P> {
         // The struct page of the table is the first line, the table follows.
         let ptl = Word::new(line, 0x28);
         let frame = Word::new(line, 0);
+        let lru = Word::new(line, 0x08);
+        let pmd_huge_pte = Word::new(line, 0x10);
         let entries = (0..shape).map(|i| Word::new(line, Line::BYTES + i * 8)).collect();
-        Self { ptl, frame, entries }
+        Self { ptl, frame, pmd_huge_pte, lru, entries }
     }
     fn lines(shape: u32) -> u32 {
         1 + (shape * 8).div_ceil(Line::BYTES)
@@ -203,12 +211,16 @@ impl<P: Platform> Object for Table<P> {
     fn clear(&self) {
         self.ptl.poke(0);
         self.frame.poke(0);
+        self.pmd_huge_pte.poke(0);
+        self.lru.poke(0);
         self.entries.iter().for_each(|entry| entry.poke(0));
     }
     fn field_name(offset: u32) -> String {
         match offset.checked_sub(Line::BYTES) {
             Some(entry) => format!("[{}]", entry / 8),
             None if offset == 0 => "frame".to_owned(),
+            None if offset == 0x08 => "lru".to_owned(),
+            None if offset == 0x10 => "pmd_huge_pte".to_owned(),
             None => "ptl".to_owned(),
         }
     }
@@ -226,6 +238,22 @@ impl<'k, P: Platform> Ref<'k, Table<P>> {
     pub fn frame(self) -> Field<'k, P, u64> {
         let (generation, expect) = self.stamp();
         Field::new(&self.object().frame, generation, expect)
+    }
+    /// The last of the tables deposited with this one.
+    pub fn pmd_huge_pte(self) -> Field<'k, P, Ptr<Table<P>>> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().pmd_huge_pte, generation, expect)
+    }
+    /// The table that was deposited before this one.
+    pub fn lru(self) -> Field<'k, P, Ptr<Table<P>>> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().lru, generation, expect)
+    }
+    /// Entry `index` as that of a PMD.
+    #[inline(always)]
+    pub fn pmd(self, index: u32) -> Field<'k, P, PmdVal<P>> {
+        let (generation, expect) = self.stamp();
+        Field::new(&self.object().entries[index as usize], generation, expect)
     }
     /// Entry `index` as a PTE.
     #[inline(always)]

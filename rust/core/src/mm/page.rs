@@ -1,7 +1,7 @@
 //! Page frames: reference counts, page locks, per-CPU free lists over a shared pool.
 //!
-//! Source: `mm/page_alloc.c`, `include/linux/mm.h`, v5.1. Pages are single (order 0); the pool has
-//! one zone. `docs/fidelity.md` says what that leaves out.
+//! Source: `mm/page_alloc.c`, `include/linux/mm.h`, v5.1. Pages are single (order 0) or, in
+//! `compound.rs`, huge; the pool has one zone. `docs/fidelity.md` says what that leaves out.
 
 use super::kernel::Kernel;
 use super::objects::PageRef;
@@ -14,10 +14,14 @@ use crate::sync::spinlock::{spin_lock, spin_unlock};
 /// Bits of `page->flags`.
 pub(crate) const PG_LOCKED: u64 = 1 << 0;
 pub(crate) const PG_UPTODATE: u64 = 1 << 3;
+/// The first page of a huge page.
+pub(crate) const PG_HEAD: u64 = 1 << 16;
 /// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
 pub(crate) const PG_ANON: u64 = 1 << 32;
 /// The page belongs to a page cache.
 pub(crate) const PG_CACHE: u64 = 1 << 33;
+/// Another page of a huge page (in the kernel, bit 0 of `page->compound_head`).
+pub(crate) const PG_TAIL: u64 = 1 << 34;
 
 /// The frame of the shared page of zeroes (`empty_zero_page`).
 pub(crate) const ZERO_PFN: u32 = 0;
@@ -80,15 +84,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut free = self.zone_free.lock().expect("no panic while held");
         let mut count = 0;
         while count < self.pcp_batch {
-            let pfn = free.pop().or_else(|| {
-                let fresh = self.zone_fresh.peek();
-                (fresh < nr_pages).then(|| {
-                    self.zone_fresh.poke(fresh + 1);
-                    self.pages.cover(fresh as u32);
-                    fresh as u32
-                })
-            });
-            let Some(pfn) = pfn else { break };
+            let fresh = self.zone_fresh.peek();
+            let pfn = if let Some(pfn) = free.pages.pop() {
+                pfn
+            } else if fresh < nr_pages {
+                self.zone_fresh.poke(fresh + 1);
+                self.pages.cover(fresh as u32);
+                fresh as u32
+            } else if self.break_up_huge(&mut free) {
+                continue;
+            } else {
+                break;
+            };
             mine.pcp[count as usize].set(u64::from(pfn));
             count += 1;
         }
@@ -106,26 +113,31 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let left = mine.pcp_count.get() - self.pcp_batch;
         // Last taken goes first, so that a replay hands frames out in the same order.
         for slot in (left..mine.pcp_count.get()).rev() {
-            free.push(mine.pcp[slot as usize].get() as u32);
+            free.pages.push(mine.pcp[slot as usize].get() as u32);
         }
         drop(free);
         mine.pcp_count.set(left);
         spin_unlock(cpu, Field::permanent(&self.zone_lock));
     }
 
+    /// `get_page()`: one more reference. Those of a huge page are all at its head.
     #[inline(always)]
     pub(crate) fn get_page(&self, cpu: &P, page: PageRef<'_, P>) {
-        atomic_inc(cpu, page.refcount());
+        atomic_inc(cpu, self.compound_head(cpu, page).refcount());
     }
 
     /// Drops a reference; frees the page with the last.
     pub(crate) fn put_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        let page = self.compound_head(cpu, page);
         if atomic_dec_and_test(cpu, page.refcount()) {
             self.free_unref_page(cpu, page);
         }
     }
 
     fn free_unref_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        if page.flags().peek() & PG_HEAD != 0 {
+            return self.free_compound_page(cpu, page);
+        }
         if page.mapcount().peek() != 0 {
             cpu.finding(
                 "page-freed-while-mapped",
@@ -142,8 +154,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `trylock_page()`
+    /// `trylock_page()`: of a huge page the head is locked.
     pub(crate) fn trylock_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        let page = self.compound_head(cpu, page);
         let flags = page.flags().read(cpu);
         // Acquire: what the last holder did to the page; pairs with the Release in unlock_page.
         flags & PG_LOCKED == 0
@@ -155,6 +168,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `lock_page()`: sleeps while another task holds the lock.
     pub(crate) fn lock_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        let page = self.compound_head(cpu, page);
         while !self.trylock_page(cpu, page) {
             cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
         }
@@ -162,6 +176,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `unlock_page()`
     pub(crate) fn unlock_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        let page = self.compound_head(cpu, page);
         // Release: pairs with the Acquire in trylock_page. Nobody else clears the bit.
         let flags = page.flags().fetch_add(cpu, -(PG_LOCKED as i64), Ordering::Release);
         if flags & PG_LOCKED == 0 {
@@ -170,9 +185,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.wake(page.flags().word());
     }
 
-    /// `PageAnon()`
+    /// `PageAnon()`: of a huge page its head knows.
     #[inline(always)]
     pub(crate) fn page_is_anon(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
-        page.flags().read(cpu) & PG_ANON != 0
+        self.compound_head(cpu, page).flags().read(cpu) & PG_ANON != 0
     }
 }

@@ -82,14 +82,33 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pages.wrapping_add(vma.vm_pgoff().read(cpu))
     }
 
+    /// As [`Kernel::page_add_new_anon_rmap`], for a fresh huge page that a PMD is to map.
+    pub(crate) fn page_add_new_huge_anon_rmap(
+        &self,
+        cpu: &P,
+        head: PageRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        haddr: Vaddr,
+    ) {
+        self.page_add_new_anon_rmap(cpu, head, vma, haddr);
+        head.mapcount().poke(0);
+        head.compound_mapcount().poke(1);
+    }
+
     /// `page_move_anon_rmap()`: the page is this VMA's alone now.
     pub(crate) fn page_move_anon_rmap(&self, cpu: &P, page: PageRef<'_, P>, vma: VmaRef<'_, P>) {
-        page.mapping().write(cpu, vma.anon_vma().read(cpu).to_word());
+        let anon_vma = vma.anon_vma().read(cpu).to_word();
+        self.compound_head(cpu, page).mapping().write(cpu, anon_vma);
     }
 
     /// `page_dup_rmap()`, `page_add_file_rmap()`: one more mapping.
     pub(crate) fn page_dup_rmap(&self, cpu: &P, page: PageRef<'_, P>) {
         page.mapcount().fetch_add(cpu, 1, Ordering::Relaxed);
+    }
+
+    /// `page_dup_rmap()` of a huge page: one more PMD maps it.
+    pub(crate) fn page_dup_huge_rmap(&self, cpu: &P, head: PageRef<'_, P>) {
+        head.compound_mapcount().fetch_add(cpu, 1, Ordering::Relaxed);
     }
 
     /// `page_remove_rmap()`, with the resident-set count. Caller holds the PTE lock.
@@ -101,9 +120,37 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else.
+    /// `page_remove_rmap()` of a huge page that a PMD maps no more. Caller holds the PMD lock.
+    pub(crate) fn page_remove_huge_rmap(&self, cpu: &P, head: PageRef<'_, P>) {
+        if head.compound_mapcount().fetch_add(cpu, -1, Ordering::Relaxed) == 0 {
+            let pfn = head.slot_index();
+            cpu.finding("mapcount", format!("huge page {pfn} unmapped once too often"));
+        }
+    }
+
+    /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else. A
+    /// huge page, or one that it consists of, is mapped elsewhere if any part of it is.
     pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        let head = self.compound_head(cpu, page);
+        let (most, mappings) = self.page_trans_huge_mapcount(cpu, head);
         // L1: an unmapper drops its count before its flush, and its reference after.
-        page.mapcount().read(cpu) == 1 && (self.v12(Variant::L1) || page.refcount().read(cpu) == 1)
+        most == 1 && (self.v12(Variant::L1) || head.refcount().read(cpu) == mappings)
+    }
+
+    /// `page_trans_huge_mapcount()`: how many mappings the part of a page has that has most, and
+    /// how many there are in all, each with a reference.
+    fn page_trans_huge_mapcount(&self, cpu: &P, head: PageRef<'_, P>) -> (u64, u64) {
+        if !self.page_is_compound(head) {
+            let mappings = head.mapcount().read(cpu);
+            return (mappings, mappings);
+        }
+        let (mut most, mut mappings) = (0, 0);
+        for page in self.subpages(cpu, head) {
+            let by_ptes = page.mapcount().read(cpu);
+            most = by_ptes.max(most);
+            mappings += by_ptes;
+        }
+        let by_pmds = head.compound_mapcount().read(cpu);
+        (most + by_pmds, mappings + by_pmds)
     }
 }

@@ -9,6 +9,7 @@
 use super::kernel::Kernel;
 use super::objects::{Mm, MmRef};
 use super::page::ZERO_PFN;
+use super::pmd::{Pmd, PmdVal};
 use super::types::{Access, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
@@ -187,10 +188,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.charge(Cost::TlbFill, 1);
         let not_present = (access, false);
         let pmd = self.walk_pmd(cpu, mm, address).ok_or(not_present)?;
-        let table = pmd.read(cpu);
-        if table.is_null() {
-            return Err(not_present);
-        }
+        let value = pmd.read(cpu);
+        let Some(table) = value.table() else {
+            return self.hardware_walk_huge(cpu, mm, pmd, value, address, access);
+        };
         let slot = self.pte_offset_map(cpu, table, address);
         loop {
             // Consume: the page was filled before its PTE was stored; pairs with the Release of
@@ -212,6 +213,39 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Ok(used);
             }
         }
+    }
+
+    /// The walk ends at a PMD: the translation of the base page within the huge one.
+    #[cold]
+    fn hardware_walk_huge(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        pmd: Pmd<'_, P>,
+        value: PmdVal<P>,
+        address: Vaddr,
+        access: Access,
+    ) -> Result<Pte, (Access, bool)> {
+        if value.is_none() {
+            return Err((access, false));
+        }
+        let leaf = self.leaf_of(value);
+        if !leaf.has(Pte::PRESENT) {
+            return Err((access, false));
+        }
+        if !permits(leaf, access) {
+            return Err((access, true));
+        }
+        let mut used = leaf | Pte::YOUNG;
+        if access == Access::Write {
+            used |= Pte::DIRTY;
+        }
+        if used != leaf && !pmd.set_access_flags(cpu, value, self.huge_pmd(used)) {
+            // It changed meanwhile: once more.
+            return self.hardware_walk(cpu, mm, address, access);
+        }
+        let within = address.since(self.hpage_pmd_start(address)) >> self.page_shift();
+        Ok(Pte::new(used.pfn() + within as u32, used & Pte(0xfff)))
     }
 
     /// The CPUs whose TLB may hold translations of `mm`.

@@ -123,6 +123,8 @@ flag_word! {
         EXEC = 0x8,
         YOUNG = 0x20,
         DIRTY = 0x40,
+        /// A leaf above the PTE table. Never in a PTE itself.
+        HUGE = 0x80,
         /// Present for the kernel, not for the hardware: PROT_NONE or a NUMA hint.
         PROTNONE = 0x100,
         /// No struct page behind it: the zero page.

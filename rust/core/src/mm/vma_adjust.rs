@@ -88,6 +88,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Err(errno);
         }
         loop {
+            self.vma_adjust_trans_huge(cpu, mm, vma, &change);
             self.move_boundaries(cpu, mm, &change);
             if !change.fate.is_removed() {
                 break;
@@ -170,6 +171,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         change.importer.anon_vma().write(cpu, anon_vma);
         self.anon_vma_clone(cpu, change.importer, exporter)
+    }
+
+    /// `vma_adjust_trans_huge()`: no huge page may lie across a new boundary of `vma`, the VMA
+    /// that was to be adjusted, or of the one after it.
+    fn vma_adjust_trans_huge(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        change: &Adjustment<'_, P>,
+    ) {
+        self.split_huge_pmd_at(cpu, mm, vma, change.to.start);
+        self.split_huge_pmd_at(cpu, mm, vma, change.to.end);
+        if let (Fate::Moves(bytes @ 1..), Some(next)) = (change.fate, change.next) {
+            self.split_huge_pmd_at(cpu, mm, next, next.vm_start().read(cpu).offset(bytes as u64));
+        }
     }
 
     /// Stores the new boundaries, and unlinks or links whom they concern, with rmap kept out.

@@ -4,13 +4,14 @@
 
 use super::gather::MmuGather;
 use super::kernel::Kernel;
-use super::objects::VmaRef;
+use super::objects::{Table, VmaRef};
 use super::page::ZERO_PFN;
+use super::pgtable::MappedPmd;
 use super::types::{Pte, Vaddr};
 use super::variants::Variant;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Ordering, Platform, Ptr};
 use crate::sync::spinlock::spin_unlock;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -64,12 +65,39 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             D::vm_write_begin(cpu, vma);
         }
         let mut address = start;
-        while let Some((table, from, to)) = self.next_pte_table(cpu, tlb.mm(), address, end) {
-            self.zap_pte_range(cpu, tlb, table, from, to);
-            address = to;
+        while let Some(found) = self.next_pmd(cpu, tlb.mm(), address, end) {
+            address = found.to;
+            self.zap_pmd(cpu, tlb, vma, found);
         }
         if bump {
             D::vm_write_end(cpu, vma);
+        }
+    }
+
+    /// One round of `zap_pmd_range()`.
+    #[inline(always)]
+    fn zap_pmd(
+        &self,
+        cpu: &P,
+        tlb: &mut MmuGather<'_, P>,
+        vma: VmaRef<'_, P>,
+        found: MappedPmd<'_, P>,
+    ) {
+        let MappedPmd { pmd, mut value, from, to } = found;
+        if value.is_huge() {
+            if to.since(from) == self.pmd_size() {
+                if self.zap_huge_pmd(cpu, tlb, pmd) {
+                    return;
+                }
+            } else {
+                self.split_huge_pmd(cpu, vma, pmd);
+            }
+            value = pmd.read(cpu);
+        }
+        // pmd_none_or_trans_huge_or_clear_bad: beside another MADV_DONTNEED or a fault it may be
+        // none, or huge again, and what they do counts as done later.
+        if let Some(table) = value.table() {
+            self.zap_pte_range(cpu, tlb, table, from, to);
         }
     }
 
@@ -78,7 +106,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         &self,
         cpu: &P,
         tlb: &mut MmuGather<'_, P>,
-        table: crate::platform::Ptr<super::Table<P>>,
+        table: Ptr<Table<P>>,
         start: Vaddr,
         end: Vaddr,
     ) {

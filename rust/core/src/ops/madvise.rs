@@ -41,6 +41,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         advice: Advice,
     ) -> Result<(), Errno> {
         cpu.charge(Cost::SyscallEntryExit, 1);
+        // madvise_behavior_valid()
+        let about_thp = matches!(advice, Advice::Hugepage | Advice::Nohugepage);
+        if about_thp && !self.config.system.transparent_hugepage {
+            return Err(Errno::Einval);
+        }
         if self.offset_in_page(start) != 0 {
             return Err(Errno::Einval);
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::arch::Arch;
 use crate::design::Spf;
-use crate::mm::{FaultFlags, FileKind, MmRef, Table, VmaRef};
+use crate::mm::{FaultFlags, FileKind, MmRef, PmdVal, Table, VmaRef};
 use crate::platform::native::{Cpu, Machine};
 use crate::platform::{Ptr, Value};
 use crate::support::system;
@@ -59,7 +59,7 @@ impl<'k> Mapping<'k> {
             vma_page_prot: self.vma.vm_page_prot().peek(),
             sequence: 0,
             pmd,
-            orig_pmd: Ptr::NULL,
+            orig_pmd: PmdVal::NONE,
             pte: None,
             orig_pte: Pte::EMPTY,
             ptl: None,
@@ -81,16 +81,13 @@ impl<'k> Mapping<'k> {
         result
     }
 
-    fn table(&self, page: u64) -> Ptr<Table<Cpu>> {
+    fn table(&self, page: u64) -> Option<Ptr<Table<Cpu>>> {
         let address = Vaddr(BASE + page * PAGE);
-        self.k.walk_pmd(self.cpu, self.mm, address).map_or(Ptr::NULL, |pmd| pmd.read(self.cpu))
+        self.k.walk_pmd(self.cpu, self.mm, address)?.read(self.cpu).table()
     }
 
     fn pte(&self, page: u64) -> Pte {
-        let table = self.table(page);
-        if table.is_null() {
-            return Pte::EMPTY;
-        }
+        let Some(table) = self.table(page) else { return Pte::EMPTY };
         self.k.pte_offset_map(self.cpu, table, Vaddr(BASE + page * PAGE)).pte().peek()
     }
 
@@ -107,7 +104,8 @@ impl<'k> Mapping<'k> {
     fn unmap(&self) {
         for page in self.mapped() {
             let frame = self.frame(page);
-            let slot = self.k.pte_offset_map(self.cpu, self.table(page), Vaddr(BASE + page * PAGE));
+            let table = self.table(page).expect("mapped");
+            let slot = self.k.pte_offset_map(self.cpu, table, Vaddr(BASE + page * PAGE));
             slot.pte().poke(Pte::EMPTY);
             self.k.page_remove_rmap(self.cpu, self.mm, frame);
             self.k.put_page(self.cpu, frame);
@@ -148,7 +146,7 @@ fn a_window_does_not_reach_into_the_next_page_table() {
     let m = Mapping::new(&k, &cpu, cached(&k, &cpu, 64), (509, 540), true);
     assert_eq!(m.fault(510, READ), VmFault::NOPAGE);
     assert_eq!(m.mapped(), [509, 510, 511]);
-    assert!(m.table(512).is_null());
+    assert!(m.table(512).is_none());
 }
 
 #[test]
@@ -288,7 +286,7 @@ fn beyond_the_end_is_sigbus_and_leaves_no_page_table() {
         let m = Mapping::new(&k, &cpu, inode, (0, 1024), shared);
         let live = k.pages.live();
         assert_eq!(m.fault(600, flags), VmFault::SIGBUS);
-        assert!(m.table(600).is_null());
+        assert!(m.table(600).is_none());
         // PUD and PMD tables stay.
         assert_eq!(k.pages.live(), live + 2);
         assert_eq!(m.fault(3, flags) & VmFault::ERROR, VmFault::NONE);

@@ -266,7 +266,8 @@ fn the_pte_is_built_from_the_cached_protection() {
     p.write(BASE, 1);
     let mm = p.k.current_mm(&p.cpu);
     let pmd = p.k.walk_pmd(&p.cpu, mm, Vaddr(BASE)).expect("walked").read(&p.cpu);
-    let pte = p.k.pte_offset_map(&p.cpu, pmd, Vaddr(BASE)).pte().peek();
+    let table = pmd.table().expect("small pages");
+    let pte = p.k.pte_offset_map(&p.cpu, table, Vaddr(BASE)).pte().peek();
     assert!(pte.has(Pte::WRITE) && pte.has(Pte::DIRTY) && !pte.has(Pte::EXEC), "{pte:?}");
     p.end();
 }

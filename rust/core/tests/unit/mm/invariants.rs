@@ -69,7 +69,9 @@ impl<D: Design> Stress<'_, D> {
                 k.sys_madvise(&self.cpu, address, length, Advice::Dontneed).ok();
             }
             6 => {
-                let advice = if self.below(2) == 0 { Advice::Random } else { Advice::Normal };
+                let advices =
+                    [Advice::Random, Advice::Normal, Advice::Hugepage, Advice::Nohugepage];
+                let advice = advices[self.below(4) as usize];
                 k.sys_madvise(&self.cpu, address, length, advice).ok();
             }
             _ => self.accesses(address, length),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::design::Spf;
 use crate::mm::{Choice, Variants};
+use crate::ops::madvise::Advice;
 use crate::ops::mremap::{MremapArgs, RemapFlags};
 use crate::support::{PAGE, RW, World};
 
@@ -25,7 +26,7 @@ fn remap(world: &World<Spf>, old: u64, new: u64, length: u64) {
 /// The table that maps an address.
 fn table_of(world: &World<Spf>, address: u64) -> Option<Ptr<Table<crate::platform::native::Cpu>>> {
     let pmd = world.k.walk_pmd(&world.cpu, world.mm(), Vaddr(address))?;
-    Some(pmd.read(&world.cpu)).filter(|table| !table.is_null())
+    pmd.read(&world.cpu).table()
 }
 
 fn boot(have_move_pmd: Option<bool>, choice: Choice) -> World<Spf> {
@@ -117,4 +118,66 @@ fn young_dirty_and_writable_move_along() {
     assert_eq!(pte(NEW), before);
     assert!(before.has(Pte::DIRTY) && before.has(Pte::YOUNG) && before.has(Pte::WRITE));
     world.end();
+}
+
+/// A huge page at `OLD`, with content in pages 0 and 300.
+fn with_huge_page(have_move_pmd: Option<bool>, length: u64) -> World<Spf> {
+    let world = boot(have_move_pmd, Choice::Fixed);
+    world.map_fixed(OLD, length, RW);
+    world.k.sys_madvise(&world.cpu, OLD, length, Advice::Hugepage).expect("advice");
+    world.write(OLD, 1).expect("writable");
+    world.write(OLD + 300 * PAGE, 2).expect("writable");
+    assert!(is_huge(&world, OLD));
+    world
+}
+
+fn is_huge(world: &World<Spf>, address: u64) -> bool {
+    let pmd = world.k.walk_pmd(&world.cpu, world.mm(), Vaddr(address));
+    pmd.is_some_and(|pmd| pmd.read(&world.cpu).is_huge())
+}
+
+#[test]
+fn a_huge_page_moves_as_one() {
+    // To an entry of the same table, and of another.
+    for new in [OLD + 4 * PMD, NEW] {
+        for have_move_pmd in [None, Some(false)] {
+            let world = with_huge_page(have_move_pmd, PMD);
+            remap(&world, OLD, new, PMD);
+            assert!(is_huge(&world, new) && !is_huge(&world, OLD));
+            assert_eq!((world.read(new), world.read(new + 300 * PAGE)), (Ok(1), Ok(2)));
+            world.check();
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn a_huge_page_that_cannot_move_as_one_is_split() {
+    for (old, new, length) in [
+        (OLD, NEW, PMD - PAGE),
+        (OLD + PAGE, NEW + PAGE, PMD - PAGE),
+        (OLD, NEW + PAGE, PMD),
+        (OLD + 200 * PAGE, NEW, 2 * PMD),
+    ] {
+        let world = with_huge_page(None, 3 * PMD);
+        remap(&world, old, new, length);
+        assert!(!is_huge(&world, new) && !is_huge(&world, new + PMD));
+        assert_eq!(world.read(OLD + 300 * PAGE - old + new), Ok(2));
+        world.check();
+        world.end();
+    }
+}
+
+#[test]
+fn the_huge_page_of_zeroes_moves_too() {
+    for (new, huge) in [(NEW, true), (NEW + PAGE, false)] {
+        let world = boot(None, Choice::Fixed);
+        world.map_fixed(OLD, PMD, RW);
+        world.k.sys_madvise(&world.cpu, OLD, PMD, Advice::Hugepage).expect("advice");
+        assert_eq!(world.read(OLD), Ok(0));
+        remap(&world, OLD, new, PMD);
+        assert_eq!((is_huge(&world, new), world.read(new)), (huge, Ok(0)));
+        world.check();
+        world.end();
+    }
 }

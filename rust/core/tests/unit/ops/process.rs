@@ -96,8 +96,10 @@ impl<D: Design> Processes<D> {
     pub fn is_mapped(&self, task: u32, address: u64) -> bool {
         let (cpu, address) = (self.cpu(task), crate::mm::Vaddr(address));
         self.k.walk_pmd(cpu, self.mm(task), address).is_some_and(|pmd| {
-            let table = pmd.read(cpu);
-            !table.is_null() && !self.k.pte_offset_map(cpu, table, address).pte().peek().is_none()
+            let table = pmd.read(cpu).table();
+            table.is_some_and(|table| {
+                !self.k.pte_offset_map(cpu, table, address).pte().peek().is_none()
+            })
         })
     }
 

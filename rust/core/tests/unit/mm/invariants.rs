@@ -1,8 +1,7 @@
 //! Native stress: real threads do all there is to one address space, and at every quiescent
 //! point nothing may be wrong. `SPFEMU_STRESS_SECONDS` (default 2) says how long for.
 
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use crate::mm::{Access, Config, Kernel, System, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::{MapFlags, MmapArgs};
-use crate::platform::native::{Cpu, Machine};
+use crate::platform::Platform;
+use crate::platform::native::{Cpu, Machine, catch};
 
 const THREADS: u32 = 8;
 const OPERATIONS_A_ROUND: u32 = 400;
@@ -107,7 +107,7 @@ fn stress<D: Design>(arch: Arch, seed: u64) {
     let machine = Machine::new(THREADS);
     let tasks: Vec<u32> = (0..THREADS).collect();
     k.start_process(&machine.cpu(0, 0), &tasks).expect("memory");
-    let at_rest = Barrier::new(THREADS as usize);
+    let at_rest = Meeting::default();
     let end = Instant::now() + Duration::from_secs(seconds());
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -116,37 +116,70 @@ fn stress<D: Design>(arch: Arch, seed: u64) {
             scope.spawn(move || {
                 let cpu = machine.cpu(id, id);
                 let random = Pcg64Mcg::seed_from_u64(seed ^ (u64::from(id) << 32));
-                let mut task = Stress { k, cpu, random, page };
-                let mut is_last = false;
-                while !is_last {
-                    for _ in 0..OPERATIONS_A_ROUND {
-                        task.operation();
-                    }
-                    is_last = quiesce(&task, at_rest, over, end);
-                }
-                task.k.exit_mm(&task.cpu);
-                task.cpu.rcu_barrier();
-                at_rest.wait();
-                while let Some(callback) = task.cpu.rcu_ready() {
-                    task.k.run_rcu_callback(&task.cpu, callback);
-                }
+                catch(machine, || {
+                    run_until(&mut Stress { k, cpu, random, page }, at_rest, over, end)
+                });
             });
         }
     });
+    assert_eq!(machine.finding(), None);
     assert_eq!(k.check_nothing_left(), []);
+}
+
+/// What one thread does. `None`: another one failed.
+fn run_until<D: Design>(
+    task: &mut Stress<'_, D>,
+    at_rest: &Meeting,
+    over: &AtomicBool,
+    end: Instant,
+) -> Option<()> {
+    let mut is_last = false;
+    while !is_last {
+        for _ in 0..OPERATIONS_A_ROUND {
+            task.operation();
+        }
+        is_last = quiesce(task, at_rest, over, end)?;
+    }
+    task.k.exit_mm(&task.cpu);
+    task.cpu.rcu_barrier();
+    at_rest.wait(&task.cpu)?;
+    while let Some(callback) = task.cpu.rcu_ready() {
+        task.k.run_rcu_callback(&task.cpu, callback);
+    }
+    Some(())
+}
+
+/// Where all threads wait for each other. A standard barrier would wait for ever for a thread
+/// that panicked.
+#[derive(Default)]
+struct Meeting {
+    come: AtomicU32,
+}
+
+impl Meeting {
+    /// Whether the caller came last; `None`: somebody failed and will not come.
+    fn wait(&self, cpu: &Cpu) -> Option<bool> {
+        let nth = self.come.fetch_add(1, Ordering::AcqRel) + 1;
+        while self.come.load(Ordering::Acquire) < nth.next_multiple_of(THREADS) {
+            if !cpu.operation_boundary() {
+                return None;
+            }
+            thread::yield_now();
+        }
+        Some(nth.is_multiple_of(THREADS))
+    }
 }
 
 /// Lets every grace period end, checks everything, and says whether time is up.
 fn quiesce<D: Design>(
     task: &Stress<'_, D>,
-    at_rest: &Barrier,
+    at_rest: &Meeting,
     over: &AtomicBool,
     end: Instant,
-) -> bool {
-    at_rest.wait();
+) -> Option<bool> {
+    at_rest.wait(&task.cpu)?;
     task.cpu.rcu_barrier();
-    let leader = at_rest.wait().is_leader();
-    if leader {
+    if at_rest.wait(&task.cpu)? {
         while let Some(callback) = task.cpu.rcu_ready() {
             task.k.run_rcu_callback(&task.cpu, callback);
         }
@@ -154,8 +187,8 @@ fn quiesce<D: Design>(
         // One looks at the clock for all.
         over.store(Instant::now() >= end, Ordering::Relaxed);
     }
-    at_rest.wait();
-    over.load(Ordering::Relaxed)
+    at_rest.wait(&task.cpu)?;
+    Some(over.load(Ordering::Relaxed))
 }
 
 #[test]

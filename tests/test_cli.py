@@ -228,7 +228,7 @@ class TestStat:
 
 
 class TestRun:
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime"])
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore"])
     def test_outcomes(self, capsys: pytest.CaptureFixture[str], engine: str) -> None:
         out = told(capsys, "run", SCENARIO, "--engine", engine, "--check")
         assert out.splitlines()[0].split()[:4] == ["task", "place", "round", "op"]
@@ -260,7 +260,7 @@ class TestRun:
             }
         ]  # fmt: skip
 
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime"])
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore"])
     def test_tasks_that_wait_for_ever(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, engine: str
     ) -> None:

@@ -57,7 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["stat", "--", "ebizzy", "twice"], 'ebizzy: argument "twice" (allowed: -m, -M,'),
         (["run"], "Missing argument 'PROGRAM'"),
         (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
-        (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime, kernel)'),
+        (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime, explore, kernel)'),
         (["run", SCENARIO, "--timeout", "3"], "--timeout: value 3 (allowed: only with engine kernel)"),
         (["run", SCENARIO, "--engine", "kernel", "--timeout", "0"], "timeout_s: value 0.0 (allowed: above 0, to 1e9 seconds)"),
         (["run", SCENARIO, "--engine", "kernel", "--arch", "arm64"], "engine kernel: arch arm64 (allowed: x86)"),

@@ -17,7 +17,7 @@ from spfemu import Program
 from spfemu.profiles import arch_names
 from spfemu.testing import assert_same, differential, disjoint_programs, programs
 
-ENGINES: Final = ("native", "vtime")
+ENGINES: Final = ("native", "vtime", "explore")
 MAPPING_OPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec")
 
 # A failing example is shrunk for minutes before it is shown.

@@ -15,7 +15,7 @@ from spfemu.errors import ProgramError
 from tests import scenario_files
 
 
-@pytest.mark.parametrize("engine", ["native", "vtime"])
+@pytest.mark.parametrize("engine", ["native", "vtime", "explore"])
 @pytest.mark.parametrize("path", scenario_files.RUNNABLE, ids=lambda path: path.stem)
 def test_scenario(path: Path, engine: str) -> None:
     result = spfemu.run(spfemu.Program.load(path), engine=engine)

@@ -79,7 +79,7 @@ def variants() -> str:
 
     Returns:
         A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``cpus``, ``oracle``,
-        ``what`` and ``default`` (its value on the engines outside explore).
+        ``what`` and ``default`` (its value where a program is run, not explored).
 
     Deterministic: constants of the binary.
     """
@@ -99,7 +99,7 @@ def run(
     after every 50 ms. Source: ours.
 
     Args:
-        engine: "native" or "vtime".
+        engine: "native", "vtime", or "explore" (one schedule).
         handler: "spf" or "classic".
         arch: The JSON of a profile.
         tasks: The records of each task as bytes, shape (62 * records,).

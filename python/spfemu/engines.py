@@ -35,7 +35,7 @@ __all__ = [
     "variant_values",
 ]
 
-ENGINES: Final = ("native", "reference", "vtime", "kernel")
+ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
 KERNEL_SETTINGS: Final = ("timeout_s", "counting")
 VARIANT_VALUES: Final = ("v12", "fixed")
@@ -67,14 +67,16 @@ def run(
     sections 2 and 5).
 
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
-    (virtual time) or "kernel" (the host's own, see ``spfemu.oracle``); ``handler`` "spf" or
-    "classic"; ``arch`` a profile or its name; ``machine`` a machine's name (default: the arch's
-    own); ``seed`` from 0; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends
-    the time of ``compute`` and ``sleep``. ``record``: keep every operation's outcome, of
-    ``max_outcomes`` at most (about 100 bytes each): a run with more is refused. ``variants`` is
-    "v12" or "fixed" for all, or a mapping of names to these; the default is the engine's own
-    choice. ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``; kernel:
-    ``timeout_s`` and ``counting``). ``progress`` is called with 0 to 1.
+    (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
+    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``arch`` a profile or its
+    name; ``machine`` a machine's name (default: the arch's own); ``seed`` from 0, which on explore
+    lets each task go on until it waits or ends, where others draw who goes on; ``cpus`` from 1
+    (default: as the engine chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
+    ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
+    a run with more is refused. ``variants`` is "v12" or "fixed" for all, or a mapping of names to
+    these; the default is the engine's own choice. ``settings`` are further settings of the engine
+    (vtime: ``tick_slack_ns``; kernel: ``timeout_s`` and ``counting``). ``progress`` is called with
+    0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.
@@ -96,8 +98,9 @@ def run(
         raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
     profile = arch_by_name(arch) if isinstance(arch, str) else arch
     program = prepare(program, profile)
-    if engine == "reference":
+    if engine in ("reference", "explore"):
         check_bounded(program, engine)
+    if engine == "reference":
         from spfemu import reference
 
         return reference.run(

@@ -79,7 +79,7 @@ class Result:
     for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait
     for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
     ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
-    on vtime and 0 on the reference.
+    on vtime and 0 on the reference and on explore.
 
     Determinism: program, engine, seed, settings and version fix everything but, on native, the
     elapsed time and the interleaving.

@@ -25,7 +25,9 @@ _AGAINST: Final = ("reference",)
 
 _Engine = Annotated[
     str,
-    typer.Option(metavar="native|reference|vtime|kernel", autocompletion=lambda: list(ENGINES)),
+    typer.Option(
+        metavar="native|reference|vtime|explore|kernel", autocompletion=lambda: list(ENGINES)
+    ),
 ]
 _Handler = Annotated[
     str, typer.Option(metavar="spf|classic", autocompletion=lambda: list(HANDLERS))

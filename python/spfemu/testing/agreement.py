@@ -106,7 +106,7 @@ def assert_same(a: Result, b: Result, *, what: str = "all") -> None:
 def differential(
     program: Program,
     *,
-    engines: Iterable[str] = ("reference", "native", "vtime"),
+    engines: Iterable[str] = ("reference", "native", "vtime", "explore"),
     handlers: Iterable[str] = ("spf", "classic"),
     arches: Iterable[str | Arch] = ("x86",),
     what: str = "all",
@@ -122,7 +122,7 @@ def differential(
         program: what to run; its outcomes must not depend on the interleaving (``programs``), or
             only in what "own" leaves out (``disjoint_programs``).
         engines: names as ``spfemu.run`` takes them; the others are compared with the first one
-            (default "reference", "native", "vtime").
+            (default "reference", "native", "vtime", "explore").
         handlers: "spf", "classic" or both (default).
         arches: profiles or names, of the program's page size (default "x86").
         what: what is compared, see ``differences`` (default "all").

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
+use spfemu_core::explore;
 use spfemu_core::mm::Variants;
 use spfemu_core::program::{Handler, Options, RunResult, Watch, native};
 use spfemu_core::vtime::{self, Machine, Settings};
@@ -36,7 +37,7 @@ struct OptionsText {
 
 /// Runs a program on an engine of the core.
 ///
-/// Source: ours. `engine` is "native" or "vtime"; `handler` "spf" or "classic"; `arch` the JSON of
+/// Source: ours. `engine` is "native", "vtime" or "explore" (one schedule); `handler` "spf" or "classic"; `arch` the JSON of
 /// a profile; `tasks` one array of bytes a task (records of the array form); `meta` and `options`
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
@@ -81,6 +82,7 @@ struct Job {
 enum Engine {
     Native,
     Vtime(Box<Machine>),
+    Explore,
 }
 
 /// How far a CPU may run ahead in virtual time unless told otherwise, in nanoseconds.
@@ -98,8 +100,10 @@ impl Job {
                 &arch,
                 options.cpus,
             )?)),
+            "explore" => Engine::Explore,
             other => {
-                return Err(Error::Engine(format!("engine '{other}' (allowed: native, vtime)")));
+                let what = format!("engine '{other}' (allowed: native, vtime, explore)");
+                return Err(Error::Engine(what));
             }
         };
         let variants = input::variants(Variants::outside_explore(), &options.variants)?;
@@ -115,6 +119,10 @@ impl Job {
             Engine::Vtime(machine) => {
                 let settings = self.settings(machine, given.program.nr_tasks());
                 vtime::run(&given.program, self.handler, config, &settings, &options, watch)
+            }
+            Engine::Explore => {
+                let seed = self.options.seed;
+                explore::run_once(&given.program, self.handler, &config, seed, &options, watch)
             }
         };
         let result = result.map_err(|wrong| Error::Program(wrong.0))?;
@@ -155,6 +163,7 @@ impl Job {
 
     fn settings_text(&self, nr_tasks: u32) -> Value {
         match &self.engine {
+            Engine::Explore => json!({"machine": null, "cpus": nr_tasks}),
             Engine::Native => json!({"machine": null, "cpus": nr_tasks, "pace": self.options.pace}),
             Engine::Vtime(machine) => {
                 let settings = self.settings(machine, nr_tasks);

@@ -263,7 +263,6 @@ impl Platform for Cpu {
     type Site = Site;
     const CHECKS_EVERY_ACCESS: bool = true;
     const MUTABLE: bool = true;
-    const LIVELOCK_FAULTS: u32 = 16;
 
     fn site(line: Line, offset: u32) -> Site {
         u64::from(line.0) * u64::from(Line::BYTES) + u64::from(offset)
@@ -485,6 +484,10 @@ impl Platform for Cpu {
         if waits_for != 0 {
             self.block(Wait::Interrupt(waits_for), None);
         }
+    }
+
+    fn livelock_faults(&self) -> u32 {
+        self.machine.livelock_faults.get()
     }
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! Runs schedule after schedule of one subject.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -11,10 +10,9 @@ use super::cpu::{AtRest, Cpu};
 use super::machine::{End, MAX_TASKS, Machine, Phase, bit};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Pct, Random, Replay, Strategy};
-use super::timeline::{Access, Step};
 use super::token::{Deviation, Token};
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
-use crate::platform::{CpuId, Finding, Lines, Mutant, TaskId};
+use crate::platform::{Finding, Lines, Mutant, TaskId};
 use crate::program::Watch;
 
 /// What is explored: tasks over shared words.
@@ -69,6 +67,8 @@ pub struct ExploreOptions {
     pub max_steps: u64,
     /// Stop after so many kinds of violations.
     pub max_violations: usize,
+    /// See [`crate::platform::Platform::livelock_faults`].
+    pub livelock_faults: u32,
     /// Checks to remove.
     pub mutants: Vec<Mutant>,
     /// Stop at the first violation of this kind, and report no other.
@@ -81,6 +81,7 @@ impl Default for ExploreOptions {
             search: Search::Dfs { preemptions: 2, reduce: true },
             max_schedules: None,
             max_steps: 1_000_000,
+            livelock_faults: 16,
             max_violations: 16,
             mutants: Vec::new(),
             only: None,
@@ -88,27 +89,25 @@ impl Default for ExploreOptions {
     }
 }
 
-/// Schedules spent on finding a violation with fewer preemptions.
-const MAX_SHRINKING: u64 = 200_000;
 const DEFAULT_SCHEDULES: u64 = 10_000;
 
 /// One schedule that was run.
-struct Schedule {
+pub(super) struct Schedule {
     end: End,
-    findings: Vec<Finding>,
-    deviations: Vec<Deviation>,
-    preemptions: u32,
+    pub(super) findings: Vec<Finding>,
+    pub(super) deviations: Vec<Deviation>,
+    pub(super) preemptions: u32,
 }
 
 /// A subject with its CPUs.
 pub struct Explorer<S: Subject> {
-    subject: Rc<S>,
-    machine: Rc<Machine>,
+    pub(super) subject: Rc<S>,
+    pub(super) machine: Rc<Machine>,
     cpus: Vec<Rc<Cpu>>,
     coroutines: Vec<Coroutine>,
     pool: Rc<StackPool>,
-    options: ExploreOptions,
-    watch: Arc<Watch>,
+    pub(super) options: ExploreOptions,
+    pub(super) watch: Arc<Watch>,
 }
 
 impl<S: Subject> Explorer<S> {
@@ -126,6 +125,7 @@ impl<S: Subject> Explorer<S> {
         let machine = Rc::new(Machine::new(nr_tasks, subject.lines(), strategy, watch));
         let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
         machine.mutants.set(mutants);
+        machine.livelock_faults.set(options.livelock_faults);
         machine.reduces.set(matches!(options.search, Search::Dfs { reduce: true, .. }));
         let pool = StackPool::new();
         let cpus: Vec<_> =
@@ -153,15 +153,10 @@ impl<S: Subject> Explorer<S> {
         Ok(())
     }
 
-    /// Runs one schedule, without checks of what is left, and says why it did not end well.
+    /// Runs one schedule, and says what broke.
     pub(super) fn run_one(&mut self) -> Option<Finding> {
         self.machine.strategy.borrow_mut().next_schedule();
         self.run_schedule().findings.into_iter().next()
-    }
-
-    /// Accesses of the last schedule.
-    pub(super) fn steps(&self) -> u64 {
-        self.machine.steps.get()
     }
 
     /// Runs schedules until none is left, or until told to end.
@@ -191,7 +186,8 @@ impl<S: Subject> Explorer<S> {
                 let kind = Violation::kind(finding.invariant, &finding.what);
                 let is_wanted = self.options.only.as_ref().is_none_or(|only| *only == kind);
                 if is_wanted && !kinds.contains(&kind) {
-                    report.violations.push(self.violation(finding, &kind, &schedule));
+                    let violation = self.violation(finding, &kind, &schedule);
+                    report.violations.push(violation);
                     kinds.push(kind);
                 }
             }
@@ -209,79 +205,8 @@ impl<S: Subject> Explorer<S> {
         report
     }
 
-    /// A token that does not lead through this program is a finding of its own.
-    fn complain_of_replay(&self, schedule: &Schedule, report: &mut ExploreReport) {
-        if !schedule.findings.is_empty() || self.options.only.is_some() {
-            return;
-        }
-        if let Some(what) = self.machine.strategy.borrow().complaint() {
-            let finding = Finding { invariant: "replay", what };
-            report.violations.push(self.bare_violation(&finding, &schedule.deviations));
-        }
-    }
-
-    fn token(&self, deviations: &[Deviation]) -> String {
-        let fingerprint = self.subject.fingerprint();
-        Token { fingerprint, deviations: deviations.to_vec() }.to_text()
-    }
-
-    /// The report of a finding: its schedule with as few preemptions as can be found quickly,
-    /// and what happened in it.
-    fn violation(&mut self, finding: &Finding, kind: &str, schedule: &Schedule) -> Violation {
-        if self.options.only.is_some() {
-            return self.bare_violation(finding, &schedule.deviations);
-        }
-        let mut finding = finding.clone();
-        let mut deviations = schedule.deviations.clone();
-        if let Some((shorter, found)) = self.shrink(kind, schedule.preemptions) {
-            deviations = shorter;
-            finding = found;
-        }
-        self.with_strategy(Box::new(Replay::new(deviations.clone())), |explorer| {
-            explorer.machine.is_recording.set(true);
-            explorer.machine.strategy.borrow_mut().next_schedule();
-            explorer.run_schedule();
-            explorer.machine.is_recording.set(false);
-        });
-        let timeline = shared_steps(self.machine.timeline.take());
-        Violation { timeline, ..self.bare_violation(&finding, &deviations) }
-    }
-
-    fn bare_violation(&self, finding: &Finding, deviations: &[Deviation]) -> Violation {
-        Violation {
-            invariant: finding.invariant.to_owned(),
-            what: finding.what.clone(),
-            entry: None,
-            token: self.token(deviations),
-            deviations: deviations.to_vec(),
-            timeline: Vec::new(),
-        }
-    }
-
-    /// A schedule with fewer preemptions that ends in a violation of the same kind.
-    fn shrink(&mut self, kind: &str, preemptions: u32) -> Option<(Vec<Deviation>, Finding)> {
-        let mut left = MAX_SHRINKING;
-        (0..preemptions).find_map(|bound| {
-            self.with_strategy(Box::new(Dfs::new(bound)), |explorer| {
-                while left > 0
-                    && !explorer.watch.is_stopped()
-                    && explorer.machine.strategy.borrow_mut().next_schedule()
-                {
-                    left -= 1;
-                    let schedule = explorer.run_schedule();
-                    let same =
-                        |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
-                    if let Some(found) = schedule.findings.iter().find(same) {
-                        return Some((schedule.deviations, found.clone()));
-                    }
-                }
-                None
-            })
-        })
-    }
-
     /// Does something with another strategy, and without learning which words are shared.
-    fn with_strategy<R>(
+    pub(super) fn with_strategy<R>(
         &mut self,
         strategy: Box<dyn Strategy>,
         then: impl FnOnce(&mut Self) -> R,
@@ -295,7 +220,7 @@ impl<S: Subject> Explorer<S> {
     }
 
     /// Runs the schedule that the strategy chooses.
-    fn run_schedule(&mut self) -> Schedule {
+    pub(super) fn run_schedule(&mut self) -> Schedule {
         self.cpus.iter().for_each(|cpu| cpu.reset());
         self.machine.rest();
         self.subject.reset(&self.cpus);
@@ -362,19 +287,6 @@ impl<S: Subject> Explorer<S> {
             },
         )
     }
-}
-
-/// The steps that tell the story: those on words that more than one CPU touched, and events.
-fn shared_steps(mut timeline: Vec<Step>) -> Vec<Step> {
-    let mut owners: BTreeMap<String, Option<CpuId>> = BTreeMap::new();
-    for step in timeline.iter().filter(|step| step.access != Access::Event) {
-        let owner = owners.entry(step.what.clone()).or_insert(Some(step.cpu));
-        if *owner != Some(step.cpu) {
-            *owner = None;
-        }
-    }
-    timeline.retain(|step| owners.get(&step.what).is_none_or(Option::is_none));
-    timeline
 }
 
 fn make_strategy(search: &Search, fingerprint: u64) -> Result<Box<dyn Strategy>, String> {

@@ -11,7 +11,7 @@ use super::timeline::Step;
 use super::token::{Deviation, TaskSet, rank_of};
 use crate::platform::coroutine::Condition;
 use crate::platform::grace::GracePeriods;
-use crate::platform::{Finding, Line, Lines, RcuCallback, TaskId};
+use crate::platform::{Finding, LIVELOCK_FAULTS, Line, Lines, RcuCallback, TaskId};
 use crate::program::Watch;
 
 /// The most tasks that can be explored: they are bits of a word.
@@ -116,6 +116,7 @@ pub(super) struct Machine {
     pub(super) grace: GracePeriods,
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
+    pub(super) livelock_faults: Cell<u32>,
     pub(super) is_recording: Cell<bool>,
     pub(super) timeline: RefCell<Vec<Step>>,
     pub(super) lines: Option<Arc<Lines>>,
@@ -166,6 +167,7 @@ impl Machine {
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
+            livelock_faults: Cell::new(LIVELOCK_FAULTS),
             is_recording: Cell::new(false),
             timeline: RefCell::default(),
             lines,

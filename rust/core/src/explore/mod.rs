@@ -17,6 +17,7 @@ mod sharing;
 mod strategy;
 mod timeline;
 mod token;
+mod violation;
 
 pub use cpu::Cpu;
 pub use explorer::{ExploreOptions, Explorer, Search, Subject};

@@ -11,7 +11,7 @@ use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf};
 use crate::mm::{Config, Kernel};
-use crate::platform::{Finding, Lines};
+use crate::platform::{Finding, LIVELOCK_FAULTS, Lines};
 use crate::program::history;
 use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
 
@@ -158,9 +158,11 @@ fn boot_once<D: Design>(subject: &ProgramSubject<D>) -> Result<(), ProgramError>
     })
 }
 
-/// Runs one schedule of a program, chosen by `seed`, and gives its result as other engines do.
+/// Runs one schedule of a program and gives its result as other engines do: 0 as `seed` is the
+/// schedule in which each task goes on until it waits or ends, any other draws one.
 ///
-/// Errors and determinism as in [`explore`].
+/// There is no clock, so `elapsed_ns` is 0. Errors and determinism as in [`explore`]; a program
+/// without an end runs until `watch` ends it.
 pub fn run_once(
     program: &Arc<Program>,
     handler: Handler,
@@ -185,11 +187,16 @@ fn run_once_design<D: Design>(
     let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0);
     boot_once(&subject)?;
     let subject = Rc::new(subject);
-    let search = Search::Random { seed };
-    let explore = ExploreOptions { search, max_steps: u64::MAX, ..ExploreOptions::default() };
+    let search = if seed == 0 { Search::Again(Vec::new()) } else { Search::Random { seed } };
+    let explore = ExploreOptions {
+        search,
+        max_steps: u64::MAX,
+        livelock_faults: LIVELOCK_FAULTS,
+        ..ExploreOptions::default()
+    };
     let mut explorer = Explorer::new(Rc::clone(&subject), explore, watch).map_err(ProgramError)?;
     let finding = explorer.run_one().filter(|finding| finding.invariant != "stuck");
-    let result = subject.run().finish(&subject.kernel, explorer.steps());
+    let result = subject.run().finish(&subject.kernel, 0);
     Ok(RunResult { finding, interrupted: watch.is_stopped(), ..result })
 }
 

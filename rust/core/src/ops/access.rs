@@ -49,7 +49,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.current_mm(cpu);
         let address = Vaddr(address);
         let mut handled = Handled::None;
-        for _ in 0..P::LIVELOCK_FAULTS {
+        for _ in 0..cpu.livelock_faults() {
             let tried = if is_user_address {
                 self.translate_and_access(cpu, mm, address, access, value)
             } else {

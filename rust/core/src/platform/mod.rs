@@ -58,6 +58,9 @@ pub struct Finding {
     pub what: String,
 }
 
+/// See [`Platform::livelock_faults`].
+pub const LIVELOCK_FAULTS: u32 = 1000;
+
 /// One CPU of an emulated machine, as the protocol sees it.
 ///
 /// Implementations: `native::Cpu`, `explore::Cpu`, `vtime::Cpu`. All operations on one word have
@@ -71,9 +74,6 @@ pub trait Platform: Sized + 'static {
     const CHECKS_EVERY_ACCESS: bool;
     /// Whether checks can be removed at run time. False folds [`Platform::mutant`] away.
     const MUTABLE: bool;
-    /// Faults in a row, each reported as handled and none with progress, after which an access
-    /// counts as a livelock (C2).
-    const LIVELOCK_FAULTS: u32 = 1000;
 
     /// Names the place of the word at `offset` bytes in an object that begins at `line`.
     fn site(line: Line, offset: u32) -> Self::Site;
@@ -132,6 +132,12 @@ pub trait Platform: Sized + 'static {
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
     fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>);
 
+    /// Faults in a row, each reported as handled and none with progress, after which an access
+    /// counts as a livelock (C2).
+    #[inline(always)]
+    fn livelock_faults(&self) -> u32 {
+        LIVELOCK_FAULTS
+    }
     /// Whether the named check is removed in this run.
     #[inline(always)]
     fn mutant(&self, _which: Mutant) -> bool {

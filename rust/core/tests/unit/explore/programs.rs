@@ -189,10 +189,34 @@ fn one_schedule_of_a_program_has_the_result_that_native_has() {
     let ops = [mmap(4, 0), touch(0, 4), read(0, 2), range(MUNMAP, 0, 1, 1), write(0, 1, 5)];
     let program = program(&[(Start::First, &ops)]);
     let (options, watch) = (Options::default(), Arc::default());
-    let once = run_once(&program, Handler::Spf, &config(GB), 7, &options, &watch).unwrap();
     let native =
         crate::program::native::run(&program, Handler::Spf, config(GB), &options, &watch).unwrap();
-    assert_eq!(once, RunResult { elapsed_ns: once.elapsed_ns, ..native });
+    for seed in [0, 7] {
+        let once = run_once(&program, Handler::Spf, &config(GB), seed, &options, &watch).unwrap();
+        assert_eq!(once, RunResult { elapsed_ns: 0, ..native.clone() });
+    }
+}
+
+#[test]
+fn one_schedule_ends_when_it_is_told_to() {
+    let program = program(&[(Start::First, &[repeat(1 << 40), rec(NOTE), rec(END)])]);
+    let (options, watch) = (Options::default(), Arc::<Watch>::default());
+    watch.stop();
+    let once = run_once(&program, Handler::Spf, &config(GB), 0, &options, &watch).unwrap();
+    assert!(once.interrupted && once.outcomes.is_empty() && once.finding.is_none());
+}
+
+#[test]
+fn one_schedule_waits_as_long_for_a_livelock_as_other_engines() {
+    let execute = Rec { length: 0, ..range(EXECUTE, 0, 0, 0) };
+    let program = program(&[
+        (Start::First, &[mmap(1, 0), write(0, 0, 1), execute, aux(POST, 0)]),
+        (Start::First, &[aux(AWAIT, 0)]),
+    ]);
+    let (options, watch) = (Options::default(), Arc::default());
+    let once = run_once(&program, Handler::Spf, &config(GB), 0, &options, &watch).unwrap();
+    assert_eq!(once.finding, None);
+    assert_eq!(once.counters[crate::events::Event::Faults as usize], 1001);
 }
 
 /// Counters, outcomes and maps.

@@ -1,0 +1,104 @@
+//! What a finding becomes: a violation, with the simplest schedule that leads to it.
+
+use std::collections::BTreeMap;
+
+use super::explorer::{Explorer, Schedule, Search, Subject};
+use super::report::{ExploreReport, Violation};
+use super::strategy::{Dfs, Replay};
+use super::timeline::{Access, Step};
+use super::token::{Deviation, Token};
+use crate::platform::{CpuId, Finding};
+
+/// Schedules spent on finding a violation with fewer preemptions.
+const MAX_SHRINKING: u64 = 200_000;
+
+impl<S: Subject> Explorer<S> {
+    /// A token that does not lead through this program is a finding of its own.
+    pub(super) fn complain_of_replay(&self, schedule: &Schedule, report: &mut ExploreReport) {
+        if !schedule.findings.is_empty() || self.options.only.is_some() {
+            return;
+        }
+        if let Some(what) = self.machine.strategy.borrow().complaint() {
+            let finding = Finding { invariant: "replay", what };
+            report.violations.push(self.bare_violation(&finding, &schedule.deviations));
+        }
+    }
+
+    fn token(&self, deviations: &[Deviation]) -> String {
+        let fingerprint = self.subject.fingerprint();
+        Token { fingerprint, deviations: deviations.to_vec() }.to_text()
+    }
+
+    /// The report of a finding: its schedule with as few preemptions as can be found quickly,
+    /// and what happened in it.
+    pub(super) fn violation(
+        &mut self,
+        finding: &Finding,
+        kind: &str,
+        schedule: &Schedule,
+    ) -> Violation {
+        if self.options.only.is_some() {
+            return self.bare_violation(finding, &schedule.deviations);
+        }
+        // That search has come through all schedules with fewer preemptions before.
+        let is_simplest = matches!(self.options.search, Search::Dfs { reduce: true, .. });
+        let most = if is_simplest { 0 } else { schedule.preemptions };
+        let (deviations, finding) = self
+            .shrink(kind, most)
+            .unwrap_or_else(|| (schedule.deviations.clone(), finding.clone()));
+        self.with_strategy(Box::new(Replay::new(deviations.clone())), |explorer| {
+            explorer.machine.is_recording.set(true);
+            explorer.machine.strategy.borrow_mut().next_schedule();
+            explorer.run_schedule();
+            explorer.machine.is_recording.set(false);
+        });
+        let timeline = shared_steps(self.machine.timeline.take());
+        Violation { timeline, ..self.bare_violation(&finding, &deviations) }
+    }
+
+    fn bare_violation(&self, finding: &Finding, deviations: &[Deviation]) -> Violation {
+        Violation {
+            invariant: finding.invariant.to_owned(),
+            what: finding.what.clone(),
+            entry: None,
+            token: self.token(deviations),
+            deviations: deviations.to_vec(),
+            timeline: Vec::new(),
+        }
+    }
+
+    /// A schedule with fewer preemptions that ends in a violation of the same kind.
+    fn shrink(&mut self, kind: &str, preemptions: u32) -> Option<(Vec<Deviation>, Finding)> {
+        let mut left = MAX_SHRINKING;
+        (0..preemptions).find_map(|bound| {
+            self.with_strategy(Box::new(Dfs::new(bound)), |explorer| {
+                while left > 0
+                    && !explorer.watch.is_stopped()
+                    && explorer.machine.strategy.borrow_mut().next_schedule()
+                {
+                    left -= 1;
+                    let schedule = explorer.run_schedule();
+                    let same =
+                        |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
+                    if let Some(found) = schedule.findings.iter().find(same) {
+                        return Some((schedule.deviations, found.clone()));
+                    }
+                }
+                None
+            })
+        })
+    }
+}
+
+/// The steps that tell the story: those on words that more than one CPU touched, and events.
+fn shared_steps(mut timeline: Vec<Step>) -> Vec<Step> {
+    let mut owners: BTreeMap<String, Option<CpuId>> = BTreeMap::new();
+    for step in timeline.iter().filter(|step| step.access != Access::Event) {
+        let owner = owners.entry(step.what.clone()).or_insert(Some(step.cpu));
+        if *owner != Some(step.cpu) {
+            *owner = None;
+        }
+    }
+    timeline.retain(|step| owners.get(&step.what).is_none_or(Option::is_none));
+    timeline
+}

@@ -37,15 +37,15 @@ class Case:
 
 
 VARIANTS: Final = (
-    Case("B1", "two_drops", 2, 466, 746, {"sequence"}),
+    Case("B1", "two_drops", 2, 439, 719, {"sequence"}),
     Case("B2", "write_against_munmap", 1, 299, 300, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 299, 301, {"use-after-free"}),
     Case("B8", "write_against_table_move", 1, 513, 494, {"lost-store"}),
-    Case("C1", "second_fault_against_munmap", 2, 3644, 9215, {"use-after-free"}),
+    Case("C1", "second_fault_against_munmap", 2, 3608, 9125, {"use-after-free"}),
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),
     Case("C3", "refused_write", 0, 2, 2, {"signal"}),
     # The refusal was right when the access began.
-    Case("C9", "write_against_remapping", 2, 2914, 2838),
+    Case("C9", "write_against_remapping", 2, 2890, 2814),
     Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
     Case("N1", "write_against_mremap", 1, 199, 374, {"lost-store"}),
 )

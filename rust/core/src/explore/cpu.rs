@@ -104,7 +104,26 @@ impl Cpu {
         self.before_shared_access(site, writes)
     }
 
+    /// The usual way of `before_any_access` while conflicts are noted: this task goes on.
     fn before_shared_access(&self, site: Site, writes: bool) -> bool {
+        let machine = &*self.machine;
+        if !machine.notes() || std::thread::panicking() || !machine.count_step() {
+            return self.before_any_access(site, writes);
+        }
+        let mut sharing = machine.sharing.borrow_mut();
+        let (class, matters) = sharing.look_up(site);
+        let is_granted = self.grant.replace(NO_GRANT) == machine.arrivals();
+        if !is_granted && !machine.passes(matters) {
+            drop(sharing);
+            self.choice(matters);
+            sharing = machine.sharing.borrow_mut();
+        }
+        sharing.touch(self.task, site, class, writes);
+        true
+    }
+
+    #[cold]
+    fn before_any_access(&self, site: Site, writes: bool) -> bool {
         if !self.is_live() {
             return false;
         }
@@ -112,18 +131,19 @@ impl Cpu {
         if machine.phase.get() == Phase::AtRest {
             return true;
         }
-        if !machine.count_step() {
+        if !machine.count_last_step() {
             self.switch.suspend();
         }
         if !machine.reduces.get() {
             self.choice(true);
-            return true;
+        } else {
+            let (class, matters) = machine.sharing.borrow_mut().look_up(site);
+            self.choice(matters);
+            if machine.notes() {
+                machine.sharing.borrow_mut().touch(self.task, site, class, writes);
+            }
         }
-        let (class, matters) = machine.sharing.borrow_mut().look_up(site);
-        self.choice(matters);
-        if machine.is_concurrent() {
-            machine.sharing.borrow_mut().touch(self.task, site, class, writes);
-        }
+        machine.set_alarm();
         true
     }
 
@@ -135,7 +155,7 @@ impl Cpu {
     }
 
     /// A scheduling point: returns when this task goes on.
-    #[inline]
+    #[inline(never)]
     fn choice(&self, matters: bool) {
         self.choice_by(|machine| machine.decide(self.task, matters));
     }
@@ -225,7 +245,7 @@ impl Cpu {
 
     /// What is done now, without an access, belongs to the access before.
     fn glue(&self) {
-        if self.machine.reduces.get() && self.machine.is_concurrent() {
+        if self.machine.notes() {
             self.machine.sharing.borrow_mut().glue(self.task);
         }
     }
@@ -246,10 +266,7 @@ impl Cpu {
     }
 
     fn end_section(&self) {
-        if self.machine.grace.leave(&self.reader)
-            && self.machine.reduces.get()
-            && self.machine.is_concurrent()
-        {
+        if self.machine.grace.leave(&self.reader) && self.machine.notes() {
             self.machine.sharing.borrow_mut().glue_section(self.task);
         }
     }
@@ -427,7 +444,7 @@ impl Platform for Cpu {
         if !self.is_live() {
             return None;
         }
-        if self.machine.reduces.get() && self.machine.is_concurrent() {
+        if self.machine.notes() {
             self.machine.sharing.borrow_mut().glue_section(self.task);
         }
         let mut callbacks = self.machine.callbacks.borrow_mut();
@@ -500,7 +517,7 @@ impl Platform for Cpu {
         if self.machine.is_alone() || !self.is_live() {
             return value;
         }
-        if self.machine.reduces.get() && self.machine.is_concurrent() {
+        if self.machine.notes() {
             self.machine.sharing.borrow_mut().observe(self.task, word.site());
         }
         self.record(Access::Observe, word, value, value);
@@ -513,7 +530,7 @@ impl Platform for Cpu {
     }
 
     fn freed(&self, line: Line, lines: u32) {
-        if self.machine.reduces.get() && self.machine.is_concurrent() {
+        if self.machine.notes() {
             self.machine.sharing.borrow_mut().freed(self.task, line, lines);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::cpu::{AtRest, Cpu};
-use super::machine::{End, MAX_TASKS, Machine, Phase, bit};
+use super::machine::{End, MAX_TASKS, Machine, bit};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Pct, Random, Replay, Strategy};
 use super::token::{Deviation, Token};
@@ -236,7 +236,7 @@ impl<S: Subject> Explorer<S> {
             self.resume(task as usize);
         }
         let end = self.machine.end.take().expect("nobody goes on only at the end");
-        self.machine.phase.set(Phase::AtRest);
+        self.machine.come_to_rest();
         let findings = self.findings(&end);
         if end != End::Finished || !findings.is_empty() {
             // Some are suspended in the middle of their work, or have panicked.

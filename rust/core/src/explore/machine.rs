@@ -85,7 +85,7 @@ pub(super) struct Machine {
     live: Cell<TaskSet>,
     /// Tasks in an irq-off section.
     pub(super) irqs_off: Cell<TaskSet>,
-    /// Tasks whose wait looks at words.
+    /// Tasks whose wait is over when a word is written.
     watching: Cell<TaskSet>,
     /// How often a task became runnable.
     arrivals: Cell<u64>,
@@ -95,6 +95,8 @@ pub(super) struct Machine {
     is_alone: Cell<bool>,
     /// Two tasks could run at once before.
     is_concurrent: Cell<bool>,
+    /// See [`Machine::notes`].
+    notes: Cell<bool>,
     /// Who goes on when the running task suspends itself.
     next: Cell<Option<TaskId>>,
     pub(super) end: RefCell<Option<End>>,
@@ -105,10 +107,14 @@ pub(super) struct Machine {
     /// Steps, and operations, up to which nothing need be asked.
     unasked: Cell<u64>,
     watch: Arc<Watch>,
+    /// The number of steps at which to see whether to ask, or whether the task is idle.
+    alarm: Cell<u64>,
     /// The step that last changed a word or switched tasks.
     last_progress: Cell<u64>,
     points: Cell<u64>,
     preemptions: Cell<u32>,
+    /// The strategy preempts no more often than that.
+    max_preemptions: Cell<u32>,
     pub(super) deviations: RefCell<Vec<Deviation>>,
     pub(super) strategy: RefCell<Box<dyn Strategy>>,
     pub(super) sharing: RefCell<Sharing>,
@@ -150,6 +156,7 @@ impl Machine {
             has_woken: Cell::new(false),
             is_alone: Cell::new(false),
             is_concurrent: Cell::new(false),
+            notes: Cell::new(false),
             next: Cell::new(None),
             end: RefCell::new(None),
             steps: Cell::new(0),
@@ -157,9 +164,11 @@ impl Machine {
             max_steps: Cell::new(u64::MAX),
             unasked: Cell::new(0),
             watch: Arc::clone(watch),
+            alarm: Cell::new(0),
             last_progress: Cell::new(0),
             points: Cell::new(0),
             preemptions: Cell::new(0),
+            max_preemptions: Cell::new(u32::MAX),
             deviations: RefCell::default(),
             strategy: RefCell::new(strategy),
             sharing: RefCell::new(Sharing::new(nr_tasks, lines.clone())),
@@ -176,12 +185,18 @@ impl Machine {
 
     /// What runs next is nobody's: no choices, no conflicts.
     pub(super) fn rest(&self) {
-        self.phase.set(Phase::AtRest);
+        self.come_to_rest();
         self.is_concurrent.set(false);
         self.irqs_off.set(0);
         self.grace.reset();
         self.callbacks.borrow_mut().clear();
         self.steps.set(0);
+    }
+
+    /// The schedule has ended.
+    pub(super) fn come_to_rest(&self) {
+        self.phase.set(Phase::AtRest);
+        self.set_runnable(0);
     }
 
     /// Prepares a schedule: every task can run.
@@ -200,8 +215,10 @@ impl Machine {
         self.max_steps.set(max_steps);
         self.unasked.set(max_steps.min(WATCH_EVERY));
         self.last_progress.set(0);
+        self.set_alarm();
         self.points.set(0);
         self.preemptions.set(0);
+        self.max_preemptions.set(self.strategy.borrow().max_preemptions());
         self.deviations.borrow_mut().clear();
         self.sharing.borrow_mut().begin_schedule();
         self.timeline.borrow_mut().clear();
@@ -251,11 +268,10 @@ impl Machine {
         if several && self.phase.get() == Phase::Running {
             self.is_concurrent.set(true);
         }
-        self.is_alone.set(
-            !several
-                && self.phase.get() == Phase::Running
-                && !(self.is_concurrent.get() && self.reduces.get()),
-        );
+        let notes = self.is_concurrent.get() && self.reduces.get();
+        let is_running = self.phase.get() == Phase::Running;
+        self.notes.set(is_running && notes);
+        self.is_alone.set(is_running && !several && !notes);
     }
 
     /// Whether two tasks could ever run at once so far: only then can accesses be in conflict.
@@ -264,9 +280,25 @@ impl Machine {
         self.is_concurrent.get()
     }
 
-    /// Counts a step of the running task; whether the schedule may go on.
+    /// Whether accesses that may be in conflict are noted now, for the reduction.
+    #[inline(always)]
+    pub(super) fn notes(&self) -> bool {
+        self.notes.get()
+    }
+
+    /// Counts a step of the running task, unless it is time for `count_last_step`.
     #[inline(always)]
     pub(super) fn count_step(&self) -> bool {
+        let steps = self.steps.get();
+        if steps >= self.alarm.get() {
+            return false;
+        }
+        self.steps.set(steps + 1);
+        true
+    }
+
+    /// Counts a step of the running task; whether the schedule may go on.
+    pub(super) fn count_last_step(&self) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
         steps <= self.unasked.get() || self.goes_on(steps)
@@ -293,11 +325,28 @@ impl Machine {
         false
     }
 
+    /// Before which step nothing needs to be looked at.
+    pub(super) fn set_alarm(&self) {
+        self.alarm.set(self.unasked.get().min(self.last_progress.get() + IDLE_ACCESSES));
+    }
+
     /// Whether the running task has looked at words for so long, without any change, that
     /// others should go on.
     #[inline(always)]
     pub(super) fn is_idle(&self) -> bool {
         self.steps.get() - self.last_progress.get() > IDLE_ACCESSES
+    }
+
+    /// Whether the running task goes on for certain: nobody else can, or a strategy would say so.
+    #[inline(always)]
+    pub(super) fn passes(&self, matters: bool) -> bool {
+        let runnable = self.runnable.get();
+        let is_point = runnable & runnable.wrapping_sub(1) != 0;
+        if is_point && matters && self.preemptions.get() < self.max_preemptions.get() {
+            return false;
+        }
+        self.points.set(self.points.get() + u64::from(is_point));
+        true
     }
 
     /// Chooses who goes on; `task`, which ran last, can.
@@ -406,6 +455,7 @@ impl Machine {
         self.end.borrow_mut().get_or_insert(end);
         self.next.set(None);
         self.is_alone.set(false);
+        self.notes.set(false);
     }
 
     /// The running task waits. Caller suspends it then.
@@ -413,7 +463,7 @@ impl Machine {
         let state = &self.tasks[task as usize];
         state.wait.set(wait);
         state.waits_for_program.set(on_line == Some(Line::FREE));
-        if !matches!(wait, Wait::Interrupt(_)) {
+        if !matches!(wait, Wait::Interrupt(_) | Wait::Sleep(_)) {
             self.watching.set(self.watching.get() | bit(task));
         }
         self.set_runnable(self.runnable.get() & !bit(task));

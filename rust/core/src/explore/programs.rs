@@ -138,8 +138,13 @@ fn explorer<D: Design>(
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     let of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
     let fingerprint = fingerprint(of.as_bytes());
-    let run =
-        Options { record: false, check_before_exit: true, history: true, ..Options::default() };
+    let run = Options {
+        record: false,
+        maps: false,
+        check_before_exit: true,
+        history: true,
+        ..Options::default()
+    };
     let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
     boot_once(&subject)?;
     Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)

@@ -4,7 +4,8 @@
 //! task, are ordered as they happened; what follows from that by transitivity is *happens before*.
 //! A pair races if it conflicts and the first is not before the second by other pairs: then, and
 //! only then, another schedule can turn it round. Source: Flanagan and Godefroid, "Dynamic
-//! partial-order reduction for model checking software" (2005); clocks as in Mattern (1989).
+//! partial-order reduction for model checking software" (2005); clocks as in Mattern (1989), and
+//! for each word only who and when, as in Flanagan and Freund, "FastTrack" (2009).
 
 use crate::platform::{Line, TaskId};
 
@@ -14,25 +15,39 @@ const WORDS_PER_LINE: usize = Line::BYTES as usize / 4;
 /// A number of a task's accesses; 0: none.
 type Time = u32;
 
-/// A word's accesses in this schedule.
+/// Instead of a task, once a second one has come.
+const SHARED: u8 = u8::MAX;
+
+/// A word's accesses in this schedule that a later one can race with.
 #[derive(Clone, Copy, Default)]
 struct Touch {
     epoch: u32,
-    /// The only task so far, if `clocks` is 0.
+    /// The only task so far, or [`SHARED`].
     owner: u8,
-    last_read: Time,
+    writer: u8,
+    /// The task that did all reads since the last write.
+    reader: u8,
     last_write: Time,
-    /// 1 + where its clocks are, once a second task has come.
-    clocks: u32,
+    /// The last read since then.
+    last_read: Time,
+    /// Once several tasks have read between two writes: 1 + where the time of each one's last
+    /// read is.
+    reads: u32,
 }
 
-/// What one task knows of the others.
-struct Knowledge {
-    /// For each task: the last of its accesses that happened before.
-    clock: Vec<Time>,
-    /// The clock as it was from each time on at which it grew.
-    history: Vec<(Time, Vec<Time>)>,
-    nr_history: usize,
+/// The words of a line that were touched in a schedule, as bits.
+#[derive(Clone, Copy, Default)]
+struct TouchedLine {
+    epoch: u32,
+    words: u32,
+}
+
+/// What one task knew of the others, and from when on.
+#[derive(Default)]
+struct History {
+    since: Vec<Time>,
+    /// For each time the clock, one behind the other.
+    clocks: Vec<Time>,
 }
 
 /// Finds races while a schedule runs.
@@ -40,154 +55,181 @@ pub(super) struct Races {
     nr_tasks: usize,
     epoch: u32,
     touches: Vec<Touch>,
-    /// For each cache line the last schedule in which a word of it was touched.
-    touched_lines: Vec<u32>,
-    tasks: Vec<Knowledge>,
-    /// For each word with clocks: what is before its last write, and before the reads since.
+    /// By cache line.
+    touched_lines: Vec<TouchedLine>,
+    /// For each task its clock: for each task the last of its accesses that happened before.
     clocks: Vec<Time>,
+    histories: Vec<History>,
+    /// See [`Touch::reads`].
+    reads: Vec<Time>,
 }
 
 impl Races {
     pub(super) fn new(nr_tasks: u32) -> Self {
         let nr_tasks = nr_tasks as usize;
-        let knowledge =
-            || Knowledge { clock: vec![0; nr_tasks], history: Vec::new(), nr_history: 0 };
         Self {
             nr_tasks,
             epoch: 0,
             touches: Vec::new(),
             touched_lines: Vec::new(),
-            tasks: (0..nr_tasks).map(|_| knowledge()).collect(),
-            clocks: Vec::new(),
+            clocks: vec![0; nr_tasks * nr_tasks],
+            histories: (0..nr_tasks).map(|_| History::default()).collect(),
+            reads: Vec::new(),
         }
     }
 
     pub(super) fn begin_schedule(&mut self) {
         self.epoch += 1;
-        self.clocks.clear();
-        for task in &mut self.tasks {
-            task.clock.fill(0);
-            task.nr_history = 0;
+        self.reads.clear();
+        self.clocks.fill(0);
+        for history in &mut self.histories {
+            history.since.clear();
+            history.clocks.clear();
         }
     }
 
     /// Notes an access; whether it races with an earlier one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn access(&mut self, task: TaskId, word: usize, writes: bool) -> bool {
         if word >= self.touches.len() {
-            let nr_lines = word / WORDS_PER_LINE + 256;
-            self.touches.resize(nr_lines * WORDS_PER_LINE, Touch::default());
-            self.touched_lines.resize(nr_lines, 0);
+            self.grow(word);
         }
-        let own = &mut self.tasks[task as usize].clock[task as usize];
-        *own += 1;
-        let now = *own;
         let touch = &mut self.touches[word];
+        let own = &mut self.clocks[task as usize * (self.nr_tasks + 1)];
+        let now = *own + 1;
+        *own = now;
         if touch.epoch != self.epoch {
-            *touch = Touch { epoch: self.epoch, owner: task as u8, ..Touch::default() };
-            self.touched_lines[word / WORDS_PER_LINE] = self.epoch;
+            let owner = task as u8;
+            *touch = Touch { epoch: self.epoch, owner, writer: owner, ..Touch::default() };
+            let line = &mut self.touched_lines[word / WORDS_PER_LINE];
+            let others = if line.epoch == self.epoch { line.words } else { 0 };
+            *line = TouchedLine { epoch: self.epoch, words: others | 1 << (word % WORDS_PER_LINE) };
         }
-        if touch.clocks == 0 && touch.owner == task as u8 {
-            if writes {
-                touch.last_write = now;
-            } else {
-                touch.last_read = now;
-            }
-            return false;
-        }
-        self.shared_access(task as usize, word, writes)
-    }
-
-    fn shared_access(&mut self, task: usize, word: usize, writes: bool) -> bool {
-        let at = self.clocks_of(word);
-        let (last_write, reads) = self.clocks[at..].split_at_mut(self.nr_tasks);
-        let reads = &mut reads[..self.nr_tasks];
-        let mine = &mut self.tasks[task];
-        let mut races = false;
-        let mut learnt = false;
-        for (other, known) in mine.clock.iter_mut().enumerate() {
-            let before =
-                if writes { last_write[other].max(reads[other]) } else { last_write[other] };
-            // What a task knows of itself is newer than what anybody else does.
-            if before > *known {
-                races = true;
-                learnt = true;
-                *known = before;
-            }
-        }
-        if learnt {
-            mine.remember(task);
+        if touch.owner != task as u8 {
+            return self.shared_access(task as usize, word, now, writes);
         }
         if writes {
-            last_write.copy_from_slice(&mine.clock);
-            reads.fill(0);
+            touch.last_write = now;
+            touch.last_read = 0;
         } else {
-            for (read, known) in reads.iter_mut().zip(&mine.clock) {
-                *read = (*read).max(*known);
-            }
+            touch.last_read = now;
         }
+        false
+    }
+
+    /// An access to a word that another task has accessed before.
+    #[inline(never)]
+    fn shared_access(&mut self, task: usize, word: usize, now: Time, writes: bool) -> bool {
+        let mut touch = self.touches[word];
+        if touch.owner != SHARED {
+            touch.reader = touch.owner;
+            touch.owner = SHARED;
+        }
+        let mut races = self.comes_after(task, usize::from(touch.writer), touch.last_write);
+        if writes {
+            races |= self.ends_reads(task, &touch);
+            touch.writer = task as u8;
+            touch.last_write = now;
+            touch.last_read = 0;
+        } else {
+            if touch.reads != 0 || touch.last_read != 0 && usize::from(touch.reader) != task {
+                self.spread_reads(&mut touch);
+                self.reads[touch.reads as usize - 1 + task] = now;
+            }
+            touch.reader = task as u8;
+            touch.last_read = now;
+        }
+        self.touches[word] = touch;
         races
     }
 
-    /// Where the clocks of `word` are; makes them when a second task comes.
-    fn clocks_of(&mut self, word: usize) -> usize {
-        let touch = self.touches[word];
-        if touch.clocks != 0 {
-            return touch.clocks as usize - 1;
-        }
-        let at = self.clocks.len();
-        self.clocks.resize(at + 2 * self.nr_tasks, 0);
-        let owner = &self.tasks[touch.owner as usize];
-        let (last_write, reads) = self.clocks[at..].split_at_mut(self.nr_tasks);
-        owner.as_of(touch.owner as usize, touch.last_write, last_write);
-        if touch.last_read > touch.last_write {
-            owner.as_of(touch.owner as usize, touch.last_read, reads);
-        }
-        self.touches[word].clocks = at as u32 + 1;
-        at
+    #[cold]
+    fn grow(&mut self, word: usize) {
+        let nr_lines = word / WORDS_PER_LINE + 256;
+        self.touches.resize(nr_lines * WORDS_PER_LINE, Touch::default());
+        self.touched_lines.resize(nr_lines, TouchedLine::default());
     }
 
-    /// Whether a word of this cache line was touched in this schedule.
-    pub(super) fn has_touched(&self, line: u32) -> bool {
-        self.touched_lines.get(line as usize) == Some(&self.epoch)
-    }
-
-    /// The word is no longer what it was: its object was freed by `task`. Whether that races with
-    /// an earlier access.
-    pub(super) fn forget(&mut self, task: TaskId, word: usize) -> bool {
-        let Some(&touch) = self.touches.get(word) else { return false };
-        if touch.epoch != self.epoch {
+    /// `task` writes what was read: whether that races with a read.
+    #[inline]
+    fn ends_reads(&mut self, task: usize, touch: &Touch) -> bool {
+        if touch.last_read == 0 {
             return false;
         }
-        let races = self.access(task, word, true);
-        self.touches[word] = Touch::default();
+        if touch.reads == 0 {
+            return self.comes_after(task, usize::from(touch.reader), touch.last_read);
+        }
+        let mut races = false;
+        for other in 0..self.nr_tasks {
+            let read = std::mem::take(&mut self.reads[touch.reads as usize - 1 + other]);
+            races |= self.comes_after(task, other, read);
+        }
         races
     }
-}
 
-impl Knowledge {
-    /// Keeps the clock as it is from now on.
-    fn remember(&mut self, task: usize) {
-        let now = self.clock[task];
-        if self.nr_history == self.history.len() {
-            self.history.push((now, self.clock.clone()));
-        } else {
-            let entry = &mut self.history[self.nr_history];
-            entry.0 = now;
-            entry.1.copy_from_slice(&self.clock);
+    /// Several tasks read the word between two writes.
+    fn spread_reads(&mut self, touch: &mut Touch) {
+        if touch.reads == 0 {
+            touch.reads = self.reads.len() as u32 + 1;
+            self.reads.resize(self.reads.len() + self.nr_tasks, 0);
+            self.reads[touch.reads as usize - 1 + usize::from(touch.reader)] = touch.last_read;
         }
-        self.nr_history += 1;
     }
 
-    /// The clock as it was at `time`; nothing if that is 0.
-    fn as_of(&self, task: usize, time: Time, clock: &mut [Time]) {
-        if time == 0 {
-            return;
+    /// `task` comes after what `other` did at `time`; whether nothing else said so.
+    ///
+    /// What a task knows of itself is newer than what anybody else does.
+    #[inline]
+    fn comes_after(&mut self, task: usize, other: usize, time: Time) -> bool {
+        let races = time > self.clocks[task * self.nr_tasks + other];
+        if races {
+            self.learn(task, other, time);
         }
-        let nth = self.history[..self.nr_history].partition_point(|(from, _)| *from <= time);
+        races
+    }
+
+    /// `task` learns what `other` knew at `time`.
+    #[inline(never)]
+    fn learn(&mut self, task: usize, other: usize, time: Time) {
+        let clock = &mut self.clocks[task * self.nr_tasks..][..self.nr_tasks];
+        let history = &self.histories[other];
+        let nth = history.since.partition_point(|&since| since <= time);
         if nth > 0 {
-            clock.copy_from_slice(&self.history[nth - 1].1);
+            let known = &history.clocks[(nth - 1) * self.nr_tasks..][..self.nr_tasks];
+            for (mine, theirs) in clock.iter_mut().zip(known) {
+                *mine = (*mine).max(*theirs);
+            }
         }
-        clock[task] = time;
+        clock[other] = clock[other].max(time);
+        // Kept as it is from now on.
+        let history = &mut self.histories[task];
+        if history.since.last() == Some(&clock[task]) {
+            history.clocks.truncate(history.clocks.len() - self.nr_tasks);
+        } else {
+            history.since.push(clock[task]);
+        }
+        history.clocks.extend_from_slice(clock);
+    }
+
+    /// The first cache line of `from..to` of which a word was touched in this schedule.
+    pub(super) fn next_touched(&self, from: u32, to: u32) -> Option<u32> {
+        let known = self.touched_lines.len();
+        let lines = &self.touched_lines[known.min(from as usize)..known.min(to as usize)];
+        lines.iter().position(|line| line.epoch == self.epoch).map(|nth| from + nth as u32)
+    }
+
+    /// The words of this cache line are no longer what they were: their object was freed by
+    /// `task`. Those, as bits, for which that races with an earlier access.
+    pub(super) fn forget(&mut self, task: TaskId, line: u32) -> u32 {
+        let first = line as usize * WORDS_PER_LINE;
+        let mut touched = std::mem::take(&mut self.touched_lines[line as usize]).words;
+        let mut races = 0;
+        while touched != 0 {
+            let nth = touched.trailing_zeros() as usize;
+            touched &= touched - 1;
+            races |= u32::from(self.access(task, first + nth, true)) << nth;
+            self.touches[first + nth].epoch = 0;
+        }
+        races
     }
 }

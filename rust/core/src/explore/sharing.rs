@@ -86,7 +86,7 @@ impl Sharing {
     }
 
     /// Notes an access to the word at `site`, of this class.
-    #[inline]
+    #[inline(always)]
     pub(super) fn touch(&mut self, task: TaskId, site: u64, class: u32, writes: bool) {
         self.last[task as usize] = class;
         if self.races.access(task, (site / 4) as usize, writes) {
@@ -136,16 +136,15 @@ impl Sharing {
     /// too late finds the object gone before it can touch it.
     pub(super) fn freed(&mut self, task: TaskId, line: Line, lines: u32) {
         self.glue(task);
-        for line in line.0..line.0 + lines {
-            if !self.races.has_touched(line) {
-                continue;
-            }
-            let begin = line * CLASSES_PER_LINE;
-            for word in begin..begin + CLASSES_PER_LINE {
-                if self.races.forget(task, word as usize) {
-                    let class = self.class(u64::from(word) * 4);
-                    self.share(class);
-                }
+        let (mut from, to) = (line.0, line.0 + lines);
+        while let Some(line) = self.races.next_touched(from, to) {
+            from = line + 1;
+            let mut races = self.races.forget(task, line);
+            while races != 0 {
+                let word = line * CLASSES_PER_LINE + races.trailing_zeros();
+                races &= races - 1;
+                let class = self.class(u64::from(word) * 4);
+                self.share(class);
             }
         }
     }

@@ -41,6 +41,11 @@ pub trait Strategy {
     fn next_schedule(&mut self) -> bool;
     /// Which of the runnable tasks goes on.
     fn choose(&mut self, point: &Point) -> TaskId;
+    /// The most preemptions of the schedule that was prepared; points that do not matter are not
+    /// asked about, either.
+    fn max_preemptions(&self) -> u32 {
+        u32::MAX
+    }
     /// Whether every schedule within the bounds was chosen.
     fn is_complete(&self) -> bool {
         false
@@ -144,6 +149,10 @@ impl Strategy for Dfs {
             self.spent += 1;
         }
         chosen
+    }
+
+    fn max_preemptions(&self) -> u32 {
+        self.preemptions
     }
 
     fn is_complete(&self) -> bool {

@@ -134,14 +134,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let is_last = level + 1 == self.config.arch.levels.len();
         let mut nr_huge = 0;
-        for index in 0..table.len() {
+        for index in table.peek_used() {
             let address = base + (u64::from(index) << self.config.arch.levels[level].shift);
-            let word = table.pte(index).peek();
-            if word.is_none() {
-                continue;
-            }
             if is_last {
-                self.check_pte(census, word, address, vmas);
+                self.check_pte(census, table.pte(index).peek(), address, vmas);
                 continue;
             }
             let value = table.pmd(index).peek();
@@ -243,16 +239,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let huge_zero = self.huge_zero_page.peek() as u32;
         let is_huge_zero =
             |pfn: u32| huge_zero != 0 && pfn & !(self.hpage_pmd_nr() - 1) == huge_zero;
-        for pfn in 0..self.pages.used() {
-            let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
-            let by_pmds = census.huge_mapped.get(&pfn).copied().unwrap_or(0);
-            let Some(page) = self.pages.peek(pfn) else {
-                if mapped + by_pmds != 0 {
-                    census.find("use-after-free", format!("page {pfn} is free and mapped"));
-                }
-                continue;
-            };
-            if pfn != ZERO_PFN && !is_huge_zero(pfn) {
+        let is_free = |pfn: &&u32| self.pages.peek(**pfn).is_none();
+        let mapped = census.mapped.keys().chain(census.huge_mapped.keys());
+        if let Some(pfn) = mapped.into_iter().find(is_free).copied() {
+            census.find("use-after-free", format!("page {pfn} is free and mapped"));
+        }
+        for page in (ZERO_PFN + 1..self.pages.used()).filter_map(|pfn| self.pages.peek(pfn)) {
+            let pfn = page.slot_index();
+            if !is_huge_zero(pfn) {
+                let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
+                let by_pmds = census.huge_mapped.get(&pfn).copied().unwrap_or(0);
                 self.check_page(census, page, mapped, by_pmds);
             }
         }

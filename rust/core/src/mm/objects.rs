@@ -276,6 +276,20 @@ impl<'k, P: Platform> Ref<'k, Table<P>> {
     pub fn is_empty(self) -> bool {
         false
     }
+    /// The numbers of the entries that are not none, as nobody's access.
+    pub fn peek_used(self) -> impl Iterator<Item = u32> + use<'k, P> {
+        let entries = &self.object().entries;
+        // Most are none: eight at a time.
+        let (eights, rest) = entries.as_chunks::<8>();
+        let are_used = |eight: &[Word<P>; 8]| eight.iter().fold(0, |any, e| any | e.peek()) != 0;
+        let nr_eights = eights.len();
+        (0..nr_eights)
+            .filter(move |&nth| are_used(&eights[nth]))
+            .flat_map(|nth| 8 * nth..8 * nth + 8)
+            .chain(8 * nr_eights..8 * nr_eights + rest.len())
+            .filter(|&index| entries[index].peek() != 0)
+            .map(|index| index as u32)
+    }
 }
 
 pub type MmRef<'k, P> = Ref<'k, Mm<P>>;

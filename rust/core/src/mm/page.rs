@@ -89,7 +89,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 pfn
             } else if fresh < nr_pages {
                 self.zone_fresh.poke(fresh + 1);
-                self.pages.cover(fresh as u32);
                 fresh as u32
             } else if self.break_up_huge(&mut free) {
                 continue;
@@ -100,6 +99,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             count += 1;
         }
         drop(free);
+        self.pages.cover(self.zone_fresh.peek() as u32 - 1);
         mine.pcp_count.set(count);
         spin_unlock(cpu, Field::permanent(&self.zone_lock));
     }

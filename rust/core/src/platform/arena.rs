@@ -424,8 +424,14 @@ impl<T: Object> Arena<T> {
 
     /// Forgets all objects, as if freshly made: for the next schedule.
     pub fn reset(&self) {
-        for index in 0..self.used.swap(0, Std::Relaxed) {
-            self.slot_to_use(index).generation.store(0, Std::Relaxed);
+        let mut left = self.used.swap(0, Std::Relaxed) as usize;
+        for chunk in &self.chunks {
+            if left == 0 {
+                break;
+            }
+            let used = chunk.get().map_or(&[][..], |slots| &slots[..left.min(slots.len())]);
+            used.iter().for_each(|slot| slot.generation.store(0, Std::Relaxed));
+            left -= used.len();
         }
         self.injection.reset();
         self.free.lock().expect("no panic while held").clear();

@@ -6,8 +6,6 @@
 //! replaced for certain (began after it ended, and ended before the access began). That is
 //! necessary for linearisability and cheap to check; what it lets pass, it cannot call wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::mm::Access;
 use crate::platform::Finding;
 
@@ -73,18 +71,17 @@ struct State {
 
 /// Checks the events of a run. `exec_only`: the arch cannot read execute-only pages.
 pub fn check(events: &[Event], exec_only: bool) -> Vec<Finding> {
-    let mut accessed: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
-    for event in events {
-        if !matches!(event.what, What::Change { .. } | What::Forked { .. } | What::Moved { .. }) {
-            accessed.entry(event.mm).or_default().insert(event.first_page);
-        }
-    }
+    let is_access = |event: &&Event| {
+        !matches!(event.what, What::Change { .. } | What::Forked { .. } | What::Moved { .. })
+    };
+    let mut pages: Vec<(u32, u64)> =
+        events.iter().filter(is_access).map(|event| (event.mm, event.first_page)).collect();
+    pages.sort_unstable();
+    pages.dedup();
     let mut findings = Vec::new();
-    for (mm, pages) in accessed {
-        for page in pages {
-            let states = states_of(events, &Of { mm, page, until: u64::MAX, moving: None });
-            check_page(events, mm, page, &states, exec_only, &mut findings);
-        }
+    for (mm, page) in pages {
+        let states = states_of(events, &Of { mm, page, until: u64::MAX, moving: None });
+        check_page(events, mm, page, &states, exec_only, &mut findings);
     }
     findings
 }
@@ -198,35 +195,35 @@ fn covers(event: &Event, page: u64) -> bool {
 /// that anything could.
 fn candidates<T: Copy>(
     states: &[State],
-    aspect: impl Fn(&State) -> Sets<T>,
+    aspect: impl Fn(&State) -> Sets<T> + Copy,
     begin: u64,
     end: u64,
-) -> Vec<Option<T>> {
-    possible(states, aspect, |state| state.end <= begin, end).collect()
+) -> impl Iterator<Item = Option<T>> {
+    possible(states, aspect, move |state| state.end <= begin, end)
 }
 
 /// The values of one aspect that could be current at some moment before `end`; of those states
 /// that are `done` it is known that they came before.
 fn possible<T: Copy>(
     states: &[State],
-    aspect: impl Fn(&State) -> Sets<T>,
-    done: impl Fn(&State) -> bool,
+    aspect: impl Fn(&State) -> Sets<T> + Copy,
+    done: impl Fn(&State) -> bool + Copy,
     end: u64,
 ) -> impl Iterator<Item = Option<T>> {
-    let set: Vec<&State> =
-        states.iter().filter(|state| !matches!(aspect(state), Sets::Nothing)).collect();
-    let replaces = |state: &State, other: &State| {
-        other.certain && other.begin >= state.end && done(other) && other.end != 0
+    let setting =
+        move || states.iter().filter(move |state| !matches!(aspect(state), Sets::Nothing));
+    let is_replaced = move |state: &State| {
+        let replaces = |other: &State| {
+            other.certain && other.begin >= state.end && done(other) && other.end != 0
+        };
+        setting().any(|other| replaces(other) && !std::ptr::eq(state, other))
     };
-    let current = |state: &&&State| {
-        (state.begin < end || state.end == 0)
-            && !set.iter().any(|other| replaces(state, other) && !std::ptr::eq(**state, *other))
-    };
-    let value = |state: &&State| match aspect(state) {
+    let current =
+        move |state: &&State| (state.begin < end || state.end == 0) && !is_replaced(state);
+    setting().filter(current).map(move |state| match aspect(state) {
         Sets::To(value) => Some(value),
         Sets::Unknown | Sets::Nothing => None,
-    };
-    set.iter().filter(current).map(value).collect::<Vec<_>>().into_iter()
+    })
 }
 
 fn permits(prot: u8, access: Access, exec_only: bool) -> bool {
@@ -272,15 +269,16 @@ fn check_page(
         let prots = || candidates(states, |state| state.prot, event.begin, event.end);
         match event.what {
             What::Accessed { access, value } => {
-                if !prots().iter().any(|prot| prot.is_none_or(|p| permits(p, access, exec_only))) {
+                if !prots().any(|prot| prot.is_none_or(|p| permits(p, access, exec_only))) {
                     findings.push(Finding {
                         invariant: "access-not-allowed",
                         what: format!("{access:?} of page {page:#x} after it was taken away"),
                     });
                 }
-                let contents = candidates(states, |state| state.content, event.begin, event.end);
-                let seen = |content: &Option<u64>| content.is_none_or(|word| word == value);
-                if access == Access::Read && !contents.iter().any(seen) {
+                let mut contents =
+                    candidates(states, |state| state.content, event.begin, event.end);
+                let seen = |content: Option<u64>| content.is_none_or(|word| word == value);
+                if access == Access::Read && !contents.any(seen) {
                     findings.push(Finding {
                         invariant: "lost-store",
                         what: format!(
@@ -290,7 +288,13 @@ fn check_page(
                 }
             }
             What::Denied { access, mapped } => {
-                findings.extend(check_denied(&prots(), page, access, mapped, exec_only));
+                findings.extend(check_denied(
+                    &prots().collect::<Vec<_>>(),
+                    page,
+                    access,
+                    mapped,
+                    exec_only,
+                ));
             }
             What::Livelock { access } => findings.push(Finding {
                 invariant: "livelock",

@@ -244,7 +244,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.cpu.finding(finding.invariant, finding.what);
             }
         }
-        if self.run.sync.leave(self.cpu) {
+        if self.run.sync.leave(self.cpu) && self.run.options.maps {
             self.run.sync.set_maps(self.cpu, self.maps());
         }
         self.k.exit_mm(self.cpu);

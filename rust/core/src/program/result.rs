@@ -23,6 +23,8 @@ pub struct Options {
     pub max_outcomes: u64,
     /// Native: whether `compute` and `sleep` take the time they say.
     pub pace: bool,
+    /// Whether to keep the VMAs that each process had in the end.
+    pub maps: bool,
     /// Whether the system is checked at rest when it has ended.
     pub check: bool,
     /// Explore: whether it is also checked whenever a task is about to end while no other is at
@@ -37,6 +39,7 @@ impl Default for Options {
         Self {
             record: true,
             max_outcomes: u64::MAX,
+            maps: true,
             pace: false,
             check: true,
             check_before_exit: false,

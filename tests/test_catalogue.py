@@ -68,6 +68,12 @@ def entries(found: dict[str, Any]) -> set[str]:
     return {violation["entry"] for violation in found["violations"]}
 
 
+def listed(what: str, entry: str) -> set[str]:
+    """What the catalogue says that an entry breaks."""
+    (oracle,) = (one["oracle"] for one in core_list(what) if one["entry"] == entry)
+    return set(oracle.split(", "))
+
+
 @variants
 def test_nothing_breaks_when_everything_is_cured(case: Case) -> None:
     found = explored(case, variants_default="fixed")
@@ -79,6 +85,7 @@ def test_a_bug_of_v12_is_found_and_named(case: Case) -> None:
     found = explored(case, variants_default="fixed", variants={case.entry: "v12"})
     assert (found["schedules"], invariants(found)) == (case.broken, case.invariants)
     assert entries(found) == ({case.entry} if case.invariants else set())
+    assert case.invariants <= listed("variants", case.entry)
 
 
 @variants

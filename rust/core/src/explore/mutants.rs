@@ -52,7 +52,7 @@ pub const MUTANTS: [MutantInfo; 4] = [
                fault that found the VMA before, and read its sequence only now, sees nothing \
                change, and installs a page in a table that the munmap is about to free.",
         cpus: 2,
-        oracle: "use-after-free, page-leak, mapped-outside-vma",
+        oracle: "mapcount, rss-count",
     },
     MutantInfo {
         which: Mutant::A7,
@@ -62,7 +62,7 @@ pub const MUTANTS: [MutantInfo; 4] = [
         race: "The fault finds nothing changed. Then a munmap begins, zaps the page and ends. The \
                fault takes the lock, which is free, and installs a page that nobody will zap.",
         cpus: 2,
-        oracle: "use-after-free, page-leak, mapped-outside-vma",
+        oracle: "mapcount, rss-count, use-after-free",
     },
 ];
 

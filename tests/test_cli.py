@@ -20,12 +20,32 @@ from spfemu.cli import main
 from spfemu.cli.app import app
 from spfemu.cli.demo import race_program
 from spfemu.cli.explore import print_exploration
+from spfemu.cli.timeline import print_timeline
+from spfemu.engines import core_list
 from spfemu.program import EVENTS
 
 HERE = Path(__file__).parent
 SCENARIO = str(HERE / "scenarios" / "anon_first_write.json")
 COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
 EBIZZY = ["--", "ebizzy", "-mTt", "2", "-S", "0.002"]
+
+
+TIMELINE: Any = [
+    {
+        "cpu": 0, "function": "walk", "access": "load", "what": "pte[0].[5]",
+        "value": "0x0", "text": "none",
+    },
+    {
+        "cpu": 0, "function": "walk", "access": "load", "what": "vm_area_struct[0].vm_start",
+        "value": "0x1000", "text": "0x1000",
+    },
+    {
+        "cpu": 1, "function": "unmap", "access": "store", "what": "pte[0].[5]",
+        "value": "0x1001", "text": "page 1", "new": "0x0", "new_text": "none",
+    },
+    {"cpu": 0, "function": "walk", "access": "mutant", "what": "A7: without a check"},
+    {"cpu": 0, "function": "walk", "access": "finding", "what": "1: broken"},
+]  # fmt: skip
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
@@ -310,31 +330,76 @@ class TestExplore:
     def test_a_finding_is_told_with_a_column_for_each_cpu(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        load = {"cpu": 0, "function": "walk", "access": "load", "what": "pmd", "value": "0x5"}
-        store = {"cpu": 1, "function": "unmap", "access": "store", "what": "pte", "value": "0x1"}
-        event = {"cpu": 0, "function": "walk", "access": "event", "what": "irq off"}
         violation = {
             "invariant": "1", "what": "written after munmap", "entry": "B3", "token": "d:1.2",
-            "timeline": [load, {**store, "new": "0x0"}, event],
+            "timeline": TIMELINE,
         }  # fmt: skip
         exploration = {
-            "schedules": 1234, "steps": 5678, "complete": False, "too_long": 2,
-            "violations": [violation],
+            "schedules": 12, "steps": 5678, "complete": False, "too_long": 2,
+            "settings": {"strategy": "dfs", "steps": 1000}, "violations": [violation],
         }  # fmt: skip
-        print_exploration(exploration, ["spfemu", "explore", "p.json"])
+        print_exploration(exploration, ["spfemu", "explore", "p.json"], ["t0", "other"])
         assert capsys.readouterr().out.splitlines() == [
-            "1,234 schedules, 5,678 steps, 2 cut short, not complete, 1 violation",
+            "12 schedules, 5,678 steps, 2 cut short after 1,000 steps, not complete, 1 violation",
             "",
             "1 (known as B3): written after munmap",
-            "step  CPU 0             CPU 1",
-            "      walk:",
-            "   0    load pmd = 0x5",
-            "                        unmap:",
-            "   1                      store pte 0x1 -> 0x0",
-            "   2    irq off",
+            "step    CPU 0 (t0)               CPU 1 (other)",
+            "        walk:",
+            "   0      load pte[0][5] = none",
+            "                                 unmap:",
+            "   2                               store pte[0][5] page 1 -> none",
+            "        walk:",
+            "   3  *   A7: without a check",
+            "   4  >   1: broken",
+            "(1 look at words that no other CPU changes left out; --full has all)",
             "token   d:1.2",
             "replay  spfemu explore p.json --replay d:1.2",
         ]
+
+    @pytest.mark.parametrize("width", [20, 40, 60, 80])
+    def test_a_timeline_fits_the_terminal(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        width: int,
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        long = {**TIMELINE[2], "text": "page 126 present write read young dirty", "cpu": 0}
+        print_timeline([*TIMELINE, long], ["t0", "other"], full=True)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= max(width, 40)
+        words = " ".join(lines).split()
+        assert all(
+            word in words for word in ("126", "present", "young", "dirty", "vma[0].vm_start")
+        )
+
+    def test_every_step_is_there_when_asked_for(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_timeline(TIMELINE, ["t0", "other"], full=True)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[3] == "   1      load vma[0].vm_start = 0x1000"
+        assert "left out" not in lines[-1]
+
+    def test_the_bounds_of_a_search_are_told(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "race.json"
+        race_program().save(path)
+        command = ["explore", str(path), "--variants", "fixed"]
+        bounds = {"preemptions": 2, "schedules": None, "steps": 1_000_000}
+        found = told_json(capsys, *command, "--json")
+        assert {name: found["settings"][name] for name in bounds} == bounds
+        assert found["format"] == "spfemu-result/1"
+        assert (found["engine"], found["arch"]) == ("explore", "x86")
+        told_text = told(capsys, *command, "--preemptions", "1")
+        assert "complete within 1 preemption, 0 violations" in told_text
+        drawn = told(capsys, *command, "--strategy", "random", "--schedules", "1")
+        assert drawn.startswith("1 schedule, ")
+        assert "drawn at random, 0 violations" in drawn
+        assert "(default: 2)" in told(capsys, "explore", "--help")
+        assert "not complete" in told(capsys, *command, "--schedules", "9")
+        assert main([*command, "--strategy", "pct", "--preemptions", "1"]) == 2
+        assert "only with strategy dfs" in capsys.readouterr().err
 
     @pytest.mark.parametrize("mutant", ["A6", "A7"])
     def test_a_missing_check_is_found_and_the_token_replays(
@@ -351,6 +416,9 @@ class TestExplore:
         for violation in found:
             again = told_json(capsys, *command, "--replay", violation["token"], status=1)
             assert violation["invariant"] in {one["invariant"] for one in again["violations"]}
+        (listed,) = (one for one in core_list("mutants") if one["entry"] == mutant)
+        assert {one["invariant"] for one in found} <= set(listed["oracle"].split(", "))
+        assert {one["entry"] for one in found} == {mutant}
 
     def test_v12_has_only_bugs_that_are_known(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -358,8 +426,9 @@ class TestExplore:
         path = tmp_path / "race.json"
         race_program().save(path)
         assert main(["explore", str(path), "--json"]) in (0, 1)
-        violations = json.loads(capsys.readouterr().out)["violations"]
-        assert all(violation["entry"].startswith("B") for violation in violations)
+        found = json.loads(capsys.readouterr().out)
+        assert found["complete"]
+        assert {violation["entry"] for violation in found["violations"]} == {"B2", "B3"}
 
 
 class TestLists:

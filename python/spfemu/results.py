@@ -156,7 +156,7 @@ class Result:
             yield self.outcome(record)
 
     def header(self) -> dict[str, Any]:
-        """Returns what every JSON result carries: format, version, engine, …, counters.
+        """Returns what every JSON result carries: format, version, engine, …, settings.
 
         Source: the command line's ``--json``.
         """
@@ -170,6 +170,7 @@ class Result:
             "seed": self.seed,
             "elapsed_ns": self.elapsed_ns,
             "counters": dict(self.counters),
+            "settings": dict(self.settings),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -183,5 +184,4 @@ class Result:
             "maps": {name: list(lines) for name, lines in self.maps.items()},
             "rounds": list(self.rounds),
             "stuck": list(self.stuck),
-            "settings": dict(self.settings),
         }

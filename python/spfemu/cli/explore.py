@@ -13,24 +13,28 @@ from spfemu.cli.choices import (
     variant_choices,
 )
 from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
-from spfemu.cli.output import print_json, progress_bar
+from spfemu.cli.output import counted, print_json, progress_bar
 from spfemu.cli.sources import load_program
-from spfemu.cli.tables import print_table
+from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
-from spfemu.exploring import explore
+from spfemu.exploring import PREEMPTIONS, SCHEDULES, STEPS, STRATEGIES, explore
 from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
 
 __all__ = ["print_exploration", "register"]
 
-STRATEGIES: Final = ("dfs", "random", "pct")
 MEMORY_MODELS: Final = ("sc",)
 _MEMORY_MODELS_LATER: Final = ("tso", "armv8", "power")
 
 
 _Strategy = Annotated[
-    str, typer.Option(metavar="dfs|random|pct", autocompletion=lambda: list(STRATEGIES))
+    str,
+    typer.Option(
+        metavar="dfs|random|pct",
+        help="dfs tries every schedule within the bounds; random and pct draw some.",
+        autocompletion=lambda: list(STRATEGIES),
+    ),
 ]
 _Mutants = Annotated[
     list[str] | None,
@@ -57,9 +61,26 @@ _Variants = Annotated[
 _MemoryModel = Annotated[
     str, typer.Option(metavar="sc", autocompletion=lambda: list(MEMORY_MODELS))
 ]
-_Schedules = Annotated[int | None, typer.Option(min=1, help="At most so many schedules.")]
+_Schedules = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help=f"At most so many schedules (default: all for dfs, else {SCHEDULES:,})."
+    ),
+]
 _Preemptions = Annotated[
-    int | None, typer.Option(min=0, help="At most so many preemptions a schedule.")
+    int | None,
+    typer.Option(
+        min=0, help=f"dfs: at most so many preemptions a schedule (default: {PREEMPTIONS})."
+    ),
+]
+_Steps = Annotated[
+    int,
+    typer.Option(
+        min=1, help="At most so many accesses, or operations, a schedule; a longer one is cut."
+    ),
+]
+_Full = Annotated[
+    bool, typer.Option("--full", help="Timelines with every access to a word of two CPUs.")
 ]
 _Replay = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Run the one schedule of a finding.")
@@ -75,9 +96,11 @@ def explore_command(
     memory_model: _MemoryModel = "sc",
     schedules: _Schedules = None,
     preemptions: _Preemptions = None,
+    steps: _Steps = STEPS,
     seed: SeedOption = 0,
     arch: ArchOption = "x86",
     replay: _Replay = None,
+    full: _Full = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explore the interleavings of a program and report the invariants that break."""
@@ -97,6 +120,7 @@ def explore_command(
             memory_model=memory_model,
             schedules=schedules,
             preemptions=preemptions,
+            steps=steps,
             seed=seed,
             replay=replay,
             progress=progress,
@@ -105,7 +129,8 @@ def explore_command(
         print_json(exploration)
     else:
         command = _replay_command(program, mutant or [], variant or [], variants, arch)
-        print_exploration(exploration, command)
+        names = [task.name for task in loaded.tasks]
+        print_exploration(exploration, command, names, full=full)
     if exploration["violations"]:
         raise typer.Exit(1)
 
@@ -132,56 +157,51 @@ def _replay_command(
     return command
 
 
-def print_exploration(exploration: dict[str, Any], command: Sequence[str]) -> None:
+def print_exploration(
+    exploration: dict[str, Any],
+    command: Sequence[str],
+    task_names: Sequence[str],
+    *,
+    full: bool = False,
+    timelines: int | None = None,
+) -> None:
     """Writes what an exploration found; ``command`` is the one that a token completes.
 
-    Source: ours.
+    Source: ours. ``full`` leaves nothing out of the timelines; only the first ``timelines``
+    findings have one (default: all).
     """
     violations = exploration["violations"]
     parts = [
-        f"{exploration['schedules']:,} schedules",
-        f"{exploration['steps']:,} steps",
-        "complete within its bounds" if exploration["complete"] else "not complete",
-        f"{len(violations)} {'violation' if len(violations) == 1 else 'violations'}",
+        counted(exploration["schedules"], "schedule"),
+        counted(exploration["steps"], "step"),
+        *_how_far(exploration),
+        counted(len(violations), "violation"),
     ]
-    if exploration.get("too_long"):
-        parts.insert(2, f"{exploration['too_long']:,} cut short")
     print(", ".join(parts))
-    for violation in violations:
+    for number, violation in enumerate(violations):
         entry = f" (known as {violation['entry']})" if violation["entry"] else ""
         print(f"\n{violation['invariant']}{entry}: {violation['what']}")
-        _print_timeline(violation["timeline"])
+        if timelines is None or number < timelines:
+            print_timeline(violation["timeline"], task_names, full=full)
         print(f"token   {violation['token']}")
         print(f"replay  {shlex.join([*command, '--replay', violation['token']])}")
 
 
-def _print_timeline(timeline: Sequence[dict[str, Any]]) -> None:
-    """Writes the steps of a schedule, a column for each CPU."""
-    cpus = sorted({step["cpu"] for step in timeline})
-    if not cpus:
-        return
-    rows = []
-    function: dict[int, str] = {}
-    for number, step in enumerate(timeline):
-        cpu = step["cpu"]
-        cells = [""] * len(cpus)
-        if function.get(cpu) != step["function"]:
-            function[cpu] = step["function"]
-            cells[cpus.index(cpu)] = f"{step['function']}:"
-            rows.append(["", *cells])
-        cells = [""] * len(cpus)
-        cells[cpus.index(cpu)] = f"  {_step_text(step)}"
-        rows.append([str(number), *cells])
-    print_table(["step", *(f"CPU {cpu}" for cpu in cpus)], rows, right=(0,))
-
-
-def _step_text(step: dict[str, Any]) -> str:
-    if "value" not in step:
-        return str(step["what"])
-    text = f"{step['access']} {step['what']}"
-    if "new" in step:
-        return f"{text} {step['value']} -> {step['new']}"
-    return f"{text} = {step['value']}"
+def _how_far(exploration: dict[str, Any]) -> list[str]:
+    """Says within which bounds the search was complete, or why it was not."""
+    settings = exploration["settings"]
+    said = []
+    if exploration["too_long"]:
+        said.append(f"{exploration['too_long']:,} cut short after {settings['steps']:,} steps")
+    if settings["strategy"] == "replay":
+        return said
+    if exploration["complete"]:
+        said.append(f"complete within {counted(settings['preemptions'], 'preemption')}")
+    elif settings["strategy"] != "dfs":
+        said.append("drawn at random")
+    else:
+        said.append("not complete")
+    return said
 
 
 def register(app: typer.Typer) -> None:

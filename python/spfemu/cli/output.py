@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from spfemu.errors import ProgramError
 
-__all__ = ["check_output", "error_line", "print_json", "progress_bar"]
+__all__ = ["check_output", "counted", "error_line", "print_json", "progress_bar"]
 
 Progress = Callable[[float], object]
 
@@ -41,6 +41,16 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+def counted(number: int, what: str) -> str:
+    """Returns a number and what it counts, one or several. Source: ours.
+
+    >>> from spfemu.cli.output import counted
+    >>> counted(1, "schedule"), counted(2392, "schedule")
+    ('1 schedule', '2,392 schedules')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def check_output(path: str | Path | None) -> None:

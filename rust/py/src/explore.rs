@@ -16,8 +16,6 @@ use crate::error::Error;
 use crate::input;
 use crate::watch::watched;
 
-/// Preemptions in one schedule, unless told otherwise.
-const PREEMPTIONS: u32 = 2;
 /// Ordering constraints of a bug that `pct` is made for, unless told otherwise.
 const PCT_DEPTH: u32 = 3;
 
@@ -29,7 +27,8 @@ struct OptionsText {
     variants_default: String,
     memory_model: String,
     schedules: Option<u64>,
-    preemptions: Option<u32>,
+    preemptions: u32,
+    steps: u64,
     seed: u64,
     replay: Option<String>,
 }
@@ -40,25 +39,23 @@ impl OptionsText {
             return Ok(Search::Replay(token.clone()));
         }
         match self.strategy.as_str() {
-            "dfs" => {
-                let preemptions = self.preemptions.unwrap_or(PREEMPTIONS);
-                Ok(Search::Dfs { preemptions, reduce: true })
-            }
+            "dfs" => Ok(Search::Dfs { preemptions: self.preemptions, reduce: true }),
             "random" => Ok(Search::Random { seed: self.seed }),
             "pct" => Ok(Search::Pct { seed: self.seed, depth: PCT_DEPTH }),
             other => Err(Error::Engine(format!("strategy '{other}' (allowed: dfs, random, pct)"))),
         }
     }
 
-    fn explore_options(&self) -> Result<ExploreOptions, Error> {
+    fn explore_options(&self, task_names: Vec<String>) -> Result<ExploreOptions, Error> {
         if self.memory_model != "sc" {
             let what = format!("memory model '{}' (allowed: sc)", self.memory_model);
             return Err(Error::Engine(what));
         }
         let mutants = self.mutants.iter().map(|name| mutant(name)).collect::<Result<_, _>>()?;
         let search = self.search()?;
-        let max_schedules = self.schedules;
-        Ok(ExploreOptions { search, max_schedules, mutants, ..ExploreOptions::default() })
+        let (max_schedules, max_steps) = (self.schedules, self.steps);
+        let default = ExploreOptions::default();
+        Ok(ExploreOptions { search, max_schedules, max_steps, mutants, task_names, ..default })
     }
 
     fn variants(&self) -> Result<Variants, Error> {
@@ -95,13 +92,14 @@ pub fn explore(
     options: &str,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
+    let given = input::program(py, &tasks, meta, Vec::new())?;
     let parse = || {
         let text: OptionsText = serde_json::from_str(options)
             .map_err(|wrong| Error::Engine(format!("options: {wrong}")))?;
-        Ok((input::arch(arch)?, text.variants()?, text.explore_options()?))
+        let names = given.task_names.clone();
+        Ok((input::arch(arch)?, text.variants()?, text.explore_options(names)?))
     };
     let (arch, variants, options) = parse().map_err(|error: Error| error.into_py(py))?;
-    let given = input::program(py, &tasks, meta, Vec::new())?;
     let config = input::config(arch, given.system.clone(), variants);
     let watch = Arc::new(Watch::default());
     let work = || {

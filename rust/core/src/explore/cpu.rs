@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::machine::{End, Machine, Phase, Wait, bit};
+use super::mutants::{MUTANTS, MutantInfo};
 use super::strategy::Dfs;
 use super::timeline::{Access, Step};
+use super::token::TaskSet;
 use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
 use crate::platform::{
-    CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
+    CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Value, Word,
 };
 
 /// One CPU of an explored system. Each task has a CPU of its own, with its number.
@@ -29,11 +31,28 @@ pub struct Cpu {
 /// No access is granted.
 const NO_GRANT: u64 = u64::MAX;
 
+/// The CPUs of a set, for timelines.
+fn cpus_of(set: TaskSet) -> String {
+    let cpus: Vec<_> =
+        (0..TaskSet::BITS).filter(|cpu| set & (1 << cpu) != 0).map(|cpu| cpu.to_string()).collect();
+    match cpus.len() {
+        0 => "no CPU".to_owned(),
+        1 => format!("CPU {}", cpus[0]),
+        _ => format!("CPUs {}", cpus.join(", ")),
+    }
+}
+
 /// What a finding at rest unwinds with.
 pub(super) struct AtRest(pub(super) Finding);
 
 /// A word's number: the bytes before it, all lines laid out one after another.
 type Site = u64;
+
+/// The line of a word, and its bytes into it.
+fn place(site: Site) -> (Line, u32) {
+    let bytes = u64::from(Line::BYTES);
+    (Line((site / bytes) as u32), (site % bytes) as u32)
+}
 
 fn is_free(site: Site) -> bool {
     site < u64::from(Line::BYTES)
@@ -211,7 +230,7 @@ impl Cpu {
     #[inline(always)]
     fn record(&self, access: Access, word: &Word<Self>, before: u64, after: u64) {
         if self.is_recording() && !is_free(word.site()) {
-            self.push_step(access, self.name_of(word.site()), before, after);
+            self.push_access(access, word.site(), before, after);
         }
     }
 
@@ -223,20 +242,36 @@ impl Cpu {
 
     #[inline(always)]
     fn event(&self, what: impl FnOnce() -> String) {
+        self.tell(Access::Event, what);
+    }
+
+    #[inline(always)]
+    fn tell(&self, kind: Access, what: impl FnOnce() -> String) {
         if self.is_recording() {
-            self.push_step(Access::Event, what(), 0, 0);
+            self.push_step(kind, what(), [0; 2], Default::default());
         }
     }
 
     #[cold]
-    fn push_step(&self, access: Access, what: String, before: u64, after: u64) {
-        let step =
-            Step { cpu: self.task, function: self.function.get(), access, what, before, after };
+    fn push_access(&self, access: Access, site: Site, before: u64, after: u64) {
+        let (line, offset) = place(site);
+        let text = |word| match &self.machine.lines {
+            Some(lines) => lines.text_of(line, offset, word),
+            None => u64::text(word),
+        };
+        let texts = [text(before), text(after)];
+        self.push_step(access, self.name_of(site), [before, after], texts);
+    }
+
+    #[cold]
+    fn push_step(&self, access: Access, what: String, values: [u64; 2], texts: [String; 2]) {
+        let (cpu, function, [before, after]) = (self.task, self.function.get(), values);
+        let step = Step { cpu, function, access, what, before, after, texts };
         self.machine.timeline.borrow_mut().push(step);
     }
 
     fn name_of(&self, site: Site) -> String {
-        let (line, offset) = (Line((site / 64) as u32), (site % 64) as u32);
+        let (line, offset) = place(site);
         match &self.machine.lines {
             Some(lines) => lines.name_of(line, offset),
             None => format!("line {} +{offset:#x}", line.0),
@@ -430,7 +465,7 @@ impl Platform for Cpu {
         if self.is_live() {
             self.glue();
             self.wait_for_sections();
-            self.event(|| format!("call_rcu {callback:?}"));
+            self.event(|| format!("call_rcu: {callback}"));
             let number = self.machine.grace.begin();
             self.machine.callbacks.borrow_mut().push_back((number, callback));
         }
@@ -454,7 +489,7 @@ impl Platform for Cpu {
         }
         callbacks.pop_front();
         drop(callbacks);
-        self.event(|| format!("after the grace period: {callback:?}"));
+        self.event(|| format!("after the grace period: {callback}"));
         Some(callback)
     }
 
@@ -497,7 +532,7 @@ impl Platform for Cpu {
         self.grant.set(NO_GRANT);
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
         let waits_for = set & self.machine.irqs_off.get();
-        self.event(|| format!("interrupts CPUs {set:#b}"));
+        self.event(|| format!("interrupts {}", cpus_of(set)));
         if waits_for != 0 {
             self.block(Wait::Interrupt(waits_for), None);
         }
@@ -509,7 +544,14 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn mutant(&self, which: Mutant) -> bool {
-        self.machine.mutants.get() & (1 << which as u8) != 0
+        let is_removed = self.machine.mutants.get() & (1 << which as u8) != 0;
+        if is_removed {
+            self.tell(Access::Mutant, || {
+                let MutantInfo { entry, removed, .. } = MUTANTS[which as usize];
+                format!("{entry}: without {removed}")
+            });
+        }
+        is_removed
     }
 
     fn observe(&self, word: &Word<Self>) -> u64 {
@@ -576,7 +618,7 @@ impl Platform for Cpu {
         if !self.switch.is_running() || !self.is_live() {
             resume_unwind(Box::new(AtRest(finding)));
         }
-        self.event(|| format!("{}: {}", finding.invariant, finding.what));
+        self.tell(Access::Finding, || format!("{}: {}", finding.invariant, finding.what));
         self.machine.end_with(End::Broken(finding));
         self.switch.suspend();
         unreachable!("a schedule that has ended is never resumed, only unwound")

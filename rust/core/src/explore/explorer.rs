@@ -28,10 +28,6 @@ pub trait Subject: 'static {
     fn run_task(&self, cpu: &Cpu);
     /// What is broken when all tasks have ended.
     fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding>;
-    /// What findings call a task.
-    fn name_of_task(&self, task: TaskId) -> String {
-        format!("task {task}")
-    }
 }
 
 /// How schedules are chosen.
@@ -60,8 +56,8 @@ pub enum Search {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExploreOptions {
     pub search: Search,
-    /// The most schedules to run; without, `Dfs` runs until it is complete and the others run
-    /// 10,000.
+    /// The most schedules to run; without, `Dfs` runs until it is complete and `Random` and `Pct`
+    /// for ever.
     pub max_schedules: Option<u64>,
     /// The most accesses in one schedule, and the most operations.
     pub max_steps: u64,
@@ -73,6 +69,8 @@ pub struct ExploreOptions {
     pub mutants: Vec<Mutant>,
     /// Stop at the first violation of this kind, and report no other.
     pub only: Option<String>,
+    /// What findings call the tasks; those beyond are called by their numbers.
+    pub task_names: Vec<String>,
 }
 
 impl Default for ExploreOptions {
@@ -85,11 +83,15 @@ impl Default for ExploreOptions {
             max_violations: 16,
             mutants: Vec::new(),
             only: None,
+            task_names: Vec::new(),
         }
     }
 }
 
-const DEFAULT_SCHEDULES: u64 = 10_000;
+/// What findings call a task, of those that have names.
+pub(super) fn name_of_task(names: &[String], task: TaskId) -> String {
+    names.get(task as usize).cloned().unwrap_or_else(|| format!("task {task}"))
+}
 
 /// One schedule that was run.
 pub(super) struct Schedule {
@@ -163,10 +165,7 @@ impl<S: Subject> Explorer<S> {
     pub fn explore(&mut self) -> ExploreReport {
         let mut report = ExploreReport::default();
         let mut kinds = Vec::new();
-        let limit = self.options.max_schedules.unwrap_or(match self.options.search {
-            Search::Dfs { .. } | Search::Replay(_) | Search::Again(_) => u64::MAX,
-            Search::Random { .. } | Search::Pct { .. } => DEFAULT_SCHEDULES,
-        });
+        let limit = self.options.max_schedules.unwrap_or(u64::MAX);
         while report.schedules < limit
             && !self.watch.is_stopped()
             && self.machine.strategy.borrow_mut().next_schedule()
@@ -255,7 +254,7 @@ impl<S: Subject> Explorer<S> {
             Pause::Suspended => {}
             Pause::Returned => unreachable!("the body of a task's coroutine is a loop"),
             Pause::Panicked(payload) => {
-                let name = self.subject.name_of_task(task as TaskId);
+                let name = name_of_task(&self.options.task_names, task as TaskId);
                 let what = format!("{name}: {}", panic_text(&payload));
                 self.machine.end_with(End::Broken(Finding { invariant: "panic", what }));
             }
@@ -270,7 +269,7 @@ impl<S: Subject> Explorer<S> {
             End::Stuck => {
                 let waiting: Vec<_> = (0..self.machine.nr_tasks)
                     .filter(|&task| self.machine.live() & bit(task) != 0)
-                    .map(|task| self.subject.name_of_task(task))
+                    .map(|task| name_of_task(&self.options.task_names, task))
                     .collect();
                 let what = format!("these wait for ever: {}", waiting.join(", "));
                 vec![Finding { invariant: "stuck", what }]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::attribution::Case;
 use super::cpu::Cpu;
-use super::explorer::{ExploreOptions, Explorer, Search, Subject};
+use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
 use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf};
@@ -23,6 +23,7 @@ struct ProgramSubject<D: Design> {
     watch: Arc<Watch>,
     run: RefCell<Option<Rc<Run<Cpu>>>>,
     fingerprint: u64,
+    task_names: Vec<String>,
 }
 
 impl<D: Design> ProgramSubject<D> {
@@ -42,6 +43,7 @@ impl<D: Design> ProgramSubject<D> {
             watch: Arc::clone(watch),
             run: RefCell::default(),
             fingerprint,
+            task_names: Vec::new(),
         }
     }
 
@@ -79,7 +81,7 @@ impl<D: Design> Subject for ProgramSubject<D> {
         let run = self.run();
         if !run.has_ended() {
             let stuck: Vec<_> =
-                run.stuck().into_iter().map(|task| self.name_of_task(task)).collect();
+                run.stuck().iter().map(|&task| name_of_task(&self.task_names, task)).collect();
             let what = format!("these wait for ever: {}", stuck.join(", "));
             return vec![Finding { invariant: "stuck", what }];
         }
@@ -145,7 +147,9 @@ fn explorer<D: Design>(
         history: true,
         ..Options::default()
     };
+    let task_names = options.task_names.clone();
     let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
+    let subject = ProgramSubject { task_names, ..subject };
     boot_once(&subject)?;
     Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)
 }

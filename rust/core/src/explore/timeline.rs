@@ -17,6 +17,10 @@ pub enum Access {
     Observe,
     /// Waiting began, ended, or something else that is no access.
     Event,
+    /// A check was left out.
+    Mutant,
+    /// The invariant broke.
+    Finding,
 }
 
 impl Access {
@@ -31,7 +35,14 @@ impl Access {
             Self::Add => "add",
             Self::Observe => "observe",
             Self::Event => "event",
+            Self::Mutant => "mutant",
+            Self::Finding => "finding",
         }
+    }
+
+    /// Whether it is an access, and not something that happened.
+    pub(super) fn is_of_a_word(self) -> bool {
+        !matches!(self, Self::Event | Self::Mutant | Self::Finding)
     }
 
     fn stores(self) -> bool {
@@ -52,6 +63,8 @@ pub struct Step {
     pub before: u64,
     /// The value after, if the access stores.
     pub after: u64,
+    /// What the two values say.
+    pub texts: [String; 2],
 }
 
 impl Step {
@@ -60,15 +73,12 @@ impl Step {
         let place =
             if self.function.is_empty() { String::new() } else { format!("{}: ", self.function) };
         match self.access {
-            Access::Event => place + &self.what,
-            access if access.stores() => format!(
-                "{place}{} {} {:#x} -> {:#x}",
-                access.name(),
-                self.what,
-                self.before,
-                self.after
-            ),
-            access => format!("{place}{} {} = {:#x}", access.name(), self.what, self.before),
+            access if !access.is_of_a_word() => place + &self.what,
+            access if access.stores() => {
+                let [before, after] = &self.texts;
+                format!("{place}{} {} {before} -> {after}", access.name(), self.what)
+            }
+            access => format!("{place}{} {} = {}", access.name(), self.what, self.texts[0]),
         }
     }
 
@@ -80,11 +90,12 @@ impl Step {
             self.access.name(),
             escape(&self.what)
         ));
-        if self.access != Access::Event {
-            json.push_str(&format!(r#","value":"{:#x}""#, self.before));
+        let [before, after] = &self.texts;
+        if self.access.is_of_a_word() {
+            json.push_str(&format!(r#","value":"{:#x}","text":"{}""#, self.before, escape(before)));
         }
         if self.access.stores() {
-            json.push_str(&format!(r#","new":"{:#x}""#, self.after));
+            json.push_str(&format!(r#","new":"{:#x}","new_text":"{}""#, self.after, escape(after)));
         }
         json.push('}');
     }

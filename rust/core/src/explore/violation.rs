@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::explorer::{Explorer, Schedule, Search, Subject};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Replay};
-use super::timeline::{Access, Step};
+use super::timeline::Step;
 use super::token::{Deviation, Token};
 use crate::platform::{CpuId, Finding};
 
@@ -93,7 +93,7 @@ impl<S: Subject> Explorer<S> {
 /// The steps that tell the story: those on words that more than one CPU touched, and events.
 fn shared_steps(mut timeline: Vec<Step>) -> Vec<Step> {
     let mut owners: BTreeMap<String, Option<CpuId>> = BTreeMap::new();
-    for step in timeline.iter().filter(|step| step.access != Access::Event) {
+    for step in timeline.iter().filter(|step| step.access.is_of_a_word()) {
         let owner = owners.entry(step.what.clone()).or_insert(Some(step.cpu));
         if *owner != Some(step.cpu) {
             *owner = None;

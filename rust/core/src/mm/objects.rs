@@ -4,7 +4,7 @@
 use super::pmd::PmdVal;
 use super::types::{Pte, Vaddr, VmFlags};
 use crate::object;
-use crate::platform::{Field, Line, Object, Platform, Ptr, Ref, Word};
+use crate::platform::{Field, Line, Object, Platform, Ptr, Ref, Value, Word};
 
 object! {
     /// An address space.
@@ -214,6 +214,14 @@ impl<P: Platform> Object for Table<P> {
         self.pmd_huge_pte.poke(0);
         self.lru.poke(0);
         self.entries.iter().for_each(|entry| entry.poke(0));
+    }
+    fn field_text(arena: &str, offset: u32, word: u64) -> String {
+        match offset {
+            0x08 | 0x10 => Ptr::<Self>::text(word),
+            ..Line::BYTES => u64::text(word),
+            _ if arena == "pte" => Pte(word).entry_text(),
+            _ => PmdVal::<P>::text(word),
+        }
     }
     fn field_name(offset: u32) -> String {
         match offset.checked_sub(Line::BYTES) {

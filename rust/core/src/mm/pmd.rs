@@ -38,6 +38,14 @@ impl<P: Platform> Value for PmdVal<P> {
     fn from_word(word: u64) -> Self {
         Self(word, PhantomData)
     }
+    fn text(word: u64) -> String {
+        let value = Self::from_word(word);
+        match value.table() {
+            Some(table) => Ptr::<Table<P>>::text(table.to_word()),
+            None if value.is_none() => "none".to_owned(),
+            None => format!("huge {}", value.as_pte(0).entry_text()),
+        }
+    }
 }
 
 impl<P: Platform> From<Ptr<Table<P>>> for PmdVal<P> {

@@ -76,6 +76,25 @@ macro_rules! flag_word {
             fn to_word(self) -> u64 { self.0 }
             #[inline(always)]
             fn from_word(word: u64) -> Self { Self(word) }
+            fn text(word: u64) -> String { Self(word).names() }
+        }
+        impl $name {
+            /// The names of the single flags that are set; other bits are a number.
+            pub fn names(self) -> String {
+                let mut rest = self.0;
+                let mut names = Vec::new();
+                $(
+                    let bits: u64 = $bits;
+                    if bits.is_power_of_two() && rest & bits != 0 {
+                        rest &= !bits;
+                        names.push(stringify!($flag).to_lowercase());
+                    }
+                )*
+                if rest != 0 || names.is_empty() {
+                    names.push(format!("{rest:#x}"));
+                }
+                names.join(" ")
+            }
         }
     };
 }
@@ -151,6 +170,14 @@ impl Pte {
     #[inline(always)]
     pub fn pfn(self) -> u32 {
         (self.0 >> Self::PFN_SHIFT) as u32
+    }
+    /// What a timeline says of an entry.
+    pub fn entry_text(self) -> String {
+        if self.is_none() {
+            return "none".to_owned();
+        }
+        let flags = Self(self.0 & ((1 << Self::PFN_SHIFT) - 1));
+        format!("page {} {}", self.pfn(), flags.names())
     }
     /// `mk_pte()`: the frame with the protection bits.
     #[inline(always)]

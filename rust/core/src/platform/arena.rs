@@ -23,6 +23,8 @@ pub trait Object: Sized {
     fn clear(&self);
     /// The name of the word at `offset` bytes, for timelines.
     fn field_name(offset: u32) -> String;
+    /// What `word` says at `offset` bytes, for timelines. `arena` is what the object is called.
+    fn field_text(arena: &str, offset: u32, word: u64) -> String;
 }
 
 /// A pointer: index and generation in one word; 0 is NULL.
@@ -70,7 +72,7 @@ impl<T> fmt::Debug for Ptr<T> {
         write!(f, "{}#{}", self.index(), self.generation())
     }
 }
-impl<T> Value for Ptr<T> {
+impl<T: Object> Value for Ptr<T> {
     #[inline(always)]
     fn to_word(self) -> u64 {
         self.0
@@ -78,6 +80,10 @@ impl<T> Value for Ptr<T> {
     #[inline(always)]
     fn from_word(word: u64) -> Self {
         Self(word, PhantomData)
+    }
+    fn text(word: u64) -> String {
+        let ptr = Self::from_word(word);
+        if ptr.is_null() { "NULL".to_owned() } else { format!("{}[{}]", T::NAME, ptr.index()) }
     }
 }
 
@@ -144,6 +150,8 @@ pub struct Block {
     pub base: u32,
     /// See [`Object::field_name`].
     pub field_name: fn(u32) -> String,
+    /// See [`Object::field_text`].
+    pub field_text: fn(&str, u32, u64) -> String,
 }
 
 /// Gives out cache lines, in order of creation, and knows what each holds.
@@ -178,6 +186,7 @@ impl Lines {
             nr_objects,
             base: 0,
             field_name,
+            field_text: |_, _, word| u64::text(word),
         })
     }
 
@@ -199,20 +208,35 @@ impl Lines {
         self.blocks.lock().expect("no panic while held").clone()
     }
 
-    /// What a person calls the word at `offset` bytes from the beginning of `line`.
-    pub fn name_of(&self, line: Line, offset: u32) -> String {
+    /// The object that has the word at `offset` bytes from the beginning of `line`: its block,
+    /// its number there, and how many bytes into the object the word is.
+    fn find(&self, line: Line, offset: u32) -> Option<(Block, u32, u32)> {
         let blocks = self.blocks.lock().expect("no panic while held");
         let nth = blocks.partition_point(|block| block.first <= line);
-        let Some(block) = nth.checked_sub(1).map(|nth| blocks[nth]) else {
-            return format!("line {} +{offset:#x}", line.0);
-        };
+        let block = nth.checked_sub(1).map(|nth| blocks[nth])?;
         let object = (line.0 - block.first.0) / block.per_object;
-        if object >= block.nr_objects {
-            return format!("line {} +{offset:#x}", line.0);
-        }
         let start = block.first.0 + object * block.per_object;
-        let field = (block.field_name)((line.0 - start) * Line::BYTES + offset);
-        format!("{}[{}].{field}", block.name, block.base + object)
+        let found = (block, object, (line.0 - start) * Line::BYTES + offset);
+        (object < block.nr_objects).then_some(found)
+    }
+
+    /// What a person calls the word at `offset` bytes from the beginning of `line`.
+    pub fn name_of(&self, line: Line, offset: u32) -> String {
+        match self.find(line, offset) {
+            Some((block, object, offset)) => {
+                let field = (block.field_name)(offset);
+                format!("{}[{}].{field}", block.name, block.base + object)
+            }
+            None => format!("line {} +{offset:#x}", line.0),
+        }
+    }
+
+    /// What that word says when it holds `word`.
+    pub fn text_of(&self, line: Line, offset: u32, word: u64) -> String {
+        match self.find(line, offset) {
+            Some((block, _, offset)) => (block.field_text)(block.name, offset, word),
+            None => u64::text(word),
+        }
     }
 }
 
@@ -290,6 +314,7 @@ impl<T: Object> Arena<T> {
                 nr_objects: nr_slots,
                 base: first_index,
                 field_name: T::field_name,
+                field_text: T::field_text,
             });
             let slot = |i| {
                 let line = Line(first + i * per_object);

@@ -206,6 +206,19 @@ pub enum RcuCallback {
     FreeTable { level: u8, table: u64 },
 }
 
+impl std::fmt::Display for RcuCallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A pointer word has the slot's number + 1 in its low half.
+        let slot = |word: u64| u64::from(word as u32) - 1;
+        match *self {
+            Self::PutVma(vma) => write!(f, "put_vma vm_area_struct[{}]", slot(vma)),
+            Self::FreeTable { level, table } => {
+                write!(f, "free page table[{}] of level {level}", slot(table))
+            }
+        }
+    }
+}
+
 /// Runs the code between in an RCU read section; leaves it when dropped.
 pub struct RcuGuard<'c, P: Platform>(&'c P);
 

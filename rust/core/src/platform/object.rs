@@ -26,6 +26,14 @@ macro_rules! object {
             fn clear(&self) {
                 $( self.$field.poke(0); )*
             }
+            fn field_text(_arena: &str, offset: u32, word: u64) -> String {
+                $(
+                    if offset == $offset {
+                        return <$type as $crate::platform::Value>::text(word);
+                    }
+                )*
+                <u64 as $crate::platform::Value>::text(word)
+            }
             fn field_name(offset: u32) -> String {
                 // Two fields in one word of the kernel's: the first stands for both.
                 let fields: &[(u32, &str)] = &[$( ($offset, stringify!($field)) ),*];

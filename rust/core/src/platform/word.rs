@@ -82,6 +82,10 @@ pub(super) fn stale<P: Platform>(cpu: &P, object: &str, expect: u64, now: u64) -
 pub trait Value: Copy {
     fn to_word(self) -> u64;
     fn from_word(word: u64) -> Self;
+    /// What a timeline says of a word that holds one.
+    fn text(word: u64) -> String {
+        format!("{word:#x}")
+    }
 }
 
 impl Value for u64 {

@@ -210,10 +210,10 @@ fn a_lost_increment_is_found_and_its_token_replays() {
     for options in [
         dfs(2, false),
         dfs(2, true),
-        ExploreOptions { search: Search::Random { seed: 3 }, ..Default::default() },
-        ExploreOptions { search: Search::Pct { seed: 3, depth: 2 }, ..Default::default() },
+        ExploreOptions { search: Search::Random { seed: 3 }, ..dfs(2, false) },
+        ExploreOptions { search: Search::Pct { seed: 3, depth: 2 }, ..dfs(2, false) },
     ] {
-        let report = explore(&toy, options);
+        let report = explore(&toy, ExploreOptions { max_schedules: Some(1000), ..options });
         assert_eq!(report.violations.len(), 1);
         let violation = &report.violations[0];
         assert_eq!(violation.invariant, "toy");

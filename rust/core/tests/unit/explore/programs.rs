@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::explore::ExploreReport;
 use crate::mm::{Choice, Variant, Variants};
-use crate::platform::{Mutant, TaskId};
+use crate::platform::Mutant;
 use crate::program::Start;
 use crate::program::build::*;
 
@@ -179,9 +179,10 @@ fn tasks_that_wait_for_ever_are_a_finding() {
     let second = [aux(AWAIT, 1), aux(POST, 0)];
     let program = program(&[(Start::First, &first), (Start::First, &second)]);
     let config = with_variants(Choice::Fixed);
-    let report = explore(&program, Handler::Spf, &config, &dfs(2, true), &Arc::default()).unwrap();
+    let options = ExploreOptions { task_names: vec!["first".to_owned()], ..dfs(2, true) };
+    let report = explore(&program, Handler::Spf, &config, &options, &Arc::default()).unwrap();
     assert_eq!(report.violations[0].invariant, "stuck");
-    assert_eq!(report.violations[0].what, "these wait for ever: task 0, task 1");
+    assert_eq!(report.violations[0].what, "these wait for ever: first, task 1");
 }
 
 #[test]
@@ -250,9 +251,6 @@ impl Subject for Remembering {
         let maps = format!("{:?}", result.maps);
         self.results.borrow_mut().insert((result.counters.to_vec(), result.outcomes, maps));
         findings
-    }
-    fn name_of_task(&self, task: TaskId) -> String {
-        format!("task {task}")
     }
 }
 

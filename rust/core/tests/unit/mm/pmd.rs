@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::platform::native::Cpu;
+use crate::platform::{Line, Object};
 
 type Val = PmdVal<Cpu>;
 
@@ -30,4 +31,20 @@ fn a_leaf_says_what_it_was_made_from() {
 fn a_leaf_that_is_being_changed_is_still_one() {
     // pmdp_invalidate() takes away what the hardware looks at.
     assert!(Val::leaf(Pte::new(0, Pte::EMPTY), ORDER).is_huge());
+}
+
+#[test]
+fn a_timeline_says_what_an_entry_is() {
+    let text = |arena, word| <Table<Cpu> as Object>::field_text(arena, Line::BYTES + 8, word);
+    let pte = Pte::new(126, Pte::PRESENT | Pte::READ | Pte::WRITE);
+    assert_eq!(text("pte", pte.to_word()), "page 126 present write read");
+    assert_eq!(text("pte", 0), "none");
+    assert_eq!(text("pmd", 0), "none");
+    assert_eq!(text("pmd", (7 << 32) | 12), "page table[11]");
+    assert_eq!(
+        text("pmd", Val::leaf(Pte::new(512, pte), ORDER).to_word()),
+        "huge page 1 present write read"
+    );
+    // Of the lock and the like it is the number.
+    assert_eq!(<Table<Cpu> as Object>::field_text("pte", 0x28, 1), "0x1");
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering as Std;
 
 use super::{Arena, Lines, NR_CHUNKS, Ptr, place};
-use crate::mm::Page;
+use crate::mm::{Page, Vma};
+use crate::platform::Value;
 use crate::platform::native::{Cpu, Machine, catch};
 
 fn arena() -> Arena<Page<Cpu>> {
@@ -51,4 +52,18 @@ fn a_frame_comes_back_more_often_than_a_pointer_can_count() {
     let again = arena.alloc_at(0);
     assert!(arena.get(&cpu, again.ptr()) == again);
     assert!(!arena.is_live(last.ptr()));
+}
+
+#[test]
+fn a_timeline_says_what_a_word_is_and_what_it_holds() {
+    let lines = Arc::new(Lines::default());
+    let vmas = Arena::<Vma<Cpu>>::new(&lines, 0);
+    let vma = vmas.alloc();
+    let line = vma.slot.line;
+    assert_eq!(lines.name_of(line, 0x20), "vm_area_struct[0].rb_parent");
+    assert_eq!(lines.text_of(line, 0x20, vma.ptr().to_word()), "vm_area_struct[0]");
+    assert_eq!(lines.text_of(line, 0x20, 0), "NULL");
+    assert_eq!(lines.text_of(line, 0x50, 0x13), "read write mayread");
+    assert_eq!(lines.text_of(line, 0x50, 0), "0x0");
+    assert_eq!(lines.text_of(line, 0x08, 0x1000), "0x1000");
 }

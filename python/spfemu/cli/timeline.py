@@ -1,0 +1,146 @@
+"""The timeline of a finding: what each CPU did, step by step, in a column for each.
+
+Where the columns have no room they become one, with the CPU before each step. What does not tell
+the story is left out: looks at words that no other CPU changes. The numbers of the steps stay.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from spfemu.cli.output import counted
+from spfemu.cli.tables import terminal_width
+
+__all__ = ["print_timeline"]
+
+_PIPED_WIDTH: Final = 120
+_LEAST_COLUMN: Final = 34
+_GAP: Final = "  "
+_MARKS: Final = {"mutant": "*", "finding": ">"}
+_LOOKS: Final = ("load", "observe", "cas-failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a timeline: the step's number or "", the mark, the CPU, and the text."""
+
+    number: str
+    mark: str
+    cpu: int
+    text: str
+
+
+def print_timeline(
+    steps: Sequence[dict[str, Any]], task_names: Sequence[str], *, full: bool = False
+) -> None:
+    """Writes the steps of a schedule.
+
+    Source: ours. ``steps`` as in the JSON form; ``full`` leaves nothing out. ``*`` marks a step
+    where a mutant left out a check, ``>`` the one at which the invariant broke.
+    """
+    cpus = sorted({step["cpu"] for step in steps})
+    if not cpus:
+        return
+    lines = list(_lines(steps, full=full))
+    names = {cpu: f"CPU {cpu} ({task_names[cpu]})" for cpu in cpus}
+    first = max(len("step"), *(len(line.number) for line in lines))
+    room = (terminal_width(sys.stdout) or _PIPED_WIDTH) - first - len(_GAP) - 2
+    widths = _widths(lines, names, room)
+    if widths is None:
+        head, texts = ", ".join(names.values()), _in_one(lines, room)
+    else:
+        head = _GAP.join(names[cpu].ljust(widths[cpu]) for cpu in cpus)
+        texts = _in_columns(lines, widths)
+    print(f"{'step':>{first}}{_GAP}  {head}".rstrip())
+    for line, text in zip(lines, texts, strict=True):
+        before = f"{line.number:>{first}}{_GAP}{line.mark or ' '} "
+        print(textwrap.indent(text, " " * len(before)).replace(" " * len(before), before, 1))
+    left_out = len(steps) - sum(1 for line in lines if line.number)
+    if left_out:
+        looks = counted(left_out, "look")
+        print(f"({looks} at words that no other CPU changes left out; --full has all)")
+
+
+def _widths(lines: Sequence[_Line], names: dict[int, str], room: int) -> dict[int, int] | None:
+    """Returns how wide each CPU's column is: as it needs, or all the same; None without room."""
+    natural = {cpu: len(name) for cpu, name in names.items()}
+    for line in lines:
+        natural[line.cpu] = max(natural[line.cpu], len(line.text))
+    if sum(natural.values()) + len(_GAP) * (len(natural) - 1) <= room:
+        return natural
+    width = room // len(names) - len(_GAP)
+    least = max(_LEAST_COLUMN, *map(len, names.values()), 0)
+    return dict.fromkeys(names, width) if width >= least else None
+
+
+def _in_columns(lines: Sequence[_Line], widths: dict[int, int]) -> list[str]:
+    places, place = {}, 0
+    for cpu, width in widths.items():
+        places[cpu] = " " * place
+        place += width + len(_GAP)
+    return [
+        textwrap.indent(_wrapped(line.text, widths[line.cpu]), places[line.cpu]) for line in lines
+    ]
+
+
+def _in_one(lines: Sequence[_Line], room: int) -> list[str]:
+    """The CPU before each text, and only blanks before what does not fit into its line."""
+    texts = []
+    for line in lines:
+        first, *rest = _wrapped(line.text, max(room - 3, 20)).split("\n")
+        texts.append("\n".join([f"{line.cpu}  {first}", *(f"   {more}" for more in rest)]))
+    return texts
+
+
+def _wrapped(text: str, width: int) -> str:
+    indent = " " * (len(text) - len(text.lstrip()))
+    lines = textwrap.wrap(
+        text.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _lines(steps: Sequence[dict[str, Any]], *, full: bool) -> Iterator[_Line]:
+    """Yields the steps with a head wherever the CPU, or what it is at, changes."""
+    told = [True] * len(steps) if full else _told(steps)
+    before: tuple[int, str] | None = None
+    for number, step in enumerate(steps):
+        cpu, function = step["cpu"], step["function"]
+        if before != (cpu, function) and function:
+            yield _Line("", "", cpu, f"{function}:")
+        before = (cpu, function)
+        if told[number]:
+            yield _Line(str(number), _MARKS.get(step["access"], ""), cpu, f"  {_text(step)}")
+
+
+def _told(steps: Sequence[dict[str, Any]]) -> list[bool]:
+    """Says of each step whether it tells something: not a look at a word that no other changes."""
+    writers: dict[str, set[int]] = {}
+    for step in steps:
+        if "new" in step:
+            writers.setdefault(step["what"], set()).add(step["cpu"])
+    return [
+        step["access"] not in _LOOKS or bool(writers.get(step["what"], set()) - {step["cpu"]})
+        for step in steps
+    ]
+
+
+def _text(step: dict[str, Any]) -> str:
+    text = str(step["what"])
+    if "value" in step:
+        text = f"{step['access']} {text}"
+        value = step.get("text", step["value"])
+        new = step.get("new_text", step.get("new"))
+        text += f" {value} -> {new}" if new is not None else f" = {value}"
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    """What everybody calls these structs; and an entry of a table is one of it."""
+    short = text.replace("vm_area_struct[", "vma[").replace("mm_struct[", "mm[")
+    return short.replace("].[", "][")

@@ -23,7 +23,6 @@ NOT_YET: Final = {
     "swap_in": "operation 'swap_out' is not available yet",
     "swap_in_st": "operation 'swap_out' is not available yet",
     "swap_readahead": "operation 'swap_out' is not available yet",
-    "thp_collapse": "operation 'collapse' is not available yet",
     "userfaultfd": "operation 'uffd_register' is not available yet",
 }
 """What each scenario that does not load is refused for. One that gets its operations has to go

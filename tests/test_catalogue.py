@@ -38,7 +38,7 @@ class Case:
 
 VARIANTS: Final = (
     Case("B1", "two_drops", 2, 439, 719, {"sequence"}),
-    Case("B2", "write_against_munmap", 1, 299, 300, {"use-after-free"}),
+    Case("B2", "write_against_munmap", 1, 299, 301, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 299, 301, {"use-after-free"}),
     Case("B8", "write_against_table_move", 1, 513, 494, {"lost-store"}),
     Case("C1", "second_fault_against_munmap", 2, 3608, 9125, {"use-after-free"}),

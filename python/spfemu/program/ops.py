@@ -353,7 +353,7 @@ _TABLE: Final = (
     ),
     Op("note", 29, (Key("text", "text", "aux", required=True),)),
     Op("swap_out", 30, (*_RANGE, Key("keep_cache", "bool", "flags")), available=False),
-    Op("collapse", 31, (_ADDR,), available=False),
+    Op("collapse", 31, (_ADDR,)),
     Op("numa_scan", 32, _RANGE, available=False),
     Op("ksm_scan", 33, _RANGE, available=False),
     Op("clear_refs", 34, (Key("what", "int", "value", required=True),), available=False),

@@ -253,6 +253,11 @@ class TaskBuilder(TaskRecords):
         """Appends ``sysctl``: sets a sysctl."""
         self.record(28, addr=value, aux=self._owner.texts.number(name))
 
+    def collapse(self, addr: Address) -> None:
+        """Appends ``collapse``: khugepaged on a PMD's range. Source: the program format."""
+        base, offset = self._address(addr)
+        self.record(31, base=base, addr=offset)
+
     def note(self, text: str) -> None:
         """Appends ``note``: a comment."""
         self.record(29, aux=self._owner.texts.number(text))

@@ -1,4 +1,4 @@
-"""The system calls on memory: from a record's fields to the arguments of the call."""
+"""What is done to memory but for accesses: from a record's fields to the arguments of a call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from spfemu.program import OPS
 from spfemu.program.ops import GIVEN
 from spfemu.reference.brk import brk
 from spfemu.reference.kernel import Kernel
+from spfemu.reference.khugepaged import collapse
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import mmap
 from spfemu.reference.model import File
@@ -73,6 +74,11 @@ def _madvise(call: Call) -> int:
     return 0
 
 
+def _collapse(call: Call) -> int:
+    collapse(call.kernel, call.mm, call.addr)
+    return 0
+
+
 def _brk(call: Call) -> int:
     return brk(call.kernel, call.mm, call.record.addr, call.record.addr2 if call.is_given else None)
 
@@ -87,10 +93,11 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "mremap": _mremap,
             "madvise": _madvise,
             "brk": _brk,
+            "collapse": _collapse,
         }.items()
     }
 )
-"""For each operation that is a system call on memory, what makes it and returns its result."""
+"""For each operation on memory that is no access, what makes it and returns its result."""
 
 
 _DEFINES: Final = {op.code: key for op in OPS.values() for key in op.keys if key.kind == "define"}

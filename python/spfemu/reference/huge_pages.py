@@ -49,7 +49,7 @@ def huge_pmd_fault(fault: Fault) -> int | None:
     tables = fault.mm.page_tables
     leaf = tables.leaf(fault.address)
     if leaf is None:
-        wanted = _enabled(fault.kernel, fault.flags) and fault.vma.vm_ops is None
+        wanted = is_wanted(fault.kernel, fault.flags) and fault.vma.vm_ops is None
         if tables.table(fault.address) is not None or not wanted:
             return None
         return do_huge_pmd_anonymous_page(fault)
@@ -59,8 +59,8 @@ def huge_pmd_fault(fault: Fault) -> int | None:
     return 0
 
 
-def _enabled(kernel: Kernel, flags: int) -> bool:
-    """__transparent_hugepage_enabled()."""
+def is_wanted(kernel: Kernel, flags: int) -> bool:
+    """__transparent_hugepageis_wanted()."""
     if flags & VM_NOHUGEPAGE or kernel.thp == "never":
         return False
     return kernel.thp == "always" or bool(flags & VM_HUGEPAGE)
@@ -85,7 +85,7 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
             return None
         mm.page_tables.map_huge(fault.address, Leaf(None, fault.page_prot))
         return 0
-    page = _new_huge_page(kernel.frames, mm)
+    page = new_huge_page(kernel.frames, mm)
     if page is None:
         return None
     try:
@@ -108,7 +108,7 @@ def _has_huge_zero_page(kernel: Kernel, mm: Mm) -> bool:
     return True
 
 
-def _new_huge_page(frames: Frames, mm: Mm) -> HugePage | None:
+def new_huge_page(frames: Frames, mm: Mm) -> HugePage | None:
     """A huge page that is about to be mapped once, None if there is no memory."""
     nr = nr_base_pages(mm)
     try:
@@ -133,7 +133,7 @@ def do_huge_pmd_wp_page(fault: Fault, leaf: Leaf) -> int | None:
     if leaf.page is not None and not leaf.page.is_shared:
         tables.map_huge(fault.address, leaf.made_writable())
         return VM_FAULT_WRITE
-    copy = _new_huge_page(frames, mm) if _enabled(kernel, fault.flags) else None
+    copy = new_huge_page(frames, mm) if is_wanted(kernel, fault.flags) else None
     if copy is not None:
         if leaf.page is not None:
             for index, page in leaf.page.pages.items():

@@ -218,6 +218,10 @@ _TOUCHES: Final = (*("write",) * 4, *("read",) * 3, "execute")
 _TOUCH_QUIRKS: Final = (*("",) * 12, "beyond", "beyond", "stride", "shorter")
 
 
+def _collapse(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "collapse", "addr": pick(draw, words.accessed)}
+
+
 def _brk(draw: Draw, words: Vocabulary) -> Operation:
     pages = pick(draw, (1, 2, 4, 8, 0, -1, -2, -4))
     operation: Operation = {"op": "brk", "delta": pages * words.page + pick(draw, _BRK_BYTES)}
@@ -264,6 +268,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_brk,) * 3,
     _sysctl,
     _idle,
+    *(_collapse,) * 2,
 )
 
 
@@ -277,6 +282,8 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_brk)
     if not words.executing:
         left_out.add(_execute)
+    if not words.huge:
+        left_out.add(_collapse)
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 
@@ -329,16 +336,24 @@ def _huge_mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
         "flags": ["private", "anonymous", "fixed"],
         "addr": At(None, words.window.base - span),
     }
-    if not pick(draw, range(4)):
-        return [operation]
     range_ = {"addr": operation["addr"], "length": operation["length"]}
-    return [operation, {"op": "madvise", **range_, "advice": "hugepage"}]
+    advise = {"op": "madvise", **range_, "advice": "hugepage"}
+    touch = {"op": "touch", "addr": At(None, words.window_start), "length": 4 * words.page}
+    collapse = {"op": "collapse", "addr": At(None, words.window_start)}
+    kinds: tuple[list[Operation], ...] = (
+        [],
+        [advise],
+        [advise],
+        [touch, advise, collapse],
+    )
+    return [operation, *pick(draw, kinds)]
 
 
 def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
     """A strategy for what fills an empty address space to begin with.
 
     Source: ours. The mappings lie side by side in the window, so that what follows finds something;
-    with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window.
+    with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window;
+    sometimes one of them has been collapsed.
     """
     return _huge_mappings(words) if words.huge else _mappings(words)

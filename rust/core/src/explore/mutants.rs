@@ -20,7 +20,7 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 4] = [
+pub const MUTANTS: [MutantInfo; 9] = [
     MutantInfo {
         which: Mutant::A3,
         entry: "A3",
@@ -63,6 +63,59 @@ pub const MUTANTS: [MutantInfo; 4] = [
                fault takes the lock, which is free, and installs a page that nobody will zap.",
         cpus: 2,
         oracle: "mapcount, rss-count, use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A10,
+        entry: "A10",
+        name: "none-is-empty",
+        removed: "the abort at a PMD that is none (H16): the fault goes on and allocates a table",
+        race: "A collapse has cleared the PMD, to take the small pages away in peace, or a munmap has \
+               freed the table. A fault sees none, and puts a page table there: where the huge page \
+               is to go, or where nobody will free it.",
+        cpus: 2,
+        oracle: "collapse-pmd, page-table-count",
+    },
+    MutantInfo {
+        which: Mutant::A11Compare,
+        entry: "A11a",
+        name: "no-pmd-compare",
+        removed: "the comparison of the PMD in pte_map_lock and pte_spinlock; alone no schedule shows \
+                  it, for the sequence tells of the collapse too",
+        race: "A fault has walked to a page table. A collapse clears the PMD and copies the pages. \
+               The fault locks the old table and installs a page there, which nobody will find.",
+        cpus: 2,
+        oracle: "deposit, page-leak, lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A11Irqs,
+        entry: "A11b",
+        name: "pmd-compare-with-irqs-on",
+        removed: "the interrupts that are off from the comparison of the PMD on; alone no schedule \
+                  shows it",
+        race: "As without the comparison: the collapse's flush does not wait for a fault that has \
+               compared and has not locked yet.",
+        cpus: 2,
+        oracle: "deposit, page-leak, lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A11Bracket,
+        entry: "A11c",
+        name: "no-collapse-bracket",
+        removed: "the odd sequence of collapse_huge_page; alone no schedule shows it, for the \
+                  comparison of the PMD tells of the collapse too",
+        race: "As without the comparison.",
+        cpus: 2,
+        oracle: "deposit, page-leak, lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A12,
+        entry: "A12",
+        name: "speculative-upper-tables",
+        removed: "the rule that the speculative walk only uses tables that exist (H12 to H14)",
+        race: "A munmap has freed the page tables of a VMA. A fault that found it before makes new \
+               ones, which nobody will free.",
+        cpus: 2,
+        oracle: "page-table-leak, page-table-count",
     },
 ];
 

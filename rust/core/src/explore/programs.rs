@@ -212,3 +212,7 @@ fn run_once_design<D: Design>(
 #[cfg(test)]
 #[path = "../../tests/unit/explore/programs.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/huge_pages.rs"]
+mod huge_pages;

@@ -5,7 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::mm::{Kernel, PG_UPTODATE, Pte, Rss, Variant, VmFault, VmFlags, ZERO_PFN};
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Mutant, Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
@@ -14,13 +14,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vmf.vma_flags.has(VmFlags::SHARED) {
             return VmFault::SIGBUS;
         }
-        if vmf.is_speculative() && !self.v12(Variant::B2) {
-            // The table that the walk saw is the one that pte_map_lock will check.
-        } else if !self.pte_alloc(cpu, vmf.mm, vmf.pmd) {
-            return VmFault::OOM;
-        }
-        if !vmf.is_speculative() && self.pmd_trans_unstable(cpu, vmf) {
-            return VmFault::NONE;
+        // Cured, a speculative fault takes the table that the walk saw, which pte_map_lock checks.
+        let allocates = !vmf.is_speculative() || self.v12(Variant::B2) || cpu.mutant(Mutant::A10);
+        if allocates {
+            if !self.pte_alloc(cpu, vmf.mm, vmf.pmd) {
+                return VmFault::OOM;
+            }
+            if self.pmd_trans_unstable(cpu, vmf) {
+                return VmFault::NONE;
+            }
         }
         if vmf.is_write() { self.map_new_page(cpu, vmf) } else { self.map_zero_page(cpu, vmf) }
     }

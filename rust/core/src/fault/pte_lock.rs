@@ -63,8 +63,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             // No collapse is going on. Without huge pages v12 does not look (B3).
             let compares = self.config.system.transparent_hugepage || !self.v12(Variant::B3);
+            let compares = compares && !cpu.mutant(Mutant::A11Compare);
             if compares && vmf.pmd.read(cpu) != vmf.orig_pmd {
                 return self.give_up(cpu, Event::SpfPmdChanged);
+            }
+            if cpu.mutant(Mutant::A11Irqs) {
+                cpu.local_irq_enable();
+                cpu.local_irq_disable();
             }
             // B3: v12 finds the lock through the PMD again, which may be another by now.
             let value = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };

@@ -5,7 +5,7 @@ use super::Vmf;
 use crate::design::{Design, Spf};
 use crate::events::Event;
 use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, Variant, VmFault, VmFlags, VmOps, VmaRef};
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Mutant, Ordering, Platform};
 use crate::sync::seqcount::{raw_read_seqcount, read_seqcount_retry};
 
 /// Why an attempt gave up: its trace event, and what the architecture is told.
@@ -175,13 +175,24 @@ impl<P: Platform> Kernel<P, Spf> {
         snapshot: &Snapshot,
     ) -> Result<Vmf<'k, P>, Abort> {
         // H12 to H15: pgd, p4d and pud exist. A pud never maps a huge page.
-        let pmd = self.walk_pmd(cpu, mm, address).ok_or(Abort::NOTSUP)?;
+        let pmd = if cpu.mutant(Mutant::A12) {
+            self.pmd_alloc(cpu, mm, address)
+        } else {
+            self.walk_pmd(cpu, mm, address)
+        };
+        let pmd = pmd.ok_or(Abort::NOTSUP)?;
         // H16: not huge; and none is ambiguous, khugepaged may be about to collapse the range.
         let orig_pmd = pmd.read(cpu);
-        let table = orig_pmd.table().ok_or(Abort::NOTSUP)?;
         // H17
-        let slot = self.pte_offset_map(cpu, table, address);
-        let orig_pte = slot.pte().read(cpu);
+        let (pte, orig_pte) = match orig_pmd.table() {
+            Some(table) => {
+                let slot = self.pte_offset_map(cpu, table, address);
+                let orig_pte = slot.pte().read(cpu);
+                ((!orig_pte.is_none()).then_some(slot), orig_pte)
+            }
+            None if cpu.mutant(Mutant::A10) && orig_pmd.is_none() => (None, Pte::EMPTY),
+            None => return Err(Abort::NOTSUP),
+        };
         // H18
         Ok(Vmf {
             vma,
@@ -194,7 +205,7 @@ impl<P: Platform> Kernel<P, Spf> {
             sequence,
             pmd,
             orig_pmd,
-            pte: (!orig_pte.is_none()).then_some(slot),
+            pte,
             orig_pte,
             ptl: None,
         })

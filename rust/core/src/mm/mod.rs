@@ -15,6 +15,7 @@ mod huge_memory;
 mod huge_pmd;
 mod invariants;
 mod kernel;
+mod khugepaged;
 mod locks;
 mod lookup;
 mod maps;

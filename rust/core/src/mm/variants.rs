@@ -70,7 +70,7 @@ pub const VARIANTS: [VariantInfo; 10] = [
         what: "v12 lets a speculative anonymous fault install a page table when the PMD became \
                none; fixed (a later Android port): it gives up instead",
         cpus: 2,
-        oracle: "use-after-free, page-table-count",
+        oracle: "use-after-free, page-table-count, collapse-pmd",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {

@@ -12,4 +12,14 @@ pub enum Mutant {
     A6,
     /// No second check under the PTE lock.
     A7,
+    /// No abort at a PMD that is none.
+    A10,
+    /// No comparison of the PMD in `pte_map_lock` and `pte_spinlock`.
+    A11Compare,
+    /// The PMD is compared with interrupts on.
+    A11Irqs,
+    /// `collapse_huge_page` does not make the VMA odd.
+    A11Bracket,
+    /// The speculative walk allocates upper page tables.
+    A12,
 }

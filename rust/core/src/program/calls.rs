@@ -70,6 +70,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             }
             Op::Exec { brk_start } => return self.exec(brk_start),
             Op::Sysctl { which, value } => self.sysctl(which, value).map(zero),
+            Op::Collapse(at) => k.collapse(cpu, at.resolve(base)).map(zero),
             _ => {
                 self.no_call(op);
                 Ok(0)

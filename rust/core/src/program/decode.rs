@@ -33,6 +33,7 @@ impl Op {
             10..=16 => decoder.task_call(),
             17..=20 => decoder.access(),
             21..=29 => decoder.other(),
+            31 => Ok(Self::Collapse(decoder.at()?)),
             _ => Err(decoder.not_available()),
         }
     }

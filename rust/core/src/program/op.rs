@@ -148,6 +148,7 @@ pub(super) enum Op {
     End { repeat: u32 },
     Sysctl { which: Sysctl, value: i64 },
     Note,
+    Collapse(At),
 }
 
 impl Op {
@@ -179,6 +180,7 @@ impl Op {
             Self::End { .. } => 27,
             Self::Sysctl { .. } => 28,
             Self::Note => 29,
+            Self::Collapse(_) => 31,
         }
     }
 
@@ -210,6 +212,7 @@ impl Op {
             Self::End { .. } => "end",
             Self::Sysctl { .. } => "sysctl",
             Self::Note => "note",
+            Self::Collapse(_) => "collapse",
         }
     }
 
@@ -231,6 +234,7 @@ impl Op {
             }
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),
+            Self::Collapse(at) => at.id(),
             _ => None,
         }
     }

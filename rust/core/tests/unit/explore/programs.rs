@@ -44,7 +44,7 @@ fn fault_against_mremap(page: i64) -> Arc<Program> {
     program(&[(Start::First, &first), (Start::First, &second)])
 }
 
-fn with_variants(choice: Choice) -> Config {
+pub(super) fn with_variants(choice: Choice) -> Config {
     Config { variants: Variants::all(choice), ..config(GB) }
 }
 
@@ -53,7 +53,7 @@ fn explore_with(choice: Choice, options: &ExploreOptions) -> ExploreReport {
     explore(&program, Handler::Spf, &with_variants(choice), options, &Arc::default()).unwrap()
 }
 
-fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
+pub(super) fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
     ExploreOptions { search: Search::Dfs { preemptions, reduce }, ..ExploreOptions::default() }
 }
 

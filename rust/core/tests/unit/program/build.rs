@@ -29,6 +29,7 @@ pub const REPEAT: u16 = 26;
 pub const END: u16 = 27;
 pub const SYSCTL: u16 = 28;
 pub const NOTE: u16 = 29;
+pub const COLLAPSE: u16 = 31;
 
 pub const PAGE: u64 = 4096;
 pub(super) use crate::program::op::GIVEN;

@@ -1,0 +1,63 @@
+"""khugepaged: the small pages of one PMD's range become a huge page."""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.reference.huge_pages import is_wanted, new_huge_page
+from spfemu.reference.huge_split import fits
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import VM_WRITE, ZERO_PAGE, Leaf, Pte, SyscallError, unmap_page
+from spfemu.reference.page_prot import vm_page_prot
+
+
+def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
+    """Collapses the range of the PMD that an address is in; nothing if it is huge already.
+
+    EINVAL: the range cannot be, is not to be, or is not worth being a huge page. EAGAIN: others
+    have one of the pages. ENOMEM: there is no memory for the huge page. Those are the answers of
+    MADV_COLLAPSE in later kernels; nobody asks khugepaged itself.
+
+    **Source:** khugepaged_scan_pmd() and collapse_huge_page(), mm/khugepaged.c@5.1; but it does
+    not ask for half of the pages to be young, which 5.8 gave up.
+    """
+    address &= ~(mm.page_tables.pmd_size - 1)
+    vma = mm.find_vma(address)
+    if vma is None or not fits(mm, vma, address) or not is_wanted(kernel, vma.flags):
+        raise SyscallError(errno.EINVAL)
+    if vma.anon_vma is None or vma.vm_ops is not None:
+        raise SyscallError(errno.EINVAL)
+    tables = mm.page_tables
+    if tables.leaf(address) is not None:
+        return
+    ptes = dict(tables.present(address, address + tables.pmd_size))
+    _check_pages(ptes)
+    page = new_huge_page(kernel.frames, mm)
+    if page is None:
+        raise SyscallError(errno.ENOMEM)
+    for at, pte in ptes.items():
+        page.page((at - address) >> tables.page_shift).value = pte.page.value
+        unmap_page(kernel.frames, pte)
+    del tables.tables[address >> tables.pmd_shift]  # the table is the one set aside
+    leaf = Leaf(page, vm_page_prot(mm, vma), dirty=True)
+    tables.map_huge(address, leaf.made_writable() if vma.flags & VM_WRITE else leaf)
+
+
+def _check_pages(ptes: dict[int, Pte]) -> None:
+    """Whether the pages may be collapsed: the first that may not says why.
+
+    At least one must be written to, by its PTE; that it is young goes with that. What was a huge
+    page and has been split stays so, in 5.1.
+    """
+    for _, pte in sorted(ptes.items()):
+        if pte.page is ZERO_PAGE:
+            continue
+        if pte.page.huge is not None:
+            raise SyscallError(errno.EINVAL)
+        if pte.page.mapcount > 1:
+            raise SyscallError(errno.EAGAIN)
+    writable = any(pte.protection.write for pte in ptes.values())
+    young = any(pte.young for pte in ptes.values() if pte.page is not ZERO_PAGE)
+    if not (writable and young):
+        raise SyscallError(errno.EINVAL)

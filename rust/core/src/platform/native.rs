@@ -336,6 +336,9 @@ impl Platform for Cpu {
     fn now_ns(&self) -> u64 {
         self.machine.now_ns()
     }
+    fn moment(&self) -> u64 {
+        self.machine.moment()
+    }
     #[inline(always)]
     fn operation_boundary(&self) -> bool {
         !self.machine.is_stopped()

@@ -77,7 +77,10 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.observe_range(range, base, ret, what);
             }
             Op::Madvise(range, Advice::Dontneed) => {
-                let content = if unfollowed.files { Sets::Unknown } else { Sets::To(0) };
+                // A hole is passed over: who unmaps there at the same time may not have flushed
+                // yet, and what it drops can still be read.
+                let known = ret.is_ok() && !unfollowed.files;
+                let content = if known { Sets::To(0) } else { Sets::Unknown };
                 let what = What::Change { prot: Sets::Nothing, content };
                 self.observe_range(range, base, ret, what);
             }

@@ -24,6 +24,8 @@ pub struct Machine {
     /// Whether `compute` and `sleep` take the time they say.
     pace: bool,
     started: Instant,
+    /// How often somebody asked when it is.
+    moments: AtomicU64,
     stopped: AtomicBool,
     /// The first broken invariant.
     finding: Mutex<Option<Finding>>,
@@ -46,6 +48,7 @@ impl Machine {
             callbacks: Arc::default(),
             pace,
             started: Instant::now(),
+            moments: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             finding: Mutex::new(None),
             alarm: (Mutex::new(()), Condvar::new()),
@@ -86,6 +89,14 @@ impl Machine {
     /// Nanoseconds since the machine was made.
     pub fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A number above all that were given before. A clock would not do: it may be read before
+    /// a store of this CPU is seen by others, and give two CPUs the same time.
+    pub(super) fn moment(&self) -> u64 {
+        // SeqCst, a locked operation: the caller's stores before are seen by whoever gets a later
+        // number, and its loads after come after; pairs with itself.
+        self.moments.fetch_add(1, Std::SeqCst)
     }
 
     pub(super) fn paced(&self) -> bool {

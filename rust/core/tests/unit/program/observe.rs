@@ -71,6 +71,14 @@ fn what_may_have_stopped_half_way_is_unknown_and_what_was_refused_is_nothing() {
 }
 
 #[test]
+fn dontneed_that_passed_over_a_hole_says_nothing_of_content() {
+    // Found by a stress run: another task's munmap of the hole had yet to flush.
+    let seen = events(&[fixed(1, 5), Rec { advice: 0, ..range(MADVISE, 0, 0, 2) }]);
+    let unknown = What::Change { prot: Sets::Nothing, content: Sets::Unknown };
+    assert_eq!(seen[1], (FIRST, 2, unknown));
+}
+
+#[test]
 fn words_of_shared_memory_and_files_are_not_followed() {
     let seen = events(&[fixed(1, 6), write(0, 0, 7)]);
     let content = Sets::Unknown;

@@ -207,8 +207,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             table.pte(index).write(cpu, Pte::new(page.slot_index(), prot | kept));
             self.page_dup_rmap(cpu, page);
         }
-        pmd.set(cpu, table.ptr().into());
         self.page_remove_huge_rmap(cpu, head);
+        pmd.set(cpu, table.ptr().into());
     }
 
     /// `__split_huge_zero_page_pmd()`. Caller holds the PMD lock.

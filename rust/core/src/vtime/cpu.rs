@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
+use super::queue::MAX_NS;
 use super::world::World;
 use crate::events::Cost;
 use crate::platform::coroutine::Switch;
@@ -27,15 +28,11 @@ pub struct Cpu {
     turn: Cell<Option<(usize, u32)>>,
 }
 
-/// When time ends, in nanoseconds: after 146 years. What is added to a clock below it does not
-/// overflow.
-const MAX_NS: u64 = 1 << 62;
-
 /// What a turn is: the look at the word after the wait was one; taking the lock is another.
 const TURN_ACCESSES: u32 = 2;
 
 const TOO_LATE: &str =
-    "virtual time: beyond 2^62 ns (allowed: compute and sleep up to there in all)";
+    "virtual time: beyond 2^46 ns (allowed: compute and sleep up to there in all)";
 
 /// What a run that was ended unwinds with.
 pub(super) struct Stopped;

@@ -8,6 +8,10 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::platform::TaskId;
 
+/// When time ends, in nanoseconds: after 19 hours. A clock up to here, and what is added to it
+/// at once, fits into one number with the rank of any of 2^16 tasks.
+pub(super) const MAX_NS: u64 = 1 << 46;
+
 /// A leaf whose task does not compete.
 const ABSENT: u64 = u64::MAX;
 
@@ -40,7 +44,7 @@ impl Queue {
     /// What a task competes with at `clock`; each task's keys differ from every other's.
     #[inline(always)]
     pub(super) fn key(&self, task: TaskId, clock: u64) -> u64 {
-        debug_assert!(clock >> (64 - self.rank_bits.max(1)) == 0, "clocks stay far below 2^40 s");
+        debug_assert!(clock >> (64 - self.rank_bits.max(1)) == 0, "clocks stay near MAX_NS");
         clock << self.rank_bits | u64::from(self.rank_of[task as usize])
     }
 

@@ -131,7 +131,8 @@ fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
     }
     let waiting = world.waiting();
     if !world.stopped.get() && !waiting.is_empty() {
-        let what = format!("nobody can go on: {waiting:?}");
+        let waiting: Vec<_> = waiting.iter().map(|(t, how)| format!("{t} {how}")).collect();
+        let what = format!("nobody can go on: tasks {}", waiting.join(", "));
         world.report(Finding { invariant: "deadlock", what });
     }
     last

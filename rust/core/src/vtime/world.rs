@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use rand_core::{Rng, SeedableRng};
@@ -36,6 +37,20 @@ pub(super) enum State {
     /// Off its CPU until its clock.
     Pauses,
     Ended,
+}
+
+/// Without addresses of the host: they differ from run to run.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "is ready",
+            Self::Spins { .. } => "spins on a word",
+            Self::Sleeps(_) => "sleeps on a word",
+            Self::WaitsForIrq => "waits for an interrupt",
+            Self::Pauses => "pauses",
+            Self::Ended => "has ended",
+        })
+    }
 }
 
 /// One task.

@@ -58,3 +58,14 @@ fn it_agrees_with_a_sorted_set() {
         assert_eq!(queue.first(), sorted.first().map_or(ABSENT, |&(key, _)| key));
     }
 }
+
+#[test]
+fn the_latest_clock_comes_last_among_many_tasks() {
+    let nr_tasks = 1 << 16;
+    let mut queue = Queue::new(nr_tasks, &mut Pcg64Mcg::seed_from_u64(1));
+    queue.push(0, MAX_NS + 1_000_000_000);
+    queue.push(nr_tasks - 1, 0);
+    assert_eq!(queue.pop(), Some(nr_tasks - 1));
+    assert_eq!(queue.first_clock(), MAX_NS + 1_000_000_000);
+    assert_eq!(queue.pop(), Some(0));
+}

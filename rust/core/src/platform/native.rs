@@ -5,19 +5,19 @@
 //! unwinding, and then all others where they next wait or end an operation.
 
 mod machine;
+mod pin;
 mod sleep;
 
 pub use machine::{Machine, catch};
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Std, fence};
 use std::time::Duration;
 
-use crossbeam_epoch::{Guard, LocalHandle};
 use crossbeam_utils::CachePadded;
 
 use self::machine::Stopped;
+use self::pin::KeptPin;
 use super::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
 
 /// Turns of a busy loop before the thread gives up its core.
@@ -31,13 +31,7 @@ pub struct Cpu {
     task: TaskId,
     /// This CPU's word of `machine.interrupts`.
     interrupts: Arc<CachePadded<AtomicU64>>,
-    /// Depth of RCU read sections.
-    rcu_depth: Cell<u32>,
-    /// The epoch's pins: while that depth is not 0, and while interrupts are off. (Declared before
-    /// `local`: dropped first.)
-    rcu_pin: Cell<Option<Guard>>,
-    irq_pin: Cell<Option<Guard>>,
-    local: LocalHandle,
+    readers: KeptPin,
     machine: Arc<Machine>,
 }
 
@@ -47,10 +41,7 @@ impl Cpu {
             id,
             task,
             interrupts: Arc::clone(&machine.interrupts[id as usize]),
-            rcu_depth: Cell::new(0),
-            rcu_pin: Cell::new(None),
-            irq_pin: Cell::new(None),
-            local: machine.collector.register(),
+            readers: KeptPin::new(&machine.collector),
             machine: Arc::clone(machine),
         }
     }
@@ -61,13 +52,11 @@ impl Cpu {
     }
 
     /// `rcu_barrier()`: waits until every callback queued so far is ready, or the run has ended.
-    /// Caller is in no RCU read section, and the machine's other CPUs are gone.
+    /// Caller is in no RCU read section, and the machine's other CPUs are gone or asleep.
     pub fn rcu_barrier(&self) {
-        debug_assert_eq!(self.rcu_depth.get(), 0, "rcu_barrier in a read section");
         let mut turns = 0;
         while self.machine.callbacks.outstanding() && !self.machine.is_stopped() {
-            // A flush hands on what this CPU deferred, and tries to begin a new epoch.
-            self.local.pin().flush();
+            self.readers.flush();
             self.relax(&mut turns);
         }
     }
@@ -79,6 +68,7 @@ impl Cpu {
         if *turns < SPINS {
             std::hint::spin_loop();
         } else {
+            self.readers.unpin();
             self.unwind_if_stopped();
             std::thread::yield_now();
         }
@@ -120,15 +110,6 @@ impl Drop for Cpu {
             self.next_irq_sequence(Std::Release);
         }
     }
-}
-
-/// Keeps `pin` in `place`, which is empty.
-#[inline(always)]
-fn hold(place: &Cell<Option<Guard>>, pin: Guard) {
-    let before = place.replace(Some(pin));
-    debug_assert!(before.is_none());
-    // Nothing to drop: said, for this is done three times in each fault.
-    std::mem::forget(before);
 }
 
 fn load_order(order: Ordering) -> Std {
@@ -240,6 +221,7 @@ impl Platform for Cpu {
             }
             std::hint::spin_loop();
         }
+        self.readers.unpin();
         let value = self.machine.sleepers.sleep_until(&word.value, done, &self.machine);
         value.unwrap_or_else(|| std::panic::resume_unwind(Box::new(Stopped)))
     }
@@ -259,28 +241,20 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn rcu_read_lock(&self) {
-        let depth = self.rcu_depth.get();
-        self.rcu_depth.set(depth + 1);
-        if depth == 0 {
-            hold(&self.rcu_pin, self.local.pin());
-        }
+        self.readers.enter();
     }
     #[inline(always)]
     fn rcu_read_unlock(&self) {
-        let depth = self.rcu_depth.get() - 1;
-        self.rcu_depth.set(depth);
-        if depth == 0 {
-            self.rcu_pin.set(None);
-        }
+        self.readers.leave();
     }
 
     fn call_rcu(&self, callback: RcuCallback) {
         let callbacks = Arc::clone(&self.machine.callbacks);
         callbacks.begin();
-        self.local.pin().defer(move || callbacks.end(callback));
+        self.readers.defer(move || callbacks.end(callback));
     }
     fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
-        self.local.pin().defer(then);
+        self.readers.defer(then);
     }
     #[inline]
     fn rcu_ready(&self) -> Option<RcuCallback> {
@@ -290,14 +264,11 @@ impl Platform for Cpu {
     #[inline(always)]
     fn local_irq_disable(&self) {
         debug_assert!(!self.has_interrupts_off(), "irq-off sections do not nest");
-        // Relaxed, but before the full fence of the pin: either `ipi` sees the odd sequence, or
-        // what follows here sees what was stored before that `ipi`. Pairs with its fence.
+        self.readers.enter();
+        // Relaxed, but before a full fence: either `ipi` sees the odd sequence, or what follows
+        // here sees what was stored before that `ipi`. Pairs with its fence.
         self.next_irq_sequence(Std::Relaxed);
-        let nested = self.local.is_pinned();
-        hold(&self.irq_pin, self.local.pin());
-        if nested {
-            fence(Std::SeqCst);
-        }
+        fence(Std::SeqCst);
     }
     #[inline(always)]
     fn local_irq_enable(&self) {
@@ -305,7 +276,7 @@ impl Platform for Cpu {
         // Release: what was done in the section happens before `ipi` returns; pairs with its
         // Acquire.
         self.next_irq_sequence(Std::Release);
-        self.irq_pin.set(None);
+        self.readers.leave();
     }
     fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
         debug_assert!(!self.has_interrupts_off(), "an IPI with interrupts off");
@@ -326,6 +297,7 @@ impl Platform for Cpu {
         if !self.machine.paced() {
             return;
         }
+        self.readers.unpin();
         if on_cpu {
             self.spin_for(ns);
         } else {
@@ -341,6 +313,7 @@ impl Platform for Cpu {
     }
     #[inline(always)]
     fn operation_boundary(&self) -> bool {
+        self.readers.repin();
         !self.machine.is_stopped()
     }
 

@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use super::pin::SECTIONS_PER_PIN;
 use super::*;
 
 fn word() -> Word<Cpu> {
@@ -178,7 +179,7 @@ fn a_callback_waits_for_a_reader_and_then_comes() {
     let reuse = Arc::clone(&reused);
     writer.after_readers(move || reuse.store(true, Std::Relaxed));
     for _ in 0..1000 {
-        writer.local.pin().flush();
+        writer.readers.flush();
     }
     assert_eq!(writer.rcu_ready(), None);
     assert!(!reused.load(Std::Relaxed));
@@ -197,13 +198,130 @@ fn a_section_with_interrupts_off_is_an_rcu_read_section() {
     reader.local_irq_disable();
     writer.call_rcu(RcuCallback::FreeTable { level: 3, table: 1 });
     for _ in 0..1000 {
-        writer.local.pin().flush();
+        writer.readers.flush();
     }
     assert_eq!(writer.rcu_ready(), None);
     reader.local_irq_enable();
     drop(reader);
     writer.rcu_barrier();
     assert_eq!(writer.rcu_ready(), Some(RcuCallback::FreeTable { level: 3, table: 1 }));
+}
+
+/// One short read section on each CPU: it is left, and its pin is kept.
+fn kept_pin(reader: &Cpu) {
+    reader.local_irq_disable();
+    reader.local_irq_enable();
+    assert!(reader.readers.is_pinned());
+}
+
+/// Whether what `writer` defers now comes, if `reader` does `meanwhile` again and again.
+fn grace_period_ends(writer: &Cpu, mut meanwhile: impl FnMut()) -> bool {
+    writer.call_rcu(RcuCallback::PutVma(7));
+    for _ in 0..1000 {
+        writer.readers.flush();
+        meanwhile();
+    }
+    writer.rcu_ready() == Some(RcuCallback::PutVma(7))
+}
+
+#[test]
+fn a_pin_is_kept_over_many_sections_and_then_given_up() {
+    let machine = Machine::new(2);
+    let (writer, reader) = (machine.cpu(0, 0), machine.cpu(1, 1));
+    for _ in 1..SECTIONS_PER_PIN {
+        kept_pin(&reader);
+    }
+    assert!(!grace_period_ends(&writer, || ()), "the pin is still kept");
+    reader.rcu_read_lock();
+    reader.rcu_read_unlock();
+    assert!(!reader.readers.is_pinned());
+    assert!(grace_period_ends(&writer, || ()));
+}
+
+#[test]
+fn a_pin_that_runs_out_in_a_nested_section_lasts_to_the_end_of_the_outer_one() {
+    let machine = Machine::new(1);
+    let cpu = machine.cpu(0, 0);
+    cpu.rcu_read_lock();
+    for _ in 0..2 * SECTIONS_PER_PIN {
+        cpu.local_irq_disable();
+        cpu.local_irq_enable();
+    }
+    assert!(cpu.readers.is_pinned());
+    cpu.rcu_read_unlock();
+    assert!(cpu.readers.is_pinned(), "all of that was one section");
+}
+
+#[test]
+fn grace_periods_end_while_a_cpu_with_a_kept_pin_ends_operations() {
+    // Goal: who never stops faulting does not stop the others' memory from being reused.
+    let machine = Machine::new(2);
+    let (writer, reader) = (machine.cpu(0, 0), machine.cpu(1, 1));
+    kept_pin(&reader);
+    assert!(grace_period_ends(&writer, || assert!(reader.operation_boundary())));
+    assert!(reader.readers.is_pinned(), "for the sections to come");
+}
+
+#[test]
+fn whoever_defers_yields_or_waits_for_the_clock_has_no_pin() {
+    let machine = Machine::with_pace(1, true);
+    let cpu = machine.cpu(0, 0);
+    let after = |act: &dyn Fn()| {
+        kept_pin(&cpu);
+        act();
+        assert!(!cpu.readers.is_pinned());
+    };
+    after(&|| cpu.call_rcu(RcuCallback::PutVma(1)));
+    after(&|| cpu.after_readers(|| ()));
+    after(&|| cpu.pass_ns(1, true));
+    after(&|| cpu.pass_ns(1, false));
+    after(&|| cpu.relax(&mut SPINS.clone()));
+    after(&|| cpu.rcu_barrier());
+}
+
+#[test]
+fn a_sleeper_has_no_pin() {
+    // CPU 1: [section] sleeps until 1
+    // CPU 0:                          rcu_barrier, 1 -> wakes
+    let machine = Machine::new(2);
+    let (asleep, word) = (AtomicBool::new(false), word());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let cpu = machine.cpu(1, 1);
+            kept_pin(&cpu);
+            asleep.store(true, Std::SeqCst);
+            cpu.sleep_until(&word, |value| value == 1);
+        });
+        while !asleep.load(Std::SeqCst) {
+            thread::yield_now();
+        }
+        let cpu = machine.cpu(0, 0);
+        cpu.call_rcu(RcuCallback::PutVma(1));
+        cpu.rcu_barrier();
+        cpu.store(&word, 1, Ordering::Release);
+        cpu.wake(&word);
+    });
+}
+
+#[test]
+fn a_section_in_which_the_pin_was_not_renewed_still_holds_what_was_freed_since() {
+    // Goal: a pin taken long before the section protects as one taken in it does.
+    // reader: [section] kept ..... [section ............................]
+    // writer:                after_readers               not yet         now
+    let machine = Machine::new(2);
+    let (writer, reader) = (machine.cpu(0, 0), machine.cpu(1, 1));
+    kept_pin(&reader);
+    writer.call_rcu(RcuCallback::PutVma(7));
+    reader.rcu_read_lock();
+    for _ in 0..1000 {
+        writer.readers.flush();
+    }
+    assert_eq!(writer.rcu_ready(), None);
+    reader.rcu_read_unlock();
+    assert!(reader.operation_boundary());
+    drop(reader);
+    writer.rcu_barrier();
+    assert_eq!(writer.rcu_ready(), Some(RcuCallback::PutVma(7)));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
+use crossbeam_utils::CachePadded;
+
 use super::compound::FreeArea;
 use super::counters::Counters;
 use super::file::NODE_ENTRIES;
@@ -16,7 +18,7 @@ use crate::arch::Arch;
 use crate::design::Design;
 use crate::events::Event;
 use crate::platform::arena::Lines;
-use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
+use crate::platform::{Arena, Line, Local, PaddedWord, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;
 
 /// `system` of a program: what the machine has. Defaults as in the program format.
@@ -92,6 +94,20 @@ pub struct TaskStruct<P: Platform> {
     pub(crate) waiter: Waiter<P>,
 }
 
+impl<P: Platform> TaskStruct<P> {
+    fn new(line: Line) -> Self {
+        Self {
+            mm: Local::default(),
+            vmacache: Default::default(),
+            vmacache_seqnum: Local::default(),
+            rss: Default::default(),
+            rss_events: Local::default(),
+            counters: Counters::default(),
+            waiter: Waiter::new(line),
+        }
+    }
+}
+
 /// One emulated system under design `D` on platform `P`.
 pub struct Kernel<P: Platform, D: Design> {
     pub config: Config,
@@ -105,13 +121,13 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) tables: Vec<TableLevel<P>>,
     /// Nodes of page caches.
     pub(crate) cache_nodes: Arena<Table<P>>,
-    pub(crate) cpus: Vec<PerCpu<P>>,
-    pub tasks: Vec<TaskStruct<P>>,
+    pub(crate) cpus: Vec<CachePadded<PerCpu<P>>>,
+    pub tasks: Vec<CachePadded<TaskStruct<P>>>,
     /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
     /// was never used.
-    pub(super) zone_lock: Word<P>,
-    pub(super) zone_free: Mutex<FreeArea>,
-    pub(super) zone_fresh: Word<P>,
+    pub(super) zone_lock: PaddedWord<P>,
+    pub(super) zone_free: CachePadded<Mutex<FreeArea>>,
+    pub(super) zone_fresh: PaddedWord<P>,
     /// Pages that move between a per-CPU list and the zone at once.
     pub(super) pcp_batch: u64,
     /// Whether there can be transparent huge pages.
@@ -145,17 +161,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 pcp_count: Local::default(),
                 pcp: (0..pcp_high(pcp_batch)).map(|_| Local::default()).collect(),
             })
+            .map(CachePadded::new)
             .collect();
         let tasks = (0..config.nr_tasks)
-            .map(|task| TaskStruct {
-                mm: Local::default(),
-                vmacache: Default::default(),
-                vmacache_seqnum: Local::default(),
-                rss: Default::default(),
-                rss_events: Local::default(),
-                counters: Counters::default(),
-                waiter: Waiter::new(Line(first_task + task)),
-            })
+            .map(|task| CachePadded::new(TaskStruct::new(Line(first_task + task))))
             .collect();
         let kernel = Self {
             mms: Arena::new(&lines, 0),
@@ -168,9 +177,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cache_nodes: Arena::new(&lines, NODE_ENTRIES),
             cpus,
             tasks,
-            zone_lock: word(zone),
-            zone_free: Mutex::default(),
-            zone_fresh: Word::new(zone, 8),
+            zone_lock: word(zone).into(),
+            zone_free: CachePadded::default(),
+            zone_fresh: Word::new(zone, 8).into(),
             pcp_batch,
             thp_possible: config.system.transparent_hugepage
                 && config.arch.has_transparent_hugepage(),

@@ -7,8 +7,9 @@ use crate::object;
 use crate::platform::{Field, Line, Object, Platform, Ptr, Ref, Value, Word};
 
 object! {
-    /// An address space.
-    pub struct Mm = "mm_struct", 1088 {
+    /// An address space. Faults read some of its words that are next to those which writers write
+    /// all the time.
+    pub struct Mm of PaddedWord = "mm_struct", 1088 {
         /// First VMA of the list.
         mmap: Ptr<Vma<P>> = 0x00,
         /// Root of the VMA tree.
@@ -53,8 +54,9 @@ object! {
 }
 
 object! {
-    /// A virtual memory area.
-    pub struct Vma = "vm_area_struct", 224 {
+    /// A virtual memory area: none shares a line of the host with a neighbour.
+    #[repr(align(64))]
+    pub struct Vma of Word = "vm_area_struct", 224 {
         vm_start: Vaddr = 0x00,
         vm_end: Vaddr = 0x08,
         vm_next: Ptr<Vma<P>> = 0x10,
@@ -111,7 +113,7 @@ impl VmOps {
 
 object! {
     /// The set of VMAs that may map one group of anonymous pages.
-    pub struct AnonVma = "anon_vma", 80 {
+    pub struct AnonVma of Word = "anon_vma", 80 {
         root: Ptr<AnonVma<P>> = 0x00,
         sem_count: i64 = 0x08,
         sem_wait_head: u64 = 0x10,
@@ -130,7 +132,7 @@ object! {
 
 object! {
     /// Links a VMA with an anon_vma.
-    pub struct AnonVmaChain = "anon_vma_chain", 64 {
+    pub struct AnonVmaChain of Word = "anon_vma_chain", 64 {
         vma: Ptr<Vma<P>> = 0x00,
         anon_vma: Ptr<AnonVma<P>> = 0x08,
         /// Next and previous of the same VMA.
@@ -144,7 +146,7 @@ object! {
 
 object! {
     /// A page frame.
-    pub struct Page = "page", 64 {
+    pub struct Page of Word = "page", 64 {
         flags: u64 = 0x00,
         /// PMD entries that map the huge page that this page is the head of. (The kernel counts
         /// from -1, in the first tail page.)
@@ -162,7 +164,7 @@ object! {
 
 object! {
     /// A file with its page cache.
-    pub struct Inode = "inode", 256 {
+    pub struct Inode of Word = "inode", 256 {
         /// Length in bytes.
         i_size: u64 = 0x50,
         /// References: open (1) and one for each VMA.
@@ -180,7 +182,9 @@ object! {
     }
 }
 
-/// A page table of any level, and a node of a page cache.
+/// A page table of any level, and a node of a page cache. The locks of two are not in one line of
+/// the host.
+#[repr(align(64))]
 pub struct Table<P: Platform> {
     /// The split PTE (or PMD) lock, in the table's struct page.
     ptl: Word<P>,

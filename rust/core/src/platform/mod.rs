@@ -18,7 +18,7 @@ pub mod word;
 
 pub use arena::{Arena, Lines, Object, Ptr, Ref};
 pub use mutant::Mutant;
-pub use word::{Field, Line, Local, Value, Word};
+pub use word::{Field, Line, Local, PaddedWord, Value, Word};
 
 use crate::events::Cost;
 

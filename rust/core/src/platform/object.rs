@@ -2,23 +2,24 @@
 
 /// Declares a struct of words and, on `Ref`s of it, one accessor a field.
 ///
-/// `pub struct Name = "kernel_name", BYTES { field: Type = OFFSET, … }`; the offset decides the
-/// cache line (false sharing included), as the kernel lays the struct out.
+/// `pub struct Name of Word = "kernel_name", BYTES { field: Type = OFFSET, … }`; the offset decides
+/// the cache line (false sharing included), as the kernel lays the struct out. On native the host's
+/// lines count instead: of `PaddedWord`, each word has one to itself.
 #[macro_export]
 macro_rules! object {
-    ($(#[$meta:meta])* pub struct $name:ident = $kernel:literal, $bytes:literal {
+    ($(#[$meta:meta])* pub struct $name:ident of $word:ident = $kernel:literal, $bytes:literal {
         $( $(#[$fmeta:meta])* $field:ident : $type:ty = $offset:literal ),* $(,)?
     }) => {
         $(#[$meta])*
         pub struct $name<P: $crate::platform::Platform> {
-            $( $field: $crate::platform::Word<P>, )*
+            $( $field: $crate::platform::$word<P>, )*
         }
 
         impl<P: $crate::platform::Platform> $crate::platform::Object for $name<P> {
             type P = P;
             const NAME: &'static str = $kernel;
             fn new(line: $crate::platform::Line, _shape: u32) -> Self {
-                Self { $( $field: $crate::platform::Word::new(line, $offset), )* }
+                Self { $( $field: $crate::platform::Word::new(line, $offset).into(), )* }
             }
             fn lines(_shape: u32) -> u32 {
                 ($bytes as u32).div_ceil($crate::platform::Line::BYTES)

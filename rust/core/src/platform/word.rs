@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering as Std};
 
+use crossbeam_utils::CachePadded;
+
 use super::{Ordering, Platform};
 
 /// The first cache line of an object, counted over all objects of a system. Lines are numbers
@@ -22,6 +24,9 @@ pub struct Word<P: Platform> {
     pub(crate) value: AtomicU64,
     pub(crate) site: P::Site,
 }
+
+/// A word that has a cache line of the host to itself.
+pub type PaddedWord<P> = CachePadded<Word<P>>;
 
 impl<P: Platform> Word<P> {
     /// A word that holds 0, at `offset` bytes in the object that begins at `line`.

@@ -114,9 +114,9 @@ impl Machine {
 #[derive(Default)]
 pub(super) struct Callbacks {
     /// Queued and not ready yet.
-    waiting: AtomicUsize,
+    waiting: CachePadded<AtomicUsize>,
     /// How many are in `ready`, so that the usual "none" costs one load.
-    nr_ready: AtomicUsize,
+    nr_ready: CachePadded<AtomicUsize>,
     ready: Mutex<VecDeque<RcuCallback>>,
 }
 

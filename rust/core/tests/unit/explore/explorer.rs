@@ -16,7 +16,7 @@ type Run = dyn Fn(&Cpu, &Shared);
 
 object! {
     /// Something to free.
-    pub struct Thing = "thing", 64 {
+    pub struct Thing of Word = "thing", 64 {
         value: u64 = 0x00,
         other: u64 = 0x08,
     }

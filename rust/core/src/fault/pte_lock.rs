@@ -11,7 +11,7 @@ use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `vma_has_changed()`: unlinked, or modified since the fault began.
-    #[inline]
+    #[inline(always)]
     fn vma_has_changed(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
         // A cleared node alone tells of an unmap that ended its zap already (A6).
         let unlinked = !cpu.mutant(Mutant::A6) && self.vma_node_empty(cpu, vmf.vma);
@@ -24,7 +24,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `pte_map_lock()`: maps the PTE and takes its lock. False, with nothing held: the
     /// speculative fault has to give up. Does not compare the PTE with `orig_pte`: callers do.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pte_map_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
         cpu.step("pte_map_lock");
         if !vmf.is_speculative() {
@@ -52,7 +52,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// The speculative half of both: check, lock without blocking, check again. The PTE that the
     /// walk mapped is that of `orig_pmd`, so both map it from there.
-    #[inline]
+    #[inline(always)]
     fn speculative_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
         loop {
             // Off: the table cannot be freed, and a collapse cannot go past its interrupt.

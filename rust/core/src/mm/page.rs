@@ -52,7 +52,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `alloc_page()`: a frame with one reference and undefined content (0 here, or what a
     /// stranger left, is not told apart: callers clear or copy). `None`: out of memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn alloc_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
         let mine = &self.cpus[cpu.id() as usize];
         if mine.pcp_count.get() == 0 {
@@ -67,7 +67,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `alloc_zeroed_user_highpage_movable()`
-    #[inline]
+    #[inline(always)]
     pub(crate) fn alloc_zeroed_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
         let page = self.alloc_page(cpu)?;
         cpu.charge(Cost::ClearPage, 1);

@@ -24,7 +24,7 @@ const TASK_RSS_EVENTS_THRESH: u64 = 64;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `add_mm_counter_fast()`
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add_mm_counter(&self, cpu: &P, mm: MmRef<'_, P>, which: Rss, pages: i64) {
         let task = self.current(cpu);
         if task.mm.get() != mm.ptr().to_word() {

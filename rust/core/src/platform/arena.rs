@@ -347,7 +347,7 @@ impl<T: Object> Arena<T> {
     }
 
     /// Brings the free slot `index` to life, zeroed. For owners that keep their own free lists.
-    #[inline]
+    #[inline(always)]
     pub fn alloc_at(&self, index: u32) -> Ref<'_, T> {
         let slot = self.slot_to_use(index);
         slot.object.clear();

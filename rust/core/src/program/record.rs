@@ -95,25 +95,34 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Appends the packed form.
+    /// Appends the packed form, which is put together first: one append, not one for each field.
     pub fn write(&self, out: &mut Vec<u8>) {
         let has = u8::from(self.ret.is_some()) | u8::from(self.value.is_some()) << 1;
-        out.reserve(OUTCOME_BYTES);
-        out.extend_from_slice(&self.task.to_le_bytes());
-        out.extend_from_slice(&self.index.to_le_bytes());
-        out.extend_from_slice(&self.round.to_le_bytes());
-        out.extend_from_slice(&self.access.to_le_bytes());
-        out.extend_from_slice(&self.op.to_le_bytes());
-        out.extend_from_slice(&[self.handled, u8::from(self.livelock), self.signal]);
-        out.extend_from_slice(&self.si_code.to_le_bytes());
-        out.push(has);
-        out.extend_from_slice(&self.errno.to_le_bytes());
-        out.extend_from_slice(&self.ret.unwrap_or(0).to_le_bytes());
-        out.extend_from_slice(&self.value.unwrap_or(0).to_le_bytes());
+        let mut packed = [0; OUTCOME_BYTES];
+        let mut rest = packed.as_mut_slice();
+        put(&mut rest, self.task.to_le_bytes());
+        put(&mut rest, self.index.to_le_bytes());
+        put(&mut rest, self.round.to_le_bytes());
+        put(&mut rest, self.access.to_le_bytes());
+        put(&mut rest, self.op.to_le_bytes());
+        put(&mut rest, [self.handled, u8::from(self.livelock), self.signal]);
+        put(&mut rest, self.si_code.to_le_bytes());
+        put(&mut rest, [has]);
+        put(&mut rest, self.errno.to_le_bytes());
+        put(&mut rest, self.ret.unwrap_or(0).to_le_bytes());
+        put(&mut rest, self.value.unwrap_or(0).to_le_bytes());
         for count in self.counters {
-            out.extend_from_slice(&count.to_le_bytes());
+            put(&mut rest, count.to_le_bytes());
         }
+        out.extend_from_slice(&packed);
     }
+}
+
+/// Puts `field` at the beginning of `rest`, and goes on behind it.
+fn put<const N: usize>(rest: &mut &mut [u8], field: [u8; N]) {
+    let (place, behind) = std::mem::take(rest).split_first_chunk_mut().expect("OUTCOME_BYTES");
+    *place = field;
+    *rest = behind;
 }
 
 #[cfg(test)]

@@ -48,9 +48,12 @@ test-python: $(BUILT) ## the Python tests, examples in docstrings and in the doc
 test-deep: tools-test $(BUILT) ## long exploration, 2,000 examples a property, and the checkers this machine has
 	sh scripts/test_deep.sh $(PY)
 
-bench: $(BUILT) ## the benchmarks, release profile
+bench: export SPFEMU_BENCH_TABLE := $(CURDIR)/target/bench.tsv
+bench: $(BUILT) ## the benchmarks, release profile, on an idle machine; ends with a table of the bars
+	@mkdir -p target && rm -f target/bench.tsv
 	$(CARGO) bench --quiet --locked --workspace
 	$(PY) -m pytest --quiet -c benches/pytest.toml benches
+	$(PY) benches/table.py target/bench.tsv
 
 wheel: tools $(DEPS) ## the wheel in dist/, proved in an empty environment without Rust
 	rm -rf dist

@@ -31,7 +31,7 @@ LAYERS = {
     "program": 5,
 }
 # Where `unsafe` may stand: what talks to the hardware, the host kernel or Python.
-UNSAFE = ("rust/core/src/platform/", "rust/oracle/", "rust/py/")
+UNSAFE = ("rust/core/src/platform/", "rust/oracle/", "rust/py/", "benches/native/os.rs")
 # What makes a run depend on more than its inputs; only the platforms may know it.
 AMBIENT = re.compile(
     r"\b(Instant|SystemTime|thread_local|HashMap|HashSet|RandomState|static\s+mut)\b"
@@ -40,6 +40,9 @@ MAX_FUNCTION_LINES = 59
 MAX_FILE_LINES = 399
 
 ALLOWED = tomllib.loads((ROOT / "tests/allowed.toml").read_text())
+
+
+RUST = [*rust_files(ROOT / "rust"), *rust_files(ROOT / "benches")]
 
 
 def name_of(path: Path) -> str:
@@ -124,7 +127,7 @@ def test_no_module_uses_a_higher_layer(path: Path) -> None:
 def test_unsafe_stands_only_where_it_may() -> None:
     found = [
         f"{name_of(path)}:{line_of(code, match.start())}"
-        for path in rust_files(ROOT / "rust")
+        for path in RUST
         if not name_of(path).startswith(UNSAFE)
         for code in [code_only(path.read_text())]
         for match in re.finditer(r"\bunsafe\b", code)
@@ -134,9 +137,7 @@ def test_unsafe_stands_only_where_it_may() -> None:
 
 def test_each_unsafe_has_a_safety_note() -> None:
     found = [
-        f"{name_of(path)}:{line}"
-        for path in rust_files(ROOT / "rust")
-        for line in undocumented_unsafe(path.read_text())
+        f"{name_of(path)}:{line}" for path in RUST for line in undocumented_unsafe(path.read_text())
     ]
     assert found == []
 
@@ -154,7 +155,7 @@ def test_nothing_ambient_outside_the_platforms() -> None:
 def test_long_functions_and_files_have_a_reason() -> None:
     long = {
         name: lines
-        for path in [*rust_files(ROOT / "rust"), *sorted(PACKAGE.rglob("*.py"))]
+        for path in [*RUST, *sorted(PACKAGE.rglob("*.py"))]
         if "tests" not in path.relative_to(ROOT).parts
         for name, lines in long_parts(path)
     }

@@ -72,7 +72,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// Runs what waited for a grace period. Called between two operations.
-    pub(crate) fn run_rcu_callback(&self, cpu: &P, callback: RcuCallback) {
+    pub fn run_rcu_callback(&self, cpu: &P, callback: RcuCallback) {
         match callback {
             RcuCallback::PutVma(vma) => {
                 D::put_vma(self, cpu, self.vmas.get(cpu, Ptr::<Vma<P>>::from_word(vma)));

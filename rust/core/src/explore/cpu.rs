@@ -174,7 +174,7 @@ impl Cpu {
     }
 
     /// A scheduling point: returns when this task goes on.
-    #[inline(never)]
+    #[inline]
     fn choice(&self, matters: bool) {
         self.choice_by(|machine| machine.decide(self.task, matters));
     }

@@ -227,8 +227,11 @@ impl Races {
         while touched != 0 {
             let nth = touched.trailing_zeros() as usize;
             touched &= touched - 1;
-            races |= u32::from(self.access(task, first + nth, true)) << nth;
-            self.touches[first + nth].epoch = 0;
+            let word = first + nth;
+            if self.touches[word].owner != task as u8 {
+                races |= u32::from(self.access(task, word, true)) << nth;
+            }
+            self.touches[word].epoch = 0;
         }
         races
     }

@@ -244,9 +244,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if let Some(pfn) = mapped.into_iter().find(is_free).copied() {
             census.find("use-after-free", format!("page {pfn} is free and mapped"));
         }
-        for page in (ZERO_PFN + 1..self.pages.used()).filter_map(|pfn| self.pages.peek(pfn)) {
+        for page in self.pages.peek_all() {
             let pfn = page.slot_index();
-            if !is_huge_zero(pfn) {
+            if pfn != ZERO_PFN && !is_huge_zero(pfn) {
                 let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
                 let by_pmds = census.huge_mapped.get(&pfn).copied().unwrap_or(0);
                 self.check_page(census, page, mapped, by_pmds);

@@ -427,9 +427,28 @@ impl<T: Object> Arena<T> {
         cpu.after_readers(move || free.lock().expect("no panic while held").push(index));
     }
 
+    /// The slots below `used`, but for those that were never made.
+    fn slots(&self, used: u32) -> impl Iterator<Item = &Slot<T>> {
+        let below_used = move |nth: usize| {
+            let first_index = (1u32 << nth) - FIRST_CHUNK;
+            let nr_used = used.checked_sub(first_index).filter(|&nr_used| nr_used != 0)? as usize;
+            let slots = self.chunks[nth].get().map_or(&[][..], |slots| slots);
+            Some(&slots[..nr_used.min(slots.len())])
+        };
+        (FIRST_CHUNK.ilog2() as usize..NR_CHUNKS).map_while(below_used).flatten()
+    }
+
+    /// The objects that live now, by their slots: for inspection at rest.
+    pub fn peek_all(&self) -> impl Iterator<Item = Ref<'_, T>> {
+        self.slots(self.used()).filter_map(|slot| {
+            let generation = slot.generation.load(Std::Relaxed);
+            (generation % 2 == 1).then_some(Ref { slot, ptr: Ptr::new(slot.index, generation) })
+        })
+    }
+
     /// How many objects live now: for leak checks at rest.
     pub fn live(&self) -> u32 {
-        (0..self.used.load(Std::Relaxed)).filter(|&i| self.peek(i).is_some()).count() as u32
+        self.peek_all().count() as u32
     }
 
     /// What the cache lines of the system hold.
@@ -449,15 +468,8 @@ impl<T: Object> Arena<T> {
 
     /// Forgets all objects, as if freshly made: for the next schedule.
     pub fn reset(&self) {
-        let mut left = self.used.swap(0, Std::Relaxed) as usize;
-        for chunk in &self.chunks {
-            if left == 0 {
-                break;
-            }
-            let used = chunk.get().map_or(&[][..], |slots| &slots[..left.min(slots.len())]);
-            used.iter().for_each(|slot| slot.generation.store(0, Std::Relaxed));
-            left -= used.len();
-        }
+        let used = self.used.swap(0, Std::Relaxed);
+        self.slots(used).for_each(|slot| slot.generation.store(0, Std::Relaxed));
         self.injection.reset();
         self.free.lock().expect("no panic while held").clear();
     }

@@ -215,6 +215,31 @@ class TestStat:
         assert notsup == spf["counters"]["pagefault:spf_vma_notsup"] > 0
         assert f"Aborts of the spf run by {by}:" in told(capsys, "stat", "--by", by, *EBIZZY)
 
+    def test_faults_that_were_not_tried(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        # Alone: 1; with another user: 3 by the kernel, 1 where nothing is mapped, 4 speculative.
+        builder = spfemu.ProgramBuilder()
+        first = builder.task("first")
+        first.mmap(65536, id="p")
+        first.write("p")
+        first.clone("second")
+        first.touch(("p", 4096), 3 * 4096, mode="kernel")
+        first.write(("p", 1 << 20))
+        first.touch(("p", 32768), 4 * 4096)
+        first.await_("end")
+        second = builder.task("second", "clone")
+        second.sleep(1_000_000)
+        second.post("end")
+        path = tmp_path / "p.json"
+        builder.build().save(path)
+        runs = told_json(capsys, "stat", "--json", "--", str(path))["runs"]
+        assert [run.get("not_tried") for run in runs] == [None, 5]
+        assert runs[1]["counters"]["spf"] == 4
+        out = told(capsys, "stat", "--", str(path))
+        assert "\n 5 of the 9 faults with spf were not tried speculatively,\n" in out
+        assert "not tried" not in told(capsys, "stat", "--handler", "classic", "--", str(path))
+
     def test_programs_traces_and_standard_input(self, capsys: pytest.CaptureFixture[str]) -> None:
         obj = told_json(capsys, "stat", "--json", "--", SCENARIO)
         assert obj["runs"][1]["counters"]["faults"] == 15

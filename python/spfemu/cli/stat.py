@@ -13,14 +13,10 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
-from spfemu.cli.choices import (
-    event_choices,
-    machine_choices,
-    select_events,
-)
+from spfemu.cli.choices import event_choices, machine_choices, select_events
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, SeedOption
 from spfemu.cli.output import check_output, print_json, progress_bar
-from spfemu.cli.sites import GROUPS, Group, group_aborts
+from spfemu.cli.sites import GROUPS, Group, group_aborts, not_tried, not_tried_text
 from spfemu.cli.sources import Source, find_source
 from spfemu.cli.tables import print_table
 from spfemu.engines import core_list, one_of, run
@@ -246,6 +242,8 @@ def _json(settings: _Settings, series: Sequence[_Series]) -> dict[str, Any]:
                 "result": figures or None,
                 "stuck": list(result.stuck),
             }
+            if one.handler == "spf":
+                entry["not_tried"] = not_tried(result)
             runs.append(entry)
         if one.groups:
             runs[-len(one.results)]["by"] = {settings.by: [group.to_json() for group in one.groups]}
@@ -314,6 +312,8 @@ def _print_text(
     else:
         _print_both(series[0], series[1], events, out)
     for one in series:
+        if one.handler == "spf":
+            out.write(not_tried_text(one.results))
         if one.groups:
             _print_groups(settings.by or "", one.groups, out)
 

@@ -1,7 +1,7 @@
 //! Accesses: by a task's thread itself, or by the kernel on its behalf.
 
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 
 use spfemu_core::events::NR_EVENTS;
 use spfemu_core::program::{Outcome, shuffled};
@@ -81,7 +81,7 @@ impl Run<'_> {
         self.counters(task).read(user).map_err(Fail::of("the fault counters"))
     }
 
-    /// The kernel accesses the word on the thread's behalf: it copies it from or to a file.
+    /// The kernel accesses the word on the thread's behalf: it copies it into a pipe, or out of it.
     fn kernel_access(
         &mut self,
         task: usize,
@@ -89,28 +89,30 @@ impl Run<'_> {
         page: u64,
         value: u64,
     ) -> Result<Outcome, Fail> {
-        let words = &self.host.files.words;
-        let offset = 8 * task as u64;
-        let number = match access {
-            Access::Read => libc::SYS_pwrite64,
-            Access::Write => libc::SYS_pread64,
+        let thread = self.thread(task);
+        let mut word = value.to_ne_bytes();
+        let (mut reader, mut writer) = (&self.host.files.word_reader, &self.host.files.word_writer);
+        let (number, fd) = match access {
+            Access::Read => (libc::SYS_write, writer.as_raw_fd()),
+            Access::Write => {
+                writer.write_all(&word).map_err(Fail::of("the pipe"))?;
+                (libc::SYS_read, reader.as_raw_fd())
+            }
             Access::Execute => {
                 let what = "mode kernel of execute: no system call executes for a task";
                 return Err(Fail::Refused(what.to_owned()));
             }
         };
-        // Written before a read, too, so that what follows touches a page that is there.
-        words.write_all_at(&value.to_ne_bytes(), offset).map_err(Fail::of("pwrite"))?;
-        let fd = words.as_raw_fd() as u64;
-        let raw = self.host.tracer.call(self.thread(task), number, &[fd, page, 8, offset])?;
-        match ret_of(raw) {
-            Ok(8) => {}
-            Err(errno) => return Ok(Outcome { ret: Some(-1), errno, ..Outcome::default() }),
-            Ok(count) => return Err(Fail::Host(format!("{count} bytes of a word were copied"))),
+        let ret = ret_of(self.host.tracer.call(thread, number, &[fd as u64, page, 8])?);
+        // What was read is in the pipe, and what could not be written still is.
+        if ret.is_ok() == (access == Access::Read) {
+            reader.read_exact(&mut word).map_err(Fail::of("the pipe"))?;
         }
-        let mut word = [0; 8];
-        self.host.files.words.read_exact_at(&mut word, offset).map_err(Fail::of("pread"))?;
-        Ok(outcome_of(access, AccessEnd::Done(u64::from_ne_bytes(word))))
+        match ret {
+            Ok(8) => Ok(outcome_of(access, AccessEnd::Done(u64::from_ne_bytes(word)))),
+            Ok(count) => Err(Fail::Host(format!("{count} bytes of a word were copied"))),
+            Err(errno) => Ok(Outcome { ret: Some(-1), errno, ..Outcome::default() }),
+        }
     }
 }
 

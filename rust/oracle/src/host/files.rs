@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,11 +19,14 @@ const PAGE_SIZE: usize = 4096;
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC`: file systems whose files are in memory only.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// The files of a run, and one of our own.
+/// The files of a run, and a pipe of our own.
 pub struct Files {
     files: Vec<File>,
-    /// Where system calls that access a task's memory get their word from, or put it.
-    pub words: File,
+    /// Where system calls that access a task's memory get their word from, or put it. Not a file:
+    /// one that is written brings the first byte in beforehand, another way (and, on 6.18, without
+    /// a fault at address 0).
+    pub word_reader: PipeReader,
+    pub word_writer: PipeWriter,
 }
 
 impl Files {
@@ -35,7 +38,8 @@ impl Files {
             )));
         }
         let files = specs.iter().map(make).collect::<Result<_, _>>()?;
-        Ok(Self { files, words: sys::memfd(c"spfemu-words").map_err(Fail::of("memfd_create"))? })
+        let (word_reader, word_writer) = io::pipe().map_err(Fail::of("pipe"))?;
+        Ok(Self { files, word_reader, word_writer })
     }
 
     pub fn fd(&self, file: u32) -> RawFd {
@@ -48,7 +52,9 @@ impl Files {
 
     /// What children need.
     pub fn fds(&self) -> Vec<RawFd> {
-        self.files.iter().chain([&self.words]).map(AsRawFd::as_raw_fd).collect()
+        let mut fds: Vec<RawFd> = self.files.iter().map(AsRawFd::as_raw_fd).collect();
+        fds.extend([self.word_reader.as_raw_fd(), self.word_writer.as_raw_fd()]);
+        fds
     }
 }
 

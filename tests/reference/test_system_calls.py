@@ -67,6 +67,7 @@ def errno_of(call: Call) -> str | None:
         (mmap(addr=A + 1, flags=FIXED), "EINVAL"),
         (mmap(addr=END, flags=FIXED), "ENOMEM"),
         (mmap(addr=END + 1, flags=FIXED), "ENOMEM"),  # too high comes before unaligned
+        (mmap(addr=(1 << 64) - 1, flags=FIXED), "EPERM"),  # MAP_FAILED is -1, taken for an errno
         (mmap(addr=4096, flags=FIXED), "EPERM"),
         (mmap(addr=A + P, flags=("private", "anonymous", "fixed_noreplace")), "EEXIST"),
         (mmap(addr=A + 4 * P, flags=("private", "anonymous", "fixed_noreplace")), None),

@@ -183,6 +183,8 @@ class Space:
         return hint
 
     def check_fixed(self, address: int, length: int) -> None:
+        if address == TOP - 1:  # MAP_FAILED
+            raise FailedError("EPERM")
         if address > self.arch.task_size - length:
             raise FailedError("ENOMEM")
         if address % self.page:

@@ -108,6 +108,8 @@ def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: 
     task_size = mm.arch.task_size
     if length > task_size:
         raise SyscallError(errno.ENOMEM)
+    if fixed and hint == ADDRESS_MASK:  # MAP_FAILED: -1, which is taken for an error, EPERM
+        raise SyscallError(errno.EPERM)
     address = hint if fixed else _free_address(kernel, mm, hint, length)
     if address is None or address > task_size - length:
         raise SyscallError(errno.ENOMEM)

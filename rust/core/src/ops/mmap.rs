@@ -173,6 +173,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Err(Errno::Enomem);
         }
         let start = if fixed {
+            // DEVIATION: the kernel takes any address of the last 4095 for an errno, by its
+            // negative. That of MAP_FAILED is EPERM; the others are no errnos we have.
+            if address == u64::MAX {
+                return Err(Errno::Eperm);
+            }
             address
         } else {
             self.arch_get_unmapped_area_topdown(cpu, mm, address, length).ok_or(Errno::Enomem)?

@@ -44,7 +44,7 @@ fn map_file(
 fn errors_are_linuxs() {
     let anonymous = PRIVATE | ANONYMOUS;
     let fixed = anonymous | FIXED;
-    let table: [(u64, u64, u32, Result<u64, Errno>); 17] = [
+    let table: [(u64, u64, u32, Result<u64, Errno>); 18] = [
         // address, length, flags, result
         (0, 0, anonymous, Err(Errno::Einval)),
         (0, u64::MAX, anonymous, Err(Errno::Enomem)), // wraps to 0
@@ -55,6 +55,7 @@ fn errors_are_linuxs() {
         (TASK_SIZE - PAGE, 2 * PAGE, fixed, Err(Errno::Enomem)),
         (TASK_SIZE - PAGE, PAGE, fixed, Ok(TASK_SIZE - PAGE)),
         (TASK_SIZE + 1, PAGE, fixed, Err(Errno::Enomem)), // before it is seen to be unaligned
+        (u64::MAX, PAGE, fixed, Err(Errno::Eperm)), // MAP_FAILED is -1, which is taken for an errno
         (0, PAGE, fixed, Err(Errno::Eperm)),
         (0xf000, PAGE, fixed, Err(Errno::Eperm)),
         (1, PAGE, fixed, Err(Errno::Einval)), // before it is seen to be too low

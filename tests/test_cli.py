@@ -119,7 +119,7 @@ class TestHelp:
             ("stat -e pagefault:spf_p", ["pagefault:spf_pmd_changed"]),
             ("stat -- eb", ["ebizzy"]),
             ("run p.json --engine ref", ["reference"]),
-            ("check p.json --against ", ["reference"]),
+            ("check p.json --against ", ["reference", "kernel"]),
             ("explore p.json --strategy p", ["pct"]),
             ("explore p.json --mutant no-n", ["no-node-test"]),
             ("explore p.json --variants ", ["v12", "fixed"]),
@@ -273,7 +273,7 @@ class TestStat:
 
 
 class TestRun:
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore"])
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore", "kernel"])
     def test_outcomes(self, capsys: pytest.CaptureFixture[str], engine: str) -> None:
         out = told(capsys, "run", SCENARIO, "--engine", engine, "--check")
         assert out.splitlines()[0].split()[:4] == ["task", "place", "round", "op"]
@@ -305,7 +305,7 @@ class TestRun:
             }
         ]  # fmt: skip
 
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore"])
+    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore", "kernel"])
     def test_tasks_that_wait_for_ever(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, engine: str
     ) -> None:
@@ -325,6 +325,38 @@ class TestCheck:
         assert told(capsys, "check", SCENARIO) == "\nno differences\n"
         obj = told_json(capsys, "check", SCENARIO, "--engine", "vtime", "--json")
         assert (obj["against"], obj["differences"]) == ("reference", [])
+
+    def test_against_the_host(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert told(capsys, "check", SCENARIO, "--against", "kernel") == "\nno differences\n"
+        program = spfemu.ProgramBuilder()
+        task = program.task()
+        task.mmap(8192, addr=1 << 44, prot="rwx", id="p")
+        task.write("p", 0xC3)
+        task.execute("p")
+        task.mprotect("p", 4096, "r")
+        task.mprotect("p", 4096, "rw")
+        task.write("p", 1)
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        command = ("check", str(path), "--engine", "vtime", "--handler", "classic")
+        out = told(capsys, *command, "--against", "kernel")
+        obj = told_json(capsys, *command, "--against", "kernel", "--json")
+        assert (obj["engine"], obj["against"]) == ("vtime", "kernel")
+        assert (obj["differences"], obj["cut"]) == ([], "")
+        if spfemu.oracle.host().version >= (6, 1):
+            assert out.startswith("\nexcused, 1 of mprotect-spares-faults: ")
+            assert obj["excused"] == [
+                {
+                    "exception": "mprotect-spares-faults", "place": "tasks[0].ops[5]",
+                    "op": "write", "round": 0, "what": "faults", "expected": 0, "actual": 1,
+                }
+            ]  # fmt: skip
+
+    def test_the_host_against_the_reference(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "check", SCENARIO, "--engine", "kernel", "--json")
+        assert (obj["engine"], obj["against"], obj["differences"]) == ("kernel", "reference", [])
+        obj = told_json(capsys, "run", SCENARIO, "--engine", "kernel", "--check", "--json")
+        assert (obj["engine"], obj["differences"], obj["excused"]) == ("kernel", [], [])
 
 
 class TestImport:

@@ -139,7 +139,8 @@ def oracle(
         progress: Called with the share done, or None.
 
     Returns:
-        What ``run`` returns; ``settings`` has ``counting`` (never "best") and ``island``.
+        What ``run`` returns; ``settings`` has ``counting`` (never "best") and ``island``, and
+        ``turns`` says whose outcomes came after each other: task number, and how many in a row.
 
     Raises:
         ProgramError: The host cannot or should not do what the message names; leave it out.

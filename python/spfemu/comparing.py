@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,15 @@ from spfemu.program.ops import EVENTS, OPS, OPS_BY_CODE
 from spfemu.program.values import format_address, parse_address, parse_int
 from spfemu.results import Result
 
-__all__ = ["Difference", "check", "compare"]
+__all__ = [
+    "Difference",
+    "check",
+    "compare",
+    "joined_maps",
+    "maps_line",
+    "parsed_maps_line",
+    "unmet",
+]
 
 _EVENT_NUMBER: Final = {event: number for number, event in enumerate(EVENTS)}
 _COMPARED: Final = ("op", "handled", "livelock", "signal", "si_code", "has", "errno", "counters")
@@ -53,7 +61,9 @@ def check(result: Result) -> list[Difference]:
 
     Source: the program format, "Expectations". Returns the differences in program order, none when
     all is as expected. An operation in a ``repeat`` is compared in every round; the counters of a
-    ``touch`` are those of all its accesses. Raises ProgramError when the expectations were made for
+    ``touch`` are those of all its accesses. On engine kernel ``ret``, ``errno``, ``value``,
+    ``signal`` and the number of faults are compared, and what a named exception explains is left
+    out (``spfemu.oracle.check`` has it). Raises ProgramError when the expectations were made for
     another handler or arch, or the result has no outcomes.
 
     >>> import spfemu
@@ -64,6 +74,10 @@ def check(result: Result) -> list[Difference]:
     ...     print(difference.place, difference.what, difference.expected, difference.actual)
     tasks[0].ops[1] value 7 0
     """
+    if result.engine == "kernel":
+        from spfemu import oracle
+
+        return oracle.check(result).differences
     program = result.program
     if not program.expect:
         return []
@@ -74,15 +88,24 @@ def check(result: Result) -> list[Difference]:
             f"{program.source}: key 'expect_for': made for handler {wanted['handler']}, arch "
             f"{wanted['arch']}; this run has handler {actual['handler']}, arch {actual['arch']}"
         )
+    return [difference for difference, _ in unmet(result)]
+
+
+def unmet(result: Result) -> Iterator[tuple[Difference, npt.NDArray[np.void]]]:
+    """Yields each expectation that is not met, and the outcomes of that operation in that round.
+
+    Source: the program format, "Expectations". Raises ProgramError if there are no outcomes.
+    """
+    program = result.program
     if not len(result.ops) and result.settings.get("record") is False:
         raise ProgramError(f"{program.source}: a run without outcomes cannot be compared")
-    differences: list[Difference] = []
     for number in range(len(program.tasks)):
-        differences += _check_task(result, number)
-    return differences
+        yield from _unmet_of_task(result, number)
 
 
-def _check_task(result: Result, number: int) -> Iterator[Difference]:
+def _unmet_of_task(
+    result: Result, number: int
+) -> Iterator[tuple[Difference, npt.NDArray[np.void]]]:
     program = result.program
     entries = sorted(key for key in program.expect if key[0] == number)
     if not entries:
@@ -96,12 +119,13 @@ def _check_task(result: Result, number: int) -> Iterator[Difference]:
         place = program.where(*key)
         op = OPS_BY_CODE[int(program.tasks[number].ops["op"][key[1]])].name
         if not len(mine):
-            yield Difference(place, op, 0, "outcome", "to run", "did not run")
+            yield Difference(place, op, 0, "outcome", "to run", "did not run"), mine
             continue
         rounds = np.split(mine, np.flatnonzero(np.diff(mine["round"].astype(np.int64))) + 1)
         for group in rounds:
             for what, wanted, actual in _compare_outcome(result, group, expect, key):
-                yield Difference(place, op, int(group["round"][0]), what, wanted, actual)
+                number_of_round = int(group["round"][0])
+                yield Difference(place, op, number_of_round, what, wanted, actual), group
 
 
 def _compare_outcome(
@@ -241,3 +265,37 @@ def _stray(expected: Result, actual: Result, number: int, row: int) -> Differenc
 
     op, number_of_round, wanted = at(expected)
     return Difference(f"tasks[{number}]", op, number_of_round, "next", wanted, at(actual)[2])
+
+
+def joined_maps(lines: Iterable[str]) -> list[str]:
+    """Returns lines of maps, joined wherever the second goes on as the first ends.
+
+    So it is left out how the same memory is cut into VMAs. Source: ours. The lines may come in any
+    order.
+
+    >>> from spfemu.comparing import joined_maps
+    >>> joined_maps(["2000-3000 rw-p 0", "1000-2000 rw-p 0", "3000-4000 r--p 0"])
+    ['00001000-00003000 rw-p 00000000', '00003000-00004000 r--p 00000000']
+    """
+    joined: list[tuple[int, int, str, int]] = []
+    for start, end, perms, offset in sorted(map(parsed_maps_line, lines)):
+        if joined:
+            first, last, before, first_offset = joined[-1]
+            goes_on = offset in (0, first_offset + start - first)
+            if last == start and before == perms and goes_on:
+                joined[-1] = (first, end, perms, first_offset)
+                continue
+        joined.append((start, end, perms, offset))
+    return [maps_line(*part) for part in joined]
+
+
+def parsed_maps_line(line: str) -> tuple[int, int, str, int]:
+    """Returns start, end, permissions and offset of a line of maps. Source: ``/proc/PID/maps``."""
+    span, perms, offset = line.split()[:3]
+    start, end = (int(part, 16) for part in span.split("-"))
+    return start, end, perms, int(offset, 16)
+
+
+def maps_line(start: int, end: int, perms: str, offset: int) -> str:
+    """Returns a line of maps; the inverse of ``parsed_maps_line``. Source: ``/proc/PID/maps``."""
+    return f"{start:08x}-{end:08x} {perms} {offset:08x}"

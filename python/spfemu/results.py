@@ -79,7 +79,8 @@ class Result:
     for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait
     for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
     ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
-    on vtime and 0 on the reference and on explore.
+    on vtime and 0 on the reference and on explore. ``turns``, on the kernel engine only, says whose
+    outcomes came after each other: (task number, how many).
 
     Determinism: program, engine, seed, settings and version fix everything but, on native, the
     elapsed time and the interleaving.
@@ -100,6 +101,7 @@ class Result:
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     note_maps: Mapping[tuple[int, int, int], list[str]] = field(default_factory=dict)
+    turns: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}

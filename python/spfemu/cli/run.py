@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
+from spfemu import oracle
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
 from spfemu.cli.output import print_json, progress_bar
 from spfemu.cli.sources import load_program
@@ -21,7 +23,7 @@ from spfemu.results import Result
 
 __all__ = ["register"]
 
-_AGAINST: Final = ("reference",)
+_AGAINST: Final = ("reference", "kernel")
 
 _Engine = Annotated[
     str,
@@ -77,17 +79,31 @@ def run_command(
             settings=_settings(timeout, (engine,)),
             progress=progress,
         )
-    differences = check(result) if with_check else []
+    found = _checked(result) if with_check else oracle.Comparison()
     if as_json:
         obj = result.to_json()
         if with_check:
-            obj["differences"] = [difference.to_json() for difference in differences]
+            obj |= _comparison_json(result, found)
         print_json(obj)
     else:
         _print_result(result)
         if with_check:
-            _print_differences(differences, "expected", "actual")
-    _finish(result.stuck, differences)
+            _print_comparison(found, "expected", "actual")
+    _finish(result.stuck, found.differences)
+
+
+def _checked(result: Result) -> oracle.Comparison:
+    if result.engine == "kernel":
+        return oracle.check(result)
+    return oracle.Comparison(differences=check(result))
+
+
+def _comparison_json(result: Result, found: oracle.Comparison) -> dict[str, Any]:
+    obj: dict[str, Any] = {"differences": [entry.to_json() for entry in found.differences]}
+    if result.engine == "kernel" or found.excused or found.cut:
+        obj["excused"] = [entry.to_json() for entry in found.excused]
+        obj["cut"] = found.cut
+    return obj
 
 
 def check_command(
@@ -95,11 +111,14 @@ def check_command(
     engine: _Engine = "native",
     against: Annotated[
         str,
-        typer.Option(metavar="reference", help="The authority.", autocompletion=lambda: _AGAINST),
+        typer.Option(
+            metavar="reference|kernel", help="The authority.", autocompletion=lambda: _AGAINST
+        ),
     ] = "reference",
     handler: _Handler = "spf",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
+    timeout: _Timeout = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a program on two engines and print where they differ."""
@@ -108,19 +127,36 @@ def check_command(
     one_of("handler", handler, HANDLERS)
     profile = arch_by_name(arch)
     loaded = load_program(program)
-    results = [
-        run(loaded, engine=name, handler=handler, arch=profile, seed=seed)
-        for name in (against, engine)
-    ]
-    differences = compare(*results)
+    settings = _settings(timeout, (engine, against))
+    how: dict[str, Any] = {"handler": handler, "arch": profile, "seed": seed}
+    if "kernel" in (engine, against):
+        result, found = _against_host(loaded, engine, against, settings, how)
+    else:
+        authority, result = (run(loaded, engine=name, **how) for name in (against, engine))
+        found = oracle.Comparison(differences=compare(authority, result))
     if as_json:
-        obj = results[1].header()
-        obj["against"] = against
-        obj["differences"] = [difference.to_json() for difference in differences]
+        obj = result.header() | {"against": against} | _comparison_json(result, found)
         print_json(obj)
     else:
-        _print_differences(differences, against, engine)
-    _finish(results[1].stuck, differences)
+        _print_comparison(found, against, engine)
+    _finish(result.stuck, found.differences)
+
+
+def _against_host(
+    program: Program,
+    engine: str,
+    against: str,
+    settings: dict[str, Any],
+    how: dict[str, Any],
+) -> tuple[Result, oracle.Comparison]:
+    """Runs a program on the host and on another engine; the result is that of ``engine``."""
+    if engine == against:
+        raise EngineError(f"--against '{against}' (allowed: another engine than --engine)")
+    host = run(program, engine="kernel", settings=settings, **how)
+    other = against if engine == "kernel" else engine
+    emulated = run(oracle.for_host(program, oracle.host()), engine=other, **how)
+    found = oracle.compare(emulated, host)
+    return (host, found.swapped()) if engine == "kernel" else (emulated, found)
 
 
 def _finish(stuck: Sequence[str], differences: Sequence[Difference]) -> None:
@@ -191,6 +227,14 @@ def _outcome_text(outcome: dict[str, Any]) -> str:
     if outcome["ret"]:
         return f"{outcome['ret']:#x}"
     return ""
+
+
+def _print_comparison(found: oracle.Comparison, expected: str, actual: str) -> None:
+    for name, count in Counter(entry.exception for entry in found.excused).items():
+        print(f"\nexcused, {count} of {name}: {oracle.exception(name).what}")
+    if found.cut:
+        print(f"\nnot compared any further than {found.cut}")
+    _print_differences(found.differences, expected, actual)
 
 
 def _print_differences(differences: Sequence[Difference], expected: str, actual: str) -> None:

@@ -14,7 +14,7 @@ from spfemu.oracle.host import Host, host
 from spfemu.profiles import Arch
 from spfemu.program.messages import out_of_range
 from spfemu.program.model import Program, System
-from spfemu.program.ops import ACCESSES, MODES, OPS, OUTCOME_DTYPE
+from spfemu.program.ops import ACCESSES, ADVICES, MODES, OPS, OUTCOME_DTYPE
 from spfemu.program.values import shown
 from spfemu.results import Result
 
@@ -151,6 +151,9 @@ def _run(
         stuck=tuple(summary["stuck"]),
         settings={
             "kernel": found.release,
+            "kernel_version": list(found.version),
+            "overcommit": found.overcommit,
+            "memory": found.memory,
             "timeout_s": options["timeout_s"],
             **summary["settings"],
         },
@@ -159,6 +162,7 @@ def _run(
             (note["task"], note["index"], note["round"]): note["maps"]
             for note in summary["note_maps"]
         },
+        turns=tuple((task, count) for task, count in summary["turns"]),
     )
 
 
@@ -189,6 +193,8 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
         yield "", "key 'memory': the host's memory is not limited"
     if system.sysctl:
         yield "", "key 'sysctl': it would change the host"
+    if system.thp == "always":
+        yield "", "key 'thp': value \"always\" (allowed: madvise, never; there are no huge pages)"
     if system.mmap_min_addr not in (default.mmap_min_addr, found.mmap_min_addr):
         allowed = f"the host's own, {found.mmap_min_addr}"
         yield "", out_of_range("mmap_min_addr", system.mmap_min_addr, allowed)
@@ -197,8 +203,14 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
             place = f"files[{shown(file.name)}]: "
             yield place, "key 'cached': value false (allowed: true; what is read is the host's)"
     codes = {OPS[name].code: name for name in _CHANGES_HOST}
+    hugepage = ADVICES.index("hugepage")
     for number, task in enumerate(program.tasks):
         ops = task.ops
+        if system.thp != "never":
+            advises = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == hugepage)
+            for index in np.flatnonzero(advises).tolist():
+                place = f"{program.where(number, index)}: "
+                yield place, "advice 'hugepage': there are no huge pages (allowed: with thp never)"
         for index in np.flatnonzero(np.isin(ops["op"], list(codes))).tolist():
             place = f"{program.where(number, index)}: "
             yield place, f"operation '{codes[int(ops['op'][index])]}' would change the host"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from spfemu.comparing import Difference, compare
+from spfemu.comparing import Difference, compare, joined_maps
 from spfemu.engines import run
 from spfemu.errors import ProgramError
 from spfemu.profiles import Arch
@@ -201,7 +201,7 @@ def _own_differences(a: Result, b: Result) -> list[Difference]:
     if a.stuck != b.stuck:
         found.append(Difference("", "", 0, "stuck", list(a.stuck), list(b.stuck)))
     for name in sorted({*a.maps, *b.maps}):
-        mine, theirs = _covered(a.maps.get(name, [])), _covered(b.maps.get(name, []))
+        mine, theirs = joined_maps(a.maps.get(name, [])), joined_maps(b.maps.get(name, []))
         if mine != theirs:
             found.append(Difference("", "", 0, f"maps {name}", mine, theirs))
     return found
@@ -236,20 +236,3 @@ def _own_of_outcome(
         for key in ("op", "ret", "errno", "value", "signal")
         if wanted[key] != came[key]
     ]
-
-
-def _covered(lines: list[str]) -> list[str]:
-    """Lines of maps, joined wherever the second goes on as the first ends."""
-    joined: list[tuple[int, int, str, int]] = []
-    for line in lines:
-        span, perms, offset_text = line.split()[:3]
-        start, end = (int(part, 16) for part in span.split("-"))
-        offset = int(offset_text, 16)
-        if joined:
-            first, last, before, first_offset = joined[-1]
-            goes_on = offset in (0, first_offset + start - first)
-            if last == start and before == perms and goes_on:
-                joined[-1] = (first, end, perms, first_offset)
-                continue
-        joined.append((start, end, perms, offset))
-    return [f"{start:08x}-{end:08x} {perms} {off:08x}" for start, end, perms, off in joined]

@@ -59,6 +59,8 @@ pub struct HostRun {
     pub counting: Counting,
     /// Where our page lay, which the program could not use.
     pub island: u64,
+    /// Whose outcomes came after each other: task, and how many in a row.
+    pub turns: Vec<(u32, u64)>,
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

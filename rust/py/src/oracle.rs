@@ -31,7 +31,8 @@ struct OptionsText {
 /// Source: ours. `tasks` is one array of bytes a task (records of the array form); `meta` and
 /// `options` JSON texts; `progress` is called with 0 to 1, or None.
 ///
-/// Returns what `run` returns; `settings` has `counting` and `island`.
+/// Returns what `run` returns; `settings` has `counting` and `island`, and `turns` says whose
+/// outcomes came after each other: task number, and how many in a row.
 ///
 /// Raises ProgramError for what the host cannot or should not do, EngineError if it does not let us
 /// or time is up, and whatever a signal handler raises.
@@ -73,7 +74,8 @@ pub fn oracle<'py>(
     };
     let run = watched(py, work, || watch.stop(), look)?;
     let settings = json!({"counting": counting_name(run.counting), "island": run.island});
-    let summary = summary(&meta.task_names(), &run.result, settings);
+    let mut summary = summary(&meta.task_names(), &run.result, settings);
+    summary["turns"] = json!(run.turns);
     Ok((summary.to_string(), run.result.outcomes.into_pyarray(py)))
 }
 

@@ -6,7 +6,7 @@ use super::procfs;
 use super::sys::Pid;
 use super::tasks::Run;
 use super::tracer::Fail;
-use crate::Counting;
+use crate::HostRun;
 
 impl Run<'_> {
     /// Ends a task; the last of a process leaves its maps.
@@ -60,7 +60,7 @@ impl Run<'_> {
         live.map(|process| process.pid).collect()
     }
 
-    pub fn finish(&mut self) -> (RunResult, Counting) {
+    pub fn finish(&mut self) -> HostRun {
         let all = 0..self.tasks.len() as u32;
         let stuck = all.filter(|&task| self.tasks[task as usize].thread.is_some()).collect();
         let mut note_maps = std::mem::take(&mut self.note_maps);
@@ -75,7 +75,12 @@ impl Run<'_> {
             stuck,
             ..RunResult::default()
         };
-        (result, self.counting)
+        HostRun {
+            result,
+            counting: self.counting,
+            island: self.host.tracer.island,
+            turns: std::mem::take(&mut self.turns),
+        }
     }
 
     /// A failure with the place where it came up.

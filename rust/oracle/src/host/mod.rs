@@ -28,7 +28,7 @@ use self::op::{Op, RangeCall, TaskProgram};
 use self::sys::Pid;
 use self::tasks::{Host, Run};
 use self::tracer::{Fail, STOP, Tracer};
-use crate::{Counting, Error, HostRun, Settings};
+use crate::{Error, HostRun, Settings};
 
 /// How often the run is asked whether it was told to end.
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
@@ -42,12 +42,10 @@ pub fn run(spec: &ProgramSpec<'_>, settings: &Settings, watch: &Watch) -> Result
     let result = run_in(spec, &programs, island, settings, watch);
     let elapsed_ns = started.elapsed().as_nanos() as u64;
     match result {
-        Ok((result, counting)) => {
-            Ok(HostRun { result: RunResult { elapsed_ns, ..result }, counting, island })
-        }
+        Ok(run) => Ok(HostRun { result: RunResult { elapsed_ns, ..run.result }, ..run }),
         Err(Fail::Over) if watch.is_stopped() => {
             let result = RunResult { elapsed_ns, interrupted: true, ..RunResult::default() };
-            Ok(HostRun { result, counting: settings.counting, island })
+            Ok(HostRun { result, counting: settings.counting, island, turns: Vec::new() })
         }
         Err(Fail::Over) => {
             let seconds = settings.timeout.as_secs_f64();
@@ -65,7 +63,7 @@ fn run_in(
     island: u64,
     settings: &Settings,
     watch: &Watch,
-) -> Result<(RunResult, Counting), Fail> {
+) -> Result<HostRun, Fail> {
     let (files, image, sentinel) = start(spec, island)?;
     let mut tracer = Tracer::new(sentinel, island);
     let over = AtomicBool::new(false);

@@ -106,6 +106,7 @@ pub struct Run<'a> {
     pub counting: Counting,
     pub note_maps: Vec<NoteMaps>,
     pub counters: [u64; NR_EVENTS],
+    pub turns: Vec<(u32, u64)>,
     /// The task and the operation that are at work, for messages.
     pub at: (usize, usize),
 }
@@ -141,6 +142,7 @@ impl<'a> Run<'a> {
             counting,
             note_maps: Vec::new(),
             counters: [0; NR_EVENTS],
+            turns: Vec::new(),
             at: (0, 0),
         }
     }
@@ -326,6 +328,10 @@ impl<'a> Run<'a> {
             *sum += u64::from(count);
         }
         let (number, round) = (task as u32, self.round(task));
+        match self.turns.last_mut() {
+            Some((last, count)) if *last == number => *count += 1,
+            _ => self.turns.push((number, 1)),
+        }
         let task = &mut self.tasks[task];
         let (index, op) = (task.index as u32, task.program.ops[task.index].1);
         Outcome { task: number, index, round, op, ..outcome }.write(&mut task.outcomes);

@@ -1,0 +1,146 @@
+"""One place where the emulator and the host differ, and what may explain it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from spfemu.oracle.history import Call, History, Mapping
+
+__all__ = ["Case", "Edge", "Exempt"]
+
+
+class Case:
+    """One outcome in which the emulator and the host differ.
+
+    Source: ours. ``emulated`` and ``host`` are the outcomes as JSON objects, with ``faults``;
+    ``handler`` is the emulator's.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        handler: str,
+        task: int,
+        row: int,
+        emulated: dict[str, Any],
+        host: dict[str, Any],
+    ) -> None:
+        self.history = history
+        self.handler = handler
+        self.task = task
+        self.emulated = emulated
+        self.host = host
+        self.position = history.position((task, row))
+        index = host["index"]
+        self.place = history.program.where(task, index)
+        self.record = history.program.tasks[task].ops[index]
+        self._outcome = history.host.task_ops(task)[row]
+
+    @property
+    def op(self) -> str:
+        """The operation's name. Source: the program format."""
+        return str(self.host["op"])
+
+    @property
+    def page(self) -> int:
+        """The page that an access went to. Source: the program."""
+        return self.history.access_address(self._outcome, self.record, self.position)
+
+    @property
+    def before(self) -> list[Call]:
+        """The calls that its address space has seen before, the last one first. Source: ours."""
+        space = self.history.spaces.of_task(self.task, self.position)
+        return self.history.before(self.position, space)
+
+    @property
+    def mapping(self) -> Mapping | None:
+        """The file that the page is of that an access went to. Source: ours."""
+        space = self.history.spaces.of_task(self.task, self.position)
+        return self.history.mapping(self.page, self.position, space)
+
+    @property
+    def length(self) -> int:
+        """The length of a call, bytes. Source: the program."""
+        return int(self.record["length"])
+
+    def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:
+        """Whether the outcomes are these, as far as keys are given. Source: ours."""
+        return all(self.emulated[key] == value for key, value in emulated.items()) and all(
+            self.host[key] == value for key, value in host.items()
+        )
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge between two VMAs that only one of the two has.
+
+    Source: ours. ``is_emulated`` says which. ``around`` is what lies around it, with nothing cut:
+    start, end, permissions, offset.
+    """
+
+    history: History
+    position: int
+    space: int
+    address: int
+    is_emulated: bool
+    around: tuple[int, int, str, int]
+
+    @cached_property
+    def before(self) -> list[Call]:
+        """The calls that its address space has seen, the last one first. Source: ours."""
+        return self.history.before(self.position, self.space)
+
+    def meets(self, call: Call) -> bool:
+        """Whether it lies in or at a call's range. Source: ours."""
+        return call.covers(self.address) or call.covers(self.address - 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """One thing that is not as in Linux 5.1.
+
+    Source: ours. ``since`` is the kernel that brought it, None if it is no matter of versions.
+    ``what`` is one sentence. ``keys`` are what may differ in an outcome, ``outcome`` says when.
+    ``edge`` says where there may be an edge between two VMAs on one side only. ``ends``: the two go
+    different ways afterwards; ``silently`` names an operation, and says after which calls of it
+    they do though these gave the same.
+    """
+
+    name: str
+    since: tuple[int, int] | None
+    what: str
+    keys: tuple[str, ...] = ()
+    outcome: Callable[[Case], bool] | None = None
+    edge: Callable[[Edge], bool] | None = None
+    silently: tuple[str, Callable[[Call], bool]] | None = None
+    ends: bool = False
+
+    def _is_so(self, history: History) -> bool:
+        if self.since is None:
+            return True
+        return tuple(history.host.settings["kernel_version"]) >= self.since
+
+    def excuses(self, case: Case, keys: list[str]) -> bool:
+        """Whether this is why ``keys`` of an outcome differ. Source: ours."""
+        return (
+            self.outcome is not None
+            and set(keys) <= set(self.keys)
+            and self._is_so(case.history)
+            and self.outcome(case)
+        )
+
+    def first_end(self, history: History) -> Call | None:
+        """The first call after which the two go different ways, whatever it gave. Source: ours."""
+        if self.silently is None or not self._is_so(history):
+            return None
+        op, ends = self.silently
+        if not history.has(op):
+            return None
+        return next((call for call in history.calls if call.op == op and ends(call)), None)
+
+    def excuses_edge(self, edge: Edge) -> bool:
+        """Whether this is why memory is cut into VMAs at an address, or is not. Source: ours."""
+        return self.edge is not None and self._is_so(edge.history) and self.edge(edge)

@@ -1,0 +1,300 @@
+"""Holding an emulated run against the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spfemu.comparing import Difference, joined_maps, parsed_maps_line
+from spfemu.errors import ProgramError
+from spfemu.oracle.cases import Case, Edge, Exempt
+from spfemu.oracle.exceptions import EXCEPTIONS
+from spfemu.oracle.history import History
+from spfemu.oracle.host import Host
+from spfemu.oracle.layout import Layout
+from spfemu.program.model import Program
+from spfemu.program.ops import EVENTS
+from spfemu.results import Result
+
+__all__ = ["Comparison", "Excused", "compare", "excuse", "for_host", "shown"]
+
+_FAULTS: Final = EVENTS.index("faults")
+_FIELDS: Final = ("ret", "errno", "value", "signal", "si_code", "livelock", "faults")
+
+
+@dataclass(frozen=True, slots=True)
+class Excused:
+    """A difference that a named exception explains.
+
+    Source: ours. ``exception`` is the name of one of ``EXCEPTIONS``.
+    """
+
+    exception: str
+    difference: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as a JSON object. Source: the command line's ``--json``."""
+        return {"exception": self.exception, **self.difference.to_json()}
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What a comparison with the host came to.
+
+    Source: ours. ``differences`` are what nobody explains, ``excused`` what an exception does, both
+    in the order of the run. ``cut`` names the place from which on nothing was compared, for the two
+    go different ways there: an exception says so, or the program names an address by number where
+    only one of the kernels had put something. "" if all was.
+    """
+
+    differences: list[Difference] = field(default_factory=list)
+    excused: list[Excused] = field(default_factory=list)
+    cut: str = ""
+
+    def swapped(self) -> Comparison:
+        """Returns it with the emulator's values as what was expected. Source: ours."""
+
+        def swap(entry: Difference) -> Difference:
+            return replace(entry, expected=entry.actual, actual=entry.expected)
+
+        differences = [swap(entry) for entry in self.differences]
+        excused = [replace(entry, difference=swap(entry.difference)) for entry in self.excused]
+        return Comparison(differences, excused, self.cut)
+
+
+def for_host(program: Program, found: Host) -> Program:
+    """Returns the program as an emulator has to run it to be compared with the host.
+
+    Source: ours. The emulator gets the host's ``mmap_min_addr``.
+    """
+    system = replace(program.system, mmap_min_addr=found.mmap_min_addr)
+    return replace(program, system=system)
+
+
+def compare(
+    emulated: Result, host: Result, *, exceptions: Sequence[Exempt] = EXCEPTIONS
+) -> Comparison:
+    """Compares an emulated run with the host's, in the order in which the host ran.
+
+    Compared are ``ret``, ``errno``, ``value``, ``signal``, ``si_code``, ``livelock`` and the number
+    of faults of each operation, the VMAs at notes that state them and in the end, and who waits for
+    ever. Addresses that the kernel chose are compared relative to what it chose.
+
+    In the differences, what the host did is what was expected.
+
+    Source: ours. ``emulated`` comes from any other engine with either handler, ``host`` from
+    engine kernel; ``exceptions`` are those that may excuse a difference. Raises ProgramError when
+    the results are of different programs, or have no outcomes.
+    """
+    programs = emulated.program, host.program
+    if [task.ops.tobytes() for task in programs[0].tasks] != [
+        task.ops.tobytes() for task in programs[1].tasks
+    ]:
+        raise ProgramError("the results are of different programs")
+    if sum(count for _, count in host.turns) != len(host.ops):
+        raise ProgramError("a run without outcomes cannot be compared")
+    return _Comparing(emulated, host, exceptions).run()
+
+
+class _Comparing:
+    def __init__(self, emulated: Result, host: Result, exceptions: Sequence[Exempt]) -> None:
+        self.exceptions = exceptions
+        self.emulated = emulated
+        self.host = host
+        self.found = Comparison()
+        self.history = History(host)
+        self.layout = Layout(emulated, host, self.history)
+
+    def run(self) -> Comparison:
+        stray = self._first_stray()
+        end, cut = self._first_parting()
+        for task, row in self.history.ordered(self._differing_rows(stray)):
+            if self.history.position((task, row)) >= end:
+                break
+            self._outcome(task, row)
+            if self.found.cut:
+                return self.found
+        if cut and (stray is None or end <= self.history.position(stray)):
+            self.found.cut = cut
+            return self.found
+        if stray is not None:
+            self.found.differences.append(self._stray(*stray))
+            return self.found
+        if self.emulated.stuck != self.host.stuck:
+            stuck = (list(self.host.stuck), list(self.emulated.stuck))
+            self.found.differences.append(Difference("", "", 0, "stuck", *stuck))
+        self._maps()
+        return self.found
+
+    def _first_parting(self) -> tuple[int, str]:
+        """From which position on, and after which place, the two go different ways unseen."""
+        where = self.host.program.where
+        ends = [exception.first_end(self.history) for exception in self.exceptions]
+        found = [(c.position + 1, where(c.task, c.index)) for c in ends if c is not None]
+        if (conflict := self.layout.conflict) is not None:
+            index = int(self.host.task_ops(conflict[0])["index"][conflict[1]])
+            found.append((self.history.position(conflict), where(conflict[0], index)))
+        return min(found, default=(self.history.end, ""))
+
+    # --- outcomes --------------------------------------------------------------------------------
+
+    def _first_stray(self) -> tuple[int, int] | None:
+        """The first outcome, in the order of the run, that the two do not both have."""
+        found = []
+        for task in range(len(self.host.program.tasks)):
+            mine, theirs = self.emulated.task_ops(task), self.host.task_ops(task)
+            both = min(len(mine), len(theirs))
+            same = np.ones(both, dtype=bool)
+            for name in ("index", "round", "access"):
+                same &= mine[name][:both] == theirs[name][:both]
+            if not same.all():
+                found.append((task, int(np.argmin(same))))
+            elif len(mine) != len(theirs):
+                found.append((task, both))
+        return min(found, key=self.history.position, default=None)
+
+    def _differing_rows(self, stray: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
+        last = None if stray is None else self.history.position(stray)
+        for task in range(len(self.host.program.tasks)):
+            mine, theirs = self.emulated.task_ops(task), self.host.task_ops(task)
+            both = min(len(mine), len(theirs))
+            for row in np.flatnonzero(_differ(mine[:both], theirs[:both])).tolist():
+                if last is None or self.history.position((task, row)) < last:
+                    yield task, row
+
+    def _outcome(self, task: int, row: int) -> None:
+        mine, theirs = self.emulated.task_ops(task)[row], self.host.task_ops(task)[row]
+        wanted, came = shown(self.emulated, mine), shown(self.host, theirs)
+        keys = [key for key in _FIELDS if wanted[key] != came[key]]
+        if not self._counts_refused(came):
+            keys = [key for key in keys if key != "faults"]
+        if keys == ["ret"] and self.layout.is_same_place(task, row):
+            return
+        if keys:
+            self._report(Case(self.history, self.emulated.handler, task, row, wanted, came), keys)
+
+    def _counts_refused(self, outcome: dict[str, Any]) -> bool:
+        """Whether the host counted a fault that was refused."""
+        counting = self.host.settings["counting"]
+        if outcome["errno"] == "EFAULT":
+            return bool(counting == "perf")
+        return outcome["signal"] is None or counting != "stat"
+
+    def _report(self, case: Case, keys: list[str]) -> None:
+        place = case.place
+        for key in keys:
+            wanted, came = case.host[key], case.emulated[key]
+            difference = Difference(place, case.op, case.host["round"], key, wanted, came)
+            self._note(difference, excuse(case, key, keys, self.exceptions))
+
+    def _note(self, difference: Difference, exception: Exempt | None) -> None:
+        if exception is None:
+            self.found.differences.append(difference)
+            return
+        self.found.excused.append(Excused(exception.name, difference))
+        if exception.ends:
+            self.found.cut = difference.place
+
+    def _stray(self, task: int, row: int) -> Difference:
+        def at(result: Result) -> tuple[str, int, str]:
+            rows = result.task_ops(task)
+            if row >= len(rows):
+                return "", 0, "no more outcomes"
+            outcome = result.outcome(rows[row])
+            place = result.program.where(task, outcome["index"])
+            return outcome["op"], outcome["round"], f"{place} round {outcome['round']}"
+
+        op, number_of_round, wanted = at(self.host)
+        came = at(self.emulated)[2]
+        return Difference(f"tasks[{task}]", op, number_of_round, "next", wanted, came)
+
+    # --- maps ------------------------------------------------------------------------------------
+
+    def _maps(self) -> None:
+        spaces = self.history.spaces
+        for place in sorted(set(self.emulated.note_maps) & set(self.host.note_maps)):
+            task, index, number = place
+            at = self.history.position_of(*place)
+            moment = _Moment(at, spaces.of_task(task, at))
+            where = Difference(self.host.program.where(task, index), "note", number, "", 0, 0)
+            what = "maps_lines"
+            mine, theirs = self.emulated.note_maps[place], self.host.note_maps[place]
+            self._compare_maps(replace(where, what=what), moment, mine, theirs)
+        names = [task.name for task in self.host.program.tasks]
+        for name in sorted({*self.emulated.maps, *self.host.maps}):
+            mine, theirs = self.emulated.maps.get(name, []), self.host.maps.get(name, [])
+            moment = _Moment(self.history.end, spaces.of_process(names.index(name)))
+            where = Difference("", "", 0, f"maps {name}", 0, 0)
+            self._compare_maps(where, moment, mine, theirs)
+
+    def _compare_maps(
+        self, where: Difference, moment: _Moment, mine: list[str], theirs: list[str]
+    ) -> None:
+        mine, theirs = self.layout.comparable(mine, theirs, moment.position, moment.space)
+        if mine == theirs:
+            return
+        difference = replace(where, expected=theirs, actual=mine)
+        for exception in self._excuses_of_edges(moment, mine, theirs):
+            self._note(difference, exception)
+
+    def _excuses_of_edges(
+        self, moment: _Moment, mine: list[str], theirs: list[str]
+    ) -> list[Exempt | None]:
+        """The exceptions because of which memory is cut differently; just None if not only that."""
+        whole = joined_maps(mine)
+        if whole != joined_maps(theirs):
+            return [None]
+        found: dict[str, Exempt | None] = {}
+        for address in sorted(_edges(mine) ^ _edges(theirs)):
+            around = next(
+                part for part in map(parsed_maps_line, whole) if part[0] <= address <= part[1]
+            )
+            is_emulated = address in _edges(mine)
+            edge = Edge(self.history, moment.position, moment.space, address, is_emulated, around)
+            exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
+            if exception is None:
+                return [None]
+            found[exception.name] = exception
+        return list(found.values()) or [None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """An address space at a position."""
+
+    position: int
+    space: int
+
+
+def _edges(lines: list[str]) -> set[int]:
+    return {edge for line in lines for edge in parsed_maps_line(line)[:2]}
+
+
+def _differ(mine: npt.NDArray[np.void], theirs: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    differs = np.zeros(len(mine), dtype=bool)
+    for name in ("op", "livelock", "signal", "si_code", "has", "errno"):
+        differs |= mine[name] != theirs[name]
+    for name, bit in (("ret", 1), ("value", 2)):
+        differs |= ((mine["has"] & bit) != 0) & (mine[name] != theirs[name])
+    differs |= mine["counters"][:, _FAULTS] != theirs["counters"][:, _FAULTS]
+    return differs
+
+
+def shown(result: Result, record: np.void) -> dict[str, Any]:
+    """Returns an outcome as a JSON object, with its ``faults``. Source: ours."""
+    outcome = result.outcome(record)
+    return {**outcome, "faults": int(record["counters"][_FAULTS])}
+
+
+def excuse(
+    case: Case, key: str, keys: list[str], exceptions: Sequence[Exempt] = EXCEPTIONS
+) -> Exempt | None:
+    """Returns the exception because of which a key of an outcome differs, if there is one.
+
+    Source: ours. ``keys`` are all that differ.
+    """
+    return next((e for e in exceptions if key in e.keys and e.excuses(case, keys)), None)

@@ -1,0 +1,285 @@
+"""What the host does differently from Linux 5.1, by name, and when each of these applies.
+
+Each entry is as narrow as what results and the program say allows; a difference that none explains
+is a difference. docs/fidelity.md has them as a table.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spfemu.oracle.cases import Case, Edge, Exempt
+from spfemu.oracle.history import Call
+from spfemu.program.ops import MMAP_FLAGS, MREMAP_FLAGS
+from spfemu.results import errno_name
+
+__all__ = ["EXCEPTIONS", "exception"]
+
+# --- when they apply -----------------------------------------------------------------------------
+
+_REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
+_WRITE: Final = 2
+_USER_END: Final = (1 << 47) - 4096
+_MREMAP: Final = MREMAP_FLAGS
+_FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
+
+
+def _is_v12_code(case: Case) -> bool:
+    """C3: the speculative handler's refusal comes with the code of an address without mapping."""
+    emulated = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR", "handled": "spf"}
+    refused = case.emulated["counters"].get("pagefault:spf_vma_access", 0) > 0
+    return refused and case.is_(emulated, _REFUSED)
+
+
+def _is_v12_livelock(case: Case) -> bool:
+    """C2: the speculative handler lets an execute fault go on for ever."""
+    return case.handler == "spf" and case.is_({"livelock": True}, _REFUSED)
+
+
+def _was_made_writable(case: Case) -> bool:
+    """A write to a page that mprotect gave back the right to be written to."""
+    if not case.is_({"faults": 1, "signal": None}, {"faults": 0, "signal": None}):
+        return False
+    page = case.page
+    for call in case.before:
+        if call.op == "mprotect" and call.covers(page) and int(call.record["prot"]) & _WRITE:
+            return True
+        length = int(call.record["length2"])
+        if call.op == "mremap" and not call.errno and 0 <= page - call.ret < length:
+            page += call.address - call.ret  # it came from there
+    return False
+
+
+def _is_brk_over_hole(case: Case) -> bool:
+    """A break that goes down over pages that munmap had taken away."""
+    if case.op != "brk" or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
+        return False
+    lowest = -(-int(case.emulated["ret"]) // 4096) * 4096
+    return int(case.record["addr"]) < 0 and any(
+        call.op == "munmap" and call.covers(lowest) for call in case.before
+    )
+
+
+def _is_mremap_of_nothing(case: Case) -> bool:
+    """mremap where nothing is mapped, which 5.1 need not even notice."""
+    return case.op == "mremap" and case.host["errno"] == "EFAULT"
+
+
+def _is_mremap_too_long(case: Case) -> bool:
+    """mremap of a length that no mapping has: 5.1 looks elsewhere first, or never."""
+    longest = max(int(case.record["length"]), int(case.record["length2"]))
+    return case.op == "mremap" and longest > _USER_END and case.host["errno"] == "EINVAL"
+
+
+def _is_mremap_of_several(case: Case) -> bool:
+    """mremap that only moves what is in several VMAs."""
+    record = case.record
+    same_length = int(record["length"]) == int(record["length2"])
+    fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
+    errnos = case.is_({"errno": "EFAULT"}, {"errno": None})
+    return case.op == "mremap" and errnos and fixed and same_length
+
+
+def _is_dontunmap(case: Case) -> bool:
+    """mremap with a flag that 5.1 does not know."""
+    has_flag = int(case.record["flags"]) & _MREMAP["dontunmap"]
+    return case.op == "mremap" and bool(has_flag) and case.is_({"errno": "EINVAL"}, {})
+
+
+def _is_failed_move(call: Call) -> bool:
+    """mremap to a given place that failed: 5.1 has unmapped what was there by then."""
+    return (
+        call.op == "mremap"
+        and call.errno != 0
+        and bool(int(call.record["flags"]) & _MREMAP["fixed"])
+    )
+
+
+def _is_hint_too_low(case: Case) -> bool:
+    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
+    hint = case.history.address(case.record, case.position) & ~4095
+    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
+    return is_hint and case.emulated["ret"] == hint < case.host["ret"]
+
+
+def _is_too_much(case: Case) -> bool:
+    """A promise of more memory than the host has."""
+    settings = case.history.host.settings
+    if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
+        return False
+    if case.op in ("mmap", "mprotect", "brk", "mremap"):
+        lengths = [case.length, abs(int(case.record["addr"])) if case.op == "brk" else 0]
+        return bool(max(lengths) > settings["memory"])
+    return case.op == "fork" and any(
+        call.op == "mmap" and call.length > settings["memory"] for call in case.before
+    )
+
+
+def _is_alone_at_the_end(case: Case) -> bool:
+    """A file's last page, where an access beyond it had found nothing else to map around."""
+    # It is mapped now; if it is to be executed and must not be, that is refused by another fault.
+    if case.host["faults"] != case.emulated["faults"] + 1:
+        return False
+    mapping = case.mapping
+    if mapping is None or mapping.file.kind != "regular":
+        return False
+    last = (mapping.file.length - 1) // 4096
+    # Fault-around begins at a multiple of 64 KiB, or where the mapping does.
+    first = max(case.page & ~0xFFFF, mapping.start)
+    return mapping.page_of_file == last and first == case.page
+
+
+def _is_address_as_errno(case: Case) -> bool:
+    """A fixed address in the last page, whose negative comes back as the errno."""
+    address = case.history.address(case.record, case.position)
+    errnos = {"errno": "ENOMEM"}, {"errno": errno_name((1 << 64) - address)}
+    return case.op == "mmap" and case.is_(*errnos)
+
+
+def _is_uncharged(edge: Edge) -> bool:
+    """At what mprotect took the right to write from."""
+    calls = (call for call in edge.before if call.op == "mprotect")
+    return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
+
+
+def _is_stack(edge: Edge) -> bool:
+    """At a mapping that says it is a stack."""
+    return any(
+        call.ret <= edge.address <= call.ret + call.length
+        for call in edge.before
+        if call.op == "mmap" and not call.errno and int(call.record["flags"]) & MMAP_FLAGS["stack"]
+    )
+
+
+def _is_between_touched_and_not(edge: Edge) -> bool:
+    """In private memory, and only where the emulator cuts it.
+
+    One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
+    """
+    _, _, perms, offset = edge.around
+    is_anonymous = perms.endswith("p") and not offset
+    return (
+        edge.is_emulated and is_anonymous and bool(edge.history.written(edge.position, edge.space))
+    )
+
+
+EXCEPTIONS: Final = (
+    Exempt(
+        "v12-C3",
+        None,
+        "v12's refusal has SEGV_MAPERR, where every kernel without it says SEGV_ACCERR",
+        keys=("si_code",),
+        outcome=_is_v12_code,
+    ),
+    Exempt(
+        "v12-C2",
+        None,
+        "v12 lets an instruction fetch from memory that may not be executed fault for ever",
+        keys=("livelock", "signal", "si_code", "faults"),
+        outcome=_is_v12_livelock,
+    ),
+    Exempt(
+        "address-as-errno",
+        None,
+        "a fixed address in the last 4095 bytes of all is taken for an errno; ours is ENOMEM",
+        keys=("errno",),
+        outcome=_is_address_as_errno,
+    ),
+    Exempt(
+        "second-lowest-address",
+        None,
+        "hints below CONFIG_LSM_MMAP_MIN_ADDR are raised to it, however low vm.mmap_min_addr is",
+        keys=("ret",),
+        outcome=_is_hint_too_low,
+        ends=True,
+    ),
+    Exempt(
+        "mprotect-spares-faults",
+        (6, 1),
+        "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",
+        keys=("faults",),
+        outcome=_was_made_writable,
+    ),
+    Exempt(
+        "brk-over-hole",
+        (6, 1),
+        "the break does not go down if nothing is left of the heap there",
+        keys=("ret", "errno"),
+        outcome=_is_brk_over_hole,
+        ends=True,
+    ),
+    Exempt(
+        "mremap-dontunmap",
+        (5, 7),
+        "mremap knows the flag dontunmap",
+        keys=("ret", "errno"),
+        outcome=_is_dontunmap,
+        ends=True,
+    ),
+    Exempt(
+        "mremap-of-nothing",
+        (5, 16),
+        "mremap of what is not mapped is EFAULT before anything else is looked at",
+        keys=("ret", "errno"),
+        outcome=_is_mremap_of_nothing,
+        ends=True,
+    ),
+    Exempt(
+        "mremap-checks-first",
+        (6, 17),
+        "mremap checks everything before it unmaps what is at the new place",
+        keys=("ret", "errno"),
+        outcome=_is_mremap_too_long,
+        silently=("mremap", _is_failed_move),
+        ends=True,
+    ),
+    Exempt(
+        "mremap-of-several",
+        (6, 17),
+        "mremap moves several VMAs at once if it does nothing else",
+        keys=("ret", "errno"),
+        outcome=_is_mremap_of_several,
+        ends=True,
+    ),
+    Exempt(
+        "mprotect-uncharges",
+        (6, 7),
+        "memory that nobody has touched is no longer charged when it may not be written to any "
+        "more, which decides what it merges with",
+        edge=_is_uncharged,
+    ),
+    Exempt(
+        "stack-is-nohugepage",
+        (6, 7),
+        "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
+        edge=_is_stack,
+    ),
+    Exempt(
+        "touched-joins-untouched",
+        (6, 16),
+        "a VMA that was touched merges with one that was not, whichever is the neighbour",
+        edge=_is_between_touched_and_not,
+    ),
+    Exempt(
+        "last-page-alone",
+        (6, 18),
+        "a read beyond a file on disk does not map its last page around it, if there is no page "
+        "table yet and no other page to map",
+        keys=("faults",),
+        outcome=_is_alone_at_the_end,
+    ),
+    Exempt(
+        "overcommit",
+        None,
+        "promises of more memory than there is are refused (vm.overcommit_memory is not 1)",
+        keys=("ret", "errno"),
+        outcome=_is_too_much,
+        ends=True,
+    ),
+)
+"""Every exception there is, by name."""
+
+
+def exception(name: str) -> Exempt:
+    """Returns the exception of that name. Source: ours."""
+    return next(entry for entry in EXCEPTIONS if entry.name == name)

@@ -1,0 +1,174 @@
+"""Addresses that kernels chose: what lies where on the one corresponds to what on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
+from spfemu.oracle.history import History
+from spfemu.program.ops import GIVEN, MMAP_FLAGS, OPS
+from spfemu.results import Result
+
+__all__ = ["Layout"]
+
+_FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
+_MREMAP_FIXED: Final = 2
+_MMAP: Final = OPS["mmap"].code
+_MREMAP: Final = OPS["mremap"].code
+_WITH_ADDRESS: Final = [
+    op.code
+    for op in OPS.values()
+    for key in op.keys
+    if key.name == "addr" and key.kind == "address"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A range that a call got, where the two kernels put it."""
+
+    position: int
+    space: int
+    emulated: int
+    host: int
+    length: int
+
+
+def _overlap(start: int, length: int, at: int, size: int) -> tuple[int, int] | None:
+    """What a range has of [at, at + size), as bytes from its start."""
+    low, high = max(start, at), min(start + length, at + size)
+    return (low - at, high - at) if low < high else None
+
+
+class Layout:
+    """Where two kernels put what they were free to put somewhere.
+
+    Source: ours. As long as both chose the same, nothing is translated.
+    """
+
+    def __init__(self, emulated: Result, host: Result, history: History) -> None:
+        self._emulated = emulated
+        self._host = host
+        self._history = history
+        self._chosen = self._ranges_that_differ()
+
+    def is_same_place(self, task: int, row: int) -> bool:
+        """Whether an outcome's ``ret`` is an address that means the same on both sides.
+
+        Source: ours. Either the kernel chose it, or it is where the program wanted it, relative to
+        something that the kernel chose.
+        """
+        outcome = self._host.task_ops(task)[row]
+        record = self._history.program.tasks[task].ops[int(outcome["index"])]
+        op, flags = int(record["op"]), int(record["flags"])
+        if outcome["errno"] or op not in (_MMAP, _MREMAP):
+            return False
+        ret = int(self._emulated.task_ops(task)["ret"][row]), int(outcome["ret"])
+        if op == _MREMAP:
+            return not flags & _MREMAP_FIXED
+        position = self._history.position((task, row))
+        wanted = (
+            self._history.address(record, position, self._emulated) & ~4095,
+            self._history.address(record, position) & ~4095,
+        )
+        if flags & _FIXED or (flags & GIVEN and ret[0] == wanted[0]):
+            return ret == wanted
+        # A hint that only one of them took is a difference.
+        return not flags & GIVEN or ret[1] != wanted[1]
+
+    def comparable(
+        self, mine: list[str], theirs: list[str], position: int, space: int
+    ) -> tuple[list[str], list[str]]:
+        """Lines of maps of an address space at a position, such that equal ones mean the same.
+
+        Source: ours. They are as they are if both kernels chose the same addresses; else what the
+        host has is moved to where the emulator has it, and how it is cut into VMAs is left out.
+        """
+        before = self._seen(position, space)
+        if not before:
+            return mine, theirs
+        return joined_maps(mine), joined_maps(
+            line for old in theirs for line in _moved(old, before)
+        )
+
+    @cached_property
+    def conflict(self) -> tuple[int, int] | None:
+        """The first outcome about something that the two kernels put at different places.
+
+        An operation on the whole of it, or a part, is the same for both; one that meets something
+        else on the one than on the other is not. Source: ours. None if there is none; from there on
+        the two are different programs.
+        """
+        if not self._chosen:
+            return None
+        found = []
+        for task, given in enumerate(self._history.program.tasks):
+            rows = self._host.task_ops(task)
+            for row in np.flatnonzero(np.isin(rows["op"], _WITH_ADDRESS)).tolist():
+                if self._meets_differently(task, row, given.ops[int(rows["index"][row])]):
+                    found.append((task, row))
+                    break
+        return min(found, key=self._history.position, default=None)
+
+    def _meets_differently(self, task: int, row: int, record: np.void) -> bool:
+        is_mmap = int(record["op"]) == _MMAP
+        if is_mmap and not int(record["flags"]) & GIVEN:
+            return False
+        position = self._history.position((task, row))
+        before = self._seen(position, self._history.spaces.of_task(task, position))
+        length = max(int(record["length"]), 1)
+        mine = self._history.address(record, position, self._emulated) & ~4095
+        theirs = self._history.address(record, position) & ~4095
+        return any(
+            _overlap(mine, length, chosen.emulated, chosen.length)
+            != _overlap(theirs, length, chosen.host, chosen.length)
+            for chosen in before
+        )
+
+    def _seen(self, position: int, space: int) -> list[_Chosen]:
+        sees = self._history.spaces.sees
+        return [c for c in self._chosen if sees(space, position, c.space, c.position)]
+
+    def _ranges_that_differ(self) -> list[_Chosen]:
+        found = []
+        for task in range(len(self._history.program.tasks)):
+            mine, theirs = self._emulated.task_ops(task), self._host.task_ops(task)
+            both = min(len(mine), len(theirs))
+            differ = (mine["ret"][:both] != theirs["ret"][:both]) & (mine["has"][:both] & 1 != 0)
+            good = (mine["errno"][:both] == 0) & (theirs["errno"][:both] == 0)
+            for row in np.flatnonzero(differ & good).tolist():
+                if self.is_same_place(task, row):
+                    record = self._history.program.tasks[task].ops[int(theirs["index"][row])]
+                    is_mmap = theirs["op"][row] == _MMAP
+                    length = int(record["length" if is_mmap else "length2"])
+                    position = self._history.position((task, row))
+                    space = self._history.spaces.of_task(task, position)
+                    places = int(mine["ret"][row]), int(theirs["ret"][row])
+                    found.append(_Chosen(position, space, *places, (length + 4095) & ~4095))
+        return sorted(found, key=lambda chosen: chosen.position)
+
+
+def _moved(line: str, chosen: list[_Chosen]) -> list[str]:
+    """A line of the host's maps, cut at the ranges that lie elsewhere, these moved."""
+    start, end, perms, offset = parsed_maps_line(line)
+    has_file = offset != 0
+    for last in reversed(chosen):
+        low, high = max(start, last.host), min(end, last.host + last.length)
+        if low < high:
+            parts = []
+            for first, stop, by in (
+                (start, low, 0),
+                (low, high, last.emulated - last.host),
+                (high, end, 0),
+            ):
+                if first < stop:
+                    at = offset + first - start if has_file else 0
+                    piece = maps_line(first + by, stop + by, perms, at)
+                    rest = [other for other in chosen if other is not last]
+                    parts += _moved(piece, rest) if by == 0 else [piece]
+            return parts
+    return [line]

@@ -135,7 +135,8 @@ def oracle(
         tasks: The records of each task as bytes, shape (62 * records,).
         meta: The JSON of everything else in the program.
         options: The JSON of the settings: ``timeout_s``, ``counting`` ("best", "perf",
-            "perf-user", "stat") and ``note_maps`` (a list of task and record numbers).
+            "perf-user", "stat"), ``max_memory`` (bytes; null: half of what is available) and
+            ``note_maps`` (a list of task and record numbers).
         progress: Called with the share done, or None.
 
     Returns:

@@ -37,7 +37,7 @@ __all__ = [
 
 ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
-KERNEL_SETTINGS: Final = ("timeout_s", "counting")
+KERNEL_SETTINGS: Final = ("timeout_s", "counting", "max_memory")
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
 

@@ -81,6 +81,16 @@ def test_time_is_up_in_the_program() -> None:
     assert time.monotonic() - began < 60  # it did end
 
 
+def test_memory_is_up() -> None:
+    ops = [mmap(8192), op("touch", length=8192 * PAGE)]
+    with pytest.raises(EngineError, match=r"ops\[1\]: the program has \d+ bytes of memory"):
+        result(program(ops), max_memory=8 << 20)
+    # Only what is there at once counts.
+    drop = op("madvise", length=1024 * PAGE, advice="dontneed")
+    again = {"op": "repeat", "count": 4, "ops": [op("touch", length=1024 * PAGE), drop]}
+    assert result(program([mmap(1024), again]), max_memory=8 << 20).counters["faults"] == 4096
+
+
 def test_a_child_that_somebody_kills_is_an_error() -> None:
     found: list[str] = []
 

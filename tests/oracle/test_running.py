@@ -353,7 +353,8 @@ class TestSettings:
 
     def test_settings_that_are_none(self) -> None:
         for settings, message in (
-            ({"timeout": 1}, 'setting "timeout" .allowed: timeout_s, counting'),
+            ({"timeout": 1}, 'setting "timeout" .allowed: timeout_s, counting, max_memory'),
+            ({"max_memory": 0}, "max_memory: value 0 .allowed: 1 and more bytes"),
             ({"timeout_s": 0}, "timeout_s: value 0 .allowed: above 0"),
             ({"timeout_s": "1"}, 'timeout_s: value "1"'),
             ({"counting": "x"}, "counting: value 'x' .allowed: best, perf, perf-user, stat"),

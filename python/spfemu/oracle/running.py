@@ -55,6 +55,7 @@ def run(
     seed: int = 0,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     counting: str = "best",
+    max_memory: int | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> Result:
     """Runs a program on the host's own kernel and returns what came of it.
@@ -79,6 +80,8 @@ def run(
         timeout_s: seconds after which everything is killed (default 60).
         counting: "perf" counts every fault, "perf-user" not those in the kernel (mode kernel),
             "stat" only those that were settled; "best" (default) is the first that is permitted.
+        max_memory: the most that the processes may have together, bytes; more ends the run
+            (default: half of what the host has available).
         progress: called with the share of the work done, 0 to 1.
 
     Returns:
@@ -88,7 +91,8 @@ def run(
     Raises:
         ProgramError: an operation or setting would change the host, or is not possible there; the
             message names it. Leave it out.
-        EngineError: the host is no Linux on x86-64, does not permit tracing, or time was up.
+        EngineError: the host is no Linux on x86-64, does not permit tracing, or time or memory
+            was up.
 
     Determinism: the host's. Kernel-chosen addresses depend on it.
 
@@ -101,18 +105,28 @@ def run(
     >>> result.counters["faults"], int(result.ops["value"][-1])
     (1, 7)
     """
-    seconds = _seconds(timeout_s)
+    options: dict[str, Any] = {
+        "timeout_s": _seconds(timeout_s),
+        "counting": counting,
+        "max_memory": _bytes(max_memory),
+    }
     if arch.family != "x86" or arch.page_size != 4096:
         raise EngineError(f"engine kernel: arch {arch.name} (allowed: x86)")
     found = host()
     _refuse(program, found)
-    return _run(program, arch, found, seed, {"timeout_s": seconds, "counting": counting}, progress)
+    return _run(program, arch, found, seed, options, progress)
 
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and 0 < value <= _MAX_TIMEOUT_S:
         return float(value)
     raise EngineError(f"timeout_s: value {shown(value)} (allowed: above 0, to 1e9 seconds)")
+
+
+def _bytes(value: object) -> int | None:
+    if value is None or (type(value) is int and 0 < value < 1 << 64):
+        return value
+    raise EngineError(f"max_memory: value {shown(value)} (allowed: 1 and more bytes)")
 
 
 def _run(

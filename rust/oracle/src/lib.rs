@@ -35,6 +35,9 @@ pub struct Settings {
     pub timeout: Duration,
     /// Where the faults of an access are read.
     pub counting: Counting,
+    /// The most memory that the processes may have together, bytes; `None`: half of what the host
+    /// has available.
+    pub max_memory: Option<u64>,
 }
 
 /// Where the faults of an access are read.

@@ -23,6 +23,7 @@ const PAGE_SIZE: u64 = 4096;
 struct OptionsText {
     timeout_s: f64,
     counting: String,
+    max_memory: Option<u64>,
     note_maps: Vec<(u32, u32)>,
 }
 
@@ -99,6 +100,6 @@ impl OptionsText {
         })?;
         let timeout = Duration::try_from_secs_f64(self.timeout_s)
             .map_err(|wrong| Error::Engine(format!("timeout_s: {wrong}")))?;
-        Ok(Settings { timeout, counting: counting.1 })
+        Ok(Settings { timeout, counting: counting.1, max_memory: self.max_memory })
     }
 }

@@ -9,8 +9,12 @@ use spfemu_core::program::{Outcome, shuffled};
 use super::calls::{PAGE_SIZE, ret_of};
 use super::counters::Counters;
 use super::op::{Order, Touch};
+use super::procfs;
 use super::tasks::{Next, Run};
 use super::tracer::{Access, AccessEnd, Fail};
+
+/// Each is at least one page.
+const FAULTS_BETWEEN_CHECKS: u64 = 1024;
 
 impl Run<'_> {
     pub fn touch(&mut self, task: usize, touch: &Touch) -> Result<Next, Fail> {
@@ -66,11 +70,33 @@ impl Run<'_> {
         if self.counters(task).count_refused(user) {
             after[0] -= own;
         }
+        self.check_memory(after[0] - before[0])?;
         let mut counters = [0; NR_EVENTS];
         for (event, count) in counters.iter_mut().take(after.len()).enumerate() {
             *count = (after[event] - before[event]) as u32;
         }
         Ok(Outcome { counters, ..outcome })
+    }
+
+    /// Looks now and then how much memory the processes have.
+    fn check_memory(&mut self, faults: u64) -> Result<(), Fail> {
+        self.unchecked_faults += faults;
+        if self.unchecked_faults < FAULTS_BETWEEN_CHECKS {
+            return Ok(());
+        }
+        self.unchecked_faults = 0;
+        let mut sum = 0;
+        for pid in self.live_processes() {
+            sum += procfs::resident(pid).map_err(Fail::of("/proc/PID/statm"))?;
+        }
+        if sum <= self.host.max_memory {
+            return Ok(());
+        }
+        Err(Fail::Host(format!(
+            "the program has {sum} bytes of memory (allowed: max_memory, {}, by default half of \
+             what is available)",
+            self.host.max_memory
+        )))
     }
 
     fn counters(&self, task: usize) -> &Counters {

@@ -64,6 +64,10 @@ fn run_in(
     settings: &Settings,
     watch: &Watch,
 ) -> Result<HostRun, Fail> {
+    let max_memory = match settings.max_memory {
+        Some(most) => most,
+        None => procfs::available().map_err(Fail::of("/proc/meminfo"))? / 2,
+    };
     let (files, image, sentinel) = start(spec, island)?;
     let mut tracer = Tracer::new(sentinel, island);
     let over = AtomicBool::new(false);
@@ -71,7 +75,8 @@ fn run_in(
     let result = tracer.check_start().and_then(|()| {
         watched(sentinel, settings.timeout, watch, &over, || {
             let tracer = &mut tracer;
-            let host = Host { tracer, files: &files, image: &image, over: &over, watch };
+            let host =
+                Host { tracer, files: &files, image: &image, over: &over, watch, max_memory };
             let mut run = Run::new(spec, programs, host, settings.counting);
             let result = run.run();
             live = run.live_processes();

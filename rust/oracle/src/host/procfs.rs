@@ -48,6 +48,22 @@ pub fn program_maps(pid: Pid, island: u64) -> io::Result<Vec<String>> {
     Ok(kept.map(|mapping| mapping.line).collect())
 }
 
+/// Bytes of memory that a process has.
+pub fn resident(process: Pid) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/statm"))?;
+    let pages = text.split_ascii_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok());
+    let wrong = || io::Error::other(format!("/proc/PID/statm: {text}"));
+    Ok(pages.ok_or_else(wrong)? * island::SIZE)
+}
+
+/// Bytes of memory that the host can give. Source: `MemAvailable` in `proc_meminfo(5)`.
+pub fn available() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| io::Error::other("/proc/meminfo: no MemAvailable"))? << 10)
+}
+
 /// `min_flt` and `maj_flt` of a thread. Source: `proc_pid_stat(5)`.
 pub fn fault_counts(process: Pid, thread: Pid) -> io::Result<[u64; 2]> {
     let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat"))?;

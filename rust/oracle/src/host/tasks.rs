@@ -24,6 +24,8 @@ pub struct Host<'a> {
     /// The run is to end.
     pub over: &'a AtomicBool,
     pub watch: &'a Watch,
+    /// The most that all processes may have together, bytes.
+    pub max_memory: u64,
 }
 
 /// A `repeat` that is being executed.
@@ -107,6 +109,8 @@ pub struct Run<'a> {
     pub note_maps: Vec<NoteMaps>,
     pub counters: [u64; NR_EVENTS],
     pub turns: Vec<(u32, u64)>,
+    /// Faults since somebody looked how much memory there is.
+    pub unchecked_faults: u64,
     /// The task and the operation that are at work, for messages.
     pub at: (usize, usize),
 }
@@ -143,6 +147,7 @@ impl<'a> Run<'a> {
             note_maps: Vec::new(),
             counters: [0; NR_EVENTS],
             turns: Vec::new(),
+            unchecked_faults: 0,
             at: (0, 0),
         }
     }

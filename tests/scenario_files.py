@@ -20,9 +20,6 @@ NOT_YET: Final = {
     "mlock": "operation 'mlock' is not available yet",
     "mmap_flags": "flag 'locked' of mmap is not available yet",
     "numa_hinting": "operation 'numa_scan' is not available yet",
-    "swap_in": "operation 'swap_out' is not available yet",
-    "swap_in_st": "operation 'swap_out' is not available yet",
-    "swap_readahead": "operation 'swap_out' is not available yet",
     "userfaultfd": "operation 'uffd_register' is not available yet",
 }
 """What each scenario that does not load is refused for. One that gets its operations has to go

@@ -47,8 +47,10 @@ VARIANTS: Final = (
     # The refusal was right when the access began.
     Case("C9", "write_against_remapping", 2, 2890, 2814),
     Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
+    Case("L2", "swap_in_past_the_cache", 1, 451, 305, {"lost-store"}),
     Case("N1", "write_against_mremap", 1, 199, 374, {"lost-store"}),
 )
+MUTANTS: Final = (Case("A2", "swap_in_against_mprotect", 1, 318, 319, {"readahead-window"}),)
 
 variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)
 
@@ -93,6 +95,15 @@ def test_a_bug_is_named_beside_all_others(case: Case) -> None:
     found = explored(case)
     assert None not in entries(found)
     assert case.entry in entries(found) or not case.invariants
+
+
+@pytest.mark.parametrize("case", MUTANTS, ids=lambda case: case.entry)
+def test_a_check_that_is_removed_is_missed(case: Case) -> None:
+    cured = explored(case, variants_default="fixed")
+    assert (cured["schedules"], cured["violations"]) == (case.cured, [])
+    found = explored(case, variants_default="fixed", mutants=[case.entry])
+    assert (found["schedules"], invariants(found)) == (case.broken, case.invariants)
+    assert entries(found) == {case.entry}
 
 
 def test_every_variant_has_a_case() -> None:

@@ -145,3 +145,28 @@ def test_who_waits_for_another_ones_read_has_a_minor_fault() -> None:
     names = ("faults", "major-faults", "minor-faults", "pgmajfault", "pgfault")
     assert [result.counters[name] for name in names] == [2, 1, 1, 1, 4]
     assert result.elapsed_ns < 200_000
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_page_of_swap_is_read_without_mmap_sem_unless_it_is_read_alone(alone: bool) -> None:
+    # t0: [mmap_sem [read 100 us                ] …    with readahead: gives it back, finds nothing
+    # t1:             [munmap: wants it]               alone: t1 waits, and t0 has its page first
+    builder = ProgramBuilder()
+    first, second = builder.task("t0"), builder.task("t1")
+    first.mmap(8192, id="p")
+    first.touch("p", 8192)
+    first.swap_out("p", 8192)
+    first.sysctl("vm.page-cluster", 0 if alone else 3)
+    first.barrier("go")
+    first.read("p")
+    second.barrier("go")
+    second.sleep(20_000)
+    second.munmap("p", 8192)
+    result = spfemu.run(builder.build(), engine="vtime", cpus=2)
+    read = next(o for o in result.outcomes() if o["op"] == "read")
+    assert read["counters"]["pgfault"] == 1
+    if alone:
+        assert (read["signal"], read["value"]) == (None, 1)
+    else:
+        assert (read["signal"], read["si_code"]) == ("SIGSEGV", "SEGV_MAPERR")
+    assert result.elapsed_ns > 200_000  # one write and one read

@@ -22,7 +22,7 @@ def for_this_host(program: Program) -> Program:
 def _operations(ops: list[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = []
     for op in ops:
-        if op["op"] in ("sysctl", "collapse"):
+        if op["op"] in ("sysctl", "collapse", "swap_out"):
             continue
         if op["op"] == "repeat":
             op = {**op, "ops": _operations(op["ops"])}

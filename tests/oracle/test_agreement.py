@@ -21,8 +21,12 @@ from tests.scenario_files import RUNNABLE
 # A failing example is shrunk for minutes before it is shown.
 pytestmark = pytest.mark.timeout(900)
 
-# They need huge pages, which children do not have.
-REFUSED = ("hugetlb", "thp", "thp_protect", "thp_ranges", "thp_collapse")
+REFUSED = (
+    # They need huge pages, which children do not have.
+    *("hugetlb", "thp", "thp_protect", "thp_ranges", "thp_collapse"),
+    # They swap out, which would change the host.
+    *("swap_in", "swap_in_st", "swap_readahead"),
+)
 
 
 def assert_agrees(program: Program, host: spfemu.Result, engine: str, handler: str) -> None:

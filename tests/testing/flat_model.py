@@ -568,6 +568,9 @@ class FlatMap:
                 space.mprotect(start, length, parse_prot(op["prot"]))
             else:
                 space.madvise(start, length, op["advice"])
+        elif name == "swap_out":  # nobody can tell, but by the time it takes
+            if self.address(op) % space.page:
+                raise FailedError("EINVAL")
         elif name == "sysctl":
             low = SYSCTL_LOW.get(op["name"], 0)
             if not low <= parse_int(op["value"]) < 1 << 31:

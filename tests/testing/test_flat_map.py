@@ -97,7 +97,11 @@ def assert_counted(result: Result, arch: Arch) -> None:
     refused = failed & (count["faults"] == 0)  # beyond user space, before anything is counted
     assert not rows["handled"][refused].any()
     assert (settled[access] == (count["faults"] - (failed & ~refused))[access]).all()
-    assert (count["major-faults"] == count["pgmajfault"]).all()
+    # What is read speculatively, from a synchronous device, counts as minor.
+    read_speculatively = count["pgmajfault"] - count["major-faults"]
+    assert ((read_speculatively >= 0) & (read_speculatively <= count["spf"])).all()
+    if result.program.system.swap.kind == "normal":
+        assert not read_speculatively.any()
     if result.handler == "classic":
         assert not count["spf"].any()
         assert not events.any()

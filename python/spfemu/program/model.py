@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from spfemu.program.ops import FORMAT, OP_DTYPE, OPS
 
-__all__ = ["DEFAULT_EXPECT_FOR", "FileSpec", "Program", "System", "Task"]
+__all__ = ["DEFAULT_EXPECT_FOR", "FileSpec", "Program", "Swap", "System", "Task"]
 
 _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
@@ -36,17 +36,45 @@ class FileSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Swap:
+    """The swap device.
+
+    Source: the program format. ``size`` in bytes (4 GiB), 0 for none; the first page holds no
+    data. ``kind`` "normal", or "synchronous" for one that the CPU reads itself, as zram.
+    ``readahead`` is the most pages that one swap-in reads, None for what vm.page-cluster says;
+    ``vma_ra_enabled`` whether it reads around an address (true) or around a slot, the kernel's
+    /sys/kernel/mm/swap/vma_ra_enabled.
+    """
+
+    size: int = 4 << 30
+    kind: str = "normal"
+    readahead: int | None = None
+    vma_ra_enabled: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every setting that is given, as JSON values. Source: ours."""
+        given = {
+            "size": self.size,
+            "kind": self.kind,
+            "readahead": self.readahead,
+            "vma_ra_enabled": self.vma_ra_enabled,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class System:
     """The machine's settings that a program may ask for.
 
     Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise", "never" or
-    "always"; ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1);
-    ``sysctl`` initial values by name; ``config`` what of the kernel is compiled in, by name, where
-    it is not as v12 has it by default.
+    "always"; ``swap`` the swap device; ``mmap_min_addr`` in bytes (65536); ``overcommit`` as
+    vm.overcommit_memory (1); ``sysctl`` initial values by name; ``config`` what of the kernel is
+    compiled in, by name, where it is not as v12 has it by default.
     """
 
     memory: int = 16 << 30
     thp: str = "madvise"
+    swap: Swap = field(default_factory=Swap)
     mmap_min_addr: int = 65536
     overcommit: int = 1
     sysctl: Mapping[str, int] = field(default_factory=dict)
@@ -62,6 +90,7 @@ class System:
         return {
             "memory": self.memory,
             "thp": self.thp,
+            "swap": self.swap.to_dict(),
             "mmap_min_addr": self.mmap_min_addr,
             "overcommit": self.overcommit,
             "sysctl": dict(self.sysctl),

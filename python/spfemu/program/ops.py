@@ -38,6 +38,7 @@ __all__ = [
     "RECORD_DEFAULTS",
     "SITE_DTYPE",
     "STARTS",
+    "SWAP_KINDS",
     "SYSCTLS",
     "Key",
     "Op",
@@ -165,6 +166,7 @@ ORDERS: Final = ("forward", "backward", "random")
 STARTS: Final = ("fork", "vfork", "clone")
 FILE_KINDS: Final = ("regular", "shmem", "devzero", "hugetlb")
 FILE_KINDS_AVAILABLE: Final = ("regular", "shmem", "devzero")
+SWAP_KINDS: Final = ("normal", "synchronous")
 PAGE_SIZES: Final = tuple(1 << shift for shift in range(12, 17))
 """Every page size that a program may assume."""
 
@@ -352,7 +354,7 @@ _TABLE: Final = (
         ),
     ),
     Op("note", 29, (Key("text", "text", "aux", required=True),)),
-    Op("swap_out", 30, (*_RANGE, Key("keep_cache", "bool", "flags")), available=False),
+    Op("swap_out", 30, (*_RANGE, Key("keep_cache", "bool", "flags"))),
     Op("collapse", 31, (_ADDR,)),
     Op("numa_scan", 32, _RANGE, available=False),
     Op("ksm_scan", 33, _RANGE, available=False),

@@ -9,7 +9,7 @@ from spfemu.errors import ProgramError
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
 from spfemu.program.expect import check_expect, normal_expect
 from spfemu.program.messages import out_of_range, unavailable_choice, unavailable_op
-from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, System
+from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
     CONFIGS_AVAILABLE,
@@ -20,6 +20,7 @@ from spfemu.program.ops import (
     OPS,
     RECORD_DEFAULTS,
     STARTS,
+    SWAP_KINDS,
     SYSCTLS,
     Key,
     Op,
@@ -33,8 +34,11 @@ _TOP_KEYS: Final = (
 )  # fmt: skip
 _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
-_SYSTEM_KEYS: Final = ("memory", "thp", "mmap_min_addr", "overcommit", "sysctl", "config")
-_SYSTEM_LATER: Final = ("memcg", "swap", "nodes", "stack_limit", "hugetlb_pages")
+_SYSTEM_KEYS: Final = (
+    "memory", "thp", "swap", "mmap_min_addr", "overcommit", "sysctl", "config",
+)  # fmt: skip
+_SWAP_KEYS: Final = ("size", "kind", "readahead", "vma_ra_enabled")
+_SYSTEM_LATER: Final = ("memcg", "nodes", "stack_limit", "hugetlb_pages")
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -122,6 +126,7 @@ class _Reader:
                 place, "memory", system.get("memory", default.memory), 1 << 16, 1 << 44
             ),
             thp=thp,
+            swap=self.swap(system.get("swap", {})),
             mmap_min_addr=self.integer(
                 place,
                 "mmap_min_addr",
@@ -141,6 +146,22 @@ class _Reader:
         later = tuple(name for name in CONFIGS if name not in CONFIGS_AVAILABLE)
         config = self.object("system.config", value, CONFIGS, later)
         return {name: self.boolean("system.config", name, config[name]) for name in config}
+
+    def swap(self, value: Any) -> Swap:
+        place = "system.swap"
+        swap = self.object(place, value, _SWAP_KEYS)
+        default = Swap()
+        readahead = swap.get("readahead")
+        return Swap(
+            size=self.integer(place, "size", swap.get("size", default.size), 0, 1 << 43),
+            kind=self.choice(place, "kind", swap.get("kind", default.kind), SWAP_KINDS),
+            readahead=None
+            if readahead is None
+            else self.integer(place, "readahead", readahead, 1, 1 << 31),
+            vma_ra_enabled=self.boolean(
+                place, "vma_ra_enabled", swap.get("vma_ra_enabled", default.vma_ra_enabled)
+            ),
+        )
 
     def files(self, value: Any) -> None:
         if not isinstance(value, dict):

@@ -261,3 +261,8 @@ class TaskBuilder(TaskRecords):
     def note(self, text: str) -> None:
         """Appends ``note``: a comment."""
         self.record(29, aux=self._owner.texts.number(text))
+
+    def swap_out(self, addr: Address, length: int, *, keep_cache: bool = False) -> None:
+        """Appends ``swap_out``; ``keep_cache``: the pages stay in memory, in the swap cache."""
+        base, offset = self._address(addr)
+        self.record(30, int(keep_cache), base=base, addr=offset, length=length)

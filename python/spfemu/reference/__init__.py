@@ -108,7 +108,9 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     """A kernel with the program's `system`. The zero page takes the first frame."""
     system = program.system
     frames = Frames((system.memory >> arch.page_shift) - 1)
-    kernel = Kernel(arch, handler, frames, variants, system.mmap_min_addr)
+    kernel = Kernel(
+        arch, handler, frames, variants, system.mmap_min_addr, swap_settings=system.swap
+    )
     kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)
     kernel.have_move_pmd = system.has("HAVE_MOVE_PMD", arch.family)
     kernel.thp_config = system.has("THP", arch.family)

@@ -17,6 +17,7 @@ from spfemu.reference.model import File
 from spfemu.reference.mremap import mremap
 from spfemu.reference.munmap import munmap
 from spfemu.reference.protect import madvise, mprotect
+from spfemu.reference.reclaim import swap_out
 from spfemu.reference.tasks import Record
 
 
@@ -79,6 +80,12 @@ def _collapse(call: Call) -> int:
     return 0
 
 
+def _swap_out(call: Call) -> int:
+    keep_cache = bool(call.flags & 1)
+    swap_out(call.kernel, call.mm, call.addr, call.record.length, keep_cache=keep_cache)
+    return 0
+
+
 def _brk(call: Call) -> int:
     return brk(call.kernel, call.mm, call.record.addr, call.record.addr2 if call.is_given else None)
 
@@ -94,6 +101,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "madvise": _madvise,
             "brk": _brk,
             "collapse": _collapse,
+            "swap_out": _swap_out,
         }.items()
     }
 )

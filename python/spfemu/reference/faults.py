@@ -100,9 +100,9 @@ def access(
     handled = HANDLED_NONE
     for _ in range(LIVELOCK_FAULTS):
         pte = mm.page_tables.pte(address)
-        if pte is not None and pte.protection[kind]:
+        if isinstance(pte, Pte) and pte.protection[kind]:
             return AccessResult(_use(mm, address, pte, kind, value), handled)
-        present = pte is not None and pte.hardware_present
+        present = isinstance(pte, Pte) and pte.hardware_present
         verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present))
         handled = verdict.handled
         if verdict.signal and not user:  # the exception table makes -EFAULT of it
@@ -236,6 +236,9 @@ def _speculative_access_error(fault: Fault) -> bool:
 
 def handle_classic_fault(fault: Fault) -> Verdict:
     """Handles a fault under mmap_sem.
+
+    A handler that has to wait for a device drops mmap_sem and says RETRY, once: the next round
+    begins with the VMA, and waits with mmap_sem held. The fault is major if any round was.
 
     **Source:** the second half of the arch handlers named at `do_page_fault`, @5.1.
     """

@@ -11,6 +11,7 @@ from spfemu.reference.model import (
     VM_DONTCOPY,
     VM_WIPEONFORK,
     OutOfFramesError,
+    SwapEntry,
     SyscallError,
     Vma,
 )
@@ -28,7 +29,7 @@ def dup_mmap(kernel: Kernel, parent: Mm) -> Mm:
     try:
         for vma in parent.vmas:
             if not vma.flags & VM_DONTCOPY:
-                _dup_vma(parent, child, vma)
+                _dup_vma(kernel, parent, child, vma)
     except OutOfFramesError:
         exit_mmap(kernel, child)
         raise SyscallError(errno.ENOMEM) from None
@@ -38,12 +39,14 @@ def dup_mmap(kernel: Kernel, parent: Mm) -> Mm:
 def new_mm(kernel: Kernel) -> Mm:
     """An empty address space; ENOMEM if there is no memory for its top page table."""
     try:
-        return Mm(kernel.arch, kernel.frames)
+        mm = Mm(kernel.arch, kernel.frames)
     except OutOfFramesError:
         raise SyscallError(errno.ENOMEM) from None
+    kernel.mms.append(mm)
+    return mm
 
 
-def _dup_vma(parent: Mm, child: Mm, vma: Vma) -> None:
+def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     """Copies one VMA and, unless it is to be wiped, its page tables.
 
     A wiped one gets an anon_vma at once, found while its list pointers are still the parent's.
@@ -56,10 +59,10 @@ def _dup_vma(parent: Mm, child: Mm, vma: Vma) -> None:
         anon_vma_fork(copy, vma)
     child.link(copy)
     if not vma.flags & VM_WIPEONFORK:
-        _copy_page_range(parent, child, vma)
+        _copy_page_range(kernel, parent, child, vma)
 
 
-def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
+def _copy_page_range(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     """Copies the PTEs of a VMA, write-protecting both sides of private memory.
 
     Without an anon_vma nothing is copied: the child's faults find everything in the file. The
@@ -75,7 +78,11 @@ def _copy_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
         if theirs.leaf(start) is not None:
             copy_huge_pmd(parent, child, vma, start)
             continue
-        for address, pte in list(theirs.present(start, end)):
+        for address, pte in list(theirs.entries(start, end)):
+            if isinstance(pte, SwapEntry):
+                kernel.swap.counts[pte.slot] += 1
+                mine.store(address, pte)
+                continue
             pte = pte._replace(protection=pte.protection._replace(write=False))
             theirs.store(address, pte)
             mine.store(address, pte._replace(young=False))
@@ -88,3 +95,4 @@ def exit_mmap(kernel: Kernel, mm: Mm) -> None:
         zap_page_range(kernel, mm, vma, vma.start, vma.end)
         mm.unlink(vma)
     mm.page_tables.free_all()
+    kernel.mms.remove(mm)

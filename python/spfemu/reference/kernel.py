@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from spfemu.program import EVENTS
+from spfemu.program.model import Swap as SwapSettings
 from spfemu.reference.model import Frames
+from spfemu.reference.swap import Swap
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
+    from spfemu.reference.mm import Mm
 
 (
     FAULTS,
@@ -61,6 +64,14 @@ class Kernel:
         }
     )
     counters: list[int] = field(default_factory=lambda: [0] * len(EVENTS))
+    mms: list[Mm] = field(default_factory=list)
+    """The address spaces there are, oldest first."""
+    swap_settings: SwapSettings = field(default_factory=SwapSettings)
+    swap: Swap = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Turns swap on."""
+        self.swap = Swap(self.frames, self.swap_settings, self.arch.page_shift)
 
     def count(self, event: int) -> None:
         """Adds one to a counter."""

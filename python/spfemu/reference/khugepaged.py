@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 from spfemu.reference.huge_pages import is_wanted, new_huge_page
 from spfemu.reference.huge_split import fits
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_WRITE, ZERO_PAGE, Leaf, Pte, SyscallError, unmap_page
+from spfemu.reference.model import VM_WRITE, ZERO_PAGE, Leaf, Pte, SwapEntry, SyscallError
 from spfemu.reference.page_prot import vm_page_prot
+from spfemu.reference.page_tables import Entry
 
 
 def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
@@ -31,33 +33,42 @@ def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
     tables = mm.page_tables
     if tables.leaf(address) is not None:
         return
-    ptes = dict(tables.present(address, address + tables.pmd_size))
-    _check_pages(ptes)
+    ptes = _pages(tables.entries(address, address + tables.pmd_size))
     page = new_huge_page(kernel.frames, mm)
     if page is None:
         raise SyscallError(errno.ENOMEM)
-    for at, pte in ptes.items():
+    for _, pte in ptes:
+        if pte.page.slot is None:
+            continue
+        if not kernel.swap.is_used_once(pte.page):
+            kernel.frames.free(page.nr)
+            raise SyscallError(errno.EINVAL)
+        kernel.swap.delete_from_cache(pte.page)
+    for at, pte in ptes:
         page.page((at - address) >> tables.page_shift).value = pte.page.value
-        unmap_page(kernel.frames, pte)
+        kernel.swap.unmap(pte)
     del tables.tables[address >> tables.pmd_shift]  # the table is the one set aside
     leaf = Leaf(page, vm_page_prot(mm, vma), dirty=True)
     tables.map_huge(address, leaf.made_writable() if vma.flags & VM_WRITE else leaf)
 
 
-def _check_pages(ptes: dict[int, Pte]) -> None:
-    """Whether the pages may be collapsed: the first that may not says why.
+def _pages(entries: Iterable[tuple[int, Entry]]) -> list[tuple[int, Pte]]:
+    """The pages, which may be collapsed: else the first that may not says why.
 
     At least one must be written to, by its PTE; that it is young goes with that. What was a huge
-    page and has been split stays so, in 5.1.
+    page and has been split stays so, in 5.1. Nothing may be in swap.
     """
-    for _, pte in sorted(ptes.items()):
-        if pte.page is ZERO_PAGE:
-            continue
+    ptes: list[tuple[int, Pte]] = []
+    for at, pte in entries:
+        if isinstance(pte, SwapEntry):
+            raise SyscallError(errno.EINVAL)
         if pte.page.huge is not None:
             raise SyscallError(errno.EINVAL)
-        if pte.page.mapcount > 1:
+        if pte.page is not ZERO_PAGE and pte.page.mapcount > 1:
             raise SyscallError(errno.EAGAIN)
-    writable = any(pte.protection.write for pte in ptes.values())
-    young = any(pte.young for pte in ptes.values() if pte.page is not ZERO_PAGE)
+        ptes.append((at, pte))
+    writable = any(pte.protection.write for _, pte in ptes)
+    young = any(pte.young for _, pte in ptes if pte.page is not ZERO_PAGE)
     if not (writable and young):
         raise SyscallError(errno.EINVAL)
+    return ptes

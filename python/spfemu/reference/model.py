@@ -7,7 +7,7 @@ why nobody can tell, is in docs/semantics.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 ADDRESS_MASK = (1 << 64) - 1
@@ -68,18 +68,18 @@ class Frames:
 class Page:
     """A page frame: one content word, whether it is anonymous, and how many PTEs map it.
 
-    `huge` is the huge page that it is a part of.
+    `huge` is the huge page that it is a part of. `slot` is its slot of the swap device while it is
+    in the swap cache; `dirty` says that the slot does not have its content, `readahead` that it was
+    read and not used yet.
     """
 
     anonymous: bool
     value: int = 0
     mapcount: int = 0
     huge: HugePage | None = None
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether it, or any part of its huge page, is mapped more than once: reuse_swap_page()."""
-        return self.mapcount > 1 if self.huge is None else self.huge.is_shared
+    slot: int | None = None
+    dirty: bool = False
+    readahead: bool = False
 
 
 @dataclass(eq=False)
@@ -165,17 +165,10 @@ def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
     return Page(anonymous=True, value=value, mapcount=1)
 
 
-def unmap_page(frames: Frames, pte: Pte) -> None:
-    """Takes one mapping off the page of a PTE; an anonymous page goes with its last one.
+class SwapEntry(NamedTuple):
+    """A PTE whose page was swapped out: it is in this slot of the device."""
 
-    A part of a huge page goes with the last mapping of any of its parts.
-    """
-    if pte.page.anonymous:
-        pte.page.mapcount -= 1
-        if pte.page.huge is not None:
-            put_huge_page(frames, pte.page.huge)
-        elif pte.page.mapcount == 0:
-            frames.free()
+    slot: int
 
 
 def put_huge_page(frames: Frames, page: HugePage) -> None:
@@ -261,12 +254,11 @@ class Vma:
     vm_ops: VmOps | None = None
     anon_vma: AnonVma | None = None
     anon_vma_chain: list[AnonVma] = field(default_factory=list)
+    swap_readahead_info: int = 0
 
     def duplicate(self) -> Vma:
         """A copy that is linked nowhere and has no anon_vma chain yet (vm_area_dup)."""
-        return Vma(
-            self.start, self.end, self.flags, self.pgoff, self.file, self.vm_ops, self.anon_vma
-        )
+        return replace(self, anon_vma_chain=[])
 
     @property
     def may_share(self) -> bool:

@@ -203,7 +203,7 @@ def move_page_tables(
             except OutOfFramesError:
                 return start - old_addr
             piece = min(stop - start, tables.pmd_size - target % tables.pmd_size)
-            for address, pte in list(tables.present(start, start + piece)):
+            for address, pte in list(tables.entries(start, start + piece)):
                 tables.clear(address)
                 tables.store(address - start + target, pte)
             start += piece

@@ -7,7 +7,7 @@ import errno
 from spfemu.reference.huge_pages import zap_huge_pmds
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import SyscallError, Vma, unmap_page
+from spfemu.reference.model import SwapEntry, SyscallError, Vma
 from spfemu.reference.vma_ops import split_vma
 
 
@@ -50,9 +50,12 @@ def _unmap_region(kernel: Kernel, mm: Mm, detached: list[Vma], prev: Vma | None)
 def zap_page_range(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> None:
     """Empties the PTEs of a range of a VMA; the tables stay. **Source:** unmap_page_range()@5.1."""
     zap_huge_pmds(kernel, mm, vma, start, end)
-    for address, pte in list(mm.page_tables.present(start, end)):
+    for address, pte in list(mm.page_tables.entries(start, end)):
         mm.page_tables.clear(address)
-        unmap_page(kernel.frames, pte)
+        if isinstance(pte, SwapEntry):
+            kernel.swap.free_and_reclaim(pte.slot)
+        else:
+            kernel.swap.unmap(pte)
 
 
 def _free_pgtables(mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:

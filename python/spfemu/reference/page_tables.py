@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from spfemu.reference.model import Frames, Leaf, Pte
+from spfemu.reference.model import Frames, Leaf, Pte, SwapEntry
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
 
 
-Tables = dict[int, dict[int, Pte]]
+Entry = Pte | SwapEntry
+Tables = dict[int, dict[int, Entry]]
 """The tables of one level by number, each with its PTEs; those of upper tables stay empty."""
 
 
@@ -36,7 +37,7 @@ class PageTables:
         self.tables = self.levels[-1]
         self.huge: dict[int, Leaf] = {}
 
-    def table(self, address: int) -> dict[int, Pte] | None:
+    def table(self, address: int) -> dict[int, Entry] | None:
         """The PTE table that covers `address`, None while there is no table or a huge page."""
         return self.tables.get(address >> self.pmd_shift)
 
@@ -44,7 +45,7 @@ class PageTables:
         """The PMD of `address` if it maps a huge page."""
         return self.huge.get(address >> self.pmd_shift)
 
-    def pte(self, address: int) -> Pte | None:
+    def pte(self, address: int) -> Entry | None:
         """The PTE of `address`, or what a PMD says of its page; None when there is none."""
         leaf = self.leaf(address)
         if leaf is not None:
@@ -61,6 +62,7 @@ class PageTables:
             return
         table, page_number = self.tables[number], address >> self.page_shift
         pte = table[page_number]
+        assert isinstance(pte, Pte), "what is in swap is not used"
         table[page_number] = pte._replace(young=True, dirty=pte.dirty or dirty)
 
     def map_huge(self, address: int, leaf: Leaf) -> None:
@@ -87,7 +89,7 @@ class PageTables:
             self.frames.allocate()
             tables[number] = {}
 
-    def store(self, address: int, pte: Pte) -> None:
+    def store(self, address: int, pte: Entry) -> None:
         """Stores a PTE; the table must exist. Map counts are the caller's business."""
         self.tables[address >> self.pmd_shift][address >> self.page_shift] = pte
 
@@ -97,6 +99,12 @@ class PageTables:
 
     def present(self, start: int, end: int) -> Iterator[tuple[int, Pte]]:
         """Address and PTE of everything mapped in [start, end), ascending."""
+        for address, pte in self.entries(start, end):
+            if isinstance(pte, Pte):
+                yield address, pte
+
+    def entries(self, start: int, end: int) -> Iterator[tuple[int, Entry]]:
+        """As `present`, with what is in swap."""
         first, last = start >> self.page_shift, (end - 1) >> self.page_shift
         for number in _overlapping(self.tables, self.pmd_shift, start, end):
             table = self.tables[number]

@@ -8,9 +8,10 @@ from spfemu.reference.model import (
     ZERO_PAGE,
     OutOfFramesError,
     Pte,
+    SwapEntry,
     new_anonymous_page,
-    unmap_page,
 )
+from spfemu.reference.swap_faults import do_swap_page
 from spfemu.reference.vm_fault import VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_WRITE, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
 
@@ -32,7 +33,11 @@ def _handle_pte_fault(fault: Fault) -> int:
     # 5.1-1: the PMD was there a moment ago (H16), or this is the classic path.
     if pte is None:  # 5.1-3; a speculative fault is always in anonymous memory (H3)
         return do_anonymous_page(fault) if fault.vma.vm_ops is None else do_fault(fault)
-    # 5.1-4, 5: no swap entries, no NUMA hinting yet. 5.1-6, 7: locked, and the PTE is the same.
+    if isinstance(pte, SwapEntry):  # 5.1-4
+        result, mapped = do_swap_page(fault, pte)
+        # 5.3-10: mapped read-only, for others have the page, too
+        return result | do_wp_page(fault, mapped) if mapped is not None else result
+    # 5.1-5: no NUMA hinting yet. 5.1-6, 7: locked, and the PTE is the same.
     if fault.write and not pte.protection.write:  # 5.1-8
         return do_wp_page(fault, pte)
     entry = pte._replace(dirty=pte.dirty or fault.write, young=True)
@@ -64,8 +69,10 @@ def do_wp_page(fault: Fault, pte: Pte) -> int:
     mapping, after `page_mkwrite`. The zero page, a file's page in a private mapping and an
     anonymous page that another process maps are copied.
     """
-    tables = fault.mm.page_tables
-    if pte.page.anonymous and not pte.page.is_shared:  # reuse_swap_page()
+    tables, swap = fault.mm.page_tables, fault.kernel.swap
+    if pte.page.anonymous and swap.is_used_once(pte.page):  # reuse_swap_page()
+        if pte.page.slot is not None:
+            swap.delete_from_cache(pte.page)
         tables.store(fault.address, pte.made_writable())
         return VM_FAULT_WRITE
     if not pte.page.anonymous and fault.flags & VM_SHARED:  # wp_page_shared()
@@ -79,5 +86,5 @@ def wp_page_copy(fault: Fault, pte: Pte) -> int:
     anon_vma_prepare(fault.mm, fault.vma)
     page = new_anonymous_page(fault.kernel.frames, pte.page.value)
     fault.mm.page_tables.store(fault.address, Pte(page, fault.page_prot).made_writable())
-    unmap_page(fault.kernel.frames, pte)
+    fault.kernel.swap.unmap(pte)
     return VM_FAULT_WRITE

@@ -161,6 +161,16 @@ def _madvise(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "madvise", **_range(draw, words), "advice": pick(draw, words.advices)}
 
 
+def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
+    operation: Operation = {"op": "swap_out", **_range(draw, words)}
+    if pick(draw, _KEEPS):
+        operation["keep_cache"] = True
+    return operation
+
+
+_KEEPS: Final = (False, False, True)
+
+
 def _access(draw: Draw, words: Vocabulary) -> tuple[At, Operation]:
     """Where an access goes, and the keys that say how."""
     addr = pick(draw, words.accessed)
@@ -264,6 +274,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mremap,) * 3,
     *(_mprotect,) * 6,
     *(_madvise,) * 5,
+    *(_swap_out,) * 4,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,

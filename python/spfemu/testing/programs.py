@@ -31,6 +31,15 @@ _FILES: Final = (
     ("z", "devzero", True),
 )
 _THP: Final = (*("madvise",) * 4, "never", "always")
+_SWAPS: Final[tuple[tuple[int, dict[str, Any]] | None, ...]] = (
+    *(None,) * 8,
+    *((pages, {}) for pages in (0, 1, 3, 6, 12, 24)),
+    *((pages, {"kind": "synchronous"}) for pages in (4, 8, 1 << 20)),
+    *((pages, {"vma_ra_enabled": False}) for pages in (8, 20, 1 << 20)),
+    (1 << 20, {"readahead": 1}),
+    (1 << 20, {"readahead": 3, "vma_ra_enabled": False}),
+)
+"""The swap device: how many pages, the header's included, and what kind."""
 _MIN_ADDRS: Final = (*(65536,) * 5, 4096, 0, 100_000)
 
 
@@ -177,6 +186,9 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: boo
         system["mmap_min_addr"] = min_addr
     if thp != "madvise":
         system["thp"] = thp
+    if (swap := pick(draw, _SWAPS)) is not None:
+        size, settings = swap
+        system["swap"] = {"size": size * arch.page_size, **settings}
     if limits and pick(draw, range(16)) == 15:
         system["sysctl"] = {"vm.max_map_count": draw(st.integers(3, 9))}
     return Program.from_dict(

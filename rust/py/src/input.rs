@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
 use spfemu_core::mm::variants::VARIANTS;
-use spfemu_core::mm::{Choice, Config, FileKind, System, Thp, Variants};
+use spfemu_core::mm::{Choice, Config, FileKind, SwapConfig, System, Thp, Variants};
 use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
 use spfemu_core::vtime::Machine;
 
@@ -91,9 +91,18 @@ struct FileText {
 struct SystemText {
     memory: u64,
     thp: String,
+    swap: SwapText,
     mmap_min_addr: u64,
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
+}
+
+#[derive(Deserialize)]
+struct SwapText {
+    size: u64,
+    kind: String,
+    readahead: Option<u64>,
+    vma_ra_enabled: bool,
 }
 
 #[derive(Deserialize)]
@@ -118,10 +127,14 @@ pub fn program(
 ) -> PyResult<Given> {
     let records = records(py, tasks)?;
     let given = Meta::read(meta).and_then(|meta| {
-        let system = system(&meta.system)?;
+        let mut system = system(&meta.system)?;
         let program = meta.with_spec(&records, note_maps, |spec| {
             Program::new(spec).map_err(|wrong| Error::Program(wrong.0))
         })?;
+        if program.swaps_out() && meta.system.swap.size > 0 {
+            // Else nobody can tell, and no page need be asked whether it is in the swap cache.
+            system.swap = Some(swap(&meta.system.swap)?);
+        }
         Ok(Given { program: Arc::new(program), task_names: meta.task_names(), system })
     });
     given.map_err(|error| error.into_py(py))
@@ -167,6 +180,20 @@ impl Meta {
             note_maps,
         })
     }
+}
+
+fn swap(given: &SwapText) -> Result<SwapConfig, Error> {
+    let synchronous = match given.kind.as_str() {
+        "normal" => false,
+        "synchronous" => true,
+        other => {
+            let what = format!("swap: kind '{other}' (allowed: normal, synchronous)");
+            return Err(Error::Program(what));
+        }
+    };
+    let readahead = given.readahead.unwrap_or(u64::MAX);
+    let SwapText { size, vma_ra_enabled, .. } = *given;
+    Ok(SwapConfig { size, synchronous, readahead, vma_ra_enabled })
 }
 
 fn start(text: Option<&str>) -> Result<Start, Error> {

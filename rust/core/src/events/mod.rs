@@ -69,7 +69,13 @@ pub enum Cost {
     TaskSetup,
     /// Reading one page of a file from its device; off the CPU.
     ReadPage,
+    /// One request to a normal swap device, from its submission to its interrupt.
+    SwapIo,
+    /// Each page of such a request.
+    SwapTransfer,
+    /// One page to or from a synchronous swap device, by the CPU.
+    SwapCopy,
 }
 
 /// Number of [`Cost`]s.
-pub const NR_COSTS: usize = 11;
+pub const NR_COSTS: usize = 14;

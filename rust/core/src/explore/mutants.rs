@@ -20,7 +20,18 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 9] = [
+pub const MUTANTS: [MutantInfo; 10] = [
+    MutantInfo {
+        which: Mutant::A2,
+        entry: "A2",
+        name: "speculative-readahead",
+        removed: "giving up in do_swap_page before swap readahead",
+        race: "An mprotect splits the VMA that a speculative swap-in found, so that the address \
+               belongs to the other half. The window of the readahead is computed from the bounds \
+               as they are now, and does not contain the address.",
+        cpus: 2,
+        oracle: "readahead-window",
+    },
     MutantInfo {
         which: Mutant::A3,
         entry: "A3",

@@ -174,7 +174,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let new = self.page_cache_alloc_locked(cpu).ok_or(VmFault::OOM)?;
         if self.add_to_page_cache(cpu, inode, index, new) {
             if self.must_read(inode) {
-                cpu.wait_for_io(Cost::ReadPage);
+                cpu.wait_for_io(Cost::ReadPage, 1);
             }
             return Ok(new);
         }

@@ -29,6 +29,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 self.do_fault(cpu, vmf)
             };
         }
+        if !vmf.orig_pte.is_present() {
+            return self.do_swap_page(cpu, vmf);
+        }
         if !self.pte_spinlock(cpu, vmf) {
             return VmFault::RETRY;
         }

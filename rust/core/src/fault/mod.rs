@@ -26,6 +26,7 @@ mod handle_pte;
 mod huge;
 mod pte_lock;
 mod speculative;
+mod swap;
 mod wp;
 
 pub use entry::FaultResult;

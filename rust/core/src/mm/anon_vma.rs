@@ -276,7 +276,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `put_anon_vma()`: drops a reference; the last one frees it, and drops its reference to
     /// the root.
-    fn put_anon_vma(&self, cpu: &P, anon_vma: AnonVmaRef<'_, P>) {
+    pub(super) fn put_anon_vma(&self, cpu: &P, anon_vma: AnonVmaRef<'_, P>) {
         if !atomic_dec_and_test(cpu, anon_vma.refcount()) {
             return;
         }

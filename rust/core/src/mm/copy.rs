@@ -22,6 +22,7 @@ const ALWAYS_COPIED: VmFlags = VmFlags(VmFlags::HUGETLB.0 | VmFlags::PFNMAP.0);
 struct RssVec {
     file: i64,
     anon: i64,
+    swap: i64,
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -108,6 +109,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vm_flags: VmFlags,
         rss: &mut RssVec,
     ) {
+        if let Some(slot) = pte.swap_slot() {
+            self.swap_duplicate(cpu, slot);
+            rss.swap += 1;
+            dst.pte().write(cpu, pte);
+            return;
+        }
         if is_cow_mapping(vm_flags) && pte.has(Pte::WRITE) {
             // ptep_set_wrprotect: clears one bit atomically, for the hardware sets young and
             // dirty meanwhile. Only lock holders change the bit: subtracting it clears it.
@@ -133,7 +140,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     fn add_mm_rss_vec(&self, cpu: &P, mm: MmRef<'_, P>, rss: &RssVec) {
-        for (which, pages) in [(Rss::File, rss.file), (Rss::Anon, rss.anon)] {
+        let counts = [(Rss::File, rss.file), (Rss::Anon, rss.anon), (Rss::Swap, rss.swap)];
+        for (which, pages) in counts {
             if pages != 0 {
                 self.add_mm_counter(cpu, mm, which, pages);
             }

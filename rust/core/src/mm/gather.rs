@@ -50,8 +50,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if tlb.need_flush || self.mm_tlb_flush_nested(cpu, tlb.mm) {
             self.flush_tlb_mm(cpu, tlb.mm);
         }
+        // free_pages_and_swap_cache
         for page in tlb.pages {
-            self.put_page(cpu, self.pages.get(cpu, page));
+            let page = self.pages.get(cpu, page);
+            self.free_swap_cache(cpu, page);
+            self.put_page(cpu, page);
         }
         for (level, table) in tlb.tables {
             // x86: the flush above interrupted every CPU that could walk this table without a

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
-use super::page::{PG_CACHE, PG_HEAD, PG_TAIL, ZERO_PFN};
+use super::page::{PG_CACHE, PG_HEAD, PG_LOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK, ZERO_PFN};
 use super::types::{Pte, VmFlags};
 use crate::design::Design;
 use crate::platform::{Finding, Platform, Ptr, Value};
@@ -17,6 +17,8 @@ struct Census {
     mapped: BTreeMap<u32, u64>,
     /// PMDs that map each huge page, by its head.
     huge_mapped: BTreeMap<u32, u64>,
+    /// PTEs that name each slot of the swap device.
+    swapped: BTreeMap<u32, u64>,
     /// Frames that page tables and page-cache nodes live in.
     table_frames: BTreeMap<u32, u64>,
     /// Tables reachable, of all levels.
@@ -38,6 +40,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut census = Census {
             mapped: BTreeMap::new(),
             huge_mapped: BTreeMap::new(),
+            swapped: BTreeMap::new(),
             table_frames: BTreeMap::new(),
             nr_tables: 0,
             nr_vmas: 0,
@@ -49,6 +52,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         self.check_leaks(&mut census);
+        self.check_swap(&mut census);
         self.check_pages(&mut census);
         census.findings
     }
@@ -193,7 +197,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// A PTE follows from the VMA that it is in. Oracle 8 of SPF_V12 9.D.
     fn check_pte(&self, census: &mut Census, pte: Pte, address: u64, vmas: &[VmaRef<'_, P>]) {
+        if let Some(slot) = pte.swap_slot() {
+            *census.swapped.entry(slot).or_default() += 1;
+            return;
+        }
         if !pte.is_present() {
+            census.find("pte-against-vma", format!("{address:#x} holds {:#x} at rest", pte.0));
             return;
         }
         *census.mapped.entry(pte.pfn()).or_default() += 1;
@@ -234,6 +243,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
+    /// Each slot is counted as often as PTEs name it.
+    fn check_swap(&self, census: &mut Census) {
+        for what in self.check_swap_map(&census.swapped) {
+            census.find("swap-count", what);
+        }
+    }
+
     /// Reference and map counts equal the references that exist.
     fn check_pages(&self, census: &mut Census) {
         let huge_zero = self.huge_zero_page.peek() as u32;
@@ -257,7 +273,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn check_page(&self, census: &mut Census, page: PageRef<'_, P>, mapped: u64, by_pmds: u64) {
         let pfn = page.slot_index();
         let tables = census.table_frames.get(&pfn).copied().unwrap_or(0);
-        let cached = u64::from(page.flags().peek() & PG_CACHE != 0);
+        let cached = u64::from(page.flags().peek() & (PG_CACHE | PG_SWAPCACHE) != 0);
         if page.compound_mapcount().peek() != by_pmds {
             let counted = page.compound_mapcount().peek();
             census.find("mapcount", format!("huge page {pfn}: {counted} counted, {by_pmds} PMDs"));
@@ -281,8 +297,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let counted = page.refcount().peek();
             census.find("refcount", format!("page {pfn}: {counted} counted, {expect} exist"));
         }
-        if page.flags().peek() & super::page::PG_LOCKED != 0 {
+        if page.flags().peek() & PG_LOCKED != 0 {
             census.find("lock-balance", format!("page {pfn} is locked"));
+        }
+        if page.flags().peek() & PG_WRITEBACK != 0 {
+            census.find("swap-count", format!("page {pfn} is being written"));
         }
     }
 

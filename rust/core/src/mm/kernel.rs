@@ -12,6 +12,7 @@ use super::huge_memory::Thp;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
+use super::swap::{Swap, SwapConfig};
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
@@ -43,6 +44,8 @@ pub struct System {
     pub have_move_pmd: Option<bool>,
     /// munmap zaps with `mmap_sem` downgraded to read, as since 4.20.
     pub downgrade: bool,
+    /// The swap device; `None`: nothing is ever swapped out.
+    pub swap: Option<SwapConfig>,
 }
 
 impl Default for System {
@@ -58,6 +61,7 @@ impl Default for System {
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
+            swap: None,
         }
     }
 }
@@ -88,7 +92,7 @@ pub struct TaskStruct<P: Platform> {
     pub(crate) vmacache: [Local; 4],
     pub(crate) vmacache_seqnum: Local,
     /// Resident-set counts not told to the mm yet (`task->rss_stat`), and how many events.
-    pub(crate) rss: [Local; 2],
+    pub(crate) rss: [Local; 3],
     pub(crate) rss_events: Local,
     pub counters: Counters,
     pub(crate) waiter: Waiter<P>,
@@ -123,6 +127,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) cache_nodes: Arena<Table<P>>,
     pub(crate) cpus: Vec<CachePadded<PerCpu<P>>>,
     pub tasks: Vec<CachePadded<TaskStruct<P>>>,
+    pub(crate) swap: Option<Swap<P>>,
     /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
     /// was never used.
     pub(super) zone_lock: PaddedWord<P>,
@@ -175,6 +180,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             pages: Arena::new(&lines, 0),
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
             cache_nodes: Arena::new(&lines, NODE_ENTRIES),
+            swap: Swap::new(&lines, &config),
             cpus,
             tasks,
             zone_lock: word(zone).into(),
@@ -204,6 +210,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.pages.reset();
         self.tables.iter().for_each(|level| level.reset());
         self.cache_nodes.reset();
+        self.swap.iter().for_each(Swap::reset);
         for cpu in &self.cpus {
             cpu.tlb.reset();
             cpu.active_mm.poke(0);

@@ -141,9 +141,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(Some(page))
     }
 
-    /// Whether nobody else has a reference.
+    /// Whether nobody else has a reference but the swap cache.
     fn is_ours_alone(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
-        page.refcount().read(cpu) == 1
+        page.refcount().read(cpu) == 1 + u64::from(self.page_in_swap_cache(cpu, page))
     }
 
     /// `collapse_huge_page()`: everything is looked at again, for `mmap_sem` was let go.
@@ -250,7 +250,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     return Err(PAGE_IN_USE);
                 }
                 pages.push(Some(page));
-                return if self.is_ours_alone(cpu, page) { Ok(()) } else { Err(PAGE_IN_USE) };
+                if !self.is_ours_alone(cpu, page) {
+                    return Err(PAGE_IN_USE);
+                }
+                // Out of the swap cache, unless a PTE somewhere names its slot.
+                let free = !self.page_in_swap_cache(cpu, page) || self.reuse_swap_page(cpu, page);
+                return if free { Ok(()) } else { Err(NOT_SUITABLE) };
             }
             pages.push(None);
             Ok(())

@@ -25,6 +25,11 @@ mod page;
 mod pgtable;
 mod pmd;
 mod rmap;
+mod rmap_walk;
+mod swap;
+mod swap_objects;
+mod swap_readahead;
+mod swap_state;
 mod tlb;
 mod tree;
 mod tree_check;
@@ -33,6 +38,7 @@ pub mod variants;
 mod vma;
 mod vma_adjust;
 mod vma_merge;
+mod vmscan;
 mod zap;
 
 pub use counters::Counters;
@@ -46,10 +52,12 @@ pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
 };
-pub(crate) use page::{PG_UPTODATE, ZERO_PFN};
+pub(crate) use page::{PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN};
 pub use pgtable::PteSlot;
 pub use pmd::{Pmd, PmdVal};
 pub(crate) use rmap::Rss;
+pub use swap::{Swap, SwapConfig};
+pub(crate) use swap_readahead::{SwapIn, SwapReads};
 pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFault, VmFlags};
 pub use variants::{Choice, Variant, Variants};
 pub(crate) use vma::{VM_ACCESS_FLAGS, VM_SPECIAL};

@@ -44,6 +44,8 @@ object! {
         file_pages: i64 = 0x2c0,
         /// `rss_stat.count[MM_ANONPAGES]`
         anon_pages: i64 = 0x2c8,
+        /// `rss_stat.count[MM_SWAPENTS]`
+        swap_entries: i64 = 0x2d0,
         /// `tlb_flush_pending`
         tlb_flush_pending: u64 = 0x340,
         /// `context.tlb_gen` of x86: counts flushes of this address space.
@@ -81,6 +83,8 @@ object! {
         vm_ops: u64 = 0x90,
         vm_pgoff: u64 = 0x98,
         vm_file: Ptr<Inode<P>> = 0xa0,
+        /// Where the last swap-in was, how much it read around, and how much of that was used.
+        swap_readahead_info: u64 = 0xb0,
         vm_policy: u64 = 0xb8,
         /// Even: stable; odd: being modified. Source: P09.
         vm_sequence: u64 = 0xc8,
@@ -154,6 +158,8 @@ object! {
         /// What `page->mapping` says: 0, an anon_vma (low bit set) or an inode.
         mapping: u64 = 0x18,
         index: u64 = 0x20,
+        /// The swap slot, while the page is in the swap cache.
+        private: u64 = 0x28,
         /// Mappings minus one in the kernel; here the number of mappings.
         mapcount: u64 = 0x30,
         refcount: u64 = 0x34,

@@ -11,11 +11,21 @@ use crate::platform::{Field, Ordering, Platform};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
-/// Bits of `page->flags`.
+/// Bits of `page->flags`, with the kernel's numbers.
 pub(crate) const PG_LOCKED: u64 = 1 << 0;
-pub(crate) const PG_UPTODATE: u64 = 1 << 3;
+pub(crate) const PG_UPTODATE: u64 = 1 << 2;
+/// Newer than what is in its swap slot.
+pub(crate) const PG_DIRTY: u64 = 1 << 3;
+/// In the swap cache: `page->private` is its slot.
+pub(crate) const PG_SWAPCACHE: u64 = 1 << 10;
+/// On its way to the swap device.
+pub(crate) const PG_WRITEBACK: u64 = 1 << 15;
 /// The first page of a huge page.
 pub(crate) const PG_HEAD: u64 = 1 << 16;
+/// Read ahead of its first use (shares its bit with `PG_reclaim`).
+pub(crate) const PG_READAHEAD: u64 = 1 << 18;
+/// Must be written to swap before it can go; clear for what MADV_FREE gave up.
+pub(crate) const PG_SWAPBACKED: u64 = 1 << 19;
 /// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
 pub(crate) const PG_ANON: u64 = 1 << 32;
 /// The page belongs to a page cache.
@@ -134,7 +144,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    fn free_unref_page(&self, cpu: &P, page: PageRef<'_, P>) {
+    /// `free_unref_page()`: frees a page whose last reference is gone.
+    pub(super) fn free_unref_page(&self, cpu: &P, page: PageRef<'_, P>) {
         if page.flags().peek() & PG_HEAD != 0 {
             return self.free_compound_page(cpu, page);
         }
@@ -157,13 +168,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `trylock_page()`: of a huge page the head is locked.
     pub(crate) fn trylock_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
         let page = self.compound_head(cpu, page);
-        let flags = page.flags().read(cpu);
-        // Acquire: what the last holder did to the page; pairs with the Release in unlock_page.
-        flags & PG_LOCKED == 0
-            && page
-                .flags()
-                .compare_exchange(cpu, flags, flags | PG_LOCKED, Ordering::Acquire)
-                .is_ok()
+        let mut flags = page.flags().read(cpu);
+        while flags & PG_LOCKED == 0 {
+            // Acquire: what the last holder did to the page; pairs with the Release in
+            // unlock_page. Another bit that changed meanwhile is no reason to fail.
+            let locked = flags | PG_LOCKED;
+            match page.flags().compare_exchange(cpu, flags, locked, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => flags = now,
+            }
+        }
+        false
     }
 
     /// `lock_page()`: sleeps while another task holds the lock.
@@ -172,6 +187,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         while !self.trylock_page(cpu, page) {
             cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
         }
+    }
+
+    /// `wait_on_page_locked()`: sleeps until nobody holds the lock.
+    pub(crate) fn wait_on_page_locked(&self, cpu: &P, page: PageRef<'_, P>) {
+        cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
     }
 
     /// `unlock_page()`
@@ -183,6 +203,45 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.finding("lock-balance", format!("page {} was not locked", page.slot_index()));
         }
         cpu.wake(page.flags().word());
+    }
+
+    /// Whether one of the bits `which` of `page->flags` is set (`PageSwapCache()` and so on).
+    #[inline(always)]
+    pub(crate) fn page_test(&self, cpu: &P, page: PageRef<'_, P>, which: u64) -> bool {
+        page.flags().read(cpu) & which != 0
+    }
+
+    /// `SetPageDirty()` and so on: sets the bits `which` atomically.
+    pub(crate) fn page_set(&self, cpu: &P, page: PageRef<'_, P>, which: u64) {
+        self.change_page_flags(cpu, page, which, 0);
+    }
+
+    /// `ClearPageDirty()`, `TestClearPageReadahead()` and so on: clears the bits `which`
+    /// atomically. Returns which of them were set.
+    pub(crate) fn page_clear(&self, cpu: &P, page: PageRef<'_, P>, which: u64) -> u64 {
+        self.change_page_flags(cpu, page, 0, which) & which
+    }
+
+    /// Sets and clears bits of `page->flags` in one atomic operation; returns what they were.
+    fn change_page_flags(&self, cpu: &P, page: PageRef<'_, P>, set: u64, clear: u64) -> u64 {
+        let mut flags = page.flags().read(cpu);
+        loop {
+            let changed = (flags | set) & !clear;
+            if changed == flags {
+                return flags;
+            }
+            match page.flags().compare_exchange(cpu, flags, changed, Ordering::Relaxed) {
+                Ok(_) => return flags,
+                Err(now) => flags = now,
+            }
+        }
+    }
+
+    /// `page_ref_freeze()`: takes the last `count` references at once, or none. While the count
+    /// is 0 nobody can take one.
+    pub(crate) fn page_ref_freeze(&self, cpu: &P, page: PageRef<'_, P>, count: u64) -> bool {
+        // AcqRel: what all holders did happens before, as in atomic_dec_and_test.
+        page.refcount().compare_exchange(cpu, count, 0, Ordering::AcqRel).is_ok()
     }
 
     /// `PageAnon()`: of a huge page its head knows.

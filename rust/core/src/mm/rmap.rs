@@ -4,7 +4,7 @@
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, VmaRef};
-use super::page::PG_ANON;
+use super::page::{PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_WRITEBACK};
 use super::types::Vaddr;
 use super::variants::Variant;
 use crate::design::Design;
@@ -16,6 +16,12 @@ use crate::platform::{Ordering, Platform, Value};
 pub(crate) enum Rss {
     File = 0,
     Anon = 1,
+    /// Pages that are in swap.
+    Swap = 2,
+}
+
+impl Rss {
+    pub(crate) const ALL: [Self; 3] = [Self::File, Self::Anon, Self::Swap];
 }
 
 /// `TASK_RSS_EVENTS_THRESH`: a task keeps its own counts and tells the mm this often, so that
@@ -42,6 +48,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let field = match which {
             Rss::File => mm.file_pages(),
             Rss::Anon => mm.anon_pages(),
+            Rss::Swap => mm.swap_entries(),
         };
         field.fetch_add(cpu, pages, Ordering::Relaxed);
     }
@@ -50,7 +57,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(never)]
     pub(crate) fn sync_mm_rss(&self, cpu: &P, mm: MmRef<'_, P>) {
         let task = self.current(cpu);
-        for which in [Rss::File, Rss::Anon] {
+        for which in Rss::ALL {
             let pages = task.rss[which as usize].get() as i64;
             if pages != 0 {
                 self.add_mm_counter_now(cpu, mm, which, pages);
@@ -71,9 +78,34 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         // Nobody else knows the page yet: the PTE that publishes it is stored later.
         page.mapcount().poke(1);
-        page.flags().poke(page.flags().peek() | PG_ANON);
+        page.flags().poke(page.flags().peek() | PG_ANON | PG_SWAPBACKED);
         page.mapping().poke(vma.anon_vma().read(cpu).to_word());
         page.index().poke(self.linear_page_index(cpu, vma, address));
+    }
+
+    /// `do_page_add_anon_rmap()`: one more mapping of a page that was in swap. The first decides
+    /// who owns it: this VMA if `exclusive`, else the family, for others may map it, too. Caller
+    /// has locked the page.
+    pub(crate) fn page_add_anon_rmap(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+        exclusive: bool,
+    ) {
+        let first = page.mapcount().fetch_add(cpu, 1, Ordering::Relaxed) == 0;
+        // One that was unmapped and not read again still names its anon_vma.
+        if !first || self.page_is_anon(cpu, page) {
+            return;
+        }
+        let mut anon_vma = vma.anon_vma().read(cpu);
+        if !exclusive {
+            anon_vma = self.anon_vmas.get(cpu, anon_vma).root().read(cpu);
+        }
+        page.mapping().write(cpu, anon_vma.to_word());
+        page.index().write(cpu, self.linear_page_index(cpu, vma, address));
+        self.page_set(cpu, page, PG_ANON);
     }
 
     /// `linear_page_index()`, from the live fields (C4).
@@ -128,13 +160,26 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else. A
-    /// huge page, or one that it consists of, is mapped elsewhere if any part of it is.
+    /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else, nor
+    /// in swap. Then it leaves the swap cache, for it is about to be changed. A huge page, or one
+    /// that it consists of, is mapped elsewhere if any part of it is.
     pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
         let head = self.compound_head(cpu, page);
-        let (most, mappings) = self.page_trans_huge_mapcount(cpu, head);
-        // L1: an unmapper drops its count before its flush, and its reference after.
-        most == 1 && (self.v12(Variant::L1) || head.refcount().read(cpu) == mappings)
+        let (mut count, mappings) = self.page_trans_huge_mapcount(cpu, head);
+        let in_cache = self.page_in_swap_cache(cpu, head);
+        if in_cache {
+            count += self.page_swapcount(cpu, head);
+        }
+        // L1: an unmapper drops its count before its flush, and its reference after. A fault that
+        // has yet to map the page has a reference of its own.
+        let refs = mappings.max(1) + u64::from(in_cache);
+        let reuse = count <= 1 && (self.v12(Variant::L1) || head.refcount().read(cpu) == refs);
+        // What is just being written to swap stays there, and is dirty again once it is mapped.
+        if reuse && in_cache && count == 1 && !self.page_test(cpu, head, PG_WRITEBACK) {
+            self.delete_from_swap_cache(cpu, head);
+            self.page_set(cpu, head, PG_DIRTY);
+        }
+        reuse
     }
 
     /// `page_trans_huge_mapcount()`: how many mappings the part of a page has that has most, and

@@ -148,6 +148,8 @@ flag_word! {
         PROTNONE = 0x100,
         /// No struct page behind it: the zero page.
         SPECIAL = 0x200,
+        /// Not present: the page is in the swap slot whose number begins at bit 12.
+        SWAP = 0x400,
         /// The bits that `vm_page_prot` holds.
         PROT = 0x10f,
     }
@@ -176,8 +178,21 @@ impl Pte {
         if self.is_none() {
             return "none".to_owned();
         }
+        if let Some(slot) = self.swap_slot() {
+            return format!("swap slot {slot}");
+        }
         let flags = Self(self.0 & ((1 << Self::PFN_SHIFT) - 1));
         format!("page {} {}", self.pfn(), flags.names())
+    }
+    /// `swp_entry_to_pte()`: not present, its page is in `slot` of the swap device.
+    #[inline(always)]
+    pub fn swap(slot: u32) -> Self {
+        Self((u64::from(slot) << Self::PFN_SHIFT) | Self::SWAP.0)
+    }
+    /// The slot of a swap entry, `None` for anything else.
+    #[inline(always)]
+    pub fn swap_slot(self) -> Option<u32> {
+        self.has(Self::SWAP).then(|| self.pfn())
     }
     /// `mk_pte()`: the frame with the protection bits.
     #[inline(always)]

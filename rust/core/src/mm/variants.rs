@@ -23,6 +23,8 @@ pub enum Variant {
     C9,
     /// A page reused by its map count while another CPU's stale translation still maps it.
     L1,
+    /// Two swap-ins of one slot past the swap cache.
+    L2,
     /// mremap's source is even before it is unlinked.
     N1,
 }
@@ -51,7 +53,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 10] = [
+pub const VARIANTS: [VariantInfo; 11] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -142,6 +144,18 @@ pub const VARIANTS: [VariantInfo; 10] = [
         what: "Linux 5.1, not the series: munmap drops a page's map count before it flushes, so a \
                copy-on-write fault elsewhere may reuse the page while a stale translation still \
                reads it; fixed (Linux 5.8): reuse only with one reference",
+        cpus: 3,
+        oracle: "lost-store",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::L2,
+        entry: "L2",
+        name: "swap-in-past-the-cache",
+        what: "Linux 5.1, not the series: two faults read a slot of a synchronous device at once, \
+               past the swap cache; when the page that the first one mapped is changed and swapped \
+               out to the same slot, the second finds its PTE the same and maps what it read \
+               before; fixed (Linux 6.8): the slot is marked while one fault reads it",
         cpus: 3,
         oracle: "lost-store",
         outside_explore: Choice::V12,

@@ -55,6 +55,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new.vm_ops().poke(orig.vm_ops().read(cpu));
         new.vm_pgoff().poke(orig.vm_pgoff().read(cpu));
         new.vm_file().poke(orig.vm_file().read(cpu));
+        if self.swap.is_some() {
+            new.swap_readahead_info().poke(orig.swap_readahead_info().read(cpu));
+        }
         new.vm_policy().poke(orig.vm_policy().read(cpu));
         self.init_vma(new);
         new

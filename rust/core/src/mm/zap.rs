@@ -7,6 +7,7 @@ use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
 use super::page::ZERO_PFN;
 use super::pgtable::MappedPmd;
+use super::rmap::Rss;
 use super::types::{Pte, Vaddr};
 use super::variants::Variant;
 use crate::design::Design;
@@ -117,7 +118,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if nth > 0 {
                 slot = self.next_pte(slot);
             }
-            if slot.pte().read(cpu).is_none() {
+            let seen = slot.pte().read(cpu);
+            if seen.is_none() {
+                continue;
+            }
+            if let Some(entry) = seen.swap_slot() {
+                // No translation of it exists, and nobody changes it without the lock.
+                self.add_mm_counter(cpu, tlb.mm(), Rss::Swap, -1);
+                self.free_swap_and_cache(cpu, entry);
+                slot.pte().write(cpu, Pte::EMPTY);
                 continue;
             }
             // ptep_get_and_clear: atomic, for the hardware sets young and dirty bits.

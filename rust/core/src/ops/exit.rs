@@ -78,6 +78,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for (name, left) in [
             ("MM_FILEPAGES", mm.file_pages().read(cpu)),
             ("MM_ANONPAGES", mm.anon_pages().read(cpu)),
+            ("MM_SWAPENTS", mm.swap_entries().read(cpu)),
         ] {
             if left != 0 {
                 cpu.finding(

@@ -11,10 +11,11 @@ pub mod mmap;
 pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
+mod swap_out;
 
 #[cfg(test)]
 #[path = "../../tests/unit/ops/process.rs"]
-mod process;
+pub(crate) mod process;
 #[cfg(test)]
 #[path = "../../tests/unit/ops/turns.rs"]
-mod turns;
+pub(crate) mod turns;

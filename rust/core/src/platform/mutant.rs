@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Mutant {
+    /// Swap readahead in a speculative fault.
+    A2,
     /// mremap's destination is not odd from before it can be found.
     A3,
     /// mremap's source is not odd while its pages move.

@@ -1,7 +1,7 @@
 //! System calls, and what the program format adds to them.
 
 use super::interpret::{Starter, TaskRun};
-use super::op::{Mmap, Mremap, Op, Sysctl};
+use super::op::{Mmap, Mremap, Op, Range, Sysctl};
 use super::record::Outcome;
 use super::result::NoteMaps;
 use super::run::lock;
@@ -53,6 +53,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Mremap(ref mremap) => self.mremap(mremap, base),
             Op::Madvise(range, advice) => {
                 k.sys_madvise(cpu, range.at.resolve(base), range.length, advice).map(zero)
+            }
+            Op::SwapOut { range: Range { at, length }, keep_cache } => {
+                k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)
             }
             Op::Brk { delta, start, .. } => k.sys_brk(cpu, delta, start),
             Op::Fork { child, .. } => {

@@ -33,6 +33,7 @@ impl Op {
             10..=16 => decoder.task_call(),
             17..=20 => decoder.access(),
             21..=29 => decoder.other(),
+            30 => Ok(Self::SwapOut { range: decoder.range()?, keep_cache: record.flags & 1 != 0 }),
             31 => Ok(Self::Collapse(decoder.at()?)),
             _ => Err(decoder.not_available()),
         }

@@ -134,6 +134,11 @@ impl Program {
         tasks.filter(|(_, task)| task.start == Start::First).map(|(task, _)| task as TaskId)
     }
 
+    /// Whether it can move a page to the swap device.
+    pub fn swaps_out(&self) -> bool {
+        self.tasks.iter().flat_map(|task| &task.ops).any(Op::swaps_out)
+    }
+
     /// How many accesses and other operations a whole run is; `None` if only the clock says.
     pub fn nr_operations(&self, page_size: u64) -> Option<u64> {
         self.tasks.iter().try_fold(0u64, |sum, task| {

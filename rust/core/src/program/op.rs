@@ -148,6 +148,7 @@ pub(super) enum Op {
     End { repeat: u32 },
     Sysctl { which: Sysctl, value: i64 },
     Note,
+    SwapOut { range: Range, keep_cache: bool },
     Collapse(At),
 }
 
@@ -180,6 +181,7 @@ impl Op {
             Self::End { .. } => 27,
             Self::Sysctl { .. } => 28,
             Self::Note => 29,
+            Self::SwapOut { .. } => 30,
             Self::Collapse(_) => 31,
         }
     }
@@ -212,6 +214,7 @@ impl Op {
             Self::End { .. } => "end",
             Self::Sysctl { .. } => "sysctl",
             Self::Note => "note",
+            Self::SwapOut { .. } => "swap_out",
             Self::Collapse(_) => "collapse",
         }
     }
@@ -224,14 +227,20 @@ impl Op {
         )
     }
 
+    /// Whether it can move a page to the swap device.
+    pub fn swaps_out(&self) -> bool {
+        matches!(self, Self::SwapOut { .. })
+    }
+
     /// The id that must be set before the operation can begin: that of its (first) address.
     pub fn awaited_id(&self) -> Option<u32> {
         match self {
             Self::Mmap(mmap) => mmap.hint.and_then(At::id),
             Self::Mremap(mremap) => mremap.at.id(),
-            Self::Munmap(range) | Self::Mprotect(range, _) | Self::Madvise(range, _) => {
-                range.at.id()
-            }
+            Self::Munmap(range)
+            | Self::Mprotect(range, _)
+            | Self::Madvise(range, _)
+            | Self::SwapOut { range, .. } => range.at.id(),
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),
             Self::Collapse(at) => at.id(),

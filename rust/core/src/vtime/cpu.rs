@@ -413,8 +413,8 @@ impl Platform for Cpu {
         }
         self.take_clock();
     }
-    fn wait_for_io(&self, cost: Cost) {
-        self.pass_ns(self.world.machine.cost(cost), false);
+    fn wait_for_io(&self, cost: Cost, times: u64) {
+        self.pass_ns(self.world.machine.cost(cost) * times, false);
     }
     #[inline]
     fn now_ns(&self) -> u64 {

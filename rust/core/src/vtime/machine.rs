@@ -109,6 +109,9 @@ struct Costs {
     slab: u64,
     task_setup: u64,
     read_page: u64,
+    swap_io: u64,
+    swap_transfer: u64,
+    swap_copy: u64,
 }
 
 impl Costs {
@@ -125,6 +128,9 @@ impl Costs {
             self.slab,
             self.task_setup,
             self.read_page,
+            self.swap_io,
+            self.swap_transfer,
+            self.swap_copy,
         ]
     }
 }
@@ -153,6 +159,9 @@ fn x86_48() -> Machine {
             slab: 40,
             task_setup: 20_000,
             read_page: 100_000,
+            swap_io: 100_000,
+            swap_transfer: 2_000,
+            swap_copy: 4_000,
         }
         .table(),
         broadcast_flush: false,
@@ -165,7 +174,7 @@ fn x86_48() -> Machine {
         slice_ns: 3_000_000,
         source: "topology assumed; lines: C2C, Xeon E5-2680 v4 (8, 45, 117); fault entry and exit: \
                  XPERF 710 cycles plus handler prologue; clear, zap, IPI: VT set U and B; wake-up \
-                 and waker: VT set B, assumed; syscall, copy, TLB fill, slab, task set-up, reading a page: assumed",
+                 and waker: VT set B, assumed; syscall, copy, TLB fill, slab, task set-up, reading a page, swap: assumed",
     }
 }
 
@@ -192,6 +201,9 @@ fn power8_1024() -> Machine {
             slab: 60,
             task_setup: 30_000,
             read_page: 150_000,
+            swap_io: 100_000,
+            swap_transfer: 32_000,
+            swap_copy: 60_000,
         }
         .table(),
         broadcast_flush: true,

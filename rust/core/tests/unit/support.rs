@@ -3,7 +3,8 @@
 use crate::arch::Arch;
 use crate::design::{Design, Spf};
 use crate::mm::{
-    Access, Config, FileKind, InodeRef, Kernel, MmRef, System, Vaddr, Variants, VmFlags, VmaRef,
+    Access, Config, FileKind, InodeRef, Kernel, MmRef, Pte, SwapConfig, System, Vaddr, Variants,
+    VmFlags, VmaRef,
 };
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::mmap::{MapFlags, MmapArgs};
@@ -38,6 +39,12 @@ pub fn system(memory: u64) -> (Kernel<Cpu, Spf>, Cpu) {
     (Kernel::new(config), Machine::new(1).cpu(0, 0))
 }
 
+/// A normal swap device of `pages` pages, the header's included.
+pub fn swap_of(pages: u64) -> SwapConfig {
+    let (readahead, vma_ra_enabled) = (u64::MAX, true);
+    SwapConfig { size: pages * PAGE, synchronous: false, readahead, vma_ra_enabled }
+}
+
 /// A system whose task 0 runs and has an empty address space.
 pub struct World<D: Design> {
     pub k: Kernel<Cpu, D>,
@@ -67,6 +74,13 @@ impl<D: Design> World<D> {
 
     pub fn mm(&self) -> MmRef<'_, Cpu> {
         self.k.current_mm(&self.cpu)
+    }
+
+    /// The PTE of `address`, whose page table exists.
+    pub fn pte(&self, address: u64) -> Pte {
+        let pmd = self.k.walk_pmd(&self.cpu, self.mm(), Vaddr(address)).expect("a PMD");
+        let table = pmd.read(&self.cpu).table().expect("a page table");
+        self.k.pte_offset_map(&self.cpu, table, Vaddr(address)).pte().peek()
     }
 
     /// `/proc/self/maps`

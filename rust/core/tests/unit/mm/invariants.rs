@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use super::*;
 use crate::arch::Arch;
 use crate::design::{Classic, Spf};
-use crate::mm::{Access, Config, Kernel, System, Variants, VmFlags};
+use crate::mm::{Access, Config, Kernel, SwapConfig, System, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::{MapFlags, MmapArgs};
@@ -74,6 +74,10 @@ impl<D: Design> Stress<'_, D> {
                 let advice = advices[self.below(4) as usize];
                 k.sys_madvise(&self.cpu, address, length, advice).ok();
             }
+            7 => {
+                let keep_cache = self.below(3) == 0;
+                k.swap_out(&self.cpu, address, length, keep_cache).expect("aligned");
+            }
             _ => self.accesses(address, length),
         }
         while let Some(callback) = self.cpu.rcu_ready() {
@@ -96,9 +100,16 @@ impl<D: Design> Stress<'_, D> {
 
 fn stress<D: Design>(arch: Arch, seed: u64) {
     let page = arch.page_size();
+    // Each kind of device and of readahead in one of the tests; all are full now and then.
+    let swap = SwapConfig {
+        size: 400 * page,
+        synchronous: seed == 1,
+        readahead: u64::MAX,
+        vma_ra_enabled: seed != 3,
+    };
     let config = Config {
         arch,
-        system: System::default(),
+        system: System { swap: Some(swap), ..System::default() },
         variants: Variants::outside_explore(),
         nr_cpus: THREADS,
         nr_tasks: THREADS,

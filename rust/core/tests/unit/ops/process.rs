@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::turns::{self, Cpu};
 use crate::arch::Arch;
 use crate::design::Design;
-use crate::mm::{Access, Config, Inode, Kernel, MmRef, System, Variants, VmFlags};
+use crate::mm::{Access, Config, Inode, Kernel, MmRef, SwapConfig, System, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::mmap::{MapFlags, MmapArgs};
 use crate::platform::{Platform, Ptr};
@@ -31,11 +31,23 @@ impl<D: Design> Processes<D> {
         system
     }
 
+    /// As [`Processes::new`], with this swap device.
+    pub fn swapping(swap: SwapConfig) -> Self {
+        let system = System { swap: Some(swap), memory: 1 << 30, ..System::default() };
+        let processes = Self::idle_with("x86", system);
+        processes.k.start_process(&processes.cpus[0], &[0]).unwrap();
+        processes
+    }
+
     /// No task has an address space.
     pub fn idle(arch: &str, memory: u64) -> Self {
+        Self::idle_with(arch, System { memory, ..System::default() })
+    }
+
+    fn idle_with(arch: &str, system: System) -> Self {
         let config = Config {
             arch: Arch::builtin().into_iter().find(|profile| profile.name == arch).unwrap(),
-            system: System { memory, ..System::default() },
+            system,
             variants: Variants::outside_explore(),
             nr_cpus: TASKS,
             nr_tasks: TASKS,

@@ -1,0 +1,217 @@
+//! `do_swap_page()`: an access to a page that was swapped out.
+//!
+//! Source: `mm/memory.c`, `mm/filemap.c`, v5.1; no readahead without a stable VMA: P23; cached VMA
+//! fields: P13.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::events::{Cost, Event};
+use crate::mm::{
+    FaultFlags, Kernel, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PageRef, Pte, Rss, SwapIn,
+    SwapReads, Variant, VmFault, VmFlags,
+};
+use crate::platform::{Mutant, Ordering, Platform};
+
+/// The page that a swap-in will map.
+struct Incoming<'k, P: Platform> {
+    /// With a reference.
+    page: PageRef<'k, P>,
+    slot: u32,
+    /// From the swap cache, and not past it.
+    cached: bool,
+    /// It had to be read: a major fault.
+    read: bool,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    #[inline(never)]
+    pub(super) fn do_swap_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        cpu.step("do_swap_page");
+        // pte_unmap_same() compares nothing where a PTE is one word; it only unmaps.
+        vmf.pte = None;
+        let Some(slot) = vmf.orig_pte.swap_slot() else { return VmFault::SIGBUS };
+        let mut reads = SwapReads::none();
+        let (incoming, prepared) = match self.find_or_read(cpu, vmf, slot, &mut reads) {
+            Ok(found) => found,
+            Err(result) => return result,
+        };
+        let result = match incoming {
+            Some(incoming) => self.map_incoming(cpu, vmf, &incoming, &mut reads),
+            None => {
+                // What was read ahead comes all the same.
+                self.finish_reads(cpu, &mut reads);
+                self.nothing_to_map(cpu, vmf)
+            }
+        };
+        if prepared {
+            self.put_swap_page(cpu, slot);
+        }
+        result
+    }
+
+    /// The slot's page from the swap cache or from the device, and whether the slot is marked
+    /// until the fault ends. `None`: there is no memory for it. `Err`: the fault is over.
+    fn find_or_read<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &Vmf<'k, P>,
+        slot: u32,
+        reads: &mut SwapReads<'k, P>,
+    ) -> Result<(Option<Incoming<'k, P>>, bool), VmFault> {
+        if let Some(page) = self.lookup_swap_cache(cpu, slot, vmf.vma, vmf.address) {
+            return Ok((Some(Incoming { page, slot, cached: true, read: false }), false));
+        }
+        let past_the_cache = self.swap_is_synchronous() && self.swap_count(cpu, slot) == 1;
+        let mut prepared = false;
+        let page = if past_the_cache {
+            // L2: without the mark another fault may read the same slot, and the slot may be used
+            // again for other content before this one compares its PTE.
+            if !self.v12(Variant::L2) {
+                prepared = self.swapcache_prepare(cpu, slot).is_ok();
+                if !prepared {
+                    self.wait_for_swap_slot(cpu, slot);
+                    return Err(VmFault::NONE);
+                }
+            }
+            self.read_past_the_cache(cpu, slot)
+        } else if vmf.is_speculative() && !cpu.mutant(Mutant::A2) {
+            // The window would be computed from bounds that may belong to another VMA by now. The
+            // classic fault reads ahead, and later ones find the pages. Silent.
+            return Err(VmFault::RETRY);
+        } else {
+            let fault = SwapIn { slot, vma: vmf.vma, address: vmf.address, pmd: vmf.pmd };
+            self.swapin_readahead(cpu, &fault, reads)
+        };
+        if page.is_some() {
+            self.count(cpu, Event::Pgmajfault);
+        }
+        let cached = !past_the_cache;
+        Ok((page.map(|page| Incoming { page, slot, cached, read: true }), prepared))
+    }
+
+    /// A page of its own, locked and read by this CPU: nobody else wants it.
+    fn read_past_the_cache(&self, cpu: &P, slot: u32) -> Option<PageRef<'_, P>> {
+        let page = self.alloc_page(cpu)?;
+        page.flags().poke(PG_LOCKED | PG_SWAPBACKED);
+        cpu.charge(Cost::SwapCopy, 1);
+        self.copy_from_slot(cpu, page, slot);
+        Some(page)
+    }
+
+    /// No page: out of memory, unless somebody else handled the fault.
+    fn nothing_to_map<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        if !self.pte_map_lock(cpu, vmf) {
+            return VmFault::RETRY;
+        }
+        let same = self.pte_same(cpu, vmf);
+        self.pte_unmap_unlock(cpu, vmf);
+        if same { VmFault::OOM } else { VmFault::NONE }
+    }
+
+    /// Locks the page, and maps it if nothing has changed.
+    fn map_incoming<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        incoming: &Incoming<'k, P>,
+        reads: &mut SwapReads<'k, P>,
+    ) -> VmFault {
+        let Incoming { page, slot, cached, read } = *incoming;
+        let result = if read { VmFault::MAJOR } else { VmFault::NONE };
+        if cached && !self.lock_page_or_retry(cpu, vmf, page, reads) {
+            self.put_page(cpu, page);
+            return result | VmFault::RETRY;
+        }
+        if cached && !self.is_still_cached(cpu, page, slot) {
+            self.unlock_page(cpu, page);
+            self.put_page(cpu, page);
+            return result;
+        }
+        let locked = self.pte_map_lock(cpu, vmf);
+        if !locked || !self.pte_same(cpu, vmf) {
+            if locked {
+                self.pte_unmap_unlock(cpu, vmf);
+            }
+            self.unlock_page(cpu, page);
+            self.put_page(cpu, page);
+            return if locked { result } else { VmFault::RETRY };
+        }
+        let result = result | self.install_incoming(cpu, vmf, page, slot);
+        if !vmf.is_write() {
+            self.pte_unmap_unlock(cpu, vmf);
+            return result;
+        }
+        // C7: MAJOR|RETRY would count as done. It cannot be: what a speculative fault has read, past
+        // the cache, is nobody else's.
+        let result = result | self.do_wp_page(cpu, vmf);
+        if result.has(VmFault::ERROR) { result & VmFault::ERROR } else { result }
+    }
+
+    /// Whether the page, which is locked now, is still the one of the slot.
+    fn is_still_cached(&self, cpu: &P, page: PageRef<'_, P>, slot: u32) -> bool {
+        self.page_test(cpu, page, PG_SWAPCACHE) && page.private().read(cpu) == u64::from(slot)
+    }
+
+    /// Replaces the swap entry by the page, whose reference becomes the mapping's. Caller holds
+    /// both locks; the page's is given back.
+    fn install_incoming<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        page: PageRef<'k, P>,
+        slot: u32,
+    ) -> VmFault {
+        self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
+        self.add_mm_counter(cpu, vmf.mm, Rss::Swap, -1);
+        let mut entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::YOUNG);
+        let mut result = VmFault::NONE;
+        let exclusive = vmf.is_write() && self.reuse_swap_page(cpu, page);
+        if exclusive {
+            entry = self.maybe_mkwrite(entry | Pte::DIRTY, vmf);
+            vmf.flags = vmf.flags & !FaultFlags::WRITE;
+            result = VmFault::WRITE;
+        }
+        self.page_add_anon_rmap(cpu, page, vmf.vma, vmf.address, exclusive);
+        // Release: content and rmap come first; pairs with the dependent access through this PTE.
+        // (The kernel sets the PTE before the rmap, under the same locks.)
+        vmf.pte.expect("mapped").pte().store(cpu, entry, Ordering::Release);
+        vmf.orig_pte = entry;
+        self.swap_free(cpu, slot);
+        if self.vm_swap_full(cpu) || vmf.vma_flags.has(VmFlags::LOCKED) {
+            self.try_to_free_swap(cpu, page);
+        }
+        self.unlock_page(cpu, page);
+        result
+    }
+
+    /// `lock_page_or_retry()`: locks a page of the swap cache, and finishes what this fault began
+    /// to read. False: it waited for the page with `mmap_sem` dropped, and the fault has to begin
+    /// anew. A speculative fault holds no `mmap_sem` and just waits (A17).
+    fn lock_page_or_retry<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &Vmf<'k, P>,
+        page: PageRef<'k, P>,
+        reads: &mut SwapReads<'k, P>,
+    ) -> bool {
+        if self.trylock_page(cpu, page) {
+            self.finish_reads(cpu, reads);
+            return true;
+        }
+        let retry = vmf.flags.has(FaultFlags::ALLOW_RETRY);
+        if retry {
+            self.mmap_sem(vmf.mm).up_read(cpu);
+        }
+        self.finish_reads(cpu, reads);
+        if retry {
+            self.wait_on_page_locked(cpu, page);
+        } else {
+            self.lock_page(cpu, page);
+        }
+        !retry
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/fault/swap.rs"]
+mod tests;

@@ -1,0 +1,175 @@
+//! Reverse mapping: from a page to the PTEs that map it.
+//!
+//! An anonymous page names an anon_vma, which leads to every VMA that may map it; the page's
+//! index says where. The walk holds the family's semaphore for reading, which keeps those VMAs
+//! and their page tables: `free_pgtables` takes a VMA off its anon_vmas before its tables go.
+//!
+//! Source: `mm/rmap.c`, `mm/page_vma_mapped.c`, v5.1.
+
+use super::kernel::Kernel;
+use super::objects::{AnonVma, AnonVmaRef, MmRef, PageRef, VmaRef};
+use super::page::{PG_DIRTY, PG_SWAPBACKED};
+use super::pgtable::PteSlot;
+use super::rmap::Rss;
+use super::types::{Pte, Vaddr, VmFlags};
+use crate::design::Design;
+use crate::platform::{Ordering, Platform, Ptr, Value};
+use crate::sync::refcount::atomic_inc;
+use crate::sync::spinlock::{spin_lock, spin_unlock};
+
+/// Where a page is mapped, with the PTE lock held.
+struct Mapped<'k, P: Platform> {
+    mm: MmRef<'k, P>,
+    address: Vaddr,
+    slot: PteSlot<'k, P>,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `page_get_anon_vma()`: a reference to the anon_vma of a page whose PTE lock the caller
+    /// holds, so that it is mapped.
+    pub(super) fn page_get_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
+        let anon_vma = self.page_anon_vma(cpu, page);
+        atomic_inc(cpu, anon_vma.refcount());
+        anon_vma
+    }
+
+    fn page_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
+        let anon_vma = Ptr::<AnonVma<P>>::from_word(page.mapping().read(cpu));
+        self.anon_vmas.get(cpu, anon_vma)
+    }
+
+    /// The VMAs that may map a page, with their addresses for it, by their offsets and then by
+    /// their ages: mremap counts on it that a page which moves on is met at one place at least.
+    /// Caller holds the family's semaphore, and found the page mapped since: so its anon_vma is
+    /// still the one that it names.
+    fn vmas_of(&self, cpu: &P, page: PageRef<'_, P>) -> Vec<(VmaRef<'_, P>, Vaddr)> {
+        let index = page.index().read(cpu);
+        let mut found = Vec::new();
+        let mut cursor = self.page_anon_vma(cpu, page).rb_root().read(cpu);
+        while let Some(avc) = self.avcs.get_opt(cpu, cursor) {
+            cursor = avc.rb_next().read(cpu);
+            let vma = self.vmas.get(cpu, avc.vma().read(cpu));
+            if let Some(address) = self.vma_address(cpu, vma, index) {
+                found.push((vma.vm_pgoff().read(cpu), vma, address));
+            }
+        }
+        found.reverse();
+        found.sort_by_key(|&(pgoff, ..)| pgoff);
+        found.into_iter().map(|(_, vma, address)| (vma, address)).collect()
+    }
+
+    /// `vma_address()`: where the VMA has the page of this index.
+    fn vma_address(&self, cpu: &P, vma: VmaRef<'_, P>, index: u64) -> Option<Vaddr> {
+        let start = vma.vm_start().read(cpu);
+        let nth = index.checked_sub(vma.vm_pgoff().read(cpu))?;
+        let nr_pages = vma.vm_end().read(cpu).since(start) >> self.page_shift();
+        (nth < nr_pages).then(|| start.offset(nth << self.page_shift()))
+    }
+
+    /// `page_vma_mapped_walk()`: the PTE at `address`, locked, if `wanted` accepts it.
+    fn mapped_at<'k>(
+        &'k self,
+        cpu: &P,
+        vma: VmaRef<'k, P>,
+        address: Vaddr,
+        wanted: impl Fn(Pte) -> bool,
+    ) -> Option<Mapped<'k, P>> {
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        let table = self.walk_pmd(cpu, mm, address)?.read(cpu).table()?;
+        let slot = self.pte_offset_map(cpu, table, address);
+        if !wanted(slot.pte().read(cpu)) {
+            return None;
+        }
+        spin_lock(cpu, slot.ptl());
+        if !wanted(slot.pte().read(cpu)) {
+            spin_unlock(cpu, slot.ptl());
+            return None;
+        }
+        Some(Mapped { mm, address, slot })
+    }
+
+    /// `try_to_unmap()`: replaces every PTE that maps the page by its swap entry, or (for what
+    /// MADV_FREE gave up and nobody wrote to since) by nothing. Caller has locked the page, and
+    /// holds a reference to an anon_vma of the family. False: it is still mapped.
+    pub(super) fn try_to_unmap(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        family: AnonVmaRef<'_, P>,
+    ) -> bool {
+        cpu.step("try_to_unmap");
+        let rmap = self.anon_vma_sem(cpu, family);
+        rmap.down_read(cpu);
+        if page.mapcount().read(cpu) != 0 {
+            for (vma, address) in self.vmas_of(cpu, page) {
+                if !self.try_to_unmap_one(cpu, page, vma, address) {
+                    break;
+                }
+            }
+        }
+        rmap.up_read(cpu);
+        page.mapcount().read(cpu) == 0
+    }
+
+    /// `try_to_unmap_one()`. False: the page has to stay.
+    fn try_to_unmap_one(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+    ) -> bool {
+        let pfn = page.slot_index();
+        let maps = |pte: Pte| pte.is_present() && pte.pfn() == pfn;
+        let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, maps) else {
+            return true;
+        };
+        let stays = vma.vm_flags().read(cpu).has(VmFlags::LOCKED)
+            || !self.unmap_pte(cpu, page, mm, address, slot);
+        spin_unlock(cpu, slot.ptl());
+        if !stays {
+            // The mapping's reference.
+            self.put_page(cpu, page);
+        }
+        !stays
+    }
+
+    /// Takes one PTE away. Caller holds its lock. False: it was put back.
+    fn unmap_pte(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        slot: PteSlot<'_, P>,
+    ) -> bool {
+        // ptep_clear_flush: from here on no CPU writes to the page, and none is about to set the
+        // dirty bit.
+        let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+        self.flush_tlb_page(cpu, mm, address);
+        if old.has(Pte::DIRTY) {
+            self.page_set(cpu, page, PG_DIRTY);
+        }
+        let flags = page.flags().read(cpu);
+        if flags & PG_SWAPBACKED == 0 {
+            if flags & PG_DIRTY != 0 {
+                // Written since MADV_FREE: it counts again.
+                slot.pte().write(cpu, old);
+                self.page_set(cpu, page, PG_SWAPBACKED);
+                return false;
+            }
+            self.page_remove_rmap(cpu, mm, page);
+            return true;
+        }
+        let entry = page.private().read(cpu) as u32;
+        self.swap_duplicate(cpu, entry);
+        self.add_mm_counter(cpu, mm, Rss::Swap, 1);
+        slot.pte().write(cpu, Pte::swap(entry));
+        self.page_remove_rmap(cpu, mm, page);
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/rmap_walk.rs"]
+mod tests;

@@ -1,0 +1,83 @@
+"""Swap under every schedule: small programs, explored completely, with every bug cured.
+
+Two tasks, and sometimes a child, are at one or two pages while these go out and come back. Nothing
+may be lost, leaked, freed too early or left locked.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+import spfemu
+from spfemu import Program
+
+P: Final = 4096
+Op = dict[str, Any]
+
+MAP: Final[Op] = {"op": "mmap", "length": 2 * P, "prot": "rw", "id": "p"}
+GO: Final[Op] = {"op": "post", "name": "go"}
+ON: Final[Op] = {"op": "await", "name": "go"}
+FORK: Final[Op] = {"op": "fork", "child": "c"}
+
+
+def at(page: int) -> str:
+    return f"p+{page * P}"
+
+
+def write(value: int, page: int = 0) -> Op:
+    return {"op": "write", "addr": at(page), "value": value}
+
+
+def read(page: int = 0) -> Op:
+    return {"op": "read", "addr": at(page)}
+
+
+def on(op: str, pages: int = 1, page: int = 0, **keys: Any) -> Op:
+    return {"op": op, "addr": at(page), "length": pages * P, **keys}
+
+
+OUT: Final = on("swap_out")
+BOTH_OUT: Final = on("swap_out", 2)
+DROP: Final = on("madvise", advice="dontneed")
+BOTH: Final = [MAP, write(1), write(2, 1)]
+ONE_SLOT: Final = {"size": 2 * P, "kind": "synchronous"}
+
+# What t0 does before and after "go", what t1 does after it, what a child does, the device.
+PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op], Op]]] = {
+    "out_against_write": ([MAP, write(1)], [OUT, read()], [write(2), read()], [], {}),
+    "out_against_munmap": ([MAP, write(1)], [OUT], [on("munmap")], [], {}),
+    "out_against_dontneed": ([MAP, write(1)], [OUT, read()], [DROP, read()], [], {}),
+    "out_against_out": ([MAP, write(1)], [OUT, read()], [OUT, read()], [], {}),
+    "out_of_a_shared_page": ([MAP, write(1), FORK], [OUT, read()], [], [ON, write(3), read()], {}),
+    "out_of_two_processes": ([MAP, write(1), FORK], [OUT, write(5)], [], [ON, OUT, read()], {}),
+    "out_against_exit": ([MAP, write(1), FORK], [OUT, read()], [], [ON], {}),
+    "in_against_munmap": ([*BOTH, BOTH_OUT], [on("munmap")], [read()], [], {}),
+    "in_against_in": ([*BOTH, BOTH_OUT], [read()], [write(3), read()], [], {}),
+    "in_against_in_past_the_cache": ([MAP, write(1), OUT], [read()], [write(2)], [], ONE_SLOT),
+    "in_against_out": ([MAP, write(1), on("swap_out", keep_cache=True)], [OUT], [write(2)], [], {}),
+    "in_against_a_drop_of_the_page": ([*BOTH, BOTH_OUT], [read()], [DROP], [], {}),
+    "in_against_a_drop_of_its_neighbour": (
+        *([*BOTH, BOTH_OUT], [read()], [on("munmap", page=1)], [], {}),
+    ),
+    "in_against_a_split": (
+        *([*BOTH, BOTH_OUT], [on("mprotect", prot="r")], [read(1), write(3, 1)], [], {}),
+    ),
+    "a_device_with_one_slot": ([*BOTH], [BOTH_OUT, read()], [write(3, 1), read(1)], [], ONE_SLOT),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_schedule_breaks_anything(name: str) -> None:
+    before, after, beside, child, swap = PROGRAMS[name]
+    tasks: list[dict[str, Any]] = [
+        {"name": "t0", "ops": [*before, GO, *after]},
+        {"name": "t1", "ops": [ON, *beside]},
+    ]
+    if child:
+        tasks.append({"name": "c", "start": "fork", "ops": child})
+    obj = {"format": "spfemu-program/1", "system": {"swap": swap}, "tasks": tasks}
+    found = spfemu.explore(Program.from_dict(obj), preemptions=1, variants_default="fixed")
+    assert found["complete"]
+    assert found["violations"] == []

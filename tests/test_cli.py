@@ -23,10 +23,12 @@ from spfemu.cli.explore import print_exploration
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import core_list
 from spfemu.program import EVENTS
+from tests.host_kernel import needs_host
 
 HERE = Path(__file__).parent
 SCENARIO = str(HERE / "scenarios" / "anon_first_write.json")
 COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+ENGINES = ["native", "reference", "vtime", "explore", pytest.param("kernel", marks=needs_host)]
 EBIZZY = ["--", "ebizzy", "-mTt", "2", "-S", "0.002"]
 
 
@@ -273,7 +275,7 @@ class TestStat:
 
 
 class TestRun:
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore", "kernel"])
+    @pytest.mark.parametrize("engine", ENGINES)
     def test_outcomes(self, capsys: pytest.CaptureFixture[str], engine: str) -> None:
         out = told(capsys, "run", SCENARIO, "--engine", engine, "--check")
         assert out.splitlines()[0].split()[:4] == ["task", "place", "round", "op"]
@@ -305,7 +307,7 @@ class TestRun:
             }
         ]  # fmt: skip
 
-    @pytest.mark.parametrize("engine", ["native", "reference", "vtime", "explore", "kernel"])
+    @pytest.mark.parametrize("engine", ENGINES)
     def test_tasks_that_wait_for_ever(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, engine: str
     ) -> None:
@@ -326,6 +328,7 @@ class TestCheck:
         obj = told_json(capsys, "check", SCENARIO, "--engine", "vtime", "--json")
         assert (obj["against"], obj["differences"]) == ("reference", [])
 
+    @needs_host
     def test_against_the_host(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert told(capsys, "check", SCENARIO, "--against", "kernel") == "\nno differences\n"
         program = spfemu.ProgramBuilder()
@@ -352,6 +355,7 @@ class TestCheck:
                 }
             ]  # fmt: skip
 
+    @needs_host
     def test_the_host_against_the_reference(self, capsys: pytest.CaptureFixture[str]) -> None:
         obj = told_json(capsys, "check", SCENARIO, "--engine", "kernel", "--json")
         assert (obj["engine"], obj["against"], obj["differences"]) == ("kernel", "reference", [])

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 import spfemu
 from spfemu import Program
 from spfemu.profiles import arch_names
-from spfemu.testing import assert_same, differential, disjoint_programs, programs
+from spfemu.testing import assert_same, differential, disjoint_programs, programs, with_maps
 
 ENGINES: Final = ("native", "vtime", "explore")
-MAPPING_OPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec")
 
 # A failing example is shrunk for minutes before it is shown.
 pytestmark = pytest.mark.timeout(900)
@@ -34,24 +33,6 @@ settings_of_runs = st.fixed_dictionaries(
 )
 # What a program can see without concurrency: who refuses an access, and how.
 variants = st.sampled_from((None, {"C3": "fixed"}))
-
-
-def with_maps(program: Program) -> Program:
-    """The program with a look at the VMAs after each operation that changes some."""
-
-    def looked_at(ops: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for op in ops:
-            if op["op"] == "repeat":
-                op = {**op, "ops": looked_at(op["ops"])}
-            found.append(op)
-            if op["op"] in MAPPING_OPS:
-                found.append({"op": "note", "text": "maps", "expect": {"maps_lines": []}})
-        return found
-
-    obj = program.to_dict()
-    tasks = [{**task, "ops": looked_at(task["ops"])} for task in obj["tasks"]]
-    return Program.from_dict({**obj, "tasks": tasks})
 
 
 @engines

@@ -10,6 +10,7 @@ import pytest
 
 from spfemu import EngineError
 from spfemu.oracle import Host, host
+from tests.host_kernel import needs_host
 
 REAL = Path("/proc")
 
@@ -31,6 +32,7 @@ def imitation(folder: Path, **changed: str | None) -> Path:
     return folder
 
 
+@needs_host
 def test_this_host_is_one() -> None:
     found = host()
     assert found.release == platform.release()
@@ -38,10 +40,12 @@ def test_this_host_is_one() -> None:
     assert found.memory > 1 << 28
 
 
+@needs_host
 def test_an_imitation_of_everything_is_the_same(tmp_path: Path) -> None:
     assert host(imitation(tmp_path)) == host()
 
 
+@needs_host
 def test_who_has_no_vmas_is_no_linux_kernel(tmp_path: Path) -> None:
     smaps = "\n".join(
         line for line in (REAL / "self/smaps").read_text().splitlines() if "VmFlags" not in line
@@ -50,6 +54,7 @@ def test_who_has_no_vmas_is_no_linux_kernel(tmp_path: Path) -> None:
         host(imitation(tmp_path, smaps=smaps, osrelease="4.4.0\n"))
 
 
+@needs_host
 def test_a_proc_that_lacks_things(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no Linux kernel here: .*mmap_min_addr"):
         host(imitation(tmp_path, mmap_min_addr=None))

@@ -325,6 +325,7 @@ class TestSettings:
                 r"tasks\[0\].ops\[0\]: operation 'sysctl' would change the host",
             ),
             ([mmap()], {"system": {"memory": "1G"}}, "key 'memory': the host's memory is not lim"),
+            ([mmap()], {"system": {"swap": {"size": "1M"}}}, "key 'swap': the host has its own"),
             ([mmap()], {"system": {"sysctl": {"vm.page-cluster": 1}}}, "key 'sysctl': it would ch"),
             ([mmap()], {"system": {"mmap_min_addr": 8192}}, "mmap_min_addr': value 8192"),
             (

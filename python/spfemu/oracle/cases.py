@@ -62,9 +62,9 @@ class Case:
         return self.history.mapping(self.page, self.position, space)
 
     @property
-    def length(self) -> int:
-        """The length of a call, bytes. Source: the program."""
-        return int(self.record["length"])
+    def both_failed(self) -> bool:
+        """Whether neither did anything, so that both go on from the same. Source: ours."""
+        return self.emulated["errno"] is not None and self.host["errno"] is not None
 
     def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:
         """Whether the outcomes are these, as far as keys are given. Source: ours."""
@@ -105,8 +105,8 @@ class Exempt:
     Source: ours. ``since`` is the kernel that brought it, None if it is no matter of versions.
     ``what`` is one sentence. ``keys`` are what may differ in an outcome, ``outcome`` says when.
     ``edge`` says where there may be an edge between two VMAs on one side only. ``ends``: the two go
-    different ways afterwards; ``silently`` names an operation, and says after which calls of it
-    they do though these gave the same.
+    different ways afterwards, unless both failed; ``silently`` names an operation, and says after
+    which calls of it they do though these gave the same.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Exempt:
     keys: tuple[str, ...] = ()
     outcome: Callable[[Case], bool] | None = None
     edge: Callable[[Edge], bool] | None = None
-    silently: tuple[str, Callable[[Call], bool]] | None = None
+    silently: tuple[str, Callable[[History, Call], bool]] | None = None
     ends: bool = False
 
     def _is_so(self, history: History) -> bool:
@@ -139,7 +139,8 @@ class Exempt:
         op, ends = self.silently
         if not history.has(op):
             return None
-        return next((call for call in history.calls if call.op == op and ends(call)), None)
+        calls = (call for call in history.calls if call.op == op)
+        return next((call for call in calls if ends(history, call)), None)
 
     def excuses_edge(self, edge: Edge) -> bool:
         """Whether this is why memory is cut into VMAs at an address, or is not. Source: ours."""

@@ -189,15 +189,16 @@ class _Comparing:
         for key in keys:
             wanted, came = case.host[key], case.emulated[key]
             difference = Difference(place, case.op, case.host["round"], key, wanted, came)
-            self._note(difference, excuse(case, key, keys, self.exceptions))
+            exception = excuse(case, key, keys, self.exceptions)
+            self._note(difference, exception)
+            if exception is not None and exception.ends and not case.both_failed:
+                self.found.cut = place
 
     def _note(self, difference: Difference, exception: Exempt | None) -> None:
         if exception is None:
             self.found.differences.append(difference)
-            return
-        self.found.excused.append(Excused(exception.name, difference))
-        if exception.ends:
-            self.found.cut = difference.place
+        else:
+            self.found.excused.append(Excused(exception.name, difference))
 
     def _stray(self, task: int, row: int) -> Difference:
         def at(result: Result) -> tuple[str, int, str]:

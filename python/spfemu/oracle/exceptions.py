@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from spfemu.oracle.cases import Case, Edge, Exempt
-from spfemu.oracle.history import Call
-from spfemu.program.ops import MMAP_FLAGS, MREMAP_FLAGS
+from spfemu.oracle.history import Call, History
+from spfemu.oracle.mapped import mapped, page_up
+from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
 __all__ = ["EXCEPTIONS", "exception"]
@@ -51,24 +52,34 @@ def _was_made_writable(case: Case) -> bool:
 
 
 def _is_brk_over_hole(case: Case) -> bool:
-    """A break that goes down over pages that munmap had taken away."""
+    """A break that goes down over pages of which nothing is mapped any more."""
     if case.op != "brk" or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
         return False
-    lowest = -(-int(case.emulated["ret"]) // 4096) * 4096
-    return int(case.record["addr"]) < 0 and any(
-        call.op == "munmap" and call.covers(lowest) for call in case.before
-    )
+    lower = int(case.emulated["ret"])
+    upper = lower - int(case.record["addr"])
+    return lower < upper and not mapped(reversed(case.before)).meets(page_up(lower), page_up(upper))
 
 
 def _is_mremap_of_nothing(case: Case) -> bool:
     """mremap where nothing is mapped, which 5.1 need not even notice."""
-    return case.op == "mremap" and case.host["errno"] == "EFAULT"
+    if case.op != "mremap" or case.host["errno"] != "EFAULT":
+        return False
+    page = case.page
+    return not mapped(reversed(case.before)).meets(page, page + 4096)
 
 
-def _is_mremap_too_long(case: Case) -> bool:
-    """mremap of a length that no mapping has: 5.1 looks elsewhere first, or never."""
-    longest = max(int(case.record["length"]), int(case.record["length2"]))
-    return case.op == "mremap" and longest > _USER_END and case.host["errno"] == "EINVAL"
+def _is_mremap_checked_first(case: Case) -> bool:
+    """mremap of what 5.1 refuses later, for another reason, or never."""
+    if case.op != "mremap" or case.host["errno"] != "EINVAL":
+        return False
+    record = case.record
+    old, new = int(record["length"]), int(record["length2"])
+    if max(old, new) > _USER_END:
+        return True
+    # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
+    target = case.history.target(record, case.position)
+    is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
+    return bool(is_itself) and not old and case.emulated["errno"] == "EFAULT"
 
 
 def _is_mremap_of_several(case: Case) -> bool:
@@ -86,13 +97,20 @@ def _is_dontunmap(case: Case) -> bool:
     return case.op == "mremap" and bool(has_flag) and case.is_({"errno": "EINVAL"}, {})
 
 
-def _is_failed_move(call: Call) -> bool:
+def _is_failed_move(history: History, call: Call) -> bool:
     """mremap to a given place that failed: 5.1 has unmapped what was there by then."""
-    return (
-        call.op == "mremap"
-        and call.errno != 0
-        and bool(int(call.record["flags"]) & _MREMAP["fixed"])
+    if not call.errno or int(call.record["flags"]) != GIVEN | _MREMAP["maymove"] | _MREMAP["fixed"]:
+        return False
+    old, length = call.address, call.length
+    new, end = call.target, call.target + call.new_length
+    is_refused_first = (
+        (old | new) % 4096 != 0 or not new < end <= _USER_END or (old < end and new < old + length)
     )
+    if is_refused_first:
+        return False
+    space = history.spaces.of_task(call.task, call.position)
+    there = mapped(reversed(history.before(call.position, space)))
+    return there.meets(new, end) or there.meets(old + call.new_length, old + length)
 
 
 def _is_hint_too_low(case: Case) -> bool:
@@ -107,12 +125,14 @@ def _is_too_much(case: Case) -> bool:
     settings = case.history.host.settings
     if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
         return False
-    if case.op in ("mmap", "mprotect", "brk", "mremap"):
-        lengths = [case.length, abs(int(case.record["addr"])) if case.op == "brk" else 0]
-        return bool(max(lengths) > settings["memory"])
-    return case.op == "fork" and any(
-        call.op == "mmap" and call.length > settings["memory"] for call in case.before
-    )
+    record = case.record
+    promised = {
+        "mmap": int(record["length"]),
+        "mprotect": int(record["length"]),
+        "mremap": int(record["length2"]),
+        "brk": int(record["addr"]),
+    }
+    return promised.get(case.op, 0) > int(settings["memory"])
 
 
 def _is_alone_at_the_end(case: Case) -> bool:
@@ -137,7 +157,10 @@ def _is_address_as_errno(case: Case) -> bool:
 
 
 def _is_uncharged(edge: Edge) -> bool:
-    """At what mprotect took the right to write from."""
+    """In private memory that may not be written to, at what mprotect took that right from."""
+    _, _, perms, _ = edge.around
+    if "w" in perms or not perms.endswith("p"):
+        return False
     calls = (call for call in edge.before if call.op == "mprotect")
     return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
 
@@ -194,6 +217,14 @@ EXCEPTIONS: Final = (
         ends=True,
     ),
     Exempt(
+        "overcommit",
+        None,
+        "promises of more memory than there is are refused (vm.overcommit_memory is not 1)",
+        keys=("ret", "errno"),
+        outcome=_is_too_much,
+        ends=True,
+    ),
+    Exempt(
         "mprotect-spares-faults",
         (6, 1),
         "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",
@@ -229,7 +260,7 @@ EXCEPTIONS: Final = (
         (6, 17),
         "mremap checks everything before it unmaps what is at the new place",
         keys=("ret", "errno"),
-        outcome=_is_mremap_too_long,
+        outcome=_is_mremap_checked_first,
         silently=("mremap", _is_failed_move),
         ends=True,
     ),
@@ -267,14 +298,6 @@ EXCEPTIONS: Final = (
         "table yet and no other page to map",
         keys=("faults",),
         outcome=_is_alone_at_the_end,
-    ),
-    Exempt(
-        "overcommit",
-        None,
-        "promises of more memory than there is are refused (vm.overcommit_memory is not 1)",
-        keys=("ret", "errno"),
-        outcome=_is_too_much,
-        ends=True,
     ),
 )
 """Every exception there is, by name."""

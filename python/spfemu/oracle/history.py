@@ -32,8 +32,8 @@ _Ids = dict[int, list[tuple[int, int]]]
 class Call:
     """An operation that is no access, as it was done.
 
-    Source: ours. ``record`` is the program's, number ``index``; ``address`` its address with the
-    id as it was, ``ret`` and ``errno`` what came of it on the host.
+    Source: ours. ``record`` is the program's, number ``index``; ``address`` and ``target`` its
+    addresses with the ids as they were, ``ret`` and ``errno`` what came of it on the host.
     """
 
     position: int
@@ -42,6 +42,7 @@ class Call:
     op: str
     record: np.void
     address: int
+    target: int
     ret: int
     errno: int
 
@@ -49,6 +50,11 @@ class Call:
     def length(self) -> int:
         """The length it was given, in whole pages. Source: the program."""
         return (int(self.record["length"]) + 4095) & ~4095
+
+    @property
+    def new_length(self) -> int:
+        """The length that mremap is to give, in whole pages. Source: the program."""
+        return (int(self.record["length2"]) + 4095) & ~4095
 
     def covers(self, page: int) -> bool:
         """Whether its range has the page. Source: ours."""
@@ -132,6 +138,7 @@ class History:
             OPS_BY_CODE[int(record["op"])].name,
             record,
             self.address(record, position),
+            self.target(record, position),
             int(outcome["ret"]),
             int(outcome["errno"]),
         )
@@ -189,12 +196,19 @@ class History:
 
         Source: the program format. With ``result``, as it was in another run of the same program.
         """
-        base = 0
-        if int(record["base"]) >= 0:
-            named = self._ids(result or self.host).get(int(record["base"]), [])
-            before = bisect_left(named, (position,))
-            base = named[before - 1][1] if before else 0
-        return (base + int(record["addr"])) & _MASK
+        return self._resolved(
+            int(record["base"]), int(record["addr"]), position, result or self.host
+        )
+
+    def target(self, record: np.void, position: int) -> int:
+        """The new address of an mremap at a position, as it was on the host. Source: ours."""
+        return self._resolved(int(record["base2"]), int(record["addr2"]), position, self.host)
+
+    def _resolved(self, number: int, offset: int, position: int, result: Result) -> int:
+        named = self._ids(result).get(number, [])
+        before = bisect_left(named, (position,))
+        base = named[before - 1][1] if before else 0
+        return (base + offset) & _MASK
 
     def _ids(self, result: Result) -> _Ids:
         if id(result) not in self._named:

@@ -205,6 +205,8 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
     system, default = program.system, System()
     if system.memory != default.memory:
         yield "", "key 'memory': the host's memory is not limited"
+    if system.swap != default.swap:
+        yield "", "key 'swap': the host has its own"
     if system.sysctl:
         yield "", "key 'sysctl': it would change the host"
     if system.thp == "always":

@@ -1,8 +1,8 @@
 """Tools for testing with generated programs: strategies, and the comparison of engines.
 
 ``programs`` and ``disjoint_programs`` are hypothesis strategies; ``differential`` runs one program
-on several engines and raises AssertionError where they differ. They need hypothesis: install
-``spfemu[testing]``.
+on several engines and raises AssertionError where they differ, ``against_host`` holds them against
+the host's own kernel. They need hypothesis: install ``spfemu[testing]``.
 
 >>> from hypothesis import given, settings
 >>> from spfemu.testing import differential, programs
@@ -13,15 +13,18 @@ on several engines and raises AssertionError where they differ. They need hypoth
 >>> every_engine_agrees()
 """
 
-from spfemu.testing.agreement import assert_same, differences, differential
+from spfemu.testing.agreement import assert_same, differences, differential, with_maps
 from spfemu.testing.disjoint import disjoint_programs
+from spfemu.testing.hosting import against_host
 from spfemu.testing.programs import operations, programs
 
 __all__ = [
+    "against_host",
     "assert_same",
     "differences",
     "differential",
     "disjoint_programs",
     "operations",
     "programs",
+    "with_maps",
 ]

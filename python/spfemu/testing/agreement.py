@@ -17,11 +17,12 @@ from spfemu.program.values import shown
 from spfemu.results import EVENTS, Result
 from spfemu.testing.programs import profile
 
-__all__ = ["assert_same", "differences", "differential"]
+__all__ = ["assert_same", "differences", "differential", "program_text", "with_maps"]
 
 WHAT: Final = ("all", "own")
 
 _MAX_SHOWN: Final = 12
+_CHANGE_MAPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec")
 _OWN: Final = ("op", "signal", "has", "errno")
 _SAME_PLACE: Final = ("index", "round", "access")
 
@@ -99,7 +100,7 @@ def assert_same(a: Result, b: Result, *, what: str = "all") -> None:
     lines += [f"  {_line(a, b, difference)}" for difference in found[:_MAX_SHOWN]]
     if len(found) > _MAX_SHOWN:
         lines.append(f"  … and {len(found) - _MAX_SHOWN} more")
-    lines += ["program:", _program_text(a.program)]
+    lines += ["program:", program_text(a.program)]
     raise AssertionError("\n".join(lines))
 
 
@@ -158,6 +159,34 @@ def differential(
                 assert_same(expected, run(program, engine=engine, **settings), what=what)
 
 
+def with_maps(program: Program) -> Program:
+    """Returns the program with a look at the VMAs after each operation that changes some.
+
+    Source: ours. The look is a ``note`` that states ``maps_lines``.
+
+    >>> import spfemu
+    >>> from spfemu.testing import with_maps
+    >>> program = spfemu.Program.loads('''{"format": "spfemu-program/1", "tasks": [{"ops": [
+    ...     {"op": "mmap", "length": "64K", "addr": "0x10000"}]}]}''')
+    >>> list(spfemu.run(with_maps(program), engine="reference").note_maps.values())
+    [['00010000-00020000 rw-p 00000000']]
+    """
+
+    def looked_at(ops: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for op in ops:
+            if op["op"] == "repeat":
+                op = {**op, "ops": looked_at(op["ops"])}
+            found.append(op)
+            if op["op"] in _CHANGE_MAPS:
+                found.append({"op": "note", "text": "maps", "expect": {"maps_lines": []}})
+        return found
+
+    obj = program.to_dict()
+    tasks = [{**task, "ops": looked_at(task["ops"])} for task in obj["tasks"]]
+    return Program.from_dict({**obj, "tasks": tasks})
+
+
 # --- the parts ---------------------------------------------------------------------------------
 
 
@@ -179,8 +208,8 @@ def _line(a: Result, b: Result, found: Difference) -> str:
     return f"{where}{again}{': ' if where else ''}{found.what}: {values}"
 
 
-def _program_text(program: Program) -> str:
-    """The program as JSON with an operation on each line."""
+def program_text(program: Program) -> str:
+    """Returns the program as JSON with an operation on each line. Source: ours."""
     obj = program.to_dict()
     tasks = []
     for task in obj.pop("tasks"):

@@ -195,7 +195,7 @@ def _write(draw: Draw, words: Vocabulary) -> Operation:
 
 def _execute(draw: Draw, words: Vocabulary) -> Operation:
     addr, how = _access(draw, words)
-    return {"op": "execute", "addr": addr, **how}
+    return {"op": "execute", "addr": addr, **({} if words.host else how)}
 
 
 def _touch(draw: Draw, words: Vocabulary) -> Operation:
@@ -221,7 +221,7 @@ def _touch(draw: Draw, words: Vocabulary) -> Operation:
         operation["order"] = order
     if order == "random":
         operation["seed"] = draw(below(100))
-    return {**operation, **how}
+    return {**operation, **({} if words.host and access == "execute" else how)}
 
 
 _TOUCHES: Final = (*("write",) * 4, *("read",) * 3, "execute")
@@ -295,6 +295,8 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_execute)
     if not words.huge:
         left_out.add(_collapse)
+    if words.host:
+        left_out |= {_sysctl, _swap_out}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

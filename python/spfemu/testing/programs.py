@@ -75,7 +75,12 @@ def operations(
 
 
 def programs(
-    *, arch: str | Arch = "x86", tasks: int = 4, max_ops: int = 60, limits: bool = True
+    *,
+    arch: str | Arch = "x86",
+    tasks: int = 4,
+    max_ops: int = 60,
+    limits: bool = True,
+    host: bool = False,
 ) -> st.SearchStrategy[Program]:
     """A strategy for programs whose outcomes do not depend on the interleaving.
 
@@ -95,6 +100,8 @@ def programs(
             over come on top, and those in loops are counted once.
         limits: whether vm.max_map_count may be lowered, so that calls stop half way (default
             true).
+        host: whether only what engine kernel can run is drawn (default false): no sysctl and no
+            ``limits``, no huge pages, files in the page cache.
 
     Returns:
         A strategy of programs; a failing one shrinks to few tasks, turns and operations.
@@ -113,7 +120,7 @@ def programs(
     """
     check_number("programs", "tasks", tasks, MAX_TASKS)
     check_number("programs", "max_ops", max_ops, 10_000)
-    return _programs(profile(arch), tasks, max_ops, limits)
+    return _programs(profile(arch), tasks, max_ops, limits and not host, host)
 
 
 def profile(arch: str | Arch) -> Arch:
@@ -141,11 +148,17 @@ class _Plan:
     @classmethod
     @cache
     def of(
-        cls, arch: Arch, min_addr: int, second: int, huge: bool, limits: bool, most_turns: int
+        cls,
+        arch: Arch,
+        min_addr: int,
+        second: int,
+        most_turns: int,
+        **restrictions: bool,
     ) -> _Plan:
-        restrictions: dict[str, Any] = {"limits": limits, "second": second, "huge": huge}
         files = {name: kind for name, kind, _ in _FILES}
-        words = Vocabulary.of(arch, ids=_IDS, files=files, min_addr=min_addr, **restrictions)
+        words = Vocabulary.of(
+            arch, ids=_IDS, files=files, min_addr=min_addr, second=second, **restrictions
+        )
         first = mappings(words)
         turn = _turns(st.lists(_steps(words, first), max_size=20))
         turns = st.lists(turn, max_size=most_turns)
@@ -162,12 +175,16 @@ def _joined(lists: list[list[Turn]]) -> list[Turn]:
 
 
 @st.composite
-def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: bool) -> Program:
-    min_addr = pick(draw, _MIN_ADDRS)
+def _programs(
+    draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: bool, host: bool
+) -> Program:
+    min_addr = 65536 if host else pick(draw, _MIN_ADDRS)
     second = pick(draw, range(len(Places(arch).others)))
-    thp = pick(draw, _THP)
-    huge = pick(draw, range(4)) == 3
-    plan = _Plan.of(arch, min_addr, second, huge, limits, max(1, max_ops // 4))
+    thp = "never" if host else pick(draw, _THP)
+    huge = pick(draw, range(4)) == 3 and not host
+    plan = _Plan.of(
+        arch, min_addr, second, max(1, max_ops // 4), huge=huge, limits=limits, host=host
+    )
     threads = pick(draw, (1, 2, 2, 3))
     assembly = Assembly(
         threads=min(threads, tasks),
@@ -186,7 +203,7 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: boo
         system["mmap_min_addr"] = min_addr
     if thp != "madvise":
         system["thp"] = thp
-    if (swap := pick(draw, _SWAPS)) is not None:
+    if (swap := pick(draw, _SWAPS)) is not None and not host:
         size, settings = swap
         system["swap"] = {"size": size * arch.page_size, **settings}
     if limits and pick(draw, range(16)) == 15:
@@ -196,19 +213,19 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int, limits: boo
             "format": FORMAT,
             "page_size": arch.page_size,
             "system": system,
-            "files": _files(draw, plan.words.places, made),
+            "files": _files(draw, plan.words, made),
             "tasks": made,
         }
     )
 
 
-def _files(draw: st.DrawFn, places: Places, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _files(draw: st.DrawFn, words: Vocabulary, tasks: list[dict[str, Any]]) -> dict[str, Any]:
     """The files that the tasks map, each with a length that may end within a page or window."""
-    page = places.page
+    page = words.page
     lengths = (20 * page, 64 * page, 5 * page - 1, 3 * page + 100, page, 0)
     used = set().union(*(files_used(task["ops"]) for task in tasks))
     return {
-        name: {"length": pick(draw, lengths), "kind": kind, "cached": cached}
+        name: {"length": pick(draw, lengths), "kind": kind, "cached": cached or words.host}
         for name, kind, cached in _FILES
         if name in used
     }

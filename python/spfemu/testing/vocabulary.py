@@ -71,7 +71,8 @@ class Vocabulary:
     protections, ``sharing`` the share of shared mappings in eighths, ``advices`` what madvise is
     given. ``heap`` says whether there is a brk, ``limits`` whether vm.max_map_count changes,
     ``executing`` whether anything is executed. ``huge``: ranges may be of the size that an entry
-    above the PTE table maps, and begin where one does.
+    above the PTE table maps, and begin where one does. ``host``: only what the host's kernel can
+    be asked to do.
     """
 
     places: Places
@@ -86,6 +87,7 @@ class Vocabulary:
     limits: bool = True
     executing: bool = True
     huge: bool = False
+    host: bool = False
     advices: tuple[str, ...] = (
         *("dontneed",) * 6,
         *("random", "sequential", "normal", "dontfork", "dofork"),
@@ -194,8 +196,7 @@ class Vocabulary:
             self.window_start,
             places.address(self.window, -2, 100),
             places.address(places.top, -2),
-            places.min_addr,
-            0,
+            *((places.min_addr + self.page,) if self.host else (places.min_addr, 0)),
         )
 
     @cached_property

@@ -23,6 +23,7 @@ from spfemu.cli.explore import print_exploration
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import core_list
 from spfemu.program import EVENTS
+from spfemu.workloads import WORKLOADS
 from tests.host_kernel import needs_host
 
 HERE = Path(__file__).parent
@@ -217,7 +218,7 @@ class TestStat:
         assert notsup == spf["counters"]["pagefault:spf_vma_notsup"] > 0
         assert f"Aborts of the spf run by {by}:" in told(capsys, "stat", "--by", by, *EBIZZY)
 
-    def test_faults_that_were_not_tried(
+    def test_faults_without_an_event(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         # Alone: 1; with another user: 3 by the kernel, 1 where nothing is mapped, 4 speculative.
@@ -236,11 +237,55 @@ class TestStat:
         path = tmp_path / "p.json"
         builder.build().save(path)
         runs = told_json(capsys, "stat", "--json", "--", str(path))["runs"]
-        assert [run.get("not_tried") for run in runs] == [None, 5]
+        assert [run.get("no_event") for run in runs] == [None, 5]
         assert runs[1]["counters"]["spf"] == 4
         out = told(capsys, "stat", "--", str(path))
-        assert "\n 5 of the 9 faults with spf were not tried speculatively,\n" in out
-        assert "not tried" not in told(capsys, "stat", "--handler", "classic", "--", str(path))
+        assert (
+            "\n 5 of the 9 faults with spf have no event: they were not tried (the kernel\n" in out
+        )
+        assert "no event" not in told(capsys, "stat", "--handler", "classic", "--", str(path))
+
+    def test_a_machine_implies_its_arch(self, capsys: pytest.CaptureFixture[str]) -> None:
+        obj = told_json(capsys, "stat", "--machine", "power8-80", "--json", *EBIZZY)
+        assert (obj["arch"], obj["machine"]) == ("powerpc", "power8-80")
+
+    def test_the_options_of_a_workload(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for workload in WORKLOADS.values():
+            for asked in ("-h", "--help"):
+                lines = told(capsys, "stat", "--", workload.name, asked).splitlines()
+                assert lines[0] == f"{workload.name}: {workload.summary}"
+                assert len(lines) == 1 + len(workload.options)
+
+    def test_an_imported_recording_keeps_its_cpus(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        trace = str(HERE / "traces" / "pigz.perf.txt.zst")
+        for name in ("pigz.npz", "pigz.json"):
+            target = str(tmp_path / name)
+            told(capsys, "import", trace, "-o", target)
+            runs = [told_json(capsys, "stat", "--json", "--", one) for one in (trace, target)]
+            assert runs[0]["settings"] == runs[1]["settings"]
+            assert runs[0]["settings"]["cpus"] == 2
+            assert runs[0]["runs"] == runs[1]["runs"]
+
+    def test_one_of_something_is_not_several(self, capsys: pytest.CaptureFixture[str]) -> None:
+        out = told(capsys, "stat", "--cpus", "1", *EBIZZY)
+        assert "[vtime, x86, 1 CPU]:" in out
+
+    def test_groups_without_aborts_are_left_out(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        out = told(capsys, "stat", "--by", "ip", *EBIZZY)
+        rows = out[out.index("Aborts of the spf run") :].splitlines()[3:]
+        assert rows
+        assert all(not row.strip().startswith("0 ") for row in rows)
+        program = spfemu.ProgramBuilder()
+        program.task().compute(1)
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        assert "No attempt of the spf run was aborted." in told(
+            capsys, "stat", "--by", "vma", "--", str(path)
+        )
 
     def test_programs_traces_and_standard_input(self, capsys: pytest.CaptureFixture[str]) -> None:
         obj = told_json(capsys, "stat", "--json", "--", SCENARIO)
@@ -321,6 +366,26 @@ class TestRun:
         assert main(["run", str(path), "--engine", engine]) == 1
         assert capsys.readouterr().err == "spfemu: tasks that wait for ever: sleeper\n"
 
+    def test_a_terminal_gets_the_first_thousand_outcomes(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        program = spfemu.ProgramBuilder()
+        task = program.task()
+        with task.repeat(count=12_345):
+            task.compute(1)
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        lines = told(capsys, "run", str(path)).splitlines()
+        assert sum(line.startswith("t0") for line in lines) == 12_345
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        lines = told(capsys, "run", str(path)).splitlines()
+        assert sum(line.startswith("t0") for line in lines) == 1000
+        assert "… and 11,345 more outcomes (all of them when piped, or with --json)" in lines
+
 
 class TestCheck:
     def test_engines_agree(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -361,6 +426,29 @@ class TestCheck:
         assert (obj["engine"], obj["against"], obj["differences"]) == ("kernel", "reference", [])
         obj = told_json(capsys, "run", SCENARIO, "--engine", "kernel", "--check", "--json")
         assert (obj["engine"], obj["differences"], obj["excused"]) == ("kernel", [], [])
+
+    def test_a_race_is_told_from_a_mistake(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        # On the reference the second task comes last; in virtual time the first is late.
+        program = spfemu.ProgramBuilder()
+        first = program.task()
+        first.mmap(4096, id="p")
+        first.write("p", 1)
+        first.post("go")
+        first.sleep(1_000_000)
+        first.write("p", 2)
+        second = program.task()
+        second.await_("go")
+        second.read("p")
+        path = tmp_path / "p.json"
+        program.build().save(path)
+        out = told(capsys, "check", str(path), "--engine", "vtime", status=1)
+        assert out.splitlines()[-2:] == [
+            "Tasks run one after another on the reference, and side by side elsewhere: where they "
+            "race, the order",
+            "alone makes a difference.",
+        ]
 
 
 class TestImport:
@@ -508,7 +596,11 @@ class TestLists:
         assert entries
         assert all(keys <= set(entry) for entry in entries)
         lines = told(capsys, name).splitlines()
-        assert len(lines) == 1 + len(entries)
+        assert max(map(len, lines)) <= 100
+        first = lines[0].split()[0]
+        assert first in ("name", "entry")
+        for entry in entries:
+            assert any(line.startswith(f"{entry[first]} ") for line in lines)
 
     def test_events_have_their_order(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert [entry["name"] for entry in told_json(capsys, "events", "--json")] == list(EVENTS)

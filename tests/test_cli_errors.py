@@ -55,6 +55,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         *[(["stat", "--", name, "-t", "0"], f'{name}: option -t: value "0" (allowed: 1 to 16384)') for name in WORKLOADS if name != "ebizzy"],
         (["stat", "--", "brk1", "--frob"], "brk1: option --frob not recognized (allowed: -t NUM, -p NUM, -s SECONDS)"),
         (["stat", "--", "ebizzy", "twice"], 'ebizzy: argument "twice" (allowed: -m, -M,'),
+        (["stat", "--pace", "--", "brk1"], "--pace (allowed: only with engine native)"),
+        (["run", SCENARIO, "--engine", "vtime", "--pace"], "--pace (allowed: only with engine native)"),
+        (["stat", "--engine", "native", "--cpus", "2", "--", "brk1"], "--cpus: value 2 (allowed: only with engine vtime)"),
+        (["stat", "--engine", "native", "--machine", "x86-48", "--", "brk1"], "--machine: value x86-48 (allowed: only with engine vtime)"),
+        (["stat", "-x", "", "--", "brk1"], '-x: value "" (allowed: what no number holds'),
+        (["stat", "-x", ",", "--json", "--", "brk1"], "-x (allowed: without --json and --by)"),
+        (["stat", "-x", ",", "--by", "vma", "--", "brk1"], "-x (allowed: without --json and --by)"),
+        (["stat", "-r", "2", "--seed", str((1 << 64) - 1), "--", "brk1"], "--seed: value 18446744073709551615 (allowed with -r 2: to 2^64-2)"),
+        (["check", SCENARIO, "--engine", "reference"], 'engine "reference" (allowed: native, vtime, explore, kernel)'),
+        (["explore", SCENARIO, "--seed", str(1 << 64)], "seed: value 18446744073709551616 (allowed: 0 to 18446744073709551615)"),
         (["run"], "Missing argument 'PROGRAM'"),
         (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime, explore, kernel)'),
@@ -96,6 +106,11 @@ def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message
         ("binary.json", bytes(range(128, 256)), "not a program: neither JSON text (UTF-8) nor an .npz archive"),
         ("cut.npz", b"PK\x03\x04only the beginning", "not an .npz archive of a program: "),
         ("broken.json", b"{", "line 1 column 2: not JSON: "),
+        ("double.json", b'{"format": "spfemu-program/1",\n "tasks": [{"ops": [],\n "ops": []}]}', 'line 3 column 2: key "ops" twice in one object'),
+        ("double.json", b'{"a": ["x", {"b": 1, "c": "b"}],\n\n   "a" : 1}', 'line 3 column 4: key "a" twice in one object'),
+        ("long.json", b'{"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "compute", "ns": ' + b"7" * 5000 + b"}]}]}", "tasks[0].ops[0]: key 'ns': value \"777"),
+        ("bom.json", "\ufeff[]".encode(), "not a program: it does not begin with {"),
+        ("cpus.json", b'{"format": "spfemu-program/1", "cpus": 0, "tasks": []}', "key 'cpus': value 0 (allowed: 1 to 1024)"),
         ("tasks.json", b'{"format": "spfemu-program/1", "tasks": []}', "key 'tasks': value [] (allowed: at least one task)"),
     ],
 )  # fmt: skip
@@ -115,6 +130,18 @@ def test_files_that_are_no_programs(
         ({"op": "read", "addr": "q"}, "key 'addr': id \"q\" is never defined"),
         ({"op": "read", "addr": -1}, "key 'addr': value -1 (allowed: an address from 0 to 2^64-1)"),
         ({"op": "touch", "addr": 0, "length": 0}, "key 'length': value 0 (allowed: 1 to 2^64-1)"),
+        (
+            {"op": "await", "name": "raedy"},
+            "key 'name': value \"raedy\" (allowed: what a post names: there is none)",
+        ),
+        (
+            {"op": "note", "text": "", "expect": {"maps_lines": ["garbage"]}},
+            'expect: key \'maps_lines\': value "garbage" (allowed: "start..end perms',
+        ),
+        (
+            {"op": "note", "text": "", "expect": {"maps_lines": ["p..q 7777 0"]}},
+            "expect: key 'maps_lines': value",
+        ),
         ({"op": "mlock", "addr": 0, "length": 1}, "operation 'mlock' is not available yet"),
     ],
 )
@@ -126,6 +153,31 @@ def test_programs_with_a_bad_operation(
     for command in (["run"], ["check"], ["explore"], ["stat", "--"]):
         line = refused(capsys, *command, str(path))
         assert line.startswith(f"{path}: tasks[0].ops[0]: {message}")
+
+
+def test_a_name_that_no_post_has(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    post = {"ops": [{"op": "post", "name": "ready"}]}
+    wait = {"ops": [{"op": "compute", "ns": 1}, {"op": "await", "name": "raedy"}]}
+    path.write_text(json.dumps({"format": "spfemu-program/1", "tasks": [post, wait]}))
+    line = refused(capsys, "run", str(path))
+    message = "tasks[1].ops[1]: key 'name': value \"raedy\" (allowed: what a post names: ready)"
+    assert line == f"{path}: {message}"
+
+
+def test_what_only_the_core_finds_names_the_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.json"
+    many = {**PROGRAM, "tasks": [{"ops": []}] * 65}
+    path.write_text(json.dumps(many))
+    assert refused(capsys, "explore", str(path)) == f"{path}: tasks: 65 (explore allows 1 to 64)"
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text("\ufeff" + json.dumps(PROGRAM), encoding="utf-8")
+    assert main(["stat", "--", str(path)]) == 0
 
 
 def test_a_page_size_that_the_arch_lacks(

@@ -33,6 +33,12 @@ SIGNAL_NAMES: Final = {number: name for name, number in SIGNALS.items()}
 
 _HAS_RET: Final = 1
 _HAS_VALUE: Final = 2
+_AT_ONCE: Final = 4096
+_COLUMNS: Final = (
+    "task", "index", "round", "op", "has", "ret", "errno", "signal", "si_code", "value", "handled",
+    "livelock", "access",
+)  # fmt: skip
+_NAMES: Final = {code: op.name for code, op in OPS_BY_CODE.items()}
 
 
 def errno_name(number: int) -> str | None:
@@ -125,37 +131,48 @@ class Result:
 
     def outcome(self, record: np.void) -> dict[str, Any]:
         """Returns one outcome as the JSON form's object. Source: the command line's ``--json``."""
-        signal = int(record["signal"])
-        has = int(record["has"])
-        obj: dict[str, Any] = {
-            "task": self.program.tasks[int(record["task"])].name,
-            "index": int(record["index"]),
-            "round": int(record["round"]),
-            "op": OPS_BY_CODE[int(record["op"])].name,
-            "ret": int(record["ret"]) if has & _HAS_RET else None,
-            "errno": errno_name(int(record["errno"])),
-            "signal": signal_name(signal),
-            "si_code": si_code_name(signal, int(record["si_code"])),
-            "value": int(record["value"]) if has & _HAS_VALUE else None,
-            "handled": HANDLED[int(record["handled"])],
-            "counters": {
-                event: count
-                for event, count in zip(EVENTS, record["counters"].tolist(), strict=True)
-                if count
-            },
-            "livelock": bool(record["livelock"]),
-        }
-        if obj["op"] == "touch":
-            obj["access"] = int(record["access"])
-        return obj
+        return next(self._objects(np.array([record], dtype=OUTCOME_DTYPE)))
 
     def outcomes(self) -> Iterator[dict[str, Any]]:
         """Yields every outcome as the JSON form's object, in program order.
 
         Source: the command line's ``--json``.
         """
-        for record in self.ops:
-            yield self.outcome(record)
+        for start in range(0, len(self.ops), _AT_ONCE):
+            yield from self._objects(self.ops[start : start + _AT_ONCE])
+
+    def _objects(self, records: npt.NDArray[np.void]) -> Iterator[dict[str, Any]]:
+        """Yields the objects of some records: column by column, which is ten times as fast."""
+        columns = [records[name].tolist() for name in _COLUMNS]
+        size = OUTCOME_DTYPE["counters"].itemsize
+        counters = np.ascontiguousarray(records["counters"]).view(f"V{size}")[:, 0].tolist()
+        known: dict[bytes, dict[str, int]] = {}
+        tasks = [task.name for task in self.program.tasks]
+        for row in zip(*columns, counters, strict=True):
+            task, index, turn, op, has, ret, errno, signal, code, value, *others, counts = row
+            handled, livelock, access = others
+            if counts not in known:
+                numbers = np.frombuffer(counts, dtype=OUTCOME_DTYPE["counters"].base).tolist()
+                pairs = zip(EVENTS, numbers, strict=True)
+                known[counts] = {event: count for event, count in pairs if count}
+            name = _NAMES[op]
+            obj: dict[str, Any] = {
+                "task": tasks[task],
+                "index": index,
+                "round": turn,
+                "op": name,
+                "ret": ret if has & _HAS_RET else None,
+                "errno": errno_name(errno),
+                "signal": signal_name(signal),
+                "si_code": si_code_name(signal, code),
+                "value": value if has & _HAS_VALUE else None,
+                "handled": HANDLED[handled],
+                "counters": known[counts].copy(),
+                "livelock": bool(livelock),
+            }
+            if name == "touch":
+                obj["access"] = access
+            yield obj
 
     def header(self) -> dict[str, Any]:
         """Returns what every JSON result carries: format, version, engine, …, settings.
@@ -175,15 +192,20 @@ class Result:
             "settings": dict(self.settings),
         }
 
+    def tail(self) -> dict[str, Any]:
+        """Returns what stands after the outcomes in the JSON form: maps, rounds, stuck.
+
+        Source: the command line's ``--json``.
+        """
+        return {
+            "maps": {name: list(lines) for name, lines in self.maps.items()},
+            "rounds": list(self.rounds),
+            "stuck": list(self.stuck),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Returns the whole result as JSON values, ``spfemu-result/1``.
 
         Source: the command line's ``--json``.
         """
-        return {
-            **self.header(),
-            "ops": list(self.outcomes()),
-            "maps": {name: list(lines) for name, lines in self.maps.items()},
-            "rounds": list(self.rounds),
-            "stuck": list(self.stuck),
-        }
+        return {**self.header(), "ops": list(self.outcomes()), **self.tail()}

@@ -28,10 +28,10 @@ ALIASES: Final = {"page-faults": "faults", "speculative-faults": "spf"}
 DEFAULT_EVENTS: Final = "faults,spf,minor-faults,major-faults,pagefault:*"
 
 EVENT_TEXTS: Final = {
-    "faults": "hardware page faults (page-faults)",
+    "faults": "hardware page faults",
     "minor-faults": "faults that needed no reading",
     "major-faults": "faults that had to read",
-    "spf": "faults whose speculative result was accepted (speculative-faults)",
+    "spf": "faults whose speculative result was accepted",
     "pagefault:spf_vma_changed": "aborts: the VMA changed, or the address is below it",
     "pagefault:spf_vma_noanon": "aborts: no anon_vma; defined but never emitted by v12",
     "pagefault:spf_vma_notsup": "aborts: the VMA or its page table is not supported",

@@ -18,6 +18,7 @@ from spfemu.workloads import WORKLOADS
 __all__ = ["register"]
 
 _NUMBERS: Final = ("cpus", "page_size", "smt")
+_PIPED_WIDTH: Final = 100
 
 
 def workloads(as_json: JsonOption = False) -> None:
@@ -32,22 +33,23 @@ def workloads(as_json: JsonOption = False) -> None:
         }
         for workload in WORKLOADS.values()
     ]
-    _print(entries, as_json)
+    _print(entries, as_json, ("name", "summary", "options"))
 
 
 def machines(as_json: JsonOption = False) -> None:
     """List the machines."""
-    _print(core_list("machines"), as_json)
+    columns = ("name", "arch", "cpus", "page_size", "smt", "source")
+    _print(core_list("machines"), as_json, columns)
 
 
 def mutants(as_json: JsonOption = False) -> None:
-    """List the checks that explore can remove."""
-    _print(core_list("mutants"), as_json)
+    """List the checks that explore can remove, what goes wrong without, and what it reports."""
+    _print(core_list("mutants"), as_json, ("entry", "name", "removed", "race", "oracle"))
 
 
 def variants(as_json: JsonOption = False) -> None:
-    """List the known bugs of v12, each with its cure."""
-    _print(core_list("variants"), as_json)
+    """List the known bugs of v12, each with its cure, and what explore reports."""
+    _print(core_list("variants"), as_json, ("entry", "name", "default", "what", "oracle"))
 
 
 def events(as_json: JsonOption = False) -> None:
@@ -56,17 +58,16 @@ def events(as_json: JsonOption = False) -> None:
     entries = [
         {"name": event, "aliases": names[event], "text": EVENT_TEXTS[event]} for event in EVENTS
     ]
-    _print(entries, as_json)
+    _print(entries, as_json, ("name", "aliases", "text"))
 
 
-def _print(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+def _print(entries: Sequence[dict[str, Any]], as_json: bool, headers: Sequence[str]) -> None:
     if as_json:
         print_json(list(entries))
         return
-    headers = list(entries[0]) if entries else []
     rows = [[_cell(entry[header]) for header in headers] for entry in entries]
     right = [number for number, header in enumerate(headers) if header in _NUMBERS]
-    print_table(headers, rows, right=right)
+    print_table(headers, rows, right=right, title=headers.index("name"), width=_PIPED_WIDTH)
 
 
 def _cell(value: Any) -> str:

@@ -6,14 +6,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from spfemu.errors import ProgramError
 
-__all__ = ["check_output", "counted", "error_line", "print_json", "progress_bar"]
+__all__ = ["check_output", "counted", "error_line", "print_json", "print_json_list", "progress_bar"]
 
 Progress = Callable[[float], object]
 
@@ -22,6 +22,24 @@ def print_json(obj: Any, file: TextIO | None = None) -> None:
     """Writes one JSON value and a newline. Source: the command line's ``--json``."""
     json.dump(obj, file or sys.stdout, indent=2)
     print(file=file or sys.stdout)
+
+
+def print_json_list(
+    before: dict[str, Any], name: str, items: Iterable[Any], after: dict[str, Any]
+) -> None:
+    """Writes one JSON object of which one member is a long list, an item a line, as they come.
+
+    Source: the command line's ``--json``. ``before`` and ``after`` are the other members, at least
+    one each.
+    """
+    out = sys.stdout
+    out.write(json.dumps(before, indent=2).removesuffix("\n}"))
+    out.write(f',\n  "{name}": [')
+    separator = "\n    "
+    for item in items:
+        out.write(separator + json.dumps(item))
+        separator = ",\n    "
+    out.write("\n  ]," + json.dumps(after, indent=2).removeprefix("{") + "\n")
 
 
 @contextmanager

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
 from spfemu import oracle
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
-from spfemu.cli.output import print_json, progress_bar
+from spfemu.cli.output import counted, print_json, print_json_list, progress_bar
 from spfemu.cli.sources import load_program
-from spfemu.cli.tables import print_table
+from spfemu.cli.tables import print_rows, print_table, terminal_width
 from spfemu.comparing import Difference, check, compare
 from spfemu.engines import ENGINES, HANDLERS, one_of, run
 from spfemu.errors import EngineError, ProgramError
@@ -24,6 +25,10 @@ from spfemu.results import Result
 __all__ = ["register"]
 
 _AGAINST: Final = ("reference", "kernel")
+_TERMINAL_ROWS: Final = 1000
+_ORDER_MATTERS: Final = """\
+Tasks run one after another on the reference, and side by side elsewhere: where they race, the order
+alone makes a difference."""
 
 _Engine = Annotated[
     str,
@@ -64,6 +69,8 @@ def run_command(
     """Run a program and print the outcome of each operation."""
     one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
+    if pace and engine != "native":
+        raise EngineError("--pace (allowed: only with engine native)")
     profile = arch_by_name(arch)
     loaded = load_program(program)
     if with_check and not loaded.expect:
@@ -81,10 +88,10 @@ def run_command(
         )
     found = _checked(result) if with_check else oracle.Comparison()
     if as_json:
-        obj = result.to_json()
+        after = result.tail()
         if with_check:
-            obj |= _comparison_json(result, found)
-        print_json(obj)
+            after |= _comparison_json(result, found)
+        print_json_list(result.header(), "ops", result.outcomes(), after)
     else:
         _print_result(result)
         if with_check:
@@ -122,8 +129,8 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run a program on two engines and print where they differ."""
-    one_of("engine", engine, ENGINES)
     one_of("--against", against, _AGAINST)
+    one_of("engine", engine, [name for name in ENGINES if name != against])
     one_of("handler", handler, HANDLERS)
     profile = arch_by_name(arch)
     loaded = load_program(program)
@@ -139,6 +146,8 @@ def check_command(
         print_json(obj)
     else:
         _print_comparison(found, against, engine)
+        if found.differences and len(loaded.tasks) > 1:
+            print(_ORDER_MATTERS)
     _finish(result.stuck, found.differences)
 
 
@@ -150,8 +159,6 @@ def _against_host(
     how: dict[str, Any],
 ) -> tuple[Result, oracle.Comparison]:
     """Runs a program on the host and on another engine; the result is that of ``engine``."""
-    if engine == against:
-        raise EngineError(f"--against '{against}' (allowed: another engine than --engine)")
     host = run(program, engine="kernel", settings=settings, **how)
     other = against if engine == "kernel" else engine
     emulated = run(oracle.for_host(program, oracle.host()), engine=other, **how)
@@ -167,23 +174,15 @@ def _finish(stuck: Sequence[str], differences: Sequence[Difference]) -> None:
 
 
 def _print_result(result: Result) -> None:
-    places = _places(result.program)
-    rows = []
-    for outcome in result.outcomes():
-        place = places[outcome["task"]].get(outcome["index"], "")
-        rows.append(
-            [
-                outcome["task"],
-                place,
-                str(outcome["round"]),
-                outcome["op"],
-                _outcome_text(outcome),
-                outcome["handled"] if outcome["handled"] != "none" else "",
-                " ".join(f"{event}={count}" for event, count in outcome["counters"].items()),
-            ]
-        )
     headers = ["task", "place", "round", "op", "outcome", "handled", "counters"]
-    print_table(headers, rows, right=(2,))
+    rows = _outcome_rows(result)
+    if terminal_width(sys.stdout) is None:
+        print_rows(headers, rows, right=(2,))
+    else:
+        print_table(headers, list(itertools.islice(rows, _TERMINAL_ROWS)), right=(2,), title=3)
+        left = len(result.ops) - _TERMINAL_ROWS
+        if left > 0:
+            print(f"… and {left:,} more outcomes (all of them when piped, or with --json)")
     print()
     for event, count in result.counters.items():
         print(f"{count:>18,}      {event}")
@@ -191,6 +190,21 @@ def _print_result(result: Result) -> None:
         print(f"\nmaps of {process}:")
         for line in lines:
             print(f"  {line}")
+
+
+def _outcome_rows(result: Result) -> Iterator[list[str]]:
+    places = _places(result.program)
+    for outcome in result.outcomes():
+        handled = outcome["handled"]
+        yield [
+            outcome["task"],
+            places[outcome["task"]].get(outcome["index"], ""),
+            str(outcome["round"]),
+            outcome["op"],
+            _outcome_text(outcome),
+            handled if handled != "none" else "",
+            " ".join(f"{event}={count}" for event, count in outcome["counters"].items()),
+        ]
 
 
 def _places(program: Program) -> dict[str, dict[int, str]]:
@@ -254,7 +268,7 @@ def _print_differences(differences: Sequence[Difference], expected: str, actual:
     ]
     print()
     print_table(["place", "round", "op", "what", expected, actual], rows, right=(1,))
-    print(f"\n{len(differences)} {'difference' if len(differences) == 1 else 'differences'}")
+    print(f"\n{counted(len(differences), 'difference')}")
 
 
 def register(app: typer.Typer) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -15,14 +13,9 @@ from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
 from spfemu.results import Result
 
-__all__ = ["GROUPS", "Group", "group_aborts", "not_tried", "not_tried_text"]
+__all__ = ["GROUPS", "Group", "group_aborts", "no_event"]
 
 GROUPS: Final = ("vma", "comm", "ip")
-_NOT_TRIED: Final = """faults with spf were not tried speculatively,
- and so have no event: the kernel faulted on the program's behalf, the address
- space had no other user, or the sysctl was off; or no mapping was there.
-
-"""
 
 _ABORTS: Final = tuple(event for event in EVENTS if event.startswith("pagefault:"))
 
@@ -71,25 +64,14 @@ def group_aborts(result: Result, by: str) -> list[Group]:
     return sorted(groups.values(), key=lambda group: (-group.aborts, -group.faults, group.name))
 
 
-def not_tried(result: Result) -> int:
+def no_event(result: Result) -> int:
     """Returns how many faults of a speculative run end in no event.
 
-    Source: v12, whose wrapper and whose look-up of the VMA give up silently (W1, W2, W3, H1).
+    Source: docs/protocol.md, which lists where v12 gives up silently (W1, W2, W3, H1 above all).
     """
     counters = result.counters
-    events = [event for event in _ABORTS if event != "pagefault:spf_vma_access"]
-    if result.arch.startswith("powerpc"):  # elsewhere a refusal counts as speculative, too
-        events = list(_ABORTS)
-    return counters["faults"] - counters["spf"] - sum(counters[event] for event in events)
-
-
-def not_tried_text(results: Sequence[Result]) -> str:
-    """Says how many faults no event accounts for: perf cannot, for nothing was counted."""
-    count = statistics.fmean(not_tried(result) for result in results)
-    faults = statistics.fmean(result.counters["faults"] for result in results)
-    if not count:
-        return ""
-    return f" {count:,.0f} of the {faults:,.0f} {_NOT_TRIED}"
+    told = counters["speculative_pgfault"] + sum(counters[event] for event in _ABORTS)
+    return counters["faults"] - told
 
 
 def _sums_by_index(rows: npt.NDArray[np.void]) -> dict[int, npt.NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from spfemu.program.values import shown
 from spfemu.results import Result
 from spfemu.workloads import WORKLOADS, Job, make_job
 
-__all__ = ["Source", "find_source", "load_program"]
+__all__ = ["Source", "find_source", "load_program", "workload_usage"]
 
 _HEAD: Final = 64
 
@@ -59,17 +59,34 @@ def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
         raise ProgramError(f"workload {shown(missing)} (allowed: {allowed})")
     if len(arguments) == 1 and looks_like_program(_head(arguments[0])):
         program = load_program(arguments[0])
-        return Source(label, lambda page_size, seed: program, len(program.tasks))
+        cpus = program.cpus or len(program.tasks)
+        return Source(label, lambda page_size, seed: program, cpus)
     return _trace(label, arguments)
+
+
+def workload_usage(arguments: Sequence[str]) -> str | None:
+    """Returns what a built-in workload's options are, when ``-h`` or ``--help`` asks for that.
+
+    Source: the original's usage.
+    """
+    workload = WORKLOADS.get(arguments[0])
+    # "-h" and not a letter of several: no workload has an option of that name.
+    if workload is None or not {"-h", "--help"} & set(arguments[1:]):
+        return None
+    letters = [f"-{option.letter} {option.value}".rstrip() for option in workload.options]
+    width = max(map(len, letters))
+    texts = [option.help for option in workload.options]
+    lines = [f"  {one.ljust(width)}  {text}" for one, text in zip(letters, texts, strict=True)]
+    return "\n".join([f"{workload.name}: {workload.summary}", *lines])
 
 
 def _trace(label: str, paths: Sequence[str]) -> Source:
     from spfemu.importers import import_trace
 
-    imported, summary = import_trace(list(paths))
+    imported, _ = import_trace(list(paths))
     # A recording has nobody to say scale_pages, and no use on another arch without.
     program = replace(imported, scale_pages=True)
-    return Source(label, lambda page_size, seed: program, summary.cpus or len(program.tasks))
+    return Source(label, lambda page_size, seed: program, program.cpus or len(program.tasks))
 
 
 def _head(name: str) -> bytes:

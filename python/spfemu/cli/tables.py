@@ -10,13 +10,14 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
-__all__ = ["print_table", "terminal_width"]
+__all__ = ["print_rows", "print_table", "terminal_width"]
 
 _GAP: Final = "  "
-_TEXT_WIDTH: Final = 24
+_ROWS_AT_ONCE: Final = 4096
+_TEXT_WIDTH: Final = 20
 """A column of texts does not become narrower than this."""
 
 
@@ -32,15 +33,17 @@ def print_table(
     right: Sequence[int] = (),
     title: int = 0,
     min_width: int = 0,
+    width: int | None = None,
     file: TextIO | None = None,
 ) -> None:
     """Writes a table.
 
     Source: ours. ``right`` are the columns of numbers, aligned to the right, ``min_width`` their
-    least width where there is room; ``title`` is the column that names a row.
+    least width where there is room; ``title`` is the column that names a row; ``width`` is how wide
+    the table may be where there is no terminal (default: as wide as it is).
     """
     out = file or sys.stdout
-    room = terminal_width(out)
+    room = terminal_width(out) or width
     least = [min_width if number in right else 0 for number in range(len(headers))]
     columns = list(zip(headers, *rows, strict=True))
     natural = [max(map(len, column)) for column in columns]
@@ -52,6 +55,31 @@ def print_table(
         lines = _on_terminal(headers, rows, right, title, [spacious, natural], room)
     for line in lines:
         print(line, file=out)
+
+
+def print_rows(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+) -> None:
+    """Writes a table whose rows are too many to hold, as they come: aligned as those so far were.
+
+    Source: ours, for what is piped.
+    """
+    widths = [len(header) for header in headers]
+    lines: list[Sequence[str]] = [headers]
+    for row in rows:
+        lines.append(row)
+        if len(lines) == _ROWS_AT_ONCE:
+            _write_rows(lines, widths, right)
+            lines = []
+    _write_rows(lines, widths, right)
+
+
+def _write_rows(rows: Sequence[Sequence[str]], widths: list[int], right: Sequence[int]) -> None:
+    if not rows:
+        return
+    for number, column in enumerate(zip(*rows, strict=True)):
+        widths[number] = max(widths[number], *map(len, column))
+    print(_aligned(rows, widths, right))
 
 
 def _on_terminal(
@@ -99,12 +127,11 @@ def _narrowed(
         if number not in right:
             words = [len(word) for cell in column for word in cell.split()]
             least[number] = max(_TEXT_WIDTH, *words, 0)
-    while (excess := _total(narrow) - room) > 0:
-        free = {number: narrow[number] for number in least if narrow[number] > least[number]}
+    while _total(narrow) > room:
+        free = [number for number in least if narrow[number] > least[number]]
         if not free:
             break
-        widest = max(free, key=lambda number: free[number])
-        narrow[widest] -= min(excess, narrow[widest] - least[widest])
+        narrow[max(free, key=lambda number: narrow[number])] -= 1
     return narrow
 
 

@@ -172,9 +172,8 @@ fn x86_48() -> Machine {
         wakeup_jitter: 50,
         waker_ns: 1_500,
         slice_ns: 3_000_000,
-        source: "topology assumed; lines: C2C, Xeon E5-2680 v4 (8, 45, 117); fault entry and exit: \
-                 XPERF 710 cycles plus handler prologue; clear, zap, IPI: VT set U and B; wake-up \
-                 and waker: VT set B, assumed; syscall, copy, TLB fill, slab, task set-up, reading a page, swap: assumed",
+        source: "lines of a Xeon E5-2680 v4 and fault entry of a Xeon E5 v3, both measured; topology \
+                 and all else chosen or assumed: docs/cost-model.md",
     }
 }
 
@@ -214,8 +213,8 @@ fn power8_1024() -> Machine {
         wakeup_jitter: 50,
         waker_ns: 700,
         slice_ns: 3_000_000,
-        source: "topology assumed; lines, clear of 64 KiB, wake-up, waker: VT sets U and B, partly \
-                 assumed; loads: LMB; syscall: N. Piggin, 307 cycles; the rest assumed",
+        source: "loads as LMBench measured them on POWER8, system call 307 cycles (N. Piggin); topology \
+                 and all else chosen or assumed: docs/cost-model.md",
     }
 }
 
@@ -244,7 +243,8 @@ fn arm64_64() -> Machine {
         ipi_base_ns: 300,
         ipi_target_ns: 0,
         ipi_handler_ns: 0,
-        source: "lines: C2C, Graviton2 (median 47); all else as x86-48, assumed",
+        source: "lines of a Graviton2, measured core to core; all else as x86-48, assumed: \
+                 docs/cost-model.md",
         ..x86_48()
     }
 }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import spfemu
 from spfemu.errors import ProgramError
 from spfemu.program import OP_DTYPE, OPS, Program, ProgramBuilder
 from spfemu.program.model import Task
@@ -209,7 +210,10 @@ class TestFiles:
         assert message.startswith("line 2 column 21: not JSON: ")
 
     def test_a_key_twice(self, tmp_path: Path) -> None:
-        assert self.load(tmp_path, b'{"a": 1, "a": 2}') == 'key "a" twice in one object'
+        assert (
+            self.load(tmp_path, b'{"a": 1, "a": 2}')
+            == 'line 1 column 10: key "a" twice in one object'
+        )
 
     def test_nested_without_end(self, tmp_path: Path) -> None:
         message = self.load(tmp_path, b'{"a": ' + b"[" * 100_000)
@@ -361,3 +365,26 @@ class TestArrays:
 
     def test_an_empty_task_is_fine(self) -> None:
         assert Program((Task("a", None, np.zeros(0, dtype=OP_DTYPE)),)).checked().nr_ops == 0
+
+
+class TestPython:
+    """What is no program, no arch, no text: an error that says what is allowed."""
+
+    @pytest.mark.parametrize("call", [spfemu.run, spfemu.explore])
+    def test_no_program(self, call: Any) -> None:
+        with pytest.raises(ProgramError, match=r"^program: value \{\} \(allowed: a Program, from"):
+            call({})
+
+    @pytest.mark.parametrize("call", [spfemu.run, spfemu.explore])
+    def test_no_arch(self, call: Any) -> None:
+        builder = spfemu.ProgramBuilder()
+        builder.task().compute(1)
+        with pytest.raises(spfemu.ProfileError, match=r"^arch 3 \(allowed: x86, "):
+            call(builder.build(), arch=3)
+
+    def test_no_text(self) -> None:
+        loads: Any = Program.loads
+        with pytest.raises(
+            ProgramError, match=r"^<program>: value 3 \(allowed: a text, or the byt"
+        ):
+            loads(3)

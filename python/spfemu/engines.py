@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import EngineError, ProgramError
-from spfemu.profiles import Arch
-from spfemu.profiles import arch as arch_by_name
+from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
 from spfemu.program.ops import OPS, OUTCOME_DTYPE
 from spfemu.program.scale import scale_program
@@ -32,6 +32,7 @@ __all__ = [
     "one_of",
     "prepare",
     "run",
+    "source_named",
     "variant_values",
 ]
 
@@ -96,7 +97,7 @@ def run(
         raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
     if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
         raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
-    profile = arch_by_name(arch) if isinstance(arch, str) else arch
+    profile = profile_of(arch)
     program = prepare(program, profile)
     if engine in ("reference", "explore"):
         check_bounded(program, engine)
@@ -155,15 +156,16 @@ def _run_core(
 ) -> Result:
     from spfemu import __version__, _core
 
-    summary_text, outcomes = _core.run(
-        engine,
-        handler,
-        json.dumps(profile.to_dict()),
-        core_tasks(program),
-        json.dumps(program.meta()),
-        json.dumps(options),
-        progress,
-    )
+    with source_named(program):
+        summary_text, outcomes = _core.run(
+            engine,
+            handler,
+            json.dumps(profile.to_dict()),
+            core_tasks(program),
+            json.dumps(program.meta()),
+            json.dumps(options),
+            progress,
+        )
     summary = json.loads(summary_text)
     return Result(
         program=program,
@@ -185,6 +187,15 @@ def _run_core(
             for note in summary.get("note_maps", ())
         },
     )
+
+
+@contextmanager
+def source_named(program: Program) -> Iterator[None]:
+    """Puts the program's source before what the core says is wrong with it. Source: ours."""
+    try:
+        yield
+    except ProgramError as error:
+        raise ProgramError(f"{program.source}: {error}") from None
 
 
 def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:
@@ -211,6 +222,10 @@ def prepare(program: Program, profile: Arch) -> Program:
     Source: the program format, ``page_size`` and ``scale_pages``. Raises ProgramError when the
     arch has another page size and the program does not allow scaling.
     """
+    if not isinstance(program, Program):
+        raise ProgramError(
+            f"program: value {shown(program)} (allowed: a Program, from Program.load or build())"
+        )
     if program.page_size == profile.page_size:
         return program
     if program.scale_pages:

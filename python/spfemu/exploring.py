@@ -13,11 +13,11 @@ from spfemu.engines import (
     core_tasks,
     one_of,
     prepare,
+    source_named,
     variant_values,
 )
 from spfemu.errors import EngineError
-from spfemu.profiles import Arch
-from spfemu.profiles import arch as arch_by_name
+from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.results import RESULT_FORMAT
@@ -80,7 +80,7 @@ def explore(
     """
     from spfemu import __version__, _core
 
-    profile = arch_by_name(arch) if isinstance(arch, str) else arch
+    profile = profile_of(arch)
     program = prepare(program, profile)
     check_bounded(program, "explore")
     settings: dict[str, Any] = {
@@ -98,15 +98,15 @@ def explore(
         "seed": seed,
         "replay": replay,
     }
-    found: dict[str, Any] = json.loads(
-        _core.explore(
+    with source_named(program):
+        text = _core.explore(
             json.dumps(profile.to_dict()),
             core_tasks(program),
             json.dumps(program.meta()),
             json.dumps(options),
             progress,
         )
-    )
+    found: dict[str, Any] = json.loads(text)
     return {
         "format": RESULT_FORMAT,
         "version": __version__,

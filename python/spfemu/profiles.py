@@ -10,7 +10,7 @@ from typing import Any, Final
 from spfemu.errors import ProfileError
 from spfemu.program.values import shown
 
-__all__ = ["Arch", "Level", "arch", "arch_names"]
+__all__ = ["Arch", "Level", "arch", "arch_names", "profile_of"]
 
 FAMILIES: Final = ("x86", "powerpc", "arm64")
 """Whose fault entry and permission rules a profile follows."""
@@ -151,6 +151,16 @@ def arch_names() -> tuple[str, ...]:
     return tuple(_profiles())
 
 
+def profile_of(arch: str | Arch) -> Arch:
+    """Returns a profile that is given as one, or by its name. Source: ours.
+
+    Raises ProfileError.
+    """
+    if isinstance(arch, Arch):
+        return arch
+    return _known(arch)
+
+
 def arch(name: str) -> Arch:
     """Returns a profile that comes with the package.
 
@@ -160,7 +170,11 @@ def arch(name: str) -> Arch:
     >>> spfemu.arch("x86").page_size, spfemu.arch("powerpc").page_size
     (4096, 65536)
     """
+    return _known(name)
+
+
+def _known(name: object) -> Arch:
     profiles = _profiles()
-    if name not in profiles:
+    if not isinstance(name, str) or name not in profiles:
         raise ProfileError(f"arch {shown(name)} (allowed: {', '.join(profiles)})")
     return profiles[name]

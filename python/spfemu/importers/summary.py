@@ -66,10 +66,10 @@ class ImportSummary:
 
     def lines(self) -> list[str]:
         """Returns the table as lines of plain text: what, how often, kind. Source: ours."""
-        lines = [
-            f"{self.nr_lines:,} lines: {self.nr_tasks:,} tasks of {self.nr_processes:,} processes "
-            f"on {self.cpus or 'unknown'} CPUs"
-        ]
+        where = f"on {_counted(self.cpus, 'CPU', 'CPUs')}" if self.cpus else "(CPUs not recorded)"
+        tasks = _counted(self.nr_tasks, "task", "tasks")
+        processes = _counted(self.nr_processes, "process", "processes")
+        lines = [f"{self.nr_lines:,} lines: {tasks} of {processes} {where}"]
         for name, meaning in _COUNTERS:
             counter: Counter[str] = getattr(self, name)
             if counter:
@@ -87,6 +87,10 @@ class ImportSummary:
         kinds = "".join(f", {count:,} {kind}" for kind, count in sorted(self.segv_kinds.items()))
         lines.append(f"faults: {self.faults:,}; no mapping allows {self.segv:,} of them{kinds}")
         return lines
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _seconds(nanoseconds: int) -> str:

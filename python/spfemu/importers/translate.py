@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from spfemu.importers.calls import CALLS, map_area
@@ -85,7 +86,7 @@ class Translator:
         if not summary.cpus:
             nr_gaps = summary.nr_computes + summary.nr_sleeps
             summary.guessed["gap, as if there were one CPU"] += nr_gaps
-        return program
+        return replace(program, cpus=summary.cpus or None)
 
     def _fault(self, event: Fault) -> None:
         address, summary = event.address, self.summary

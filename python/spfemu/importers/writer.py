@@ -172,6 +172,7 @@ class Writer:
         program = Program(
             tasks=tuple(tasks.values()),
             page_size=PAGE_SIZE,
+            scale_pages=True,  # nobody else could say so, and on another arch it is needed
             names=tuple(self._posts),
             files=files,
             comms=self.comms.names(),

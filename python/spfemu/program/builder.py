@@ -50,11 +50,13 @@ class ProgramBuilder:
         *,
         system: System | None = None,
         scale_pages: bool = False,
+        cpus: int | None = None,
         source: str = "<program>",
     ) -> None:
         self.page_size = page_size
         self.system = system if system is not None else System()
         self.scale_pages = scale_pages
+        self.cpus = cpus
         self.source = source
         self.ids = Interned()
         self.names = Interned()
@@ -119,6 +121,7 @@ class ProgramBuilder:
             expect=self.expect,
             expect_for=self.expect_for,
             scale_pages=self.scale_pages,
+            cpus=self.cpus,
             comms=self.comms.names(),
             vmas=self.vmas.names(),
             source=self.source,

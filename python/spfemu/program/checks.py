@@ -15,6 +15,7 @@ from spfemu.program.model import Program, Task
 from spfemu.program.ops import (
     FILE_KINDS,
     FILE_KINDS_AVAILABLE,
+    MAX_CPUS,
     OP_DTYPE,
     OPS,
     OPS_BY_CODE,
@@ -29,6 +30,8 @@ __all__ = ["check_program"]
 
 _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
+_POST: Final = OPS["post"].code
+_AWAIT: Final = OPS["await"].code
 _START_CODES: Final = {OPS[start].code: start for start in STARTS}
 
 _BATCH: Final = 1 << 16
@@ -57,6 +60,7 @@ def check_program(program: Program) -> None:
             _fail(program, program.where(number, found.index), found.message)
         _check_sites(program, number, task)
     _check_reachable(program, starts)
+    _check_awaits(program)
     for (number, index), expect in program.expect.items():
         _check_expectation(program, number, index, expect)
 
@@ -103,6 +107,11 @@ def _fail(program: Program, place: str, message: str) -> NoReturn:
 def _check_tables(program: Program) -> None:
     if program.page_size not in PAGE_SIZES:
         message = out_of_range("page_size", program.page_size, listed(PAGE_SIZES))
+        raise ProgramError(f"{program.source}: {message}")
+    if program.cpus is not None and not (
+        type(program.cpus) is int and 1 <= program.cpus <= MAX_CPUS
+    ):
+        message = out_of_range("cpus", program.cpus, f"1 to {MAX_CPUS}")
         raise ProgramError(f"{program.source}: {message}")
     if not program.tasks:
         message = out_of_range("tasks", [], "at least one task")
@@ -179,6 +188,22 @@ def _check_reachable(program: Program, starts: _Starts) -> None:
         if number not in started:
             allowed = f"a {task.start} that names {task.name}, in a task that starts"
             _fail(program, f"tasks[{number}]", out_of_range("start", task.start, allowed))
+
+
+def _check_awaits(program: Program) -> None:
+    """Refuses an await of a name that no post has: a slip of the pen, for it waits for nothing."""
+    posted = np.zeros(len(program.names), dtype=bool)
+    for task in program.tasks:
+        posted[task.ops["aux"][task.ops["op"] == _POST]] = True
+    for number, task in enumerate(program.tasks):
+        awaits = np.flatnonzero(task.ops["op"] == _AWAIT)
+        lost = awaits[~posted[task.ops["aux"][awaits]]]
+        if len(lost):
+            index = int(lost[0])
+            name = program.names[int(task.ops["aux"][index])]
+            names = listed(np.array(program.names)[posted].tolist())
+            message = out_of_range("name", name, f"what a post names: {names or 'there is none'}")
+            _fail(program, program.where(number, index), message)
 
 
 def _check_sites(program: Program, number: int, task: Task) -> None:

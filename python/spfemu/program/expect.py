@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from spfemu.program.ops import EVENTS
-from spfemu.program.values import parse_int, shown
+from spfemu.program.values import parse_address, parse_int, shown
 
 __all__ = ["ERRNOS", "HANDLED", "SIGNALS", "SI_CODES", "check_expect", "normal_expect"]
 
@@ -15,7 +16,7 @@ ERRNOS: Final = {
     "ENOMEM": 12, "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22,
     "ENFILE": 23, "ETXTBSY": 26, "ENOSYS": 38, "EOVERFLOW": 75, "EOPNOTSUPP": 95,
 }  # fmt: skip
-SIGNALS: Final = {"SIGBUS": 7, "SIGSEGV": 11}
+SIGNALS: Final = {"SIGBUS": 7, "SIGKILL": 9, "SIGSEGV": 11}
 SI_CODES: Final = {
     "SIGSEGV": {"SEGV_MAPERR": 1, "SEGV_ACCERR": 2, "SEGV_BNDERR": 3, "SI_KERNEL": 128},
     "SIGBUS": {"BUS_ADRALN": 1, "BUS_ADRERR": 2},
@@ -33,6 +34,7 @@ _KEYS: Final = (
     "livelock",
     "maps_lines",
 )
+_MAPS_LINE: Final = re.compile(r"(\S+)\.\.(\S+) +[r-][w-][x-][ps] +(\S+)\Z")
 _ALL_SI_CODES: Final = tuple(code for codes in SI_CODES.values() for code in codes)
 
 
@@ -107,8 +109,24 @@ def _check_counters(value: Any) -> None:
 def _check_maps_lines(value: Any, op: str) -> None:
     if op != "note":
         raise ValueError("key 'maps_lines': only a note has it")
-    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise ValueError(
-            f"key 'maps_lines': value {shown(value)} "
-            '(allowed: a list of lines "start..end perms offset")'
-        )
+    if not isinstance(value, list):
+        raise ValueError(f"key 'maps_lines': value {shown(value)} (allowed: a list of lines)")
+    for line in value:
+        if not isinstance(line, str) or not _is_maps_line(line):
+            raise ValueError(
+                f"key 'maps_lines': value {shown(line)} "
+                '(allowed: "start..end perms offset", as "p..p+0x4000 rw-p 0")'
+            )
+
+
+def _is_maps_line(line: str) -> bool:
+    match = _MAPS_LINE.match(line)
+    if match is None:
+        return False
+    start, end, offset = match.groups()
+    try:
+        parse_address(start)
+        parse_address(end)
+        return parse_int(offset) >= 0
+    except ValueError:
+        return False

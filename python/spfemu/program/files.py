@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import ProgramError
+from spfemu.program.doubles import key_twice
 from spfemu.program.expect import normal_expect
 from spfemu.program.model import DEFAULT_EXPECT_FOR, FileSpec, Program, Task
 from spfemu.program.ops import FORMAT
@@ -24,11 +25,14 @@ from spfemu.program.writer import json_lines
 __all__ = ["load", "loads", "looks_like_program", "save"]
 
 _ZIP: Final = b"PK"
+_BOM: Final = "\ufeff"
+"""What some editors put before a text."""
+_MAX_DIGITS: Final = 64
 _BINARY: Final = "not a program: neither JSON text (UTF-8) nor an .npz archive"
 _META: Final = "meta"
 _META_KEYS: Final = (
-    "format", "page_size", "scale_pages", "ids", "names", "texts", "files", "system", "tasks",
-    "expect", "expect_for", "comms", "vmas",
+    "format", "page_size", "scale_pages", "cpus", "ids", "names", "texts", "files", "system",
+    "tasks", "expect", "expect_for", "comms", "vmas",
 )  # fmt: skip
 
 
@@ -41,7 +45,7 @@ def looks_like_program(head: bytes) -> bool:
 
     Source: ours.
     """
-    return head.startswith(_ZIP) or head.lstrip()[:1] == b"{"
+    return head.startswith(_ZIP) or head.removeprefix(_BOM.encode()).lstrip()[:1] == b"{"
 
 
 def load(path: str | Path) -> Program:
@@ -61,6 +65,8 @@ def load(path: str | Path) -> Program:
 
 def loads(text: str | bytes, source: str) -> Program:
     """Loads a program from text or bytes. Source: the program format. Raises ProgramError."""
+    if not isinstance(text, str | bytes):
+        _fail(source, f"value {shown(text)} (allowed: a text, or the bytes of a file)")
     if isinstance(text, bytes):
         if text.startswith(_ZIP):
             return _load_npz(text, source)
@@ -68,6 +74,7 @@ def loads(text: str | bytes, source: str) -> Program:
             text = text.decode("utf-8")
         except UnicodeDecodeError:
             _fail(source, _BINARY)
+    text = text.removeprefix(_BOM)
     if "\0" in text:
         _fail(source, _BINARY)
     if not text.strip():
@@ -84,13 +91,15 @@ def _json(text: str, source: str) -> Any:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         obj = dict(items)
         if len(obj) != len(items):
-            names = [name for name, _ in items]
-            double = next(name for name in names if names.count(name) > 1)
-            _fail(source, f"key {shown(double)} twice in one object")
+            _fail(source, key_twice(text))
         return obj
 
+    def integer(digits: str) -> Any:
+        # What no key can hold stays a text, which the key that has it refuses with its place.
+        return int(digits) if len(digits) < _MAX_DIGITS else digits
+
     try:
-        return json.loads(text, object_pairs_hook=pairs)
+        return json.loads(text, object_pairs_hook=pairs, parse_int=integer)
     except json.JSONDecodeError as error:
         _fail(source, f"line {error.lineno} column {error.colno}: not JSON: {error.msg}")
     except RecursionError:
@@ -195,6 +204,7 @@ def _from_meta(meta: dict[str, Any], tasks: tuple[Task, ...], source: str) -> Pr
         expect=expect,
         expect_for=expect_for,
         scale_pages=scale_pages,
+        cpus=meta.get("cpus"),
         comms=_strings(meta, "comms", source),
         vmas=_strings(meta, "vmas", source),
         source=source,

@@ -139,7 +139,8 @@ class Program:
     program format, ``spfemu-program/1``.
 
     ``ids``, ``names`` (of barriers and posts), ``texts`` and ``files`` are the tables that the
-    records index. ``expect`` maps (task number, record index) to what must come out. ``comms`` and
+    records index. ``cpus`` are what ``spfemu stat`` gives it, one for each task by default.
+    ``expect`` maps (task number, record index) to what must come out. ``comms`` and
     ``vmas`` are the labels that ``Task.sites`` index. ``source`` names the file in messages and
     takes no part in comparisons.
 
@@ -161,6 +162,7 @@ class Program:
     expect: Mapping[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
     expect_for: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_EXPECT_FOR))
     scale_pages: bool = False
+    cpus: int | None = None
     comms: tuple[str, ...] = ()
     vmas: tuple[str, ...] = ()
     source: str = field(default="<program>", compare=False)
@@ -227,6 +229,7 @@ class Program:
             "format": FORMAT,
             "page_size": self.page_size,
             "scale_pages": self.scale_pages,
+            "cpus": self.cpus,
             "ids": list(self.ids),
             "names": list(self.names),
             "texts": list(self.texts),

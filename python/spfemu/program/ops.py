@@ -24,6 +24,7 @@ __all__ = [
     "FILE_KINDS_AVAILABLE",
     "FORMAT",
     "GIVEN",
+    "MAX_CPUS",
     "MAX_DEPTH",
     "MMAP_FLAGS",
     "MODES",
@@ -117,6 +118,9 @@ RECORD_DEFAULTS: Final = MappingProxyType({f: -1 if f in ("base", "base2") else 
 
 GIVEN: Final = 1 << 31
 """The flag bit that says that an optional address is given."""
+
+MAX_CPUS: Final = 1024
+"""The CPUs of the largest machine."""
 
 MAX_DEPTH: Final = 32
 """How deep ``repeat`` may nest."""

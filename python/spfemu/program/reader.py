@@ -16,6 +16,7 @@ from spfemu.program.ops import (
     FILE_KINDS,
     FILE_KINDS_AVAILABLE,
     FORMAT,
+    MAX_CPUS,
     MAX_DEPTH,
     OPS,
     RECORD_DEFAULTS,
@@ -30,7 +31,7 @@ from spfemu.program.values import ID_PATTERN, parse_address, parse_int, parse_pr
 __all__ = ["read_program", "read_system"]
 
 _TOP_KEYS: Final = (
-    "format", "page_size", "scale_pages", "files", "system", "tasks", "expect_for",
+    "format", "page_size", "scale_pages", "cpus", "files", "system", "tasks", "expect_for",
 )  # fmt: skip
 _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
@@ -99,6 +100,8 @@ class _Reader:
         if "page_size" in top:
             builder.page_size = self.integer("", "page_size", top["page_size"], 4096, 65536)
         builder.scale_pages = self.boolean("", "scale_pages", top.get("scale_pages", False))
+        if "cpus" in top:
+            builder.cpus = self.integer("", "cpus", top["cpus"], 1, MAX_CPUS)
         builder.system = self.system(top.get("system", {}))
         self.files(top.get("files", {}))
         self.expect_for(top.get("expect_for", {}))

@@ -297,7 +297,7 @@ def check_ids(program: Program, ops: _Records, defined: _Bools, found: Found) ->
             name = program.ids[int(numbers[index])]
             known = [program.ids[number] for number in np.flatnonzero(defined).tolist()]
             key = keys[int(codes[index])]
-            allowed = listed(known) or "no operation has an id"
+            allowed = listed(known) or "none; no operation defines one"
             found.note(
                 index, f"key '{key}': id {shown(name)} is never defined (allowed: {allowed})"
             )

@@ -21,6 +21,8 @@ def to_dict(program: Program) -> dict[str, Any]:
     obj: dict[str, Any] = {"format": FORMAT, "page_size": program.page_size}
     if program.scale_pages:
         obj["scale_pages"] = True
+    if program.cpus is not None:
+        obj["cpus"] = program.cpus
     if program.files:
         obj["files"] = {
             f.name: {"length": f.length, "kind": f.kind} | ({} if f.cached else {"cached": False})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from spfemu.cli import main
 from spfemu.errors import SpfemuError
 from spfemu.importers import import_trace, record
 from spfemu.importers.record import RecordPlan, plan_recording
@@ -144,3 +145,15 @@ def test_no_program_and_unknown_methods_are_errors() -> None:
         plan_recording([])
     with pytest.raises(SpfemuError, match="unknown method 'dtrace'"):
         plan_recording(["ls"], method="dtrace")  # type: ignore[arg-type]
+
+
+def test_a_program_that_is_not_there_is_said_so_before_anything_runs(
+    tools: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "t.perf.txt"
+    assert main(["record", "-o", str(output), "--", "no-such-command"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "spfemu: no-such-command: command not found\n")
+    assert not output.exists()
+    assert main(["record", "-o", str(output), "--", "true"]) == 0
+    assert output.exists()

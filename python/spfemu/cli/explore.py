@@ -39,14 +39,16 @@ _Strategy = Annotated[
 _Mutants = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME", help="Remove a check (repeatable).", autocompletion=mutant_choices
+        metavar="NAME",
+        help="Remove a check of 'spfemu mutants' (repeatable).",
+        autocompletion=mutant_choices,
     ),
 ]
 _Variant = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=v12|fixed",
-        help="Set one variant (repeatable).",
+        help="Set one bug of 'spfemu variants' (repeatable).",
         autocompletion=variant_choices,
     ),
 ]
@@ -54,29 +56,38 @@ _Variants = Annotated[
     str,
     typer.Option(
         metavar="v12|fixed",
-        help="All other variants.",
+        help="All other bugs of v12: as posted, or cured.",
         autocompletion=lambda: list(VARIANT_VALUES),
     ),
 ]
 _MemoryModel = Annotated[
-    str, typer.Option(metavar="sc", autocompletion=lambda: list(MEMORY_MODELS))
+    str,
+    typer.Option(
+        metavar="sc", help="Sequential consistency.", autocompletion=lambda: list(MEMORY_MODELS)
+    ),
 ]
 _Schedules = Annotated[
     int | None,
     typer.Option(
-        min=1, help=f"At most so many schedules (default: all for dfs, else {SCHEDULES:,})."
+        min=1,
+        metavar="N",
+        help=f"At most so many schedules (default: all for dfs, else {SCHEDULES:,}).",
     ),
 ]
 _Preemptions = Annotated[
     int | None,
     typer.Option(
-        min=0, help=f"dfs: at most so many preemptions a schedule (default: {PREEMPTIONS})."
+        min=0,
+        metavar="N",
+        help=f"dfs: at most so many preemptions a schedule (default: {PREEMPTIONS}).",
     ),
 ]
 _Steps = Annotated[
     int,
     typer.Option(
-        min=1, help="At most so many accesses, or operations, a schedule; a longer one is cut."
+        min=1,
+        metavar="N",
+        help="At most so many accesses, or operations, a schedule; a longer one is cut.",
     ),
 ]
 _Full = Annotated[
@@ -103,7 +114,10 @@ def explore_command(
     full: _Full = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Explore the interleavings of a program and report the invariants that break."""
+    """Look for interleavings that break an invariant.
+
+    Each finding comes with a timeline and a token that replays it.
+    """
     one_of("strategy", strategy, STRATEGIES)
     one_of("memory model", memory_model, MEMORY_MODELS, _MEMORY_MODELS_LATER)
     one_of("variants", variants, VARIANT_VALUES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -33,7 +34,10 @@ def import_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the summary as JSON.")] = False,
 ) -> None:
-    """Make a program of a recording and say what was taken, skipped, guessed and unresolved."""
+    """Make a program of a recording.
+
+    Says what was taken, skipped, guessed and unresolved.
+    """
     from spfemu.importers import import_trace
 
     target = _program_name(trace[0]) if output is None else output
@@ -70,7 +74,10 @@ def record_command(
         str, typer.Option("-o", "--output", metavar="FILE", help="The recording.")
     ] = "trace.perf.txt.zst",
 ) -> None:
-    """Record a program with perf, or print the commands that would where perf cannot run."""
+    """Record a program with perf.
+
+    Prints the commands that would where perf cannot run.
+    """
     from spfemu.importers.record import plan_recording
 
     check_output(output)
@@ -79,6 +86,8 @@ def record_command(
         for line in plan.lines():
             print(line)
         raise SpfemuError(f"cannot record here: {'; '.join(plan.missing)}; the commands are above")
+    if command and shutil.which(command[0]) is None:
+        raise SpfemuError(f"{command[0]}: command not found")
     status = plan.run()
     files = " ".join(str(path) for path in plan.outputs)
     print(f"wrote {files} (the program's exit status: {status})")

@@ -37,18 +37,24 @@ def workloads(as_json: JsonOption = False) -> None:
 
 
 def machines(as_json: JsonOption = False) -> None:
-    """List the machines."""
+    """List the machines of virtual time."""
     columns = ("name", "arch", "cpus", "page_size", "smt", "source")
     _print(core_list("machines"), as_json, columns)
 
 
 def mutants(as_json: JsonOption = False) -> None:
-    """List the checks that explore can remove, what goes wrong without, and what it reports."""
+    """List the checks that explore can remove.
+
+    With what goes wrong without each, and the invariants that explore reports as broken.
+    """
     _print(core_list("mutants"), as_json, ("entry", "name", "removed", "race", "oracle"))
 
 
 def variants(as_json: JsonOption = False) -> None:
-    """List the known bugs of v12, each with its cure, and what explore reports."""
+    """List the known bugs of v12 and their cures.
+
+    With the invariants that explore reports as broken.
+    """
     _print(core_list("variants"), as_json, ("entry", "name", "default", "what", "oracle"))
 
 

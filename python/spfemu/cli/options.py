@@ -11,9 +11,16 @@ from spfemu.cli.choices import arch_choices
 __all__ = ["ArchOption", "JsonOption", "PaceOption", "ProgramArgument", "SeedOption"]
 
 ArchOption: TypeAlias = Annotated[
-    str, typer.Option(metavar="ARCH", help="Arch profile.", autocompletion=arch_choices)
+    str,
+    typer.Option(
+        metavar="ARCH",
+        help="Arch profile: x86, powerpc, arm64 and their relatives.",
+        autocompletion=arch_choices,
+    ),
 ]
-SeedOption: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+SeedOption: TypeAlias = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Seed of every random choice.")
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 PaceOption: TypeAlias = Annotated[
     bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")

@@ -33,11 +33,18 @@ alone makes a difference."""
 _Engine = Annotated[
     str,
     typer.Option(
-        metavar="native|reference|vtime|explore|kernel", autocompletion=lambda: list(ENGINES)
+        metavar="native|reference|vtime|explore|kernel",
+        help="Real threads, pure Python, virtual time, one interleaving, or the host's Linux.",
+        autocompletion=lambda: list(ENGINES),
     ),
 ]
 _Handler = Annotated[
-    str, typer.Option(metavar="spf|classic", autocompletion=lambda: list(HANDLERS))
+    str,
+    typer.Option(
+        metavar="spf|classic",
+        help="Who handles faults first.",
+        autocompletion=lambda: list(HANDLERS),
+    ),
 ]
 _Timeout = Annotated[
     float | None,
@@ -66,7 +73,7 @@ def run_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a program and print the outcome of each operation."""
+    """Run a program and print each outcome."""
     one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
     if pace and engine != "native":
@@ -128,7 +135,7 @@ def check_command(
     timeout: _Timeout = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a program on two engines and print where they differ."""
+    """Run a program on two engines and compare."""
     one_of("--against", against, _AGAINST)
     one_of("engine", engine, [name for name in ENGINES if name != against])
     one_of("handler", handler, HANDLERS)

@@ -69,7 +69,10 @@ _Events = Annotated[
     ),
 ]
 _Repeat = Annotated[
-    int, typer.Option("-r", "--repeat", min=1, help="Repeat with other seeds: mean and deviation.")
+    int,
+    typer.Option(
+        "-r", "--repeat", min=1, metavar="N", help="Repeat with other seeds: mean and deviation."
+    ),
 ]
 _Separator = Annotated[
     str | None,
@@ -78,9 +81,21 @@ _Separator = Annotated[
 _Output = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")
 ]
-_Engine = Annotated[str, typer.Option(metavar="vtime|native", autocompletion=lambda: list(ENGINES))]
+_Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="vtime|native",
+        help="Virtual time on an emulated machine, or real threads of this host.",
+        autocompletion=lambda: list(ENGINES),
+    ),
+]
 _Handler = Annotated[
-    str, typer.Option(metavar="both|classic|spf", autocompletion=lambda: list(HANDLERS))
+    str,
+    typer.Option(
+        metavar="both|classic|spf",
+        help="Who handles faults: mmap_sem's reader, or the speculative handler first.",
+        autocompletion=lambda: list(HANDLERS),
+    ),
 ]
 _Arch = Annotated[
     str | None,
@@ -88,9 +103,19 @@ _Arch = Annotated[
         metavar="ARCH", help="Arch profile (default: the machine's).", autocompletion=arch_choices
     ),
 ]
-_Machine = Annotated[str | None, typer.Option(metavar="MACHINE", autocompletion=machine_choices)]
+_Machine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MACHINE",
+        help="Emulated machine, of 'spfemu machines' (default: the arch's).",
+        autocompletion=machine_choices,
+    ),
+]
 _Cpus = Annotated[
-    int | None, typer.Option(min=1, help="CPUs (default: as many as the workload's threads).")
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="CPUs (default: what the recording had, or one for each thread)."
+    ),
 ]
 _By = Annotated[
     str | None,
@@ -118,7 +143,11 @@ def stat(
     pace: PaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a workload and print its counters, classic and speculative side by side."""
+    """Count a workload's faults with both handlers.
+
+    Prints the counters of the classic and of the speculative run side by side, elapsed time, and
+    the workload's own figures.
+    """
     events = select_events(event or [])
     if not workload:
         raise ProgramError("no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8")

@@ -476,6 +476,14 @@ class TestImport:
 
 
 class TestExplore:
+    def test_a_panic_of_the_protocol_is_told_once(self, capfd: pytest.CaptureFixture[str]) -> None:
+        program = str(HERE / "catalogue" / "write_against_munmap.json")
+        command = ["explore", program, "--variants", "fixed", "--mutant", "A12"]
+        assert main(command) == 1
+        out, err = capfd.readouterr()
+        assert "panic (known as A12): t1: a NULL pmd is dereferenced" in out
+        assert "panicked" not in err
+
     def test_a_finding_is_told_with_a_column_for_each_cpu(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -2,7 +2,7 @@
 
 use super::Design;
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
-use crate::platform::{Platform, RcuCallback, Value};
+use crate::platform::{Mutant, Platform, RcuCallback, Value};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
 use crate::sync::seqcount::{raw_write_seqcount_begin, raw_write_seqcount_end};
 use crate::sync::seqlock::{write_seqlock, write_sequnlock};
@@ -48,7 +48,10 @@ impl Design for Spf {
     }
     /// A look-up that began before the unlink may still take its reference: wait for it.
     /// Source: P21.
-    fn put_unlinked_vma<P: Platform>(_k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
+    fn put_unlinked_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
+        if cpu.mutant(Mutant::A24Put) {
+            return Self::put_vma(k, cpu, vma);
+        }
         cpu.call_rcu(RcuCallback::PutVma(vma.ptr().to_word()));
     }
     #[inline]

@@ -20,7 +20,46 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 10] = [
+pub const MUTANTS: [MutantInfo; 29] = [
+    MutantInfo {
+        which: Mutant::A1NoBracket,
+        entry: "A1a",
+        name: "no-fork-bracket",
+        removed: "the odd sequence of the parent's VMAs while fork copies them",
+        race: "A fork has made a page read-only and has not flushed yet. A fault with a cold TLB \
+               sees a read-only PTE and copies the page; another CPU, whose TLB still lets it, \
+               writes to the old page; then the copy without that store takes its place.",
+        cpus: 3,
+        oracle: "lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A1EarlyEnd,
+        entry: "A1b",
+        name: "early-fork-end",
+        removed: "the flush before the end: each VMA's sequence is even again right after its copy",
+        race: "As A1a: what counts is that no CPU has a writable translation any more when the \
+               faults go on.",
+        cpus: 3,
+        oracle: "lost-store",
+    },
+    MutantInfo {
+        which: Mutant::A1LastOnly,
+        entry: "A1c",
+        name: "last-vma-ended",
+        removed: "the end of every VMA of the parent but the last",
+        race: "The others are odd for ever: no fault in them is speculative again.",
+        cpus: 1,
+        oracle: "sequence",
+    },
+    MutantInfo {
+        which: Mutant::A1Failed,
+        entry: "A1d",
+        name: "failed-fork-not-ended",
+        removed: "the end of the parent's VMAs when fork runs out of memory",
+        race: "They are odd for ever: no fault in them is speculative again.",
+        cpus: 1,
+        oracle: "sequence",
+    },
     MutantInfo {
         which: Mutant::A2,
         entry: "A2",
@@ -76,6 +115,37 @@ pub const MUTANTS: [MutantInfo; 10] = [
         oracle: "mapcount, rss-count, use-after-free",
     },
     MutantInfo {
+        which: Mutant::A8Walk,
+        entry: "A8a",
+        name: "walk-with-interrupts",
+        removed: "the disabled interrupts around the walk of the page tables",
+        race: "A munmap takes the tables away and flushes; nothing in the walk keeps its \
+               interrupt waiting, so it frees them under the walk.",
+        cpus: 2,
+        oracle: "use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A8Lock,
+        entry: "A8b",
+        name: "early-interrupts",
+        removed: "the disabled interrupts until the second check in pte_map_lock and pte_spinlock",
+        race: "A munmap has zapped the page and waits for the interrupt of the CPU that just took \
+               the PTE lock. It comes too early: the table, with the lock in it, is freed before \
+               the check says that the VMA is gone.",
+        cpus: 2,
+        oracle: "use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A9,
+        entry: "A9",
+        name: "blocking-lock",
+        removed: "the trylock: pte_map_lock and pte_spinlock wait for the lock with interrupts off",
+        race: "A copy-on-write fault holds the PTE lock and waits for every CPU to flush. A fault \
+               on another CPU waits for that lock, and does not answer.",
+        cpus: 2,
+        oracle: "deadlock",
+    },
+    MutantInfo {
         which: Mutant::A10,
         entry: "A10",
         name: "none-is-empty",
@@ -127,6 +197,123 @@ pub const MUTANTS: [MutantInfo; 10] = [
                ones, which nobody will free.",
         cpus: 2,
         oracle: "page-table-leak, page-table-count",
+    },
+    MutantInfo {
+        which: Mutant::A13,
+        entry: "A13",
+        name: "no-anon-vma-test",
+        removed: "the test for an anon_vma (H4): the fault prepares one",
+        race: "The fault looks at the neighbours for an anon_vma that it can share, without \
+               mmap_sem, while a munmap frees such a neighbour.",
+        cpus: 2,
+        oracle: "use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A14,
+        entry: "A14",
+        name: "no-rmap-bracket",
+        removed: "the odd sequence while free_pgtables takes a VMA off its anon_vmas; no schedule \
+                  shows it, for the cleared node and the PTE lock keep faults out",
+        race: "A fault adds a page to an anon_vma that the VMA is just leaving.",
+        cpus: 2,
+        oracle: "none",
+    },
+    MutantInfo {
+        which: Mutant::A15,
+        entry: "A15",
+        name: "bounds-assertion",
+        removed: "the bounds-free rmap of a speculative fault: the page must lie within its VMA",
+        race: "A fault holds the PTE lock, with everything checked. A mprotect splits the VMA, \
+               which takes no PTE lock, and the page lies in the other half: a false alarm.",
+        cpus: 2,
+        oracle: "vma-bounds",
+    },
+    MutantInfo {
+        which: Mutant::A22,
+        entry: "A22",
+        name: "early-publish",
+        removed: "the late publication of PTE and lock in struct vm_fault; no schedule shows it, \
+                  for no caller looks at them after a failure",
+        race: "An error path unlocks a lock that the fault does not hold.",
+        cpus: 2,
+        oracle: "none",
+    },
+    MutantInfo {
+        which: Mutant::A23,
+        entry: "A23",
+        name: "no-mm-seq",
+        removed: "the look at mm_seq around the walk of the tree; no schedule shows it: a fault \
+                  that missed its VMA gives up, and one that found another sees so in its bounds",
+        race: "A munmap rebalances the tree, and the walk ends at another VMA or at none.",
+        cpus: 2,
+        oracle: "none",
+    },
+    MutantInfo {
+        which: Mutant::A24Get,
+        entry: "A24a",
+        name: "late-reference",
+        removed: "the reference within the RCU section of the look-up",
+        race: "The VMA is unlinked and freed between the end of the section and the reference.",
+        cpus: 2,
+        oracle: "use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A24Put,
+        entry: "A24b",
+        name: "direct-put",
+        removed: "the grace period before the tree's reference is dropped at unlink",
+        race: "A look-up has found the VMA in the tree. It is unlinked and freed before the \
+               look-up takes its reference.",
+        cpus: 2,
+        oracle: "use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A25Kept,
+        entry: "A25a",
+        name: "kept-reference",
+        removed: "the put of the VMA when the look-up starts again",
+        race: "Each time that the tree changes during a look-up a reference is left over.",
+        cpus: 2,
+        oracle: "refcount, vma-leak",
+    },
+    MutantInfo {
+        which: Mutant::A25Twice,
+        entry: "A25b",
+        name: "double-put",
+        removed: "one put too many when the look-up starts again",
+        race: "The last reference goes while the VMA is in the tree.",
+        cpus: 2,
+        oracle: "refcount, vma-freed-in-tree, use-after-free",
+    },
+    MutantInfo {
+        which: Mutant::A26,
+        entry: "A26",
+        name: "inherited-counts",
+        removed: "the fresh sequence and reference count of a copied VMA",
+        race: "A VMA that is split leaves its reference count to the new half, which is never \
+               freed.",
+        cpus: 1,
+        oracle: "refcount, vma-leak",
+    },
+    MutantInfo {
+        which: Mutant::A28,
+        entry: "A28",
+        name: "new-next-not-begun",
+        removed: "the begin of the VMA that comes next after a merge",
+        race: "The end that belongs to the swallowed VMA makes that of the next one odd: even \
+               while it is written, and odd for ever.",
+        cpus: 1,
+        oracle: "sequence",
+    },
+    MutantInfo {
+        which: Mutant::A31,
+        entry: "A31",
+        name: "speculate-always",
+        removed: "the tests for accesses of the kernel and for one user of the address space (W2, \
+                  W3); no schedule shows it, for they save work and keep nothing right",
+        race: "None is known.",
+        cpus: 2,
+        oracle: "none",
     },
 ];
 

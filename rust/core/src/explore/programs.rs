@@ -11,7 +11,7 @@ use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf};
 use crate::mm::{Config, Kernel};
-use crate::platform::{Finding, LIVELOCK_FAULTS, Lines};
+use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, quietly};
 use crate::program::history;
 use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
 
@@ -109,10 +109,12 @@ pub fn explore(
         let why = "key 'max_count': missing (needed on explore, which has no clock)";
         return Err(ProgramError(why.to_owned()));
     }
-    match handler {
+    let explored = || match handler {
         Handler::Classic => explore_design::<Classic>(program, config, options, watch),
         Handler::Spf => explore_design::<Spf>(program, config, options, watch),
-    }
+    };
+    // A panic of the protocol is a finding. Who replays it sees the backtrace.
+    if matches!(options.search, Search::Replay(_)) { explored() } else { quietly(explored) }
 }
 
 fn explore_design<D: Design>(

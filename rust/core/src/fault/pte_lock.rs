@@ -77,13 +77,23 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
             };
             let slot = self.pte_offset_map(cpu, table, vmf.address);
+            if cpu.mutant(Mutant::A22) {
+                vmf.pte = Some(slot);
+                vmf.ptl = Some(slot);
+            }
             // Try only: the holder may wait for this CPU to answer its TLB flush (A9).
-            if !spin_trylock(cpu, slot.ptl()) {
+            if cpu.mutant(Mutant::A9) {
+                spin_lock(cpu, slot.ptl());
+            } else if !spin_trylock(cpu, slot.ptl()) {
                 cpu.local_irq_enable();
                 // DEVIATION: v12 goes round at once, and would see a change of the VMA before
                 // the holder lets go.
                 cpu.spin_until(slot.ptl().word(), |held| held == 0);
                 continue;
+            }
+            if cpu.mutant(Mutant::A8Lock) {
+                cpu.local_irq_enable();
+                cpu.local_irq_disable();
             }
             // Second check: the state may have changed before the lock was ours. From here on
             // whoever wants to touch this PTE blocks on the lock.

@@ -44,11 +44,11 @@ impl<P: Platform> Kernel<P, Spf> {
             return VmFault::RETRY;
         }
         // W2
-        if !flags.has(FaultFlags::USER) {
+        if !flags.has(FaultFlags::USER) && !cpu.mutant(Mutant::A31) {
             return VmFault::RETRY;
         }
         // W3: users of the mm, not threads; an optimisation, correctness does not hang on it.
-        if mm.mm_users().read(cpu) == 1 {
+        if mm.mm_users().read(cpu) == 1 && !cpu.mutant(Mutant::A31) {
             return VmFault::RETRY;
         }
         self.speculative_page_fault(cpu, mm, address, flags)
@@ -93,14 +93,21 @@ impl<P: Platform> Kernel<P, Spf> {
         check_access(snapshot.flags, flags)?;
 
         cpu.step("walk with interrupts off");
-        cpu.local_irq_disable();
+        let irqs_off = !cpu.mutant(Mutant::A8Walk);
+        if irqs_off {
+            cpu.local_irq_disable();
+        }
         let walked = self.walk_irqs_off(cpu, mm, vma, address, flags, sequence, &snapshot);
         let Ok(mut vmf) = walked.inspect_err(|abort| self.count(cpu, abort.event)) else {
             // The event was emitted while interrupts were still off, as v12 does.
-            cpu.local_irq_enable();
+            if irqs_off {
+                cpu.local_irq_enable();
+            }
             return Ok(VmFault::RETRY);
         };
-        cpu.local_irq_enable();
+        if irqs_off {
+            cpu.local_irq_enable();
+        }
 
         // H19: everything read so far belongs to one state of the VMA.
         if read_seqcount_retry(cpu, vma.vm_sequence(), sequence) {
@@ -138,7 +145,7 @@ impl<P: Platform> Kernel<P, Spf> {
         }
         // H4: preparing one would walk neighbours that another CPU may unlink. v12 emits notsup
         // here, so spf_vma_noanon is never counted.
-        if vma.anon_vma().read(cpu).is_null() {
+        if vma.anon_vma().read(cpu).is_null() && !cpu.mutant(Mutant::A13) {
             return Err(Abort::NOTSUP);
         }
         // H5

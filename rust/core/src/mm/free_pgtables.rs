@@ -8,7 +8,7 @@ use super::objects::{TableRef, VmaRef};
 use super::pmd::PmdVal;
 use super::types::Vaddr;
 use crate::design::Design;
-use crate::platform::{Ordering, Platform, Ptr};
+use crate::platform::{Mutant, Ordering, Platform, Ptr};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `free_pgtables()`: frees the tables below the VMAs from `vma` on that nothing else in
@@ -42,9 +42,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Hides the VMA from rmap before its tables go. Source: P12.
     fn unlink_vma_rmap(&self, cpu: &P, vma: VmaRef<'_, P>) {
-        D::vm_write_begin(cpu, vma);
+        let bracket = !cpu.mutant(Mutant::A14);
+        if bracket {
+            D::vm_write_begin(cpu, vma);
+        }
         self.unlink_anon_vmas(cpu, vma);
-        D::vm_write_end(cpu, vma);
+        if bracket {
+            D::vm_write_end(cpu, vma);
+        }
     }
 
     /// `free_pgd_range()`: the tables that map only addresses of `start..end`, where nothing is

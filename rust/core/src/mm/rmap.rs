@@ -8,7 +8,7 @@ use super::page::{PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_WRITEBACK};
 use super::types::Vaddr;
 use super::variants::Variant;
 use crate::design::Design;
-use crate::platform::{Ordering, Platform, Value};
+use crate::platform::{Mutant, Ordering, Platform, Value};
 
 /// The counters of `mm->rss_stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         address: Vaddr,
     ) {
+        if cpu.mutant(Mutant::A15) {
+            let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
+            if address < start || end <= address {
+                cpu.finding("vma-bounds", format!("{address:#x} is not in {start:#x}..{end:#x}"));
+            }
+        }
         // Nobody else knows the page yet: the PTE that publishes it is stored later.
         page.mapcount().poke(1);
         page.flags().poke(page.flags().peek() | PG_ANON | PG_SWAPBACKED);

@@ -8,7 +8,7 @@ use super::objects::{MmRef, VmOps, VmaRef};
 use super::types::{Pte, Vaddr, VmFlags};
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Platform, Ptr};
+use crate::platform::{Mutant, Platform, Ptr};
 
 /// `VM_SPECIAL`: flags of VMAs that never merge.
 pub(crate) const VM_SPECIAL: VmFlags = VmFlags(VmFlags::DONTEXPAND.0 | VmFlags::PFNMAP.0);
@@ -60,6 +60,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         new.vm_policy().poke(orig.vm_policy().read(cpu));
         self.init_vma(new);
+        if cpu.mutant(Mutant::A26) {
+            new.vm_sequence().poke(orig.vm_sequence().read(cpu));
+            new.vm_ref_count().poke(orig.vm_ref_count().read(cpu));
+        }
         new
     }
 

@@ -273,7 +273,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         change.next = self.vm_next(cpu, change.vma);
         if let Some(next) = change.next {
-            D::vm_write_begin(cpu, next);
+            if !cpu.mutant(Mutant::A28) {
+                D::vm_write_begin(cpu, next);
+            }
             if change.fate == Fate::RemovedThenNext {
                 change.to.end = next.vm_end().read(cpu);
             }

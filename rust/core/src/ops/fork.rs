@@ -5,7 +5,7 @@
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{Errno, Kernel, MmRef, VmFlags, VmaLinks, VmaRef};
-use crate::platform::{Platform, Ptr, TaskId, Value};
+use crate::platform::{Mutant, Platform, Ptr, TaskId, Value};
 use crate::sync::refcount::atomic_inc;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -98,7 +98,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.flush_tlb_mm(cpu, oldmm);
         // No CPU has a writable translation of a copied page any more: speculative faults may
         // go on. Earlier, one could copy a page that another CPU still writes to (A1).
-        self.end_copied_vmas(cpu, last);
+        if copied.is_ok() || !cpu.mutant(Mutant::A1Failed) {
+            self.end_copied_vmas(cpu, last);
+        }
         oldsem.up_write(cpu);
         copied
     }
@@ -125,9 +127,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.vma_link(cpu, mm, tmp, VmaLinks::at_end(prev));
             prev = Some(tmp);
             if !tmp.vm_flags().read(cpu).has(VmFlags::WIPEONFORK) {
-                *last = Some(mpnt);
-                D::vm_write_begin(cpu, mpnt);
+                if !cpu.mutant(Mutant::A1NoBracket) {
+                    *last = Some(mpnt);
+                    D::vm_write_begin(cpu, mpnt);
+                }
                 self.copy_page_range(cpu, mm, oldmm, mpnt)?;
+                if cpu.mutant(Mutant::A1EarlyEnd) {
+                    D::vm_write_end(cpu, mpnt);
+                    *last = None;
+                }
             }
         }
         Ok(())
@@ -176,6 +184,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let vm_flags = vma.vm_flags().read(cpu);
             if !vm_flags.has(VmFlags::DONTCOPY | VmFlags::WIPEONFORK) {
                 D::vm_write_end(cpu, vma);
+                if cpu.mutant(Mutant::A1LastOnly) {
+                    return;
+                }
             }
             cursor = vma.vm_prev().read(cpu);
         }

@@ -14,10 +14,12 @@ mod injection;
 mod mutant;
 pub mod native;
 pub mod object;
+mod quiet;
 pub mod word;
 
 pub use arena::{Arena, Lines, Object, Ptr, Ref};
 pub use mutant::Mutant;
+pub use quiet::quietly;
 pub use word::{Field, Line, Local, PaddedWord, Value, Word};
 
 use crate::events::Cost;

@@ -4,6 +4,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Mutant {
+    /// fork does not make the VMAs odd that it copies.
+    A1NoBracket,
+    /// fork ends each VMA right after its copy.
+    A1EarlyEnd,
+    /// fork ends the last VMA only.
+    A1LastOnly,
+    /// A fork that fails ends none.
+    A1Failed,
     /// Swap readahead in a speculative fault.
     A2,
     /// mremap's destination is not odd from before it can be found.
@@ -14,6 +22,12 @@ pub enum Mutant {
     A6,
     /// No second check under the PTE lock.
     A7,
+    /// The speculative walk has interrupts on.
+    A8Walk,
+    /// Interrupts are on for a moment before the second check.
+    A8Lock,
+    /// The PTE lock is waited for with interrupts off.
+    A9,
     /// No abort at a PMD that is none.
     A10,
     /// No comparison of the PMD in `pte_map_lock` and `pte_spinlock`.
@@ -24,4 +38,28 @@ pub enum Mutant {
     A11Bracket,
     /// The speculative walk allocates upper page tables.
     A12,
+    /// No test for an anon_vma.
+    A13,
+    /// free_pgtables does not make the VMA odd while it takes it off its anon_vmas.
+    A14,
+    /// A fresh page must lie within its VMA's bounds of now.
+    A15,
+    /// The PTE and its lock are published before the lock is taken.
+    A22,
+    /// The tree is walked without a look at `mm_seq`.
+    A23,
+    /// The reference is taken after the RCU section.
+    A24Get,
+    /// The tree's reference is dropped at once.
+    A24Put,
+    /// A look-up that starts again keeps its reference.
+    A25Kept,
+    /// A look-up that starts again drops its reference twice.
+    A25Twice,
+    /// A copy of a VMA has its sequence and reference count.
+    A26,
+    /// After a merge the new next VMA is not odd.
+    A28,
+    /// Faults of the kernel, and of an address space with one user, are speculative too.
+    A31,
 }

@@ -271,7 +271,7 @@ class TestMemory:
 
         played = play(ops, system=System(memory=16 * P))
         touched = played.outcomes[1:13]
-        assert [outcome["signal"] for outcome in touched] == [None] * 11 + ["SIG9"]
+        assert [outcome["signal"] for outcome in touched] == [None] * 11 + ["SIGKILL"]
         assert touched[-1]["handled"] == "spf"
         assert touched[-1]["counters"] == {"faults": 1, "spf": 1, "speculative_pgfault": 1}
         assert played.last["signal"] is None

@@ -121,4 +121,4 @@ def test_memory_of_the_small_pages_comes_back() -> None:
 
     tables = 1 + 3 + 1
     *_, last_but_one, last = play(ops, system=System(memory=(NR + tables + 4) * P)).outcomes
-    assert (last_but_one["signal"], last["signal"]) == (None, "SIG9")
+    assert (last_but_one["signal"], last["signal"]) == (None, "SIGKILL")

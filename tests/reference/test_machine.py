@@ -283,7 +283,7 @@ class TestLimits:
 
 
 def test_a_note_that_states_its_maps_keeps_them() -> None:
-    note = op("note", text="here", expect={"maps_lines": ["0x100000000000..+0x10000 rw-p 0"]})
+    note = op("note", text="here", expect={"maps_lines": ["0x100000000000..0x100000010000 rw-p 0"]})
     result = run_tasks({"ops": [MAP, note, op("munmap", addr=A, length=16 * P)]})
     assert result.note_maps == {(0, 1, 0): [f"{A:08x}-{A + 16 * P:08x} rw-p 00000000"]}
 

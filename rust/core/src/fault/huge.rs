@@ -146,7 +146,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return VmFault::NONE;
             }
         }
-        let reuse = self.reuse_swap_page(cpu, page);
+        let (reuse, _) = self.reuse_swap_page(cpu, page);
         if reuse {
             let entry = self.maybe_mkwrite(leaf | Pte::YOUNG | Pte::DIRTY, vmf);
             vmf.pmd.set(cpu, self.huge_pmd(entry));

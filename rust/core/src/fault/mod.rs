@@ -11,9 +11,13 @@
 //!         disable interrupt … enable        speculative.rs  walk_irqs_off
 //!         handle_pte_fault()                handle_pte.rs
 //!             pte_map_lock()                pte_lock.rs
+//!             do_anonymous_page()           anonymous.rs
+//!             do_fault()                    file.rs
+//!             do_wp_page()                  wp.rs
 //!         put_vma()
 //!     lock(mmap_sem), find_vma()            entry.rs        Kernel::classic_fault
-//!     handle_pte_fault()                    classic.rs, handle_pte.rs
+//!     handle_mm_fault()                     classic.rs, huge pages huge.rs
+//!         handle_pte_fault()                handle_pte.rs
 //!     handle fault error                    entry.rs        Kernel::mm_fault_error
 //! ```
 

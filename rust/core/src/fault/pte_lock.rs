@@ -5,7 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-use crate::mm::{Kernel, Variant};
+use crate::mm::{Kernel, PteSlot, Variant};
 use crate::platform::{Fence, Mutant, Platform};
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
@@ -35,7 +35,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmf.ptl = Some(slot);
             return true;
         }
-        self.speculative_lock(cpu, vmf)
+        self.speculative_lock(cpu, vmf, None)
     }
 
     /// `pte_spinlock()`: as [`Kernel::pte_map_lock`], for a PTE that the walk has mapped.
@@ -47,13 +47,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmf.ptl = Some(mapped);
             return true;
         }
-        self.speculative_lock(cpu, vmf)
+        self.speculative_lock(cpu, vmf, Some(mapped))
     }
 
-    /// The speculative half of both: check, lock without blocking, check again. The PTE that the
-    /// walk mapped is that of `orig_pmd`, so both map it from there.
+    /// The speculative half of both: check, lock without blocking, check again. A PTE that is
+    /// `mapped` stays so, whatever table the lock is of (B3).
     #[inline(always)]
-    fn speculative_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
+    fn speculative_lock<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &mut Vmf<'k, P>,
+        mapped: Option<PteSlot<'k, P>>,
+    ) -> bool {
         loop {
             // Off: the table cannot be freed, and a collapse cannot go past its interrupt.
             cpu.local_irq_disable();
@@ -71,12 +76,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 cpu.local_irq_enable();
                 cpu.local_irq_disable();
             }
-            // B3: v12 finds the lock through the PMD again, which may be another by now.
-            let value = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
-            let Some(table) = value.table() else {
-                cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
-            };
-            let slot = self.pte_offset_map(cpu, table, vmf.address);
+            let slot = self.slot_to_lock(cpu, vmf);
             if cpu.mutant(Mutant::A22) {
                 vmf.pte = Some(slot);
                 vmf.ptl = Some(slot);
@@ -102,11 +102,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return self.give_up(cpu, Event::SpfVmaChanged);
             }
             // Published only now, so that no error path unlocks what is not held (A22).
-            vmf.pte = Some(slot);
+            vmf.pte = Some(mapped.unwrap_or(slot));
             vmf.ptl = Some(slot);
             cpu.local_irq_enable();
             return true;
         }
+    }
+
+    /// B3: v12 finds the lock through the PMD again, which may be another by now.
+    #[inline(always)]
+    fn slot_to_lock<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> PteSlot<'k, P> {
+        let value = if self.v12(Variant::B3) { vmf.pmd.read(cpu) } else { vmf.orig_pmd };
+        let Some(table) = value.table() else {
+            cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
+        };
+        self.pte_offset_map(cpu, table, vmf.address)
     }
 
     #[cold]

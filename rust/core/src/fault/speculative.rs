@@ -170,7 +170,7 @@ impl<P: Platform> Kernel<P, Spf> {
     /// H12 to H18. Page tables are freed only after an interrupt of this CPU, or a grace period,
     /// so with interrupts off every table seen stays. Nothing is allocated here: a table could be
     /// installed after free_pgtables.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the walk takes what the checks before it found")]
     fn walk_irqs_off<'k>(
         &'k self,
         cpu: &P,

@@ -165,7 +165,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.add_mm_counter(cpu, vmf.mm, Rss::Swap, -1);
         let mut entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::YOUNG);
         let mut result = VmFault::NONE;
-        let exclusive = vmf.is_write() && self.reuse_swap_page(cpu, page);
+        let exclusive = vmf.is_write() && self.reuse_swap_page(cpu, page).0;
         if exclusive {
             entry = self.maybe_mkwrite(entry | Pte::DIRTY, vmf);
             vmf.flags = vmf.flags & !FaultFlags::WRITE;

@@ -55,8 +55,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             self.put_page(cpu, page);
         }
-        let reuse = self.reuse_swap_page(cpu, page);
-        if reuse {
+        let (reuse, total_mapcount) = self.reuse_swap_page(cpu, page);
+        // A huge page whose other parts are mapped elsewhere too is not this VMA's alone.
+        if reuse && total_mapcount == 1 {
             self.page_move_anon_rmap(cpu, page, vmf.vma);
         }
         self.unlock_page(cpu, page);

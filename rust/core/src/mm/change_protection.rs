@@ -32,10 +32,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             address = to;
             if value.is_huge() {
                 if to.since(from) == self.pmd_size() {
-                    pages += self.change_huge_pmd(cpu, mm, pmd, prot);
-                    continue;
+                    let changed = self.change_huge_pmd(cpu, mm, pmd, prot);
+                    if changed != 0 {
+                        pages += changed;
+                        continue;
+                    }
+                } else {
+                    self.split_huge_pmd(cpu, vma, pmd);
                 }
-                self.split_huge_pmd(cpu, vma, pmd);
+                // Split, by this walk or by somebody else.
                 value = pmd.read(cpu);
             }
             if let Some(table) = value.table() {

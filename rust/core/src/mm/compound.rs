@@ -126,8 +126,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let fresh = self.zone_fresh.peek();
         let first = fresh.next_multiple_of(nr);
         let nr_pages = self.config.system.memory >> self.page_shift();
-        let limit = u64::from(PmdVal::<P>::MAX_NUMBER) << self.hpage_pmd_order();
-        if first + nr > nr_pages.min(limit) {
+        if first + nr > nr_pages.min(self.huge_limit()) {
             return None;
         }
         // The lowest is handed out first, as if it were fresh.
@@ -137,10 +136,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Some(first as u32)
     }
 
+    /// Frames beyond are in no huge page: a PMD cannot name it.
+    fn huge_limit(&self) -> u64 {
+        u64::from(PmdVal::<P>::MAX_NUMBER) << self.hpage_pmd_order()
+    }
+
     /// Buddies that have come together again: single frames that make up a huge page.
     fn merge_buddies(&self, free: &mut FreeArea) -> Option<u32> {
         let nr = self.hpage_pmd_nr();
         let mut sorted = free.pages.clone();
+        sorted.retain(|&pfn| u64::from(pfn) < self.huge_limit());
         sorted.sort_unstable();
         // Frames are free once, so so many in a row from a multiple on are all there are.
         let whole =

@@ -71,7 +71,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `free_p4d_range()`, `free_pud_range()`, `free_pmd_range()`, `free_pte_range()`: one text.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "as the kernel's, with the level")]
     fn free_range(
         &self,
         cpu: &P,

@@ -57,6 +57,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         haddr >= vma.vm_start().read(cpu) && haddr.offset(self.pmd_size()) <= vma.vm_end().read(cpu)
     }
 
+    /// `is_zero_pfn()`: whether the frame is the page of zeroes, or part of the huge one.
+    pub(crate) fn is_zero_pfn(&self, pfn: u32) -> bool {
+        let huge = self.huge_zero_page.peek() as u32;
+        pfn == ZERO_PFN || (huge != 0 && pfn & !(self.hpage_pmd_nr() - 1) == huge)
+    }
+
     /// `get_huge_zero_page()`: the huge page of zeroes, made when first asked for. `None`: out of
     /// memory. DEVIATION: it is never given back.
     pub(crate) fn get_huge_zero_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {

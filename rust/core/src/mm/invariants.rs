@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
-use super::page::{PG_CACHE, PG_HEAD, PG_LOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK, ZERO_PFN};
+use super::page::{PG_ANON, PG_CACHE, PG_HEAD, PG_LOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK};
 use super::types::{Pte, VmFlags};
 use crate::design::Design;
 use crate::platform::{Finding, Platform, Ptr, Value};
@@ -228,6 +228,43 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 format!("{address:#x} has {:#x} where its VMA says {:#x}", given.0, allowed.0),
             );
         }
+        self.check_rmap(census, pte, address, *vma);
+    }
+
+    /// The reverse map of an anonymous page finds this mapping: by an anon_vma of the VMA, at the
+    /// place that the page's index says.
+    fn check_rmap(&self, census: &mut Census, pte: Pte, address: u64, vma: VmaRef<'_, P>) {
+        let Some(page) = self.pages.peek(pte.pfn()).filter(|_| !self.is_zero_pfn(pte.pfn())) else {
+            return;
+        };
+        let head = match page.flags().peek() & PG_TAIL {
+            0 => page,
+            _ => self.pages.peek(pte.pfn() & !(self.hpage_pmd_nr() - 1)).expect("its head"),
+        };
+        if head.flags().peek() & PG_ANON == 0 {
+            return;
+        }
+        let anon_vma = head.mapping().peek();
+        let mut avc = vma.anon_vma_chain().peek();
+        while let Some(on_list) = self.avcs.peek(avc.index()).filter(|found| found.ptr() == avc) {
+            if on_list.anon_vma().peek().to_word() == anon_vma {
+                break;
+            }
+            avc = on_list.same_vma_next().peek();
+        }
+        if avc.is_null() {
+            census.find("rmap", format!("the page at {address:#x} is of no anon_vma of its VMA"));
+        }
+        let within = u64::from(page.slot_index() - head.slot_index());
+        let index = head.index().peek() + within;
+        let pages = (address - vma.vm_start().peek().0) >> self.page_shift();
+        let expect = vma.vm_pgoff().peek() + pages;
+        if index != expect {
+            census.find(
+                "rmap",
+                format!("the page at {address:#x} has index {index:#x}, its VMA {expect:#x}"),
+            );
+        }
     }
 
     fn check_leaks(&self, census: &mut Census) {
@@ -252,9 +289,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Reference and map counts equal the references that exist.
     fn check_pages(&self, census: &mut Census) {
-        let huge_zero = self.huge_zero_page.peek() as u32;
-        let is_huge_zero =
-            |pfn: u32| huge_zero != 0 && pfn & !(self.hpage_pmd_nr() - 1) == huge_zero;
         let is_free = |pfn: &&u32| self.pages.peek(**pfn).is_none();
         let mapped = census.mapped.keys().chain(census.huge_mapped.keys());
         if let Some(pfn) = mapped.into_iter().find(is_free).copied() {
@@ -262,7 +296,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         for page in self.pages.peek_all() {
             let pfn = page.slot_index();
-            if pfn != ZERO_PFN && !is_huge_zero(pfn) {
+            if !self.is_zero_pfn(pfn) {
                 let mapped = census.mapped.get(&pfn).copied().unwrap_or(0);
                 let by_pmds = census.huge_mapped.get(&pfn).copied().unwrap_or(0);
                 self.check_page(census, page, mapped, by_pmds);
@@ -305,7 +339,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// After the last task ended: nothing is left but what files keep in the page cache.
+    /// After the last task ended and the files were closed: nothing is left.
     pub fn check_nothing_left(&self) -> Vec<Finding> {
         let mut findings = self.check_at_rest();
         for (name, live) in [
@@ -313,6 +347,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("vm_area_struct", self.vmas.live()),
             ("anon_vma", self.anon_vmas.live()),
             ("anon_vma_chain", self.avcs.live()),
+            ("inode", self.inodes.live()),
+            ("page-cache node", self.cache_nodes.live()),
         ] {
             if live != 0 {
                 findings.push(Finding {

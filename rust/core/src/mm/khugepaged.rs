@@ -254,7 +254,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     return Err(PAGE_IN_USE);
                 }
                 // Out of the swap cache, unless a PTE somewhere names its slot.
-                let free = !self.page_in_swap_cache(cpu, page) || self.reuse_swap_page(cpu, page);
+                let free = !self.page_in_swap_cache(cpu, page) || self.reuse_swap_page(cpu, page).0;
                 return if free { Ok(()) } else { Err(NOT_SUITABLE) };
             }
             pages.push(None);

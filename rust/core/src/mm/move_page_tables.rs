@@ -149,7 +149,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `move_ptes()`: `length` bytes from `old` in `old_table` to `new` in `new_table`.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "as the kernel's")]
     fn move_ptes(
         &self,
         cpu: &P,

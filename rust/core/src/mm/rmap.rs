@@ -167,15 +167,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `reuse_swap_page()`: whether the page, which the caller locked, is mapped nowhere else, nor
-    /// in swap. Then it leaves the swap cache, for it is about to be changed. A huge page, or one
-    /// that it consists of, is mapped elsewhere if any part of it is.
-    pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+    /// in swap; and how many mappings and swap entries it has in all. If so it leaves the swap
+    /// cache, for it is about to be changed. A huge page, or one that it consists of, is mapped
+    /// elsewhere if any part of it is.
+    pub(crate) fn reuse_swap_page(&self, cpu: &P, page: PageRef<'_, P>) -> (bool, u64) {
         let head = self.compound_head(cpu, page);
-        let (mut count, mappings) = self.page_trans_huge_mapcount(cpu, head);
+        let (most, mappings) = self.page_trans_huge_mapcount(cpu, head);
         let in_cache = self.page_in_swap_cache(cpu, head);
-        if in_cache {
-            count += self.page_swapcount(cpu, head);
-        }
+        let in_swap = if in_cache { self.page_swapcount(cpu, head) } else { 0 };
+        let count = most + in_swap;
         // L1: an unmapper drops its count before its flush, and its reference after. A fault that
         // has yet to map the page has a reference of its own.
         let refs = mappings.max(1) + u64::from(in_cache);
@@ -185,7 +185,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.delete_from_swap_cache(cpu, head);
             self.page_set(cpu, head, PG_DIRTY);
         }
-        reuse
+        (reuse, mappings + in_swap)
     }
 
     /// `page_trans_huge_mapcount()`: how many mappings the part of a page has that has most, and

@@ -8,7 +8,6 @@
 
 use super::kernel::Kernel;
 use super::objects::{Mm, MmRef};
-use super::page::ZERO_PFN;
 use super::pmd::{Pmd, PmdVal};
 use super::types::{Access, Pte, Vaddr};
 use crate::design::Design;
@@ -123,6 +122,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // The hardware walks again before it reports a missing permission.
             entry.tag.set(0);
             let pte = self.hardware_walk(cpu, mm, address, access)?;
+            if pte.has(Pte::WRITE) && self.is_zero_pfn(pte.pfn()) {
+                cpu.finding("zero-page", format!("it can be written at {address:#x}"));
+            }
             entry.pte.set(pte.to_word());
             entry.page.set(self.page(cpu, pte.pfn()).ptr().to_word());
             entry.tag.set(tag);
@@ -131,9 +133,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let page = self.pages.get(cpu, Ptr::from_word(entry.page.get()));
         match access {
             Access::Write => {
-                if page.slot_index() == ZERO_PFN {
-                    cpu.finding("zero-page", format!("write of {value} at {address:#x}"));
-                }
                 page.content().write(cpu, value);
                 Ok(0)
             }

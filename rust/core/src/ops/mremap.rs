@@ -233,9 +233,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let moved = self.move_page_tables(cpu, &moving, range.from, range.to, range.length);
         let failed = moved < range.length;
         if failed {
-            // Cannot fail, for the old place's tables are still there.
             let back = Moving { mm, vma: new_vma, rmap_locks: true };
-            self.move_page_tables(cpu, &back, range.to, range.from, moved);
+            if self.move_page_tables(cpu, &back, range.to, range.from, moved) != moved {
+                // It needs no memory: the old place's tables are still there.
+                cpu.finding("lost-pages", format!("mremap did not move {:#x} back", range.from));
+            }
         }
         let stays_odd = (source_odd && cut_out && !failed).then_some(vma);
         if source_odd && stays_odd.is_none() {

@@ -134,8 +134,7 @@ pub trait Platform: Sized + 'static {
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
     fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>);
 
-    /// Faults in a row, each reported as handled and none with progress, after which an access
-    /// counts as a livelock (C2).
+    /// Faults of one access after which it counts as a livelock (C2).
     #[inline(always)]
     fn livelock_faults(&self) -> u32 {
         LIVELOCK_FAULTS

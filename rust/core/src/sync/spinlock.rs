@@ -6,7 +6,7 @@
 //! | 1 | held |
 //!
 //! DEVIATION: the kernel's queued spin lock is fair; here whoever is first after a release gets
-//! it.
+//! it, but in virtual time, where waiters go on in the order in which they came.
 
 use crate::platform::{Field, Ordering, Platform};
 

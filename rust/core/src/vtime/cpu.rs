@@ -374,12 +374,11 @@ impl Platform for Cpu {
             let stolen = &self.world.cpus[target as usize].stolen_ns;
             stolen.set(stolen.get() + machine.ipi_handler_ns);
         }
-        // They answer side by side, each once its interrupts are on.
-        for &target in &targets {
-            while self.world.cpus[target as usize].irqs_off.get() && !self.switch.is_cut() {
-                self.world.wait_for_irq(self.task, target);
-                self.suspend();
-            }
+        // They answer side by side, each once its interrupts are on; a later section does not
+        // hold back what was sent before it.
+        self.world.task(self.task).clock.set(self.clock.get());
+        if self.world.wait_for_irqs(self.task, &targets) {
+            self.suspend();
         }
         if !targets.is_empty() {
             self.advance(machine.ipi_handler_ns);

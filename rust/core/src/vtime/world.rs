@@ -32,8 +32,8 @@ pub(super) enum State {
     },
     /// Waits, off its CPU, to be woken from the word at this address.
     Sleeps(usize),
-    /// On its CPU, for a CPU to enable interrupts.
-    WaitsForIrq,
+    /// On its CPU, for so many CPUs to enable interrupts.
+    WaitsForIrqs(u32),
     /// Off its CPU until its clock.
     Pauses,
     Ended,
@@ -46,7 +46,7 @@ impl fmt::Display for State {
             Self::Ready => "is ready",
             Self::Spins { .. } => "spins on a word",
             Self::Sleeps(_) => "sleeps on a word",
-            Self::WaitsForIrq => "waits for an interrupt",
+            Self::WaitsForIrqs(_) => "waits for an interrupt",
             Self::Pauses => "pauses",
             Self::Ended => "has ended",
         })
@@ -378,10 +378,19 @@ impl World {
         least + self.random.borrow_mut().next_u64() % (2 * spread + 1)
     }
 
-    /// The task waits until interrupts of `cpu` are on.
-    pub(super) fn wait_for_irq(&self, task: TaskId, cpu: u32) {
-        self.task(task).state.set(State::WaitsForIrq);
-        self.cpus[cpu as usize].irq_waiters.borrow_mut().push(task);
+    /// The task waits until those of `cpus` whose interrupts are off have enabled them. Whether
+    /// there are any.
+    pub(super) fn wait_for_irqs(&self, task: TaskId, cpus: &[u32]) -> bool {
+        let cpus = cpus.iter().map(|&cpu| &self.cpus[cpu as usize]);
+        let mut nr_off = 0;
+        for cpu in cpus.filter(|cpu| cpu.irqs_off.get()) {
+            cpu.irq_waiters.borrow_mut().push(task);
+            nr_off += 1;
+        }
+        if nr_off != 0 {
+            self.task(task).state.set(State::WaitsForIrqs(nr_off));
+        }
+        nr_off != 0
     }
 
     /// Interrupts of this CPU are on again at `now`.
@@ -390,7 +399,14 @@ impl World {
         cpu.irqs_off.set(false);
         if !cpu.irq_waiters.borrow().is_empty() {
             for task in cpu.irq_waiters.take() {
-                self.go_on(task, now);
+                let this = self.task(task);
+                match this.state.get() {
+                    State::WaitsForIrqs(left) if left > 1 => {
+                        this.clock.set(this.clock.get().max(now));
+                        this.state.set(State::WaitsForIrqs(left - 1));
+                    }
+                    _ => self.go_on(task, now),
+                }
             }
         }
     }

@@ -118,6 +118,11 @@ impl<D: Design> World<D> {
         self.k.inode_new(&self.cpu, pages * self.k.page_size(), kind, true)
     }
 
+    /// Closes files; mappings keep theirs.
+    pub fn close(&self, files: &[InodeRef<'_, Cpu>]) {
+        files.iter().for_each(|file| self.k.fput(&self.cpu, file.ptr()));
+    }
+
     pub fn access(&self, address: u64, access: Access, value: u64) -> AccessOutcome {
         self.k.user_access(&self.cpu, address, access, value, true)
     }

@@ -175,11 +175,6 @@ impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
         self.count.peek() == 0 && self.wait_head.peek() == 0 && self.wait_tail.peek() == 0
     }
 
-    /// Whether the current task holds the lock for writing, as nobody's access: for checks.
-    pub fn is_write_locked_by_me(self, cpu: &P) -> bool {
-        self.owner.peek() == encode(cpu.task())
-    }
-
     /// Whether anybody holds the lock, as nobody's access: for checks.
     pub fn is_locked(self) -> bool {
         self.count.peek() & ACTIVE_MASK != 0

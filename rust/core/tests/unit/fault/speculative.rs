@@ -274,7 +274,16 @@ fn the_pte_is_built_from_the_cached_protection() {
 
 #[test]
 fn the_counter_of_noanon_exists_and_stays_zero() {
+    // v12 emits spf_vma_notsup where an anonymous VMA has no anon_vma yet (H7).
     assert_eq!(EVENT_NAMES[Event::SpfVmaNoanon as usize], "pagefault:spf_vma_noanon");
+    let p = Process::new();
+    p.map_at(BASE, 2, RW);
+    let added = p.counted(|| {
+        p.write(BASE, 1);
+    });
+    assert!(added.contains(&("pagefault:spf_vma_notsup", 1)), "{added:?}");
+    assert!(!added.iter().any(|(name, _)| *name == "pagefault:spf_vma_noanon"), "{added:?}");
+    p.end();
 }
 
 #[test]

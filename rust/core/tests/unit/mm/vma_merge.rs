@@ -392,6 +392,7 @@ fn a_swallowed_vma_gives_its_file_back() {
     assert_eq!(file.count().peek(), 3);
     merges_to(&world, &names, PRIVATE_RW, 'P', "PPPPPP...");
     assert_eq!(file.count().peek(), 2);
+    world.close(&[file]);
     world.end();
 }
 
@@ -421,6 +422,7 @@ fn splits(new_half: NewHalf, after: &str) {
     assert_eq!(named(&names, 'N').vm_sequence().peek(), 2, "the one above gives up, too");
     assert_eq!(file.count().peek(), 3);
     world.check();
+    world.close(&[file]);
     world.end();
 }
 

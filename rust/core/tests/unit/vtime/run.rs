@@ -173,6 +173,38 @@ fn an_interrupt_waits_for_the_section_that_it_finds() {
 }
 
 #[test]
+fn an_interrupt_waits_for_no_later_section() {
+    // CPU 0 disables interrupts again at once, CPU 1 has them off for longer the first time.
+    let [brief, long]: [Body; 2] = [
+        |cpu, shared| {
+            for ns in [10_000, 50_000] {
+                cpu.local_irq_disable();
+                shared.load(cpu, 0);
+                cpu.pass_ns(ns, true);
+                shared.load(cpu, 1);
+                cpu.local_irq_enable();
+            }
+            shared.note_time(cpu);
+        },
+        |cpu, shared| {
+            cpu.local_irq_disable();
+            cpu.pass_ns(20_000, true);
+            shared.load(cpu, 2);
+            cpu.local_irq_enable();
+            shared.note_time(cpu);
+        },
+    ];
+    let sender: Body = |cpu, shared| {
+        cpu.pass_ns(5_000, true);
+        cpu.ipi(&mut [0, 1].into_iter());
+        shared.note_time(cpu);
+    };
+    let log = run_well(48, &[brief, long, sender]);
+    let end = |task| log.iter().find(|entry| entry.0 == task).expect("it ended").1;
+    assert!(end(1) < end(2) && end(2) < end(0), "{log:?}");
+}
+
+#[test]
 fn tasks_of_one_cpu_take_turns_by_time_slices() {
     let busy: Body = |cpu, shared| {
         for _ in 0..4 {

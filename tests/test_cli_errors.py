@@ -77,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["run", SCENARIO, "--seed", "-1"], 'option --seed: value "-1" (allowed: a whole number, 0 and more)'),
         (["run", SCENARIO, "--engine", "reference", "--handler", "classic", "--check"], f"{SCENARIO}: key 'expect_for': made for handler spf, arch x86; this run has handler classic"),
         (["check", SCENARIO, "--against", "native"], '--against "native" (allowed: reference, kernel)'),
-        (["check", SCENARIO, "--engine", "kernel", "--against", "kernel"], "--against 'kernel' (allowed: another engine than --engine)"),
+        (["check", SCENARIO, "--engine", "kernel", "--against", "kernel"], 'engine "kernel" (allowed: native, reference, vtime, explore)'),
         (["check", SCENARIO, "--timeout", "3"], "--timeout: value 3 (allowed: only with engine kernel)"),
         (["check", SCENARIO, "--against", "kernel", "--arch", "arm64"], "engine kernel: arch arm64 (allowed: x86)"),
         (["import", "none.txt"], "none.txt: "),

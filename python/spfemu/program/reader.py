@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from spfemu.errors import ProgramError
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
 from spfemu.program.expect import check_expect, normal_expect
+from spfemu.program.fields import Fields, quoted
 from spfemu.program.messages import out_of_range, unavailable_choice, unavailable_op
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
@@ -26,7 +26,7 @@ from spfemu.program.ops import (
     Key,
     Op,
 )
-from spfemu.program.values import ID_PATTERN, parse_address, parse_int, parse_prot, shown, to_i64
+from spfemu.program.values import ID_PATTERN, parse_address, parse_prot, shown, to_i64
 
 __all__ = ["read_program", "read_system"]
 
@@ -44,51 +44,16 @@ _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
 
-class _Reader:
+class _Reader(Fields):
     """Reads one program object; ``place`` in the methods is where we are, for messages.
 
     Source: ours.
     """
 
     def __init__(self, source: str) -> None:
-        self.source = source
+        super().__init__(source)
         self.builder = ProgramBuilder(source=source)
         self.task_numbers: dict[str, int] = {}
-
-    def fail(self, place: str, message: str) -> NoReturn:
-        where = f"{self.source}: {place}: " if place else f"{self.source}: "
-        raise ProgramError(where + message)
-
-    def object(
-        self, place: str, value: Any, keys: tuple[str, ...], later: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(place, f"value {shown(value)} (allowed: an object)")
-        for key in value:
-            if key in later:
-                self.fail(place, f"key '{key}' is not available yet")
-            if key not in keys:
-                self.fail(place, f"key {_quoted(key)}: unknown (allowed: {', '.join(keys)})")
-        return value
-
-    def integer(self, place: str, key: str, value: Any, low: int, high: int) -> int:
-        try:
-            number = parse_int(value)
-        except ValueError as error:
-            self.fail(place, out_of_range(key, value, str(error)))
-        if not low <= number <= high:
-            self.fail(place, out_of_range(key, value, _range_text(low, high)))
-        return number
-
-    def boolean(self, place: str, key: str, value: Any) -> bool:
-        if not isinstance(value, bool):
-            self.fail(place, out_of_range(key, value, "true, false"))
-        return value
-
-    def choice(self, place: str, key: str, value: Any, choices: tuple[str, ...]) -> str:
-        if not isinstance(value, str) or value not in choices:
-            self.fail(place, out_of_range(key, value, ", ".join(choices)))
-        return value
 
     # The tables of a program
 
@@ -245,7 +210,7 @@ class _Reader:
         for name in value:
             if name not in ("op", "expect") and op.key(name) is None:
                 allowed = ", ".join(key.name for key in op.keys) or "none"
-                self.fail(place, f"key {_quoted(name)}: unknown for {op.name} (allowed: {allowed})")
+                self.fail(place, f"key {quoted(name)}: unknown for {op.name} (allowed: {allowed})")
         for key in op.keys:
             if key.name in value:
                 reader = _KINDS[key.kind]
@@ -372,18 +337,6 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "nodes": _Reader._nodes,
     "ops": _Reader._ops,
 }
-
-
-def _quoted(key: object) -> str:
-    return "'" + shown(key).strip('"') + "'"
-
-
-def _range_text(low: int, high: int) -> str:
-    if high == (1 << 64) - 1:
-        return f"{low} to 2^64-1"
-    if high == (1 << 63) - 1:
-        return f"{'-2^63+1' if low < 0 else low} to 2^63-1"
-    return f"{low} to {high}"
 
 
 def read_program(obj: Any, source: str) -> Program:

@@ -139,7 +139,7 @@ def test_shows_in_a_program(name: str) -> None:
         assert names == set()
     elif version == MEASURED or exception.since is None:
         assert names == {name}
-        assert bool(found.cut) == exception.ends
+        assert bool(found.cut) == (exception.ends and exception.edge is None)
     else:
         assert names <= {name}
 
@@ -209,6 +209,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     "mremap-checks-first": ([mmap(), SHRUNK], "host", {"ret": -1, "errno": 22}),
     # It does more than to move.
     "mremap-of-several": ([mmap(), MOVED], "emulated", {"ret": -1, "errno": 14}),
+    # It does not go across the stack's edge.
+    "stack-is-nohugepage": (
+        [mmap(4, flags=[*FIXED, "stack"]), mmap(4, "r", addr=hex(BASE + 4 * PAGE)), SHRUNK],
+        "host", {"ret": -1, "errno": 14},
+    ),
     # Its last page may be around what was mapped, but it is one of several.
     "last-page-alone": (
         [mmap(4, prot="r", flags=["private", "fixed"], file="f"), op("read", "p+0x2000"),
@@ -324,6 +329,16 @@ def test_a_break_over_what_was_moved_away() -> None:
     assert found.differences == []
     if oracle.host().version >= (6, 1):
         assert {e.exception for e in found.excused} == {"brk-over-hole"}
+
+
+def test_a_stack_is_a_range_of_its_own() -> None:
+    ops = [mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "stack"], id="q"),
+           op("mremap", old_length=8 * PAGE, new_length=16 * PAGE)]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 7):
+        assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}
+        assert found.cut == "tasks[0].ops[2]"
 
 
 def test_what_a_shrunk_range_had_no_mapping_of() -> None:

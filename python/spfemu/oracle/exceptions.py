@@ -165,13 +165,24 @@ def _is_uncharged(edge: Edge) -> bool:
     return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
 
 
+def _stacks(before: list[Call]) -> list[tuple[int, int]]:
+    """Where there were mappings that say that they are stacks."""
+    flag = MMAP_FLAGS["stack"]
+    calls = (call for call in before if call.op == "mmap" and not call.errno)
+    return [(c.ret, c.ret + c.length) for c in calls if int(c.record["flags"]) & flag]
+
+
 def _is_stack(edge: Edge) -> bool:
     """At a mapping that says it is a stack."""
-    return any(
-        call.ret <= edge.address <= call.ret + call.length
-        for call in edge.before
-        if call.op == "mmap" and not call.errno and int(call.record["flags"]) & MMAP_FLAGS["stack"]
-    )
+    return any(start <= edge.address <= end for start, end in _stacks(edge.before))
+
+
+def _is_mremap_across_stack(case: Case) -> bool:
+    """mremap of a range that is one VMA only in 5.1."""
+    if case.op != "mremap" or case.host["errno"] != "EFAULT":
+        return False
+    start, end = case.page, case.page + int(case.record["length"])
+    return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
 
 
 def _is_between_touched_and_not(edge: Edge) -> bool:
@@ -283,7 +294,10 @@ EXCEPTIONS: Final = (
         "stack-is-nohugepage",
         (6, 7),
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
+        keys=("ret", "errno"),
+        outcome=_is_mremap_across_stack,
         edge=_is_stack,
+        ends=True,
     ),
     Exempt(
         "touched-joins-untouched",

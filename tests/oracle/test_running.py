@@ -19,6 +19,9 @@ SEGV_MAPERR = ("SIGSEGV", "SEGV_MAPERR")
 BUS_ADRERR = ("SIGBUS", "BUS_ADRERR")
 
 
+POST: Any = {"op": "post", "name": "x"}
+
+
 class TestMappings:
     def test_mmap_where_it_is_told(self) -> None:
         assert last(mmap()) == (BASE, 0)
@@ -251,6 +254,15 @@ class TestTasks:
         assert [o["op"] for o in found.outcomes()][:2] == ["mmap", "exit"]
         assert found.maps == {"t0": [line]}
         assert found.note_maps[1, 2, 0] == [line]
+
+    def test_an_address_is_waited_for_also_a_new_one(self) -> None:
+        move = op("mremap", BASE, old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"],
+                  new_addr="q+0x1000")  # fmt: skip
+        waits = {"op": "await", "name": "x"}
+        q = mmap(4, addr=hex(BASE + 16 * PAGE), id="q")
+        found = result(program([mmap(), waits, q], [move, op("read", "q")], [POST]))
+        moved = found.outcome(found.task_ops("t1")[0])
+        assert (moved["ret"], moved["errno"]) == (BASE + 17 * PAGE, None)
 
     def test_who_waits_for_ever_is_stuck(self) -> None:
         found = result(

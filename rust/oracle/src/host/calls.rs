@@ -34,10 +34,10 @@ pub fn ret_of(raw: i64) -> Ret {
 impl Run<'_> {
     /// Begins an operation that is no bracket; it may have to wait for its end.
     pub fn execute(&mut self, task: usize, op: &Op) -> Result<Next, Fail> {
-        if let Some(id) = awaited_id(op)
-            && self.sync.id(id).is_none()
-        {
-            return Ok(Next::Wait(Wait::Id(id), None));
+        for id in awaited_ids(op).into_iter().flatten() {
+            if self.sync.id(id).is_none() {
+                return Ok(Next::Wait(Wait::Id(id), None));
+            }
         }
         match *op {
             Op::Access { access, user, at, value } => {
@@ -345,16 +345,19 @@ impl Run<'_> {
 /// `exe_fd` of `struct prctl_mm_map`, its last field: the executable stays as it is.
 const NO_FILE: u64 = 0xffff_ffff;
 
-/// The id that must be set before the operation can begin.
-fn awaited_id(op: &Op) -> Option<u32> {
-    match op {
-        Op::Mmap(mmap) => mmap.hint.and_then(|at| at.id),
-        Op::Mremap(mremap) => mremap.range.at.id,
-        Op::Range(_, range) => range.at.id,
-        Op::Access { at, .. } => at.id,
-        Op::Touch(touch) => touch.range.at.id,
+/// The ids that must be set before the operation can begin.
+fn awaited_ids(op: &Op) -> [Option<u32>; 2] {
+    let at = match op {
+        Op::Mmap(mmap) => mmap.hint,
+        Op::Mremap(mremap) => {
+            return [mremap.range.at.id, mremap.target.and_then(|target| target.id)];
+        }
+        Op::Range(_, range) => Some(range.at),
+        Op::Access { at, .. } => Some(*at),
+        Op::Touch(touch) => Some(touch.range.at),
         _ => None,
-    }
+    };
+    [at.and_then(|at| at.id), None]
 }
 
 /// The id that the operation names the address by that it returns.

@@ -134,6 +134,28 @@ class TestAddressesThatTheKernelChose:
         found = oracle.compare(*both(*ops, op("read", "b")))
         assert (found.differences, found.cut) == ([], "tasks[0].ops[2]")
 
+    def test_moving_to_it(self) -> None:
+        move = op("mremap", BASE, old_length=PAGE, new_length=2 * PAGE, flags=["maymove", "fixed"],
+                  new_addr="a+0x1000", id="c")  # fmt: skip
+        ops = [self.SMALL, self.ALIGNED, mmap(1), op("write", value=3), move, op("read", "c")]
+        emulated, host = both(*ops)
+        found = oracle.compare(emulated, host)
+        assert (found.differences, found.cut) == ([], "")
+        # Not to where the program wanted it, but next to it.
+        changed = host.ops.copy()
+        changed["ret"][4] += PAGE
+        found = oracle.compare(emulated, replace(host, ops=changed))
+        assert found.differences[0].what == "ret"
+
+    def test_moving_to_a_number_there_ends_the_comparison(self) -> None:
+        emulated, host = both(self.SMALL, self.ALIGNED)
+        if emulated.ops["ret"][1] == host.ops["ret"][1]:
+            return
+        move = op("mremap", BASE, old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"],
+                  new_addr=int(emulated.ops["ret"][1]))  # fmt: skip
+        found = oracle.compare(*both(self.SMALL, self.ALIGNED, mmap(1), move, op("read", "b")))
+        assert (found.differences, found.cut) == ([], "tasks[0].ops[3]")
+
     def test_another_address_space_has_its_own(self) -> None:
         ops = [self.SMALL, self.ALIGNED, {"op": "exec"}, mmap(1), op("write", value=1)]
         found = oracle.compare(*both(*ops))

@@ -200,9 +200,14 @@ class History:
             int(record["base"]), int(record["addr"]), position, result or self.host
         )
 
-    def target(self, record: np.void, position: int) -> int:
-        """The new address of an mremap at a position, as it was on the host. Source: ours."""
-        return self._resolved(int(record["base2"]), int(record["addr2"]), position, self.host)
+    def target(self, record: np.void, position: int, result: Result | None = None) -> int:
+        """The new address of an mremap at a position, as ``address`` has the old one.
+
+        Source: the program format.
+        """
+        return self._resolved(
+            int(record["base2"]), int(record["addr2"]), position, result or self.host
+        )
 
     def _resolved(self, number: int, offset: int, position: int, result: Result) -> int:
         named = self._ids(result).get(number, [])

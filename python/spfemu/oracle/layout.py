@@ -68,13 +68,10 @@ class Layout:
         if outcome["errno"] or op not in (_MMAP, _MREMAP):
             return False
         ret = int(self._emulated.task_ops(task)["ret"][row]), int(outcome["ret"])
-        if op == _MREMAP:
-            return not flags & _MREMAP_FIXED
         position = self._history.position((task, row))
-        wanted = (
-            self._history.address(record, position, self._emulated) & ~4095,
-            self._history.address(record, position) & ~4095,
-        )
+        if op == _MREMAP:
+            return not flags & _MREMAP_FIXED or ret == self._targets(record, position)
+        wanted = self._wanted(record, position)
         if flags & _FIXED or (flags & GIVEN and ret[0] == wanted[0]):
             return ret == wanted
         # A hint that only one of them took is a difference.
@@ -115,19 +112,30 @@ class Layout:
         return min(found, key=self._history.position, default=None)
 
     def _meets_differently(self, task: int, row: int, record: np.void) -> bool:
-        is_mmap = int(record["op"]) == _MMAP
-        if is_mmap and not int(record["flags"]) & GIVEN:
-            return False
+        op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
         before = self._seen(position, self._history.spaces.of_task(task, position))
-        length = max(int(record["length"]), 1)
-        mine = self._history.address(record, position, self._emulated) & ~4095
-        theirs = self._history.address(record, position) & ~4095
+        ranges = [(*self._wanted(record, position), int(record["length"]))]
+        if op == _MMAP and not flags & GIVEN:
+            return False
+        if op == _MREMAP and flags & _MREMAP_FIXED:
+            ranges.append((*self._targets(record, position), int(record["length2"])))
         return any(
-            _overlap(mine, length, chosen.emulated, chosen.length)
-            != _overlap(theirs, length, chosen.host, chosen.length)
+            _overlap(mine, max(length, 1), chosen.emulated, chosen.length)
+            != _overlap(theirs, max(length, 1), chosen.host, chosen.length)
+            for mine, theirs, length in ranges
             for chosen in before
         )
+
+    def _wanted(self, record: np.void, position: int) -> tuple[int, int]:
+        """The page that an operation begins at, for the emulator and for the host."""
+        mine = self._history.address(record, position, self._emulated)
+        return mine & ~4095, self._history.address(record, position) & ~4095
+
+    def _targets(self, record: np.void, position: int) -> tuple[int, int]:
+        """Where an mremap is to move to, for the emulator and for the host."""
+        mine = self._history.target(record, position, self._emulated)
+        return mine, self._history.target(record, position)
 
     def _seen(self, position: int, space: int) -> list[_Chosen]:
         sees = self._history.spaces.sees

@@ -6,11 +6,12 @@ is a difference. docs/fidelity.md has them as a table.
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from spfemu.oracle.cases import Case, Edge, Exempt
 from spfemu.oracle.history import Call, History
-from spfemu.oracle.mapped import mapped, page_up
+from spfemu.oracle.mapped import Ranges, mapped, page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
@@ -97,20 +98,36 @@ def _is_dontunmap(case: Case) -> bool:
     return case.op == "mremap" and bool(has_flag) and case.is_({"errno": "EINVAL"}, {})
 
 
-def _is_failed_move(history: History, call: Call) -> bool:
-    """mremap to a given place that failed: 5.1 has unmapped what was there by then."""
+def _is_move_that_failed(call: Call) -> bool:
+    """mremap to a given place that failed, not because of what it was given."""
     if not call.errno or int(call.record["flags"]) != GIVEN | _MREMAP["maymove"] | _MREMAP["fixed"]:
         return False
-    old, length = call.address, call.length
-    new, end = call.target, call.target + call.new_length
-    is_refused_first = (
-        (old | new) % 4096 != 0 or not new < end <= _USER_END or (old < end and new < old + length)
-    )
-    if is_refused_first:
+    old, new, end = call.address, call.target, call.target + call.new_length
+    overlaps = old < end and new < old + call.length
+    return (old | new) % 4096 == 0 and new < end <= _USER_END and not overlaps
+
+
+def _has_cleared_its_place(history: History, call: Call) -> bool:
+    """A move that failed: 5.1 has unmapped by then what was there, and what it was to cut off."""
+    if not _is_move_that_failed(call):
         return False
+    there = _mapped_before(history, call)
+    return there.meets(call.target, call.target + call.new_length) or there.meets(
+        call.address + call.new_length, call.address + call.length
+    )
+
+
+def _has_moved_the_first(history: History, call: Call) -> bool:
+    """A move of several VMAs that failed: some that came first may have been moved."""
+    is_of_several = call.errno == errno.EFAULT and call.length == call.new_length
+    if not is_of_several or not _is_move_that_failed(call):
+        return False
+    return _mapped_before(history, call).meets(call.address, call.address + 4096)
+
+
+def _mapped_before(history: History, call: Call) -> Ranges:
     space = history.spaces.of_task(call.task, call.position)
-    there = mapped(reversed(history.before(call.position, space)))
-    return there.meets(new, end) or there.meets(old + call.new_length, old + length)
+    return mapped(reversed(history.before(call.position, space)))
 
 
 def _is_hint_too_low(case: Case) -> bool:
@@ -272,7 +289,7 @@ EXCEPTIONS: Final = (
         "mremap checks everything before it unmaps what is at the new place",
         keys=("ret", "errno"),
         outcome=_is_mremap_checked_first,
-        silently=("mremap", _is_failed_move),
+        silently=("mremap", _has_cleared_its_place),
         ends=True,
     ),
     Exempt(
@@ -281,6 +298,7 @@ EXCEPTIONS: Final = (
         "mremap moves several VMAs at once if it does nothing else",
         keys=("ret", "errno"),
         outcome=_is_mremap_of_several,
+        silently=("mremap", _has_moved_the_first),
         ends=True,
     ),
     Exempt(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import spfemu
-from spfemu import Program, Result
+from spfemu import Program, Result, oracle
 from tests.host_kernel import REFUSAL
 
 if REFUSAL:  # Nothing that plays here can be tested.
@@ -65,6 +65,18 @@ def last(*ops: dict[str, Any], **settings: Any) -> tuple[Any, ...]:
             outcome["ret"] if outcome["value"] is None else outcome["value"]
         )
     return came, outcome["counters"].get("faults", 0)
+
+
+def compared(given: Program, handler: str) -> oracle.Comparison:
+    """The reference held against the host."""
+    return oracle.compare(*both(given, handler))
+
+
+def both(given: Program, handler: str) -> tuple[Result, Result]:
+    """The reference's result, and the host's."""
+    host = spfemu.run(given, engine="kernel")
+    prepared = oracle.for_host(given, oracle.host())
+    return spfemu.run(prepared, engine="reference", handler=handler), host
 
 
 def children() -> list[int]:

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import pytest
 
-import spfemu
 from spfemu import Program, Result, oracle
 from spfemu.comparing import maps_line, parsed_maps_line
 from spfemu.program import EVENTS
-from tests.oracle.play import BASE, PAGE, mmap, op, program
+from tests.oracle.play import BASE, PAGE, both, compared, mmap, op, program
 
 ANON: Final = ["private", "anonymous"]
 FIXED: Final = [*ANON, "fixed"]
@@ -144,18 +143,6 @@ def test_shows_in_a_program(name: str) -> None:
         assert names <= {name}
 
 
-def test_a_failed_move_ends_the_comparison() -> None:
-    # 5.1 has unmapped q by then, and newer kernels have not; both say EFAULT.
-    move = op(
-        "mremap", "q", old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"], new_addr="p"
-    )
-    ops = [mmap(), mmap(1, addr=hex(Q), id="q"), op("munmap", "q", length=PAGE), move, op("read")]
-    found = compared(program(ops), "classic")
-    if oracle.host().version >= (6, 17):
-        assert (found.differences, found.excused) == ([], [])
-        assert found.cut == "tasks[0].ops[3]"
-
-
 def test_the_table_is_this_list() -> None:
     text = FIDELITY.read_text().partition("\n## Against the host's kernel\n")[2]
     rows = re.findall(r"^\| `([a-z0-9A-Z-]+)` \| (\S+) \|.*\| (.*?) ?\|$", text, re.MULTILINE)
@@ -213,6 +200,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     "stack-is-nohugepage": (
         [mmap(4, flags=[*FIXED, "stack"]), mmap(4, "r", addr=hex(BASE + 4 * PAGE)), SHRUNK],
         "host", {"ret": -1, "errno": 14},
+    ),
+    # The page tables are the task's own, no copy.
+    "touched-joins-untouched": (
+        [mmap(2, flags=["private", "fixed"], file="f"), op("write", value=1), op("read")],
+        "emulated", {"faults": 1},
     ),
     # Its last page may be around what was mapped, but it is one of several.
     "last-page-alone": (
@@ -295,82 +287,3 @@ def cut_at(line: str, address: int) -> list[str]:
 def test_every_exception_about_edges_has_a_neighbour() -> None:
     named = {e.name for e in oracle.EXCEPTIONS if e.edge is not None}
     assert {name for name in named if any(key.startswith(name) for key in EDGES)} == named
-
-
-def test_a_move_of_nothing_onto_itself() -> None:
-    # 5.1 unmaps it before it looks for it: EFAULT. Both fail, but are not the same any more.
-    move = op("mremap", old_length=0, new_length=2 * PAGE, flags=["maymove", "fixed"], new_addr="p")
-    found = compared(program([mmap(1), move, op("read")]), "classic")
-    assert found.differences == []
-    if oracle.host().version >= (6, 17):
-        assert [e.exception for e in found.excused] == ["mremap-checks-first"]
-        assert found.cut == "tasks[0].ops[1]"
-
-
-def test_a_failed_move_to_where_nothing_is() -> None:
-    # It did nothing on either kernel, so what follows is compared.
-    ops = [mmap(3), op("munmap", length=PAGE), MOVED, op("read", "p+0x1000"), op("read")]
-    found = compared(program(ops), "classic")
-    assert (found.differences, found.cut) == ([], "tasks[0].ops[2]")
-    ops = [mmap(3), op("munmap", length=PAGE), {**MOVED, "old_length": PAGE}, op("read")]
-    found = compared(program(ops), "classic")
-    assert (found.differences, found.cut) == ([], "")
-
-
-def test_a_move_of_several_that_breaks_off() -> None:
-    # The second is not moved with others; newer kernels have moved the first one by then.
-    move = op("mremap", old_length=8 * PAGE, new_length=8 * PAGE, flags=["maymove", "fixed"],
-              new_addr=hex(Q))  # fmt: skip
-    zero = mmap(4, addr=hex(BASE + 4 * PAGE), flags=["private", "fixed"], file="z", id="q")
-    given = program(
-        [mmap(4), zero, move, op("read")], files={"z": {"length": 0, "kind": "devzero"}}
-    )
-    found = compared(given, "classic")
-    assert found.differences == []
-    if oracle.host().version >= (6, 17):
-        assert (found.excused, found.cut) == ([], "tasks[0].ops[2]")
-
-
-def test_a_break_over_what_was_moved_away() -> None:
-    # Nobody unmapped it, but it is not there.
-    ops = [
-        {"op": "brk", "delta": 4 * PAGE, "id": "h"},
-        op("mremap", "h-0x2000", old_length=2 * PAGE, new_length=2 * PAGE,
-           flags=["maymove", "fixed"], new_addr=hex(Q)),
-        {"op": "brk", "delta": -PAGE},
-    ]  # fmt: skip
-    found = compared(program(ops), "classic")
-    assert found.differences == []
-    if oracle.host().version >= (6, 1):
-        assert {e.exception for e in found.excused} == {"brk-over-hole"}
-
-
-def test_a_stack_is_a_range_of_its_own() -> None:
-    ops = [mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "stack"], id="q"),
-           op("mremap", old_length=8 * PAGE, new_length=16 * PAGE)]  # fmt: skip
-    found = compared(program(ops), "classic")
-    assert found.differences == []
-    if oracle.host().version >= (6, 7):
-        assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}
-        assert found.cut == "tasks[0].ops[2]"
-
-
-def test_what_a_shrunk_range_had_no_mapping_of() -> None:
-    # The first mremap leaves the range as it was: its last page was never mapped.
-    ops = [mmap(2), op("mremap", old_length=4 * PAGE, new_length=3 * PAGE),
-           op("mremap", "p+0x2000", old_length=PAGE, new_length=PAGE)]  # fmt: skip
-    found = compared(program(ops), "classic")
-    assert found.differences == []
-    if oracle.host().version >= (5, 16):
-        assert {e.exception for e in found.excused} == {"mremap-of-nothing"}
-
-
-def compared(given: Program, handler: str) -> oracle.Comparison:
-    return oracle.compare(*both(given, handler))
-
-
-def both(given: Program, handler: str) -> tuple[Result, Result]:
-    """The reference's result, and the host's."""
-    host = spfemu.run(given, engine="kernel")
-    prepared = oracle.for_host(given, oracle.host())
-    return spfemu.run(prepared, engine="reference", handler=handler), host

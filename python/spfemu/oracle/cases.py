@@ -50,16 +50,19 @@ class Case:
         return self.history.access_address(self._outcome, self.record, self.position)
 
     @property
+    def space(self) -> int:
+        """Its address space. Source: ours."""
+        return self.history.spaces.of_task(self.task, self.position)
+
+    @property
     def before(self) -> list[Call]:
         """The calls that its address space has seen before, the last one first. Source: ours."""
-        space = self.history.spaces.of_task(self.task, self.position)
-        return self.history.before(self.position, space)
+        return self.history.before(self.position, self.space)
 
     @property
     def mapping(self) -> Mapping | None:
         """The file that the page is of that an access went to. Source: ours."""
-        space = self.history.spaces.of_task(self.task, self.position)
-        return self.history.mapping(self.page, self.position, space)
+        return self.history.mapping(self.page, self.position, self.space)
 
     @property
     def both_failed(self) -> bool:

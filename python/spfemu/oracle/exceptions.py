@@ -71,12 +71,15 @@ def _is_mremap_of_nothing(case: Case) -> bool:
 
 def _is_mremap_checked_first(case: Case) -> bool:
     """mremap of what 5.1 refuses later, for another reason, or never."""
-    if case.op != "mremap" or case.host["errno"] != "EINVAL":
+    host = case.host["errno"]
+    if case.op != "mremap" or host not in ("EINVAL", "EFAULT"):
         return False
     record = case.record
     old, new = int(record["length"]), int(record["length2"])
     if max(old, new) > _USER_END:
         return True
+    if host == "EFAULT":
+        return False
     # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
     target = case.history.target(record, case.position)
     is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
@@ -103,7 +106,7 @@ def _is_move_that_failed(call: Call) -> bool:
     if not call.errno or int(call.record["flags"]) != GIVEN | _MREMAP["maymove"] | _MREMAP["fixed"]:
         return False
     old, new, end = call.address, call.target, call.target + call.new_length
-    overlaps = old < end and new < old + call.length
+    overlaps = old < end and new < (old + call.length) % (1 << 64)
     return (old | new) % 4096 == 0 and new < end <= _USER_END and not overlaps
 
 
@@ -214,6 +217,22 @@ def _is_between_touched_and_not(edge: Edge) -> bool:
     )
 
 
+def _is_copied_at_fork(case: Case) -> bool:
+    """A page of a file that a child of fork has from its parent.
+
+    fork copies page tables of files only if the VMA has an anon_vma.
+    """
+    if case.host["faults"] != case.emulated["faults"] - 1:
+        return False
+    mapping, space = case.mapping, case.space
+    is_candidate = mapping is not None and mapping.is_private
+    return (
+        is_candidate
+        and case.history.spaces.is_forked(space)
+        and bool(case.history.written(case.position, space))
+    )
+
+
 EXCEPTIONS: Final = (
     Exempt(
         "v12-C3",
@@ -321,6 +340,8 @@ EXCEPTIONS: Final = (
         "touched-joins-untouched",
         (6, 16),
         "a VMA that was touched merges with one that was not, whichever is the neighbour",
+        keys=("faults",),
+        outcome=_is_copied_at_fork,
         edge=_is_between_touched_and_not,
     ),
     Exempt(

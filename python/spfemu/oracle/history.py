@@ -12,7 +12,7 @@ import numpy as np
 
 from spfemu.oracle.spaces import Spaces
 from spfemu.program.model import FileSpec
-from spfemu.program.ops import EVENTS, OPS, OPS_BY_CODE
+from spfemu.program.ops import EVENTS, MMAP_FLAGS, OPS, OPS_BY_CODE
 from spfemu.results import Result
 
 __all__ = ["Call", "History", "Mapping"]
@@ -72,6 +72,7 @@ class Mapping:
     file: FileSpec
     start: int
     page_of_file: int
+    is_private: bool
 
 
 class History:
@@ -171,7 +172,8 @@ class History:
             if number < 0:
                 return None
             at = int(call.record["value"]) + page - call.ret
-            return Mapping(self.program.files[number], call.ret, at // 4096)
+            is_private = bool(int(call.record["flags"]) & MMAP_FLAGS["private"])
+            return Mapping(self.program.files[number], call.ret, at // 4096, is_private)
         return None
 
     def written(self, position: int, space: int) -> set[int]:

@@ -121,6 +121,10 @@ class Spaces:
         number = bisect_right(spaces, position - 1, key=lambda entry: entry[0]) - 1
         return spaces[max(number, 0)][1]
 
+    def is_forked(self, space: int) -> bool:
+        """Whether it began as a copy of another one. Source: ours."""
+        return self._parents[space] is not None
+
     def sees(self, space: int, position: int, other: int, when: int) -> bool:
         """Whether a space has at a position what was done in another one at ``when``.
 

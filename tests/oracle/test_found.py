@@ -1,0 +1,131 @@
+"""What generated programs found, each in as few operations as show it.
+
+Each was a difference that nobody explained.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from spfemu import Program, oracle
+from tests.oracle.play import BASE, PAGE, compared, mmap, op, program
+
+FIXED: Final = ["private", "anonymous", "fixed"]
+Q: Final = BASE + 16 * PAGE
+MOVED: Final[dict[str, Any]] = op(
+    "mremap", old_length=2 * PAGE, new_length=PAGE, flags=["maymove", "fixed"], new_addr=hex(Q)
+)
+
+
+def test_a_failed_move_ends_the_comparison() -> None:
+    # 5.1 has unmapped q by then, and newer kernels have not; both say EFAULT.
+    move = op(
+        "mremap", "q", old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"], new_addr="p"
+    )
+    ops = [mmap(), mmap(1, addr=hex(Q), id="q"), op("munmap", "q", length=PAGE), move, op("read")]
+    found = compared(program(ops), "classic")
+    if oracle.host().version >= (6, 17):
+        assert (found.differences, found.excused) == ([], [])
+        assert found.cut == "tasks[0].ops[3]"
+
+
+def test_a_move_of_nothing_onto_itself() -> None:
+    # 5.1 unmaps it before it looks for it: EFAULT. Both fail, but are not the same any more.
+    move = op("mremap", old_length=0, new_length=2 * PAGE, flags=["maymove", "fixed"], new_addr="p")
+    found = compared(program([mmap(1), move, op("read")]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert [e.exception for e in found.excused] == ["mremap-checks-first"]
+        assert found.cut == "tasks[0].ops[1]"
+
+
+def test_a_failed_move_to_where_nothing_is() -> None:
+    # It did nothing on either kernel, so what follows is compared.
+    ops = [mmap(3), op("munmap", length=PAGE), MOVED, op("read", "p+0x1000"), op("read")]
+    found = compared(program(ops), "classic")
+    assert (found.differences, found.cut) == ([], "tasks[0].ops[2]")
+    ops = [mmap(3), op("munmap", length=PAGE), {**MOVED, "old_length": PAGE}, op("read")]
+    found = compared(program(ops), "classic")
+    assert (found.differences, found.cut) == ([], "")
+
+
+def test_a_move_of_several_that_breaks_off() -> None:
+    # The second is not moved with others; newer kernels have moved the first one by then.
+    move = op("mremap", old_length=8 * PAGE, new_length=8 * PAGE, flags=["maymove", "fixed"],
+              new_addr=hex(Q))  # fmt: skip
+    zero = mmap(4, addr=hex(BASE + 4 * PAGE), flags=["private", "fixed"], file="z", id="q")
+    given = program(
+        [mmap(4), zero, move, op("read")], files={"z": {"length": 0, "kind": "devzero"}}
+    )
+    found = compared(given, "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert (found.excused, found.cut) == ([], "tasks[0].ops[2]")
+
+
+def test_what_fork_copies_because_of_a_merge() -> None:
+    # The second half was not touched, and has no anon_vma unless it joins the first one.
+    private = ["private", "fixed"]
+    first = [
+        mmap(4, "w", flags=private, file="f"),
+        mmap(4, addr=hex(BASE + 4 * PAGE), flags=private, file="f", offset=4 * PAGE, id="q"),
+        op("read", "q"), op("write", value=1), op("mprotect", length=4 * PAGE, prot="rw"),
+        {"op": "fork", "child": "c", "wait": True},
+    ]  # fmt: skip
+    child = {"name": "c", "start": "fork", "ops": [op("read", "q+0x1000")]}
+    given = Program.from_dict(
+        {
+            "format": "spfemu-program/1",
+            "files": {"f": {"length": 8 * PAGE}},
+            "tasks": [{"ops": first}, child],
+        }
+    )
+    found = compared(given, "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert "tasks[1].ops[0]" in {e.difference.place for e in found.excused}
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+
+
+def test_a_length_that_wraps_is_looked_at_first() -> None:
+    # 5.1 has unmapped what was at the new place by the time that it says EINVAL.
+    move = {**MOVED, "addr": "p+0x2000", "old_length": (1 << 64) - PAGE, "new_length": 3 * PAGE}
+    found = compared(program([mmap(4), mmap(1, addr=hex(Q), id="q"), move, op("read", "q")]), "spf")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert {e.exception for e in found.excused} == {"mremap-checks-first"}
+        assert found.cut == "tasks[0].ops[2]"
+
+
+def test_a_break_over_what_was_moved_away() -> None:
+    # Nobody unmapped it, but it is not there.
+    ops = [
+        {"op": "brk", "delta": 4 * PAGE, "id": "h"},
+        op("mremap", "h-0x2000", old_length=2 * PAGE, new_length=2 * PAGE,
+           flags=["maymove", "fixed"], new_addr=hex(Q)),
+        {"op": "brk", "delta": -PAGE},
+    ]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 1):
+        assert {e.exception for e in found.excused} == {"brk-over-hole"}
+
+
+def test_a_stack_is_a_range_of_its_own() -> None:
+    ops = [mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "stack"], id="q"),
+           op("mremap", old_length=8 * PAGE, new_length=16 * PAGE)]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 7):
+        assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}
+        assert found.cut == "tasks[0].ops[2]"
+
+
+def test_what_a_shrunk_range_had_no_mapping_of() -> None:
+    # The first mremap leaves the range as it was: its last page was never mapped.
+    ops = [mmap(2), op("mremap", old_length=4 * PAGE, new_length=3 * PAGE),
+           op("mremap", "p+0x2000", old_length=PAGE, new_length=PAGE)]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (5, 16):
+        assert {e.exception for e in found.excused} == {"mremap-of-nothing"}

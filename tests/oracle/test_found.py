@@ -129,3 +129,32 @@ def test_what_a_shrunk_range_had_no_mapping_of() -> None:
     assert found.differences == []
     if oracle.host().version >= (5, 16):
         assert {e.exception for e in found.excused} == {"mremap-of-nothing"}
+
+
+def test_what_fork_leaves_out_is_not_mapped_in_the_child() -> None:
+    # 5.1 does not even look for it.
+    again = op("mremap", "p+0x1000", old_length=PAGE, new_length=PAGE, id="q")
+    first = [mmap(2), op("madvise", "p+0x1000", length=8 * PAGE, advice="dontfork"),
+             {"op": "fork", "child": "c", "wait": True}, again]  # fmt: skip
+    tasks = [{"ops": first}, {"name": "c", "start": "fork", "ops": [again]}]
+    given = Program.from_dict({"format": "spfemu-program/1", "tasks": tasks})
+    found = compared(given, "classic")
+    assert found.differences == []
+    if oracle.host().version >= (5, 16):
+        assert found.excused[0].difference.place == "tasks[1].ops[0]"
+        assert found.excused[0].exception == "mremap-of-nothing"
+
+
+def test_memory_next_to_a_file_is_memory() -> None:
+    # A piece of the file that was moved here lies right below; its offset says nothing of what
+    # comes next.
+    move = op("mremap", old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"],
+              new_addr="q+0x3000")  # fmt: skip
+    ops = [mmap(4, "rw", flags=["private", "fixed"], file="f", offset=PAGE),
+           mmap(8, addr=hex(Q), id="q"), op("touch", "q", length=8 * PAGE), move,
+           mmap(1, "rwx", addr=hex(Q + 7 * PAGE)),
+           op("mprotect", "q+0x2000", length=6 * PAGE, prot="rwx")]  # fmt: skip
+    found = compared(program(ops, files={"f": {"length": 8 * PAGE}}), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}

@@ -80,8 +80,7 @@ class Case:
 class Edge:
     """An edge between two VMAs that only one of the two has.
 
-    Source: ours. ``is_emulated`` says which. ``around`` is what lies around it, with nothing cut:
-    start, end, permissions, offset.
+    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides.
     """
 
     history: History
@@ -89,7 +88,7 @@ class Edge:
     space: int
     address: int
     is_emulated: bool
-    around: tuple[int, int, str, int]
+    perms: str
 
     @cached_property
     def before(self) -> list[Call]:

@@ -246,16 +246,14 @@ class _Comparing:
         self, moment: _Moment, mine: list[str], theirs: list[str]
     ) -> list[Exempt | None]:
         """The exceptions because of which memory is cut differently; just None if not only that."""
-        whole = joined_maps(mine)
-        if whole != joined_maps(theirs):
+        if joined_maps(mine) != joined_maps(theirs):
             return [None]
         found: dict[str, Exempt | None] = {}
         for address in sorted(_edges(mine) ^ _edges(theirs)):
-            around = next(
-                part for part in map(parsed_maps_line, whole) if part[0] <= address <= part[1]
-            )
             is_emulated = address in _edges(mine)
-            edge = Edge(self.history, moment.position, moment.space, address, is_emulated, around)
+            lines = map(parsed_maps_line, mine if is_emulated else theirs)
+            perms = next(perms for start, _, perms, _ in lines if start == address)
+            edge = Edge(self.history, moment.position, moment.space, address, is_emulated, perms)
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]

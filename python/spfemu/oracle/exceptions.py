@@ -58,7 +58,8 @@ def _is_brk_over_hole(case: Case) -> bool:
         return False
     lower = int(case.emulated["ret"])
     upper = lower - int(case.record["addr"])
-    return lower < upper and not mapped(reversed(case.before)).meets(page_up(lower), page_up(upper))
+    there = mapped(case.history, case.position, case.space)
+    return lower < upper and not there.meets(page_up(lower), page_up(upper))
 
 
 def _is_mremap_of_nothing(case: Case) -> bool:
@@ -66,7 +67,7 @@ def _is_mremap_of_nothing(case: Case) -> bool:
     if case.op != "mremap" or case.host["errno"] != "EFAULT":
         return False
     page = case.page
-    return not mapped(reversed(case.before)).meets(page, page + 4096)
+    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
 
 
 def _is_mremap_checked_first(case: Case) -> bool:
@@ -130,7 +131,7 @@ def _has_moved_the_first(history: History, call: Call) -> bool:
 
 def _mapped_before(history: History, call: Call) -> Ranges:
     space = history.spaces.of_task(call.task, call.position)
-    return mapped(reversed(history.before(call.position, space)))
+    return mapped(history, call.position, space)
 
 
 def _is_hint_too_low(case: Case) -> bool:
@@ -178,8 +179,7 @@ def _is_address_as_errno(case: Case) -> bool:
 
 def _is_uncharged(edge: Edge) -> bool:
     """In private memory that may not be written to, at what mprotect took that right from."""
-    _, _, perms, _ = edge.around
-    if "w" in perms or not perms.endswith("p"):
+    if "w" in edge.perms or not edge.perms.endswith("p"):
         return False
     calls = (call for call in edge.before if call.op == "mprotect")
     return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
@@ -210,11 +210,8 @@ def _is_between_touched_and_not(edge: Edge) -> bool:
 
     One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
     """
-    _, _, perms, offset = edge.around
-    is_anonymous = perms.endswith("p") and not offset
-    return (
-        edge.is_emulated and is_anonymous and bool(edge.history.written(edge.position, edge.space))
-    )
+    is_candidate = edge.is_emulated and edge.perms.endswith("p")
+    return is_candidate and bool(edge.history.written(edge.position, edge.space))
 
 
 def _is_copied_at_fork(case: Case) -> bool:

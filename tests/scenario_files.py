@@ -11,8 +11,6 @@ NOT_YET: Final = {
     "growsdown": "flag 'growsdown' of mmap is not available yet",
     "growsdown_limit": "flag 'growsdown' of mmap is not available yet",
     "hugetlb": "flag 'hugetlb' of mmap is not available yet",
-    "madv_free": "advice 'free' of madvise is not available yet",
-    "madv_split": "advice 'willneed' of madvise is not available yet",
     "map_populate": "flag 'populate' of mmap is not available yet",
     "mbind_bind": "operation 'mbind' is not available yet",
     "mbind_interleave": "operation 'mbind' is not available yet",

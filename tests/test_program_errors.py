@@ -71,7 +71,7 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({"op": "mmap", "length": 1, "flags": ["private"]}, "key 'file': missing (allowed: a file, or"),
     ({"op": "mmap", "length": 1, "file": "f"}, "key 'file': value \"f\" (allowed: none; \"files\" is empty)"),
     ({"op": "mmap", "length": 1, "id": "0x1"}, "key 'id': value \"0x1\" (allowed: a name"),
-    ({"op": "madvise", "addr": "p", "length": 1, "advice": "free"}, "advice 'free' of madvise is not available yet"),
+    ({"op": "madvise", "addr": "p", "length": 1, "advice": "mergeable"}, "advice 'mergeable' of madvise is not available yet"),
     ({"op": "madvise", "addr": "p", "length": 1, "advice": "nap"}, "key 'advice': value \"nap\""),
     ({"op": "fork", "child": "z"}, "key 'child': value \"z\" (allowed: a)"),
     ({"op": "fork", "child": "a"}, "key 'child': value \"a\" (allowed: a task with \"start\": \"fork\": there is none)"),

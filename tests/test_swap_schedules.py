@@ -42,6 +42,9 @@ OUT: Final = on("swap_out")
 BOTH_OUT: Final = on("swap_out", 2)
 DROP: Final = on("madvise", advice="dontneed")
 BOTH: Final = [MAP, write(1), write(2, 1)]
+FREE: Final = on("madvise", advice="free")
+PAGEOUT: Final = on("madvise", advice="pageout")
+COLD: Final = on("madvise", advice="cold")
 ONE_SLOT: Final = {"size": 2 * P, "kind": "synchronous"}
 
 # What t0 does before and after "go", what t1 does after it, what a child does, the device.
@@ -63,6 +66,34 @@ PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op], Op]]] = 
     ),
     "in_against_a_split": (
         *([*BOTH, BOTH_OUT], [on("mprotect", prot="r")], [read(1), write(3, 1)], [], {}),
+    ),
+    "giving_up_against_write": ([MAP, write(1)], [FREE, OUT, read()], [write(2), read()], [], {}),
+    "giving_up_against_out": ([MAP, write(1)], [FREE, write(3)], [OUT, read()], [], {}),
+    "giving_up_what_is_in_swap": (
+        *([*BOTH, BOTH_OUT], [on("madvise", 2, advice="free")], [read(), read(1)], [], {}),
+    ),
+    "giving_up_against_munmap": (
+        [*BOTH],
+        [on("madvise", 2, advice="free")],
+        [on("munmap")],
+        [],
+        {},
+    ),
+    "giving_up_what_a_child_has": (
+        *([MAP, write(1), FORK], [FREE, OUT], [], [ON, write(3), read()], {}),
+    ),
+    "giving_up_past_the_cache": (
+        *([MAP, write(1), OUT, read(), FORK], [FREE, OUT], [], [ON, OUT, read()], ONE_SLOT),
+    ),
+    "pageout_against_write": ([MAP, write(1)], [PAGEOUT, read()], [write(2), read()], [], {}),
+    "pageout_against_pageout": ([MAP, write(1)], [PAGEOUT, read()], [PAGEOUT], [], {}),
+    "pageout_of_a_shared_page": ([MAP, write(1), FORK], [PAGEOUT], [], [ON, write(3), read()], {}),
+    "cold_against_write": ([MAP, write(1)], [COLD, OUT], [write(2), read()], [], {}),
+    "willneed_against_read": (
+        *([*BOTH, BOTH_OUT], [on("madvise", 2, advice="willneed")], [read(1), write(3)], [], {}),
+    ),
+    "willneed_against_munmap": (
+        *([*BOTH, BOTH_OUT], [on("madvise", 2, advice="willneed")], [on("munmap")], [], {}),
     ),
     "a_device_with_one_slot": ([*BOTH], [BOTH_OUT, read()], [write(3, 1), read(1)], [], ONE_SLOT),
 }

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from spfemu.program import System, TaskBuilder
+from spfemu.program import Program, System, TaskBuilder
 from spfemu.program.model import Swap
+from spfemu.reference import run
+from spfemu.testing import differential
 from tests.reference.arches import X86
 from tests.reference.play import A, P, Played, play
 
@@ -139,3 +141,31 @@ def test_a_range_has_to_be_aligned_and_nothing_else() -> None:
         t.swap_out(A - P, 0)
 
     assert swapped(ops).errnos() == ["EINVAL", None, None, None]
+
+
+def test_a_page_in_the_swap_cache_that_another_process_maps_stays() -> None:
+    page = {"addr": hex(A), "length": P}
+    obj = {
+        "format": "spfemu-program/1",
+        "tasks": [
+            {"ops": [
+                {"op": "mmap", **page, "flags": ["private", "anonymous", "fixed"]},
+                {"op": "write", "addr": hex(A), "value": 7},
+                {"op": "swap_out", **page},
+                {"op": "fork", "child": "c"},
+                {"op": "read", "addr": hex(A)},
+                {"op": "post", "name": "mapped"},
+                {"op": "wait", "child": "c"},
+            ]},
+            {"name": "c", "start": "fork", "ops": [
+                {"op": "await", "name": "mapped"},
+                {"op": "swap_out", **page},
+                {"op": "read", "addr": hex(A)},
+            ]},
+        ],
+    }  # fmt: skip
+    program = Program.from_dict(obj)
+    differential(program, engines=("reference", "native", "vtime"))
+    result = run(program, arch=X86)
+    last = result.outcome(result.task_ops(1)[-1])
+    assert (last["value"], last["counters"].get("minor-faults")) == (7, 1)

@@ -43,6 +43,10 @@ class Content:
     pages: dict[int, int] = field(default_factory=dict)
 
 
+class GivenUp(int):
+    """A word that MADV_FREE gave up, and nobody has written over: it may be 0 at any time."""
+
+
 @dataclass
 class Area:
     """Addresses with one protection and one backing; ``offset`` is that of its first byte."""
@@ -121,6 +125,11 @@ class Space:
         """Takes the contents of private pages away."""
         for page in [page for page in self.private if start <= page < end]:
             del self.private[page]
+
+    def give_up(self, start: int, end: int) -> None:
+        """Leaves it to others how long private pages keep their contents."""
+        given = {page: GivenUp(word) for page, word in self.private.items() if start <= page < end}
+        self.private |= given
 
     def clear(self, start: int, end: int) -> None:
         self.cut_at(start, end)
@@ -301,6 +310,10 @@ class Space:
         for area in areas:
             if advice == "dontneed":
                 self.drop(area.start, area.end)
+            elif advice == "free" and (area.content is not None or area.shared):
+                raise FailedError("EINVAL")
+            elif advice == "free":
+                self.give_up(area.start, area.end)
             elif advice in ("dontfork", "dofork"):
                 area.forked = advice == "dofork"
             elif advice == "wipeonfork" and (area.named or area.shared):
@@ -529,6 +542,9 @@ class FlatMap:
             address = (start + position * stride) % TOP
             value = parse_int(op.get("value", 1))
             what, word = task.space.access(address, ACCESS[kind], value)
+            if what == "ok" and isinstance(word, GivenUp) and kind == "read":
+                word = GivenUp(self.what_was_left(task, (*place, number), word))
+                task.space.private[address - address % task.space.page] = word
             if what == "ok":
                 read = word if kind == "read" else None
                 found = Expected(*place, number, ret=0, value=read)
@@ -538,6 +554,15 @@ class FlatMap:
                 signal = "SIGBUS" if what == "SIGBUS" else "SIGSEGV"
                 found = Expected(*place, number, signal=signal, codes=CODES.get(what, ()))
             task.expected.append(found)
+
+    def what_was_left(self, task: Task, place: tuple[int, int, int], word: int) -> int:
+        """The word of a page that was given up, or the 0 that was really found in its place."""
+        number = list(self.tasks.values()).index(task)
+        outcomes = (self.result.outcome(row) for row in self.result.task_ops(number))
+        for outcome in outcomes:
+            if (outcome["index"], outcome["round"], outcome.get("access", 0)) == place:
+                return 0 if outcome["value"] == 0 else word
+        return word
 
     def came_to(self, task: Task, place: tuple[int, int]) -> str | None:
         """The errno that the operation really had: for what nobody promises."""

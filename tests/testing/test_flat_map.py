@@ -27,6 +27,9 @@ arches = pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
 handlers = st.sampled_from(("spf", "classic"))
 seeds = st.integers(0, 1 << 16)
 
+_KEEPS_PROMISES = {"L3": "fixed"}
+"""Without a bug of 5.1 that lets one process give up a page for another."""
+
 
 def assert_promises_kept(program: Program, result: Result, flat: FlatMap) -> None:
     stuck = flat.run()
@@ -113,7 +116,7 @@ def test_sequential_programs_do_what_is_promised_in_any_order(
     arch: Arch, data: st.DataObject, handler: str, seed: int
 ) -> None:
     program = data.draw(programs(arch=arch, limits=False), "program")
-    result = run(program, handler=handler, arch=arch)
+    result = run(program, handler=handler, arch=arch, variants=_KEEPS_PROMISES)
     assert_promises_kept(program, result, FlatMap(program, arch, seed, result))
 
 
@@ -130,5 +133,5 @@ def test_disjoint_programs_do_what_is_promised_in_any_order(
     arch: Arch, data: st.DataObject, handler: str, seed: int
 ) -> None:
     program = data.draw(disjoint_programs(arch=arch), "program")
-    result = run(program, handler=handler, arch=arch)
+    result = run(program, handler=handler, arch=arch, variants=_KEEPS_PROMISES)
     assert_promises_kept(program, result, FlatMap(program, arch, seed, result))

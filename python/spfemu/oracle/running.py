@@ -219,7 +219,7 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
             place = f"files[{shown(file.name)}]: "
             yield place, "key 'cached': value false (allowed: true; what is read is the host's)"
     codes = {OPS[name].code: name for name in _CHANGES_HOST}
-    hugepage = ADVICES.index("hugepage")
+    hugepage, pageout = ADVICES.index("hugepage"), ADVICES.index("pageout")
     for number, task in enumerate(program.tasks):
         ops = task.ops
         if system.thp != "never":
@@ -227,6 +227,10 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
             for index in np.flatnonzero(advises).tolist():
                 place = f"{program.where(number, index)}: "
                 yield place, "advice 'hugepage': there are no huge pages (allowed: with thp never)"
+        pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == pageout)
+        for index in np.flatnonzero(pages_out).tolist():
+            place = f"{program.where(number, index)}: "
+            yield place, "advice 'pageout': it depends on the host's swap and on who else uses it"
         for index in np.flatnonzero(np.isin(ops["op"], list(codes))).tolist():
             place = f"{program.where(number, index)}: "
             yield place, f"operation '{codes[int(ops['op'][index])]}' would change the host"

@@ -161,6 +161,10 @@ ADVICES_AVAILABLE: Final = frozenset(
         "keeponfork",
         "dontdump",
         "dodump",
+        "free",
+        "willneed",
+        "pageout",
+        "cold",
     )
 )
 POLICIES: Final = ("default", "bind", "interleave", "preferred", "local")

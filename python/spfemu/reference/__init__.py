@@ -50,8 +50,8 @@ def run(
         arch: the machine's profile; its page size must be the program's.
         seed: goes into the result; the model draws nothing.
         max_outcomes: how many outcomes may be kept.
-        variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2
-            and C3 can be seen without concurrency.
+        variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
+            C3 and L3 can be seen without concurrency.
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

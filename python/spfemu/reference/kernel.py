@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 ) = range(len(EVENTS))
 """Positions in `EVENTS` and in the counters."""
 
-VARIANT_NAMES = {"C2": "unchanged-pte-handled", "C3": "si-code"}
+VARIANT_NAMES = {
+    "C2": "unchanged-pte-handled",
+    "C3": "si-code",
+    "L3": "clean-past-the-cache",
+}
 """The variants that can be seen without concurrency, by their entries."""
 
 

@@ -43,7 +43,7 @@ def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
         if not kernel.swap.is_used_once(pte.page):
             kernel.frames.free(page.nr)
             raise SyscallError(errno.EINVAL)
-        kernel.swap.delete_from_cache(pte.page)
+        kernel.swap.try_to_free(pte.page)
     for at, pte in ptes:
         page.page((at - address) >> tables.page_shift).value = pte.page.value
         kernel.swap.unmap(pte)

@@ -69,8 +69,8 @@ class Page:
     """A page frame: one content word, whether it is anonymous, and how many PTEs map it.
 
     `huge` is the huge page that it is a part of. `slot` is its slot of the swap device while it is
-    in the swap cache; `dirty` says that the slot does not have its content, `readahead` that it was
-    read and not used yet.
+    in the swap cache; `dirty` (PG_dirty) says that the device does not have its content, `lazyfree`
+    that MADV_FREE gave it up, `readahead` that it was read and not used yet.
     """
 
     anonymous: bool
@@ -79,7 +79,13 @@ class Page:
     huge: HugePage | None = None
     slot: int | None = None
     dirty: bool = False
+    lazyfree: bool = False
     readahead: bool = False
+
+    @property
+    def is_small_anonymous(self) -> bool:
+        """Whether it is anonymous and no part of a huge page."""
+        return self.anonymous and self.huge is None
 
 
 @dataclass(eq=False)

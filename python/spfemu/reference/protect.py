@@ -27,7 +27,7 @@ from spfemu.reference.model import (
     SyscallError,
     Vma,
 )
-from spfemu.reference.munmap import zap_page_range
+from spfemu.reference.page_advice import ABOUT_PAGES, advise_pages
 from spfemu.reference.page_prot import vm_page_prot, wants_writenotify
 from spfemu.reference.vma_ops import split_vma, vma_merge
 
@@ -183,8 +183,8 @@ def _madvise_vma(
     kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, advice: str
 ) -> Vma:
     """Advises about [start, end) of one VMA; returns the VMA that the range is in afterwards."""
-    if advice == "dontneed":
-        zap_page_range(kernel, mm, vma, start, end)
+    if advice in ABOUT_PAGES:
+        advise_pages(kernel, mm, vma, start, end, advice)
         return vma
     if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
         raise SyscallError(errno.EINVAL)

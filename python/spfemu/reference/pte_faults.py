@@ -72,7 +72,7 @@ def do_wp_page(fault: Fault, pte: Pte) -> int:
     tables, swap = fault.mm.page_tables, fault.kernel.swap
     if pte.page.anonymous and swap.is_used_once(pte.page):  # reuse_swap_page()
         if pte.page.slot is not None:
-            swap.delete_from_cache(pte.page)
+            swap.try_to_free(pte.page)
         tables.store(fault.address, pte.made_writable())
         return VM_FAULT_WRITE
     if not pte.page.anonymous and fault.flags & VM_SHARED:  # wp_page_shared()

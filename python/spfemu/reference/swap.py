@@ -110,6 +110,7 @@ class Swap:
         """try_to_free_swap(): takes a page out of the swap cache if no PTE names its slot."""
         if page.slot is not None and not self.counts[page.slot]:
             self.delete_from_cache(page)
+            page.dirty = True
 
     def lookup(self, slot: int, vma: Vma, address: int) -> Page | None:
         """lookup_swap_cache(): the slot's page; notes whether reading it ahead was of use."""
@@ -171,13 +172,13 @@ class Swap:
             win, others = self._around_slot(slot, cluster)
         for other in others:
             if self.counts.get(other) and other not in self.cache:
-                page = self._read_one(other)
+                page = self.read_one(other)
                 if page is not None:
                     page.readahead = other != slot
-        page = self.cache.get(slot) or self._read_one(slot)
+        page = self.cache.get(slot) or self.read_one(slot)
         return page, win > 1 and not self.is_synchronous
 
-    def _read_one(self, slot: int) -> Page | None:
+    def read_one(self, slot: int) -> Page | None:
         """A page with the slot's content, in the swap cache; None if memory ends."""
         try:
             self.frames.allocate()

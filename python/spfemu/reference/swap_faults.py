@@ -38,6 +38,7 @@ def do_swap_page(fault: Fault, entry: SwapEntry) -> tuple[int, Pte | None]:
     if reused:
         if page.slot is not None:
             swap.delete_from_cache(page)
+            page.dirty = True
         pte = pte.made_writable()
         result |= VM_FAULT_WRITE
     fault.mm.page_tables.store(fault.address, pte)
@@ -63,7 +64,8 @@ def _read(fault: Fault, entry: SwapEntry) -> tuple[Page, bool]:
     kernel = fault.kernel
     if _may_read_at_once(fault, entry):
         kernel.frames.allocate()
-        return Page(anonymous=True, value=kernel.swap.content[entry.slot]), False
+        value = kernel.swap.content[entry.slot]
+        return Page(anonymous=True, value=value, dirty=kernel.is_fixed("L3")), False
     tables, shift = fault.mm.page_tables, kernel.arch.page_shift
     table_start = fault.address >> tables.pmd_shift << tables.pmd_shift
     start = max(fault.vma.start, table_start)

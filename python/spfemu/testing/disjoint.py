@@ -21,7 +21,9 @@ _WINDOW_PAGES: Final = 8
 _ADVICES: Final = (
     *("dontneed",) * 3,
     *("random", "normal", "dontdump", "dodump", "nohugepage"),
+    *("pageout", "cold", "willneed"),
 )
+"""Not free: when a page that was given up goes is up to whoever shares it."""
 
 
 def disjoint_programs(

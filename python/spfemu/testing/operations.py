@@ -158,7 +158,10 @@ _REMAPS: Final[tuple[tuple[str, ...], ...]] = (
 
 
 def _madvise(draw: Draw, words: Vocabulary) -> Operation:
-    return {"op": "madvise", **_range(draw, words), "advice": pick(draw, words.advices)}
+    advices = words.advices
+    if words.host:  # what pageout comes to depends on the host's swap
+        advices = tuple(advice for advice in advices if advice != "pageout")
+    return {"op": "madvise", **_range(draw, words), "advice": pick(draw, advices)}
 
 
 def _swap_out(draw: Draw, words: Vocabulary) -> Operation:

@@ -93,6 +93,7 @@ class Vocabulary:
         *("random", "sequential", "normal", "dontfork", "dofork"),
         *("wipeonfork", "keeponfork"),
         *("dontdump", "dodump", "nohugepage", "hugepage"),
+        *("free", "free", "pageout", "pageout", "cold", "willneed"),
     )
 
     @classmethod

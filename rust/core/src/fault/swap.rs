@@ -7,8 +7,8 @@ use super::Vmf;
 use crate::design::Design;
 use crate::events::{Cost, Event};
 use crate::mm::{
-    FaultFlags, Kernel, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PageRef, Pte, Rss, SwapIn,
-    SwapReads, Variant, VmFault, VmFlags,
+    FaultFlags, Kernel, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PageRef, Pte, Rss,
+    SwapIn, SwapReads, Variant, VmFault, VmFlags,
 };
 use crate::platform::{Mutant, Ordering, Platform};
 
@@ -92,7 +92,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// A page of its own, locked and read by this CPU: nobody else wants it.
     fn read_past_the_cache(&self, cpu: &P, slot: u32) -> Option<PageRef<'_, P>> {
         let page = self.alloc_page(cpu)?;
-        page.flags().poke(PG_LOCKED | PG_SWAPBACKED);
+        // L3: its slot is about to be free, and its PTE may be clean: nothing else says that the
+        // content is needed.
+        let dirty = if self.v12(Variant::L3) { 0 } else { PG_DIRTY };
+        page.flags().poke(PG_LOCKED | PG_SWAPBACKED | dirty);
         cpu.charge(Cost::SwapCopy, 1);
         self.copy_from_slot(cpu, page, slot);
         Some(page)

@@ -86,7 +86,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Whether a page that is not in the page cache has to be read.
     pub(crate) fn must_read(&self, inode: InodeRef<'_, P>) -> bool {
-        inode.uncached().peek() && self.file_kind(inode) != FileKind::ShmemZero
+        let kind = self.file_kind(inode);
+        inode.uncached().peek() && !matches!(kind, FileKind::DevZero | FileKind::ShmemZero)
     }
 
     /// `get_file()`: one more mapping. Caller has a reference.

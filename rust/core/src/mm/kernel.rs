@@ -137,6 +137,8 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(super) pcp_batch: u64,
     /// Whether there can be transparent huge pages.
     pub(super) thp_possible: bool,
+    /// How many address spaces were made; on native, two at the same time may count as one.
+    pub(crate) nr_mms: Local,
     /// The frame of the huge page of zeroes; 0: nobody has asked for it.
     pub(super) huge_zero_page: Word<P>,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
@@ -189,6 +191,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             pcp_batch,
             thp_possible: config.system.transparent_hugepage
                 && config.arch.has_transparent_hugepage(),
+            nr_mms: Local::default(),
             huge_zero_page: Word::new(zone, 16),
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
@@ -228,6 +231,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.zone_lock.poke(0);
         self.zone_free.lock().expect("no panic while held").clear();
         self.zone_fresh.poke(0);
+        self.nr_mms.set(0);
         self.huge_zero_page.poke(0);
         let system = &self.config.system;
         self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());

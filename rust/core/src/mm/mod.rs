@@ -18,6 +18,7 @@ mod kernel;
 mod khugepaged;
 mod locks;
 mod lookup;
+mod madvise;
 mod maps;
 mod move_page_tables;
 mod objects;
@@ -52,7 +53,7 @@ pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
 };
-pub(crate) use page::{PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN};
+pub(crate) use page::{PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN};
 pub use pgtable::PteSlot;
 pub use pmd::{Pmd, PmdVal};
 pub(crate) use rmap::Rss;

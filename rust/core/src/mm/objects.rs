@@ -40,6 +40,8 @@ object! {
         brk: Vaddr = 0x110,
         /// Ours: the process has called brk, so that it cannot place its heap any more.
         brk_used: bool = 0x118,
+        /// Ours: how many address spaces were made before this one.
+        birth: u64 = 0x11c,
         /// `rss_stat.count[MM_FILEPAGES]`
         file_pages: i64 = 0x2c0,
         /// `rss_stat.count[MM_ANONPAGES]`

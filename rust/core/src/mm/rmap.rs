@@ -190,7 +190,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `page_trans_huge_mapcount()`: how many mappings the part of a page has that has most, and
     /// how many there are in all, each with a reference.
-    fn page_trans_huge_mapcount(&self, cpu: &P, head: PageRef<'_, P>) -> (u64, u64) {
+    pub(super) fn page_trans_huge_mapcount(&self, cpu: &P, head: PageRef<'_, P>) -> (u64, u64) {
         if !self.page_is_compound(head) {
             let mappings = head.mapcount().read(cpu);
             return (mappings, mappings);

@@ -39,9 +39,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The VMAs that may map a page, with their addresses for it, by their offsets and then by
-    /// their ages: mremap counts on it that a page which moves on is met at one place at least.
-    /// Caller holds the family's semaphore, and found the page mapped since: so its anon_vma is
-    /// still the one that it names.
+    /// age: mremap counts on it that a page which moves is met at one place at least. Caller holds
+    /// the family's semaphore, and found the page mapped since: so its anon_vma is still the one
+    /// that it names.
+    ///
+    /// DEVIATION: the age is first that of the address space, and then of the link; the kernel's
+    /// tree knows only when a VMA last came to its place in it.
     fn vmas_of(&self, cpu: &P, page: PageRef<'_, P>) -> Vec<(VmaRef<'_, P>, Vaddr)> {
         let index = page.index().read(cpu);
         let mut found = Vec::new();
@@ -50,11 +53,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cursor = avc.rb_next().read(cpu);
             let vma = self.vmas.get(cpu, avc.vma().read(cpu));
             if let Some(address) = self.vma_address(cpu, vma, index) {
-                found.push((vma.vm_pgoff().read(cpu), vma, address));
+                let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+                found.push(((vma.vm_pgoff().read(cpu), mm.birth().peek()), vma, address));
             }
         }
         found.reverse();
-        found.sort_by_key(|&(pgoff, ..)| pgoff);
+        found.sort_by_key(|&(order, ..)| order);
         found.into_iter().map(|(_, vma, address)| (vma, address)).collect()
     }
 
@@ -89,20 +93,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `try_to_unmap()`: replaces every PTE that maps the page by its swap entry, or (for what
-    /// MADV_FREE gave up and nobody wrote to since) by nothing. Caller has locked the page, and
-    /// holds a reference to an anon_vma of the family. False: it is still mapped.
+    /// MADV_FREE gave up and nobody wrote to since) by nothing. `only_unused`: it stays where a PTE
+    /// is young. Caller has locked the page, and holds a reference to an anon_vma of the family.
+    /// False: it is still mapped.
     pub(super) fn try_to_unmap(
         &self,
         cpu: &P,
         page: PageRef<'_, P>,
         family: AnonVmaRef<'_, P>,
+        only_unused: bool,
     ) -> bool {
         cpu.step("try_to_unmap");
         let rmap = self.anon_vma_sem(cpu, family);
         rmap.down_read(cpu);
         if page.mapcount().read(cpu) != 0 {
             for (vma, address) in self.vmas_of(cpu, page) {
-                if !self.try_to_unmap_one(cpu, page, vma, address) {
+                if !self.try_to_unmap_one(cpu, page, vma, address, only_unused) {
                     break;
                 }
             }
@@ -118,6 +124,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: PageRef<'_, P>,
         vma: VmaRef<'_, P>,
         address: Vaddr,
+        only_unused: bool,
     ) -> bool {
         let pfn = page.slot_index();
         let maps = |pte: Pte| pte.is_present() && pte.pfn() == pfn;
@@ -125,6 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return true;
         };
         let stays = vma.vm_flags().read(cpu).has(VmFlags::LOCKED)
+            || (only_unused && self.test_clear_young(cpu, mm, address, slot))
             || !self.unmap_pte(cpu, page, mm, address, slot);
         spin_unlock(cpu, slot.ptl());
         if !stays {
@@ -132,6 +140,59 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_page(cpu, page);
         }
         !stays
+    }
+
+    /// `ptep_clear_flush_young()`. DEVIATION: it flushes on all arches; x86 and powerpc let a
+    /// translation that is in use hide that the page is.
+    fn test_clear_young(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        slot: PteSlot<'_, P>,
+    ) -> bool {
+        let young = slot.pte().read(cpu).has(Pte::YOUNG);
+        if young {
+            // Only who holds the lock clears the bit: subtracting it does, whatever the hardware
+            // sets meanwhile.
+            slot.pte().fetch_add(cpu, -(Pte::YOUNG.0 as i64), Ordering::Relaxed);
+            self.flush_tlb_page(cpu, mm, address);
+        }
+        young
+    }
+
+    /// `page_referenced()`: whether the page was used, by any of its PTEs, since that was made
+    /// old; they are old again now. Not through a mapping that is read in sequence, and never if
+    /// one is locked: `try_to_unmap` will see. Caller as for [`Kernel::try_to_unmap`].
+    pub(super) fn page_referenced(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        family: AnonVmaRef<'_, P>,
+    ) -> bool {
+        let pfn = page.slot_index();
+        let maps = |pte: Pte| pte.is_present() && pte.pfn() == pfn;
+        let rmap = self.anon_vma_sem(cpu, family);
+        rmap.down_read(cpu);
+        let mut used = false;
+        let vmas = if page.mapcount().read(cpu) == 0 { vec![] } else { self.vmas_of(cpu, page) };
+        for (vma, address) in vmas {
+            let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, maps) else {
+                continue;
+            };
+            let flags = vma.vm_flags().read(cpu);
+            let locked = flags.has(VmFlags::LOCKED);
+            if !locked && self.test_clear_young(cpu, mm, address, slot) {
+                used |= !flags.has(VmFlags::SEQ_READ);
+            }
+            spin_unlock(cpu, slot.ptl());
+            if locked {
+                used = false;
+                break;
+            }
+        }
+        rmap.up_read(cpu);
+        used
     }
 
     /// Takes one PTE away. Caller holds its lock. False: it was put back.

@@ -25,6 +25,8 @@ pub enum Variant {
     L1,
     /// Two swap-ins of one slot past the swap cache.
     L2,
+    /// A page that is nowhere else, and not dirty.
+    L3,
     /// mremap's source is even before it is unlinked.
     N1,
 }
@@ -53,7 +55,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 11] = [
+pub const VARIANTS: [VariantInfo; 12] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -157,6 +159,17 @@ pub const VARIANTS: [VariantInfo; 11] = [
                out to the same slot, the second finds its PTE the same and maps what it read \
                before; fixed (Linux 6.8): the slot is marked while one fault reads it",
         cpus: 3,
+        oracle: "lost-store",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::L3,
+        entry: "L3",
+        name: "clean-past-the-cache",
+        what: "Linux 5.1, not the series: a page that was read from swap past the swap cache is not \
+               marked dirty though it is nowhere else, so after a fork the MADV_FREE of one process \
+               lets reclaim drop it for both; fixed (ours): it is marked",
+        cpus: 1,
         oracle: "lost-store",
         outside_explore: Choice::V12,
     },

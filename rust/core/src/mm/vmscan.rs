@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef, PageRef, Table};
-use super::page::{PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
+use super::page::{PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
 use super::types::{Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
@@ -22,9 +22,18 @@ const SWAP_CLUSTER_MAX: u64 = 32;
 
 /// A page that reclaim has a reference to, and (unless it is only in the swap cache) to its
 /// anon_vma.
-struct Isolated<'k, P: Platform> {
+pub(super) struct Isolated<'k, P: Platform> {
     page: PageRef<'k, P>,
     anon_vma: Option<AnonVmaRef<'k, P>>,
+}
+
+/// What reclaim goes by.
+#[derive(Clone, Copy)]
+struct Reclaim {
+    /// Pages that were used since they were made old stay.
+    only_unused: bool,
+    /// Pages that were written stay in the swap cache.
+    keep_cache: bool,
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -41,7 +50,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut address = range.start;
         while address < range.end {
             let (pages, next) = self.isolate_pages(cpu, mm, address..range.end);
-            self.shrink_page_list(cpu, pages, keep_cache);
+            self.shrink_page_list(cpu, pages, Reclaim { only_unused: false, keep_cache });
             address = next;
         }
     }
@@ -106,24 +115,26 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let page = self.find_swap_cache(cpu, slot)?;
             return Some(Isolated { page, anon_vma: None });
         }
-        if !pte.is_present() || pte.has(Pte::SPECIAL) {
-            return None;
-        }
-        let page = self.page(cpu, pte.pfn());
-        // DEVIATION: the kernel's reclaim splits huge pages; here they and their parts stay.
-        if self.page_is_compound(page) || !self.page_test(cpu, page, PG_ANON) {
-            return None;
-        }
+        self.small_anon_page(cpu, pte).map(|page| self.isolate(cpu, page))
+    }
+
+    /// `isolate_lru_page()`: of a page that is mapped under the PTE lock which the caller holds.
+    pub(super) fn isolate<'k>(&'k self, cpu: &P, page: PageRef<'k, P>) -> Isolated<'k, P> {
         self.get_page(cpu, page);
-        Some(Isolated { page, anon_vma: Some(self.page_get_anon_vma(cpu, page)) })
+        Isolated { page, anon_vma: Some(self.page_get_anon_vma(cpu, page)) }
+    }
+
+    /// `reclaim_pages()`: of v5.4.
+    pub(super) fn reclaim_pages(&self, cpu: &P, pages: Vec<Isolated<'_, P>>) {
+        self.shrink_page_list(cpu, pages, Reclaim { only_unused: true, keep_cache: false });
     }
 
     /// `shrink_page_list()`
-    fn shrink_page_list(&self, cpu: &P, pages: Vec<Isolated<'_, P>>, keep_cache: bool) {
+    fn shrink_page_list(&self, cpu: &P, pages: Vec<Isolated<'_, P>>, how: Reclaim) {
         let mut writing = Vec::new();
         let mut written = Vec::new();
         for Isolated { page, anon_vma } in pages {
-            match self.shrink_page(cpu, page, anon_vma) {
+            match self.shrink_page(cpu, page, anon_vma, how) {
                 Fate::Gone => {}
                 Fate::Stays => self.put_page(cpu, page),
                 Fate::Clean => written.push(page),
@@ -136,7 +147,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.finish_writes(cpu, &writing);
         written.append(&mut writing);
         for page in written {
-            if keep_cache || !self.drop_from_swap_cache(cpu, page) {
+            if how.keep_cache || !self.drop_from_swap_cache(cpu, page) {
                 self.put_page(cpu, page);
             }
         }
@@ -148,35 +159,47 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         page: PageRef<'_, P>,
         anon_vma: Option<AnonVmaRef<'_, P>>,
+        how: Reclaim,
     ) -> Fate {
         if !self.trylock_page(cpu, page) {
             return Fate::Stays;
         }
         let flags = page.flags().read(cpu);
-        let stays = |kernel: &Self| {
-            kernel.unlock_page(cpu, page);
-            Fate::Stays
-        };
         if flags & PG_WRITEBACK != 0 {
-            return stays(self);
+            self.unlock_page(cpu, page);
+            return Fate::Stays;
         }
-        if flags & (PG_SWAPBACKED | PG_SWAPCACHE) == PG_SWAPBACKED && !self.add_to_swap(cpu, page) {
-            return stays(self);
-        }
-        if page.mapcount().read(cpu) != 0 {
-            let unmapped = anon_vma.is_some_and(|family| self.try_to_unmap(cpu, page, family));
-            if !unmapped {
-                // activate_locked
-                if self.swap.is_some() && self.vm_swap_full(cpu) {
-                    self.try_to_free_swap(cpu, page);
-                }
-                return stays(self);
+        // page_check_references
+        let used = how.only_unused
+            && anon_vma.is_some_and(|family| self.page_referenced(cpu, page, family));
+        if used || !self.unmap_for_reclaim(cpu, page, flags, anon_vma, how) {
+            // activate_locked
+            if self.swap.is_some() && self.vm_swap_full(cpu) {
+                self.try_to_free_swap(cpu, page);
             }
+            self.unlock_page(cpu, page);
+            return Fate::Stays;
         }
         if flags & PG_SWAPBACKED == 0 {
             return self.discard_lazyfree(cpu, page);
         }
         self.pageout(cpu, page)
+    }
+
+    /// Gives a page with these flags a slot, if it needs one, and takes it from all that map it.
+    fn unmap_for_reclaim(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        flags: u64,
+        anon_vma: Option<AnonVmaRef<'_, P>>,
+        how: Reclaim,
+    ) -> bool {
+        if flags & (PG_SWAPBACKED | PG_SWAPCACHE) == PG_SWAPBACKED && !self.add_to_swap(cpu, page) {
+            return false;
+        }
+        let unmap = |family| self.try_to_unmap(cpu, page, family, how.only_unused);
+        page.mapcount().read(cpu) == 0 || anon_vma.is_some_and(unmap)
     }
 
     /// Frees a page that MADV_FREE gave up and that nobody maps any more.

@@ -56,6 +56,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.mms.try_alloc()?;
         mm.mm_users().poke(1);
         mm.mm_count().poke(1);
+        mm.birth().poke(self.nr_mms.get());
+        self.nr_mms.add(1);
         let start_brk = self.default_start_brk();
         mm.start_brk().poke(start_brk);
         mm.brk().poke(start_brk);

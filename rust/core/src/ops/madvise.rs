@@ -11,6 +11,11 @@ use crate::platform::Platform;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     Dontneed,
+    Free,
+    Willneed,
+    /// Since 5.4, as `Pageout`.
+    Cold,
+    Pageout,
     Normal,
     Random,
     Sequential,
@@ -27,7 +32,11 @@ pub enum Advice {
 impl Advice {
     /// `madvise_need_mmap_write()`: whether the VMA itself changes.
     fn needs_write(self) -> bool {
-        self != Self::Dontneed
+        !self.is_about_pages()
+    }
+
+    fn is_about_pages(self) -> bool {
+        matches!(self, Self::Dontneed | Self::Free | Self::Willneed | Self::Cold | Self::Pageout)
     }
 }
 
@@ -124,13 +133,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         advice: Advice,
     ) -> Result<VmaRef<'k, P>, Errno> {
         let old_flags = vma.vm_flags().read(cpu);
-        if advice == Advice::Dontneed {
-            // can_madv_dontneed_vma()
-            if old_flags.has(VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP) {
-                return Err(Errno::Einval);
-            }
-            self.zap_page_range(cpu, vma, range.start, range.end);
-            return Ok(vma);
+        if advice.is_about_pages() {
+            return self.advise_pages(cpu, vma, range, advice).map(|()| vma);
         }
         let flags = self.advised_flags(cpu, vma, old_flags, advice)?;
         if flags == old_flags {
@@ -148,6 +152,45 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(vma)
     }
 
+    /// Advice that changes nothing of the VMA.
+    fn advise_pages(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        Range { start, end }: Range<Vaddr>,
+        advice: Advice,
+    ) -> Result<(), Errno> {
+        // can_madv_dontneed_vma(), can_madv_lru_vma()
+        let fixed = VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP;
+        if advice != Advice::Willneed && vma.vm_flags().read(cpu).has(fixed) {
+            return Err(Errno::Einval);
+        }
+        match advice {
+            Advice::Free if !self.vma_is_anonymous(cpu, vma) => return Err(Errno::Einval),
+            Advice::Free => self.madvise_free_single_vma(cpu, vma, start, end),
+            Advice::Willneed => self.madvise_willneed(cpu, vma, start, end),
+            Advice::Cold | Advice::Pageout => {
+                let pageout = advice == Advice::Pageout;
+                self.madvise_cold_or_pageout(cpu, vma, start, end, pageout);
+            }
+            _ => self.zap_page_range(cpu, vma, start, end),
+        }
+        Ok(())
+    }
+
+    /// `madvise_willneed()`
+    fn madvise_willneed(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
+        match self.inodes.get_opt(cpu, vma.vm_file().read(cpu)) {
+            Some(inode) => {
+                let (first, beyond) =
+                    (self.pgoff_of(cpu, vma, start), self.pgoff_of(cpu, vma, end));
+                self.force_page_cache_readahead(cpu, inode, first, beyond);
+            }
+            None if self.swap.is_some() => self.force_swapin_readahead(cpu, vma, start, end),
+            None => {}
+        }
+    }
+
     /// What the advice makes of the flags.
     fn advised_flags(
         &self,
@@ -159,7 +202,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let read_ahead = VmFlags::SEQ_READ | VmFlags::RAND_READ;
         let huge = VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE;
         Ok(match advice {
-            Advice::Dontneed => flags,
             Advice::Normal => flags & !read_ahead,
             Advice::Random => flags & !read_ahead | VmFlags::RAND_READ,
             Advice::Sequential => flags & !read_ahead | VmFlags::SEQ_READ,
@@ -181,6 +223,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 }
                 flags & !VmFlags::DONTDUMP
             }
+            _ => flags,
         })
     }
 }

@@ -242,6 +242,8 @@ impl Decoder<'_> {
     fn advice(&self) -> Result<Advice, Wrong> {
         Ok(match self.record.advice {
             0 => Advice::Dontneed,
+            1 => Advice::Free,
+            2 => Advice::Willneed,
             3 => Advice::Normal,
             4 => Advice::Random,
             5 => Advice::Sequential,
@@ -253,7 +255,9 @@ impl Decoder<'_> {
             11 => Advice::Keeponfork,
             12 => Advice::Dontdump,
             13 => Advice::Dodump,
-            other => return Err(wrong("advice", other, "0, 3 to 13")),
+            16 => Advice::Pageout,
+            17 => Advice::Cold,
+            other => return Err(wrong("advice", other, "0 to 13, 16, 17")),
         })
     }
 

@@ -85,6 +85,11 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.observe_range(range, base, ret, what);
             }
             Op::Mremap(ref mremap) => self.observe_mremap(mremap, base, ret),
+            // What it held, or nothing: that is up to reclaim.
+            Op::Madvise(range, Advice::Free) => {
+                let what = What::Change { prot: Sets::Nothing, content: Sets::Unknown };
+                self.observe_range(range, base, ret, what);
+            }
             Op::Brk { delta, .. } => self.observe_brk(delta, ret),
             Op::Fork { child, .. } if ret.is_ok() => self.observe_fork(child),
             _ => {}

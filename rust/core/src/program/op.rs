@@ -229,7 +229,7 @@ impl Op {
 
     /// Whether it can move a page to the swap device.
     pub fn swaps_out(&self) -> bool {
-        matches!(self, Self::SwapOut { .. })
+        matches!(self, Self::SwapOut { .. } | Self::Madvise(_, Advice::Pageout))
     }
 
     /// The id that must be set before the operation can begin: that of its (first) address.

@@ -6,8 +6,12 @@ use crate::mm::FileKind;
 use crate::ops::mmap::MapFlags;
 use crate::support::{BASE, PAGE, PRIVATE_RW, R, RW, World, at};
 
-const ALL: [Advice; 12] = [
+const ALL: [Advice; 16] = [
     Advice::Dontneed,
+    Advice::Free,
+    Advice::Willneed,
+    Advice::Cold,
+    Advice::Pageout,
     Advice::Normal,
     Advice::Random,
     Advice::Sequential,

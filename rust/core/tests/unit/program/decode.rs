@@ -50,7 +50,7 @@ fn values_outside_their_range_are_refused() {
     assert!(refused(every_byte).starts_with("field 'length': value"));
     let populate = Rec { flags: 5 | 32, ..mmap(1, 0) };
     assert!(refused(populate).starts_with("field 'flags': value 0x25"));
-    for advice in [1, 2, 14, 19, 255] {
+    for advice in [14, 19, 255] {
         let wrong = Rec { advice, ..range(MADVISE, 0, 0, 1) };
         assert!(refused(wrong).starts_with(&format!("field 'advice': value {advice}")));
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
     from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
+    from spfemu.tracing import trace_lines
 
 # Each where it is defined: found when first asked for, so that the command line is there at once,
 # and ends at once when it is interrupted.
@@ -38,6 +39,7 @@ _HOMES = {
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
     "results": ("EVENTS", "OUTCOME_DTYPE", "Result"),
+    "tracing": ("trace_lines",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -61,6 +63,7 @@ __all__ = [
     "compare",
     "explore",
     "run",
+    "trace_lines",
 ]
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
-from spfemu.program.ops import OPS, OUTCOME_DTYPE
+from spfemu.program.ops import OPS, OUTCOME_DTYPE, TRACE_DTYPE
 from spfemu.program.scale import scale_program
 from spfemu.program.values import shown
 from spfemu.results import Result
@@ -39,6 +39,7 @@ __all__ = [
 ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
 KERNEL_SETTINGS: Final = ("timeout_s", "counting", "max_memory")
+TRACED: Final = ("native", "vtime", "explore")
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
 
@@ -58,6 +59,7 @@ def run(
     pace: bool = False,
     record: bool = True,
     max_outcomes: int = 10_000_000,
+    trace: bool = False,
     variants: str | Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -74,8 +76,10 @@ def run(
     lets each task go on until it waits or ends, where others draw who goes on; ``cpus`` from 1
     (default: as the engine chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
     ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
-    a run with more is refused. ``variants`` is "v12" or "fixed" for all, or a mapping of names to
-    these; the default is the engine's own choice. ``settings`` are further settings of the engine
+    a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
+    entries at most (native, vtime, explore; see ``trace_lines``). ``variants`` is "v12" or "fixed"
+    for all, or a mapping of names to these; the default is the engine's own choice. ``settings``
+    are further settings of the engine
     (vtime: ``tick_slack_ns``; kernel: ``timeout_s`` and ``counting``). ``progress`` is called with
     0 to 1.
 
@@ -97,6 +101,8 @@ def run(
         raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
     if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
         raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
+    if trace and engine not in TRACED:
+        raise EngineError(f"trace: engine {engine} (allowed: {', '.join(TRACED)})")
     profile = profile_of(arch)
     program = prepare(program, profile)
     if engine in ("reference", "explore"):
@@ -121,6 +127,7 @@ def run(
         "pace": pace,
         "record": record,
         "max_outcomes": max_outcomes,
+        "trace": trace,
         "variants": variant_values(variants),
         "note_maps": [list(k) for k, expect in program.expect.items() if "maps_lines" in expect],
         **(settings or {}),
@@ -157,7 +164,7 @@ def _run_core(
     from spfemu import __version__, _core
 
     with source_named(program):
-        summary_text, outcomes = _core.run(
+        summary_text, outcomes, trace = _core.run(
             engine,
             handler,
             json.dumps(profile.to_dict()),
@@ -177,6 +184,8 @@ def _run_core(
         elapsed_ns=summary["elapsed_ns"],
         counters=summary["counters"],
         ops=outcomes.view(OUTCOME_DTYPE),
+        trace=trace.view(TRACE_DTYPE),
+        trace_written=summary["trace_written"],
         maps=summary["maps"],
         rounds=tuple(summary["rounds"]),
         stuck=tuple(summary["stuck"]),

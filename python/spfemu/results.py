@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from spfemu.program.expect import ERRNOS, HANDLED, SI_CODES, SIGNALS
 from spfemu.program.model import Program
-from spfemu.program.ops import EVENTS, OPS_BY_CODE, OUTCOME_DTYPE
+from spfemu.program.ops import EVENTS, OPS_BY_CODE, OUTCOME_DTYPE, TRACE_DTYPE
 
 __all__ = [
     "ERRNO_NAMES",
@@ -86,7 +86,9 @@ class Result:
     for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
     ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
     on vtime and 0 on the reference and on explore. ``turns``, on the kernel engine only, says whose
-    outcomes came after each other: (task number, how many).
+    outcomes came after each other: (task number, how many). ``trace`` is an array of
+    ``TRACE_DTYPE``, shape (entries,), in order of time, with ``trace`` only; ``trace_written`` says
+    how many entries there ever were.
 
     Determinism: program, engine, seed, settings and version fix everything but, on native, the
     elapsed time and the interleaving.
@@ -108,6 +110,8 @@ class Result:
     version: str = ""
     note_maps: Mapping[tuple[int, int, int], list[str]] = field(default_factory=dict)
     turns: tuple[tuple[int, int], ...] = ()
+    trace: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, TRACE_DTYPE))
+    trace_written: int = 0
 
     def __post_init__(self) -> None:
         complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, TextIO
 
@@ -26,6 +26,7 @@ from spfemu.engines import core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import Arch
 from spfemu.profiles import arch as arch_by_name
+from spfemu.tracing import trace_lines
 from spfemu.workloads import WORKLOADS
 
 __all__ = ["register"]
@@ -48,6 +49,7 @@ class _Settings:
     repeat: int
     by: str | None
     pace: bool
+    trace: bool = False
 
 
 _Workload = Annotated[
@@ -117,6 +119,13 @@ _Cpus = Annotated[
         min=1, metavar="N", help="CPUs (default: what the recording had, or one for each thread)."
     ),
 ]
+_Trace = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write what the tracepoints of the spf run record, as ftrace's text; - is here.",
+    ),
+]
 _By = Annotated[
     str | None,
     typer.Option(
@@ -139,6 +148,7 @@ def stat(
     machine: _Machine = None,
     cpus: _Cpus = None,
     by: _By = None,
+    trace: _Trace = None,
     seed: SeedOption = 0,
     pace: PaceOption = False,
     as_json: JsonOption = False,
@@ -157,9 +167,15 @@ def stat(
     if separator is not None:
         _check_separator(separator, by, as_json=as_json)
     settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by, pace)
+    if trace is not None:
+        settings = replace(settings, trace=True)
+        _check_trace(trace, settings, as_json=as_json)
     check_output(output)
     source = find_source(workload, _known_cpus(settings))
     series = _run_all(settings, source, quiet=as_json)
+    if trace is not None:
+        with _opened(None if str(trace) == "-" else trace) as out:
+            out.writelines(line + "\n" for line in trace_lines(series[-1].results[0]))
     with _opened(output) as out:
         if as_json:
             print_json(to_json(series, by), out)
@@ -207,6 +223,17 @@ def _settings(
     return _Settings(engine, handlers, profile, machine, cpus, seed, repeat, by, pace)
 
 
+def _check_trace(trace: Path, settings: _Settings, *, as_json: bool) -> None:
+    if "spf" not in settings.handlers:
+        raise EngineError("--trace: the classic handler has no tracepoints (allowed: both, spf)")
+    if settings.repeat > 1:
+        raise EngineError(f"--trace: -r {settings.repeat} (allowed: one run)")
+    if str(trace) != "-":
+        check_output(trace)
+    elif as_json:
+        raise EngineError("--trace -: with --json (allowed: a file)")
+
+
 def _check_separator(separator: str, by: str | None, *, as_json: bool) -> None:
     if not separator:
         raise EngineError('-x: value "" (allowed: what no number holds, such as ; or a tab)')
@@ -243,6 +270,7 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series
                     seed=settings.seed + number,
                     cpus=cpus,
                     pace=settings.pace,
+                    trace=settings.trace and one.handler == "spf",
                     record=settings.by is not None and one.handler == "spf",
                     progress=share,
                 )

@@ -41,6 +41,7 @@ __all__ = [
     "STARTS",
     "SWAP_KINDS",
     "SYSCTLS",
+    "TRACE_DTYPE",
     "Key",
     "Op",
 ]
@@ -107,6 +108,23 @@ OUTCOME_DTYPE: Final = np.dtype(
 record ran before in this task; ``access`` numbers the accesses of a ``touch``. ``handled`` is 0
 none, 1 spf, 2 classic, for the last fault. ``has`` is 1 when ``ret`` is valid plus 2 when ``value``
 is. ``counters`` are what this operation added, in the order of ``EVENTS``.
+"""
+
+TRACE_DTYPE: Final = np.dtype(
+    [
+        ("time_ns", "<u8"),
+        ("vm_start", "<u8"),
+        ("vm_end", "<u8"),
+        ("address", "<u8"),
+        ("cpu", "<u4"),
+        ("task", "<u4"),
+        ("event", "u1"),
+        ("irqs_off", "u1"),
+    ]
+)
+"""What a tracepoint of the series recorded (P24): when, where, the VMA's bounds, the page.
+
+``event`` is a place in ``EVENTS``.
 """
 
 SITE_DTYPE: Final = np.dtype([("ip", "<u8"), ("comm", "<u4"), ("vma", "<u4")])

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
 use spfemu_core::explore;
-use spfemu_core::mm::Variants;
+use spfemu_core::mm::{System, Variants};
 use spfemu_core::program::{Handler, Options, RunResult, Watch, native};
 use spfemu_core::vtime::{self, Machine, Settings};
 
@@ -27,6 +27,7 @@ struct OptionsText {
     pace: bool,
     record: bool,
     max_outcomes: u64,
+    trace: bool,
     #[serde(default)]
     variants: BTreeMap<String, String>,
     #[serde(default)]
@@ -35,6 +36,9 @@ struct OptionsText {
     tick_slack_ns: Option<u64>,
 }
 
+/// A text, the outcomes, and the trace.
+type Arrays<'py> = (String, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u8>>);
+
 /// Runs a program on an engine of the core.
 ///
 /// Source: ours. `engine` is "native", "vtime" or "explore" (one schedule); `handler` "spf" or "classic"; `arch` the JSON of
@@ -42,7 +46,8 @@ struct OptionsText {
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
 /// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `note_maps`, `rounds`, `stuck`,
-/// `settings`) and the outcomes, dtype uint8, shape (outcomes * 98,).
+/// `trace_written`, `settings`), the outcomes, dtype uint8, shape (outcomes * 98,), and what the
+/// tracepoints recorded, dtype uint8, shape (entries * 42,).
 ///
 /// Raises ProgramError, ProfileError or EngineError for what cannot run, InvariantViolation for a
 /// broken invariant, and whatever a signal handler raises.
@@ -57,7 +62,7 @@ pub fn run<'py>(
     meta: &str,
     options: &str,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(String, Bound<'py, PyArray1<u8>>)> {
+) -> PyResult<Arrays<'py>> {
     let job = Job::new(engine, handler, arch, options).map_err(|error| error.into_py(py))?;
     let given = input::program(py, &tasks, meta, job.options.note_maps.clone())?;
     let result = job.watched(py, &given, progress.as_ref())?;
@@ -67,7 +72,8 @@ pub fn run<'py>(
     }
     let settings = job.settings_text(given.program.nr_tasks());
     let summary = summary(&given.task_names, &result, settings);
-    Ok((summary.to_string(), result.outcomes.into_pyarray(py)))
+    let (outcomes, trace) = (result.outcomes, result.trace);
+    Ok((summary.to_string(), outcomes.into_pyarray(py), trace.into_pyarray(py)))
 }
 
 /// A run that was checked.
@@ -87,6 +93,9 @@ enum Engine {
 
 /// How far a CPU may run ahead in virtual time unless told otherwise, in nanoseconds.
 const SLACK_NS: u64 = 200;
+
+/// What fits into the trace buffer.
+const TRACE_ENTRIES: usize = 1 << 22;
 
 impl Job {
     fn new(engine: &str, handler: &str, arch: &str, options: &str) -> Result<Self, Error> {
@@ -111,7 +120,9 @@ impl Job {
     }
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
-        let config = input::config(self.arch.clone(), given.system.clone(), self.variants.clone());
+        let trace_entries = if self.options.trace { TRACE_ENTRIES } else { 0 };
+        let system = System { trace_entries, ..given.system.clone() };
+        let config = input::config(self.arch.clone(), system, self.variants.clone());
         let OptionsText { record, max_outcomes, pace, .. } = self.options;
         let options = Options { record, max_outcomes, pace, ..Options::default() };
         let result = match &self.engine {
@@ -197,6 +208,7 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
         "maps": maps,
         "note_maps": note_maps,
         "rounds": result.rounds,
+        "trace_written": result.trace_written,
         "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
         "settings": settings,
     })

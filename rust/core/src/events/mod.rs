@@ -1,4 +1,9 @@
-//! Counters under perf's names, and the costs that virtual time charges. Data for all layers.
+//! Counters under perf's names, what tracepoints record, and the costs that virtual time charges.
+//! Data for all layers.
+
+mod trace;
+
+pub use trace::{Trace, TraceEntry};
 
 /// What is counted. Source: SPF_V12 section 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

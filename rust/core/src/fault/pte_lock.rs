@@ -4,8 +4,8 @@
 
 use super::Vmf;
 use crate::design::Design;
-use crate::events::Event;
-use crate::mm::{Kernel, PteSlot, Variant};
+use crate::events::{Event, TraceEntry};
+use crate::mm::{Kernel, PteSlot, Vaddr, Variant, VmaRef};
 use crate::platform::{Fence, Mutant, Platform};
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
@@ -64,13 +64,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.local_irq_disable();
             // First check: the table that the PMD points to has not been freed yet.
             if self.vma_has_changed(cpu, vmf) {
-                return self.give_up(cpu, Event::SpfVmaChanged);
+                return self.give_up(cpu, vmf, Event::SpfVmaChanged);
             }
             // No collapse is going on. Without huge pages v12 does not look (B3).
             let compares = self.config.system.transparent_hugepage || !self.v12(Variant::B3);
             let compares = compares && !cpu.mutant(Mutant::A11Compare);
             if compares && vmf.pmd.read(cpu) != vmf.orig_pmd {
-                return self.give_up(cpu, Event::SpfPmdChanged);
+                return self.give_up(cpu, vmf, Event::SpfPmdChanged);
             }
             if cpu.mutant(Mutant::A11Irqs) {
                 cpu.local_irq_enable();
@@ -99,7 +99,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // whoever wants to touch this PTE blocks on the lock.
             if !cpu.mutant(Mutant::A7) && self.vma_has_changed(cpu, vmf) {
                 spin_unlock(cpu, slot.ptl());
-                return self.give_up(cpu, Event::SpfVmaChanged);
+                return self.give_up(cpu, vmf, Event::SpfVmaChanged);
             }
             // Published only now, so that no error path unlocks what is not held (A22).
             vmf.pte = Some(mapped.unwrap_or(slot));
@@ -120,10 +120,35 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     #[cold]
-    fn give_up(&self, cpu: &P, event: Event) -> bool {
-        self.count(cpu, event);
+    fn give_up(&self, cpu: &P, vmf: &Vmf<'_, P>, event: Event) -> bool {
+        self.trace_spf(cpu, event, vmf.vma, vmf.address, true);
         cpu.local_irq_enable();
         false
+    }
+
+    /// `trace_spf_vma_changed()` and its sisters. Source: P24.
+    #[cold]
+    pub(super) fn trace_spf(
+        &self,
+        cpu: &P,
+        event: Event,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+        irqs_off: bool,
+    ) {
+        self.count(cpu, event);
+        if self.trace.is_on() {
+            self.trace.write(TraceEntry {
+                time_ns: cpu.now_ns(),
+                cpu: cpu.id(),
+                task: cpu.task(),
+                event,
+                irqs_off,
+                vm_start: vma.vm_start().peek().0,
+                vm_end: vma.vm_end().peek().0,
+                address: address.0,
+            });
+        }
     }
 
     /// `pte_unmap_unlock()`

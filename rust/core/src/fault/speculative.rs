@@ -70,7 +70,7 @@ impl<P: Platform> Kernel<P, Spf> {
         // H1
         let Some(vma) = self.find_vma_rcu(cpu, mm, address) else { return VmFault::RETRY };
         let result = self.fault_in_vma(cpu, mm, vma, address, flags).unwrap_or_else(|abort| {
-            self.count(cpu, abort.event);
+            self.trace_spf(cpu, abort.event, vma, address, false);
             abort.result
         });
         // H21
@@ -98,7 +98,9 @@ impl<P: Platform> Kernel<P, Spf> {
             cpu.local_irq_disable();
         }
         let walked = self.walk_irqs_off(cpu, mm, vma, address, flags, sequence, &snapshot);
-        let Ok(mut vmf) = walked.inspect_err(|abort| self.count(cpu, abort.event)) else {
+        let Ok(mut vmf) =
+            walked.inspect_err(|abort| self.trace_spf(cpu, abort.event, vma, address, irqs_off))
+        else {
             // The event was emitted while interrupts were still off, as v12 does.
             if irqs_off {
                 cpu.local_irq_enable();

@@ -17,7 +17,7 @@ use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
 use crate::design::Design;
-use crate::events::Event;
+use crate::events::{Event, Trace};
 use crate::platform::arena::Lines;
 use crate::platform::{Arena, Line, Local, PaddedWord, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;
@@ -46,6 +46,8 @@ pub struct System {
     pub downgrade: bool,
     /// The swap device; `None`: nothing is ever swapped out.
     pub swap: Option<SwapConfig>,
+    /// Entries of the trace buffer; 0: tracing is off.
+    pub trace_entries: usize,
 }
 
 impl Default for System {
@@ -62,6 +64,7 @@ impl Default for System {
             have_move_pmd: None,
             downgrade: true,
             swap: None,
+            trace_entries: 0,
         }
     }
 }
@@ -128,6 +131,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) cpus: Vec<CachePadded<PerCpu<P>>>,
     pub tasks: Vec<CachePadded<TaskStruct<P>>>,
     pub(crate) swap: Option<Swap<P>>,
+    pub(crate) trace: Trace,
     /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
     /// was never used.
     pub(super) zone_lock: PaddedWord<P>,
@@ -183,6 +187,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
             cache_nodes: Arena::new(&lines, NODE_ENTRIES),
             swap: Swap::new(&lines, &config),
+            trace: Trace::new(config.system.trace_entries),
             cpus,
             tasks,
             zone_lock: word(zone).into(),
@@ -214,6 +219,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.tables.iter().for_each(|level| level.reset());
         self.cache_nodes.reset();
         self.swap.iter().for_each(Swap::reset);
+        self.trace.take();
         for cpu in &self.cpus {
             cpu.tlb.reset();
             cpu.active_mm.poke(0);

@@ -105,6 +105,10 @@ pub struct RunResult {
     /// Tasks that wait for ever.
     pub stuck: Vec<TaskId>,
     pub elapsed_ns: u64,
+    /// What the tracepoints recorded, packed, in order of time.
+    pub trace: Vec<u8>,
+    /// How many entries were ever written; the oldest of more than fit are gone.
+    pub trace_written: u64,
     /// The broken invariant that ended the run, if one did.
     pub finding: Option<Finding>,
     /// The run was ended by [`Watch::stop`]; the rest is what there was by then.

@@ -7,7 +7,7 @@ use super::load::Program;
 use super::result::{NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
 use crate::design::Design;
-use crate::events::NR_EVENTS;
+use crate::events::{NR_EVENTS, TraceEntry};
 use crate::mm::{Errno, Inode, Kernel, Mm};
 use crate::platform::{Local, Platform, Ptr, TaskId, Value};
 
@@ -106,6 +106,7 @@ impl<P: Platform> Run<P> {
         let outcomes = self.all_outcomes(ends);
         let mut note_maps = std::mem::take(&mut *lock(&self.note_maps));
         note_maps.sort_by_key(|note| (note.task, note.index, note.round));
+        let (trace, trace_written) = k.trace.take();
         RunResult {
             counters,
             outcomes,
@@ -114,6 +115,8 @@ impl<P: Platform> Run<P> {
             rounds,
             stuck: self.sync.stuck(),
             elapsed_ns,
+            trace: trace.iter().flat_map(TraceEntry::packed).collect(),
+            trace_written,
             finding: None,
             interrupted: false,
         }

@@ -158,3 +158,13 @@ def test_memory_next_to_a_file_is_memory() -> None:
     assert found.differences == []
     if oracle.host().version >= (6, 16):
         assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+
+
+def test_a_move_that_takes_away_more_than_there_is() -> None:
+    length = oracle.host().memory // PAGE * PAGE + 64 * PAGE
+    move = {**MOVED, "addr": "p+0x6000", "old_length": length, "new_addr": "p+0x1000"}
+    found = compared(program([mmap(8), move, op("read")]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17) and oracle.host().overcommit != 1:
+        assert {e.exception for e in found.excused} == {"overcommit"}
+        assert found.cut == "tasks[0].ops[1]"

@@ -165,26 +165,12 @@ ADVICES: Final = (
     "dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump", "mergeable",
     "unmergeable", "pageout", "cold", "populate_read", "populate_write",
 )  # fmt: skip
-ADVICES_AVAILABLE: Final = frozenset(
-    (
-        "dontneed",
-        "normal",
-        "random",
-        "sequential",
-        "hugepage",
-        "nohugepage",
-        "dontfork",
-        "dofork",
-        "wipeonfork",
-        "keeponfork",
-        "dontdump",
-        "dodump",
-        "free",
-        "willneed",
-        "pageout",
-        "cold",
-    )
-)
+ADVICES_AVAILABLE: Final = frozenset(ADVICES) - {
+    "mergeable",
+    "unmergeable",
+    "populate_read",
+    "populate_write",
+}
 POLICIES: Final = ("default", "bind", "interleave", "preferred", "local")
 ACCESSES: Final = ("read", "write", "execute")
 MODES: Final = ("user", "kernel")

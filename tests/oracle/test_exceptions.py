@@ -95,6 +95,13 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    "grown-joins-next": (
+        program(
+            [mmap(8), op("munmap", "p+0x3000", length=PAGE),
+             op("mremap", "p+0x2000", old_length=PAGE, new_length=2 * PAGE)]
+        ),
+        "classic",
+    ),
     "stack-is-nohugepage": (
         program([mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "stack"], id="q")]),
         "classic",
@@ -245,6 +252,14 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
     "mprotect-uncharges": ([mmap(8), PROTECTED], "emulated", 4),
     "mprotect-uncharges-back": (
         [mmap(8), PROTECTED, op("mprotect", "p+0x1000", length=PAGE, prot="rw")], "emulated", 1,
+    ),
+    # Only where it ends now, and if it grew.
+    "grown-joins-next": (
+        [mmap(8), op("munmap", "p+0x4000", length=4 * PAGE),
+         op("mremap", "p+0x2000", old_length=2 * PAGE, new_length=4 * PAGE)], "emulated", 2,
+    ),
+    "grown-joins-next-shrunk": (
+        [mmap(8), op("mremap", old_length=4 * PAGE, new_length=4 * PAGE)], "emulated", 4,
     ),
     # Only at the edges of the stack.
     "stack-is-nohugepage": (

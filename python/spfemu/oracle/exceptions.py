@@ -206,6 +206,15 @@ def _is_mremap_across_stack(case: Case) -> bool:
     return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
 
 
+def _is_grown_to(edge: Edge) -> bool:
+    """Where a mapping that grew in place met the next one."""
+    return edge.is_emulated and any(
+        call.ret == call.address and call.ret + call.new_length == edge.address
+        for call in edge.before
+        if call.op == "mremap" and not call.errno and call.new_length > call.length
+    )
+
+
 def _is_between_touched_and_not(edge: Edge) -> bool:
     """In private memory, and only where the emulator cuts it.
 
@@ -324,6 +333,12 @@ EXCEPTIONS: Final = (
         "memory that nobody has touched is no longer charged when it may not be written to any "
         "more, which decides what it merges with",
         edge=_is_uncharged,
+    ),
+    Exempt(
+        "grown-joins-next",
+        (5, 19),
+        "what mremap lets grow in place merges with what it then meets",
+        edge=_is_grown_to,
     ),
     Exempt(
         "stack-is-nohugepage",

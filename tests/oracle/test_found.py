@@ -168,3 +168,19 @@ def test_a_move_that_takes_away_more_than_there_is() -> None:
     if oracle.host().version >= (6, 17) and oracle.host().overcommit != 1:
         assert {e.exception for e in found.excused} == {"overcommit"}
         assert found.cut == "tasks[0].ops[1]"
+
+
+def test_a_child_that_waits_first_does_not_see_what_came_meanwhile() -> None:
+    # It was forked before there was a heap.
+    note = {"op": "note", "text": "first"}
+    child = [op("mremap", "h-0x1000", old_length=PAGE, new_length=PAGE)]
+    tasks = [
+        {"name": "t0", "ops": [note, {"op": "fork", "child": "c", "wait": True}]},
+        {"name": "t1", "ops": [{"op": "brk", "delta": PAGE, "id": "h"}]},
+        {"name": "c", "start": "fork", "ops": child},
+    ]
+    given = Program.from_dict({"format": "spfemu-program/1", "tasks": tasks})
+    found = compared(given, "classic")
+    assert found.differences == []
+    if oracle.host().version >= (5, 16):
+        assert [e.exception for e in found.excused][:1] == ["mremap-of-nothing"]

@@ -16,6 +16,7 @@ from spfemu.results import Result
 __all__ = ["Spaces"]
 
 _EXEC: Final = OPS["exec"].code
+_WAIT: Final = 1
 _START_CODES: Final = [OPS[name].code for name in STARTS]
 
 
@@ -74,6 +75,9 @@ class Spaces:
             row = int(hits[0]) if len(hits) else len(rows)
             # Who starts a task and waits for it has its outcome after the task's own.
             at = min(self._position((parent, row)), self._first_sign(child))
+            if row and program.tasks[parent].ops["flags"][index] & _WAIT:
+                # It began right after what it did before, whenever the child was seen first.
+                at = min(at, self._position((parent, row - 1)) + 1)
             found.append((at, False, self._generation(child), child))
         return found
 

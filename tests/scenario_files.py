@@ -8,15 +8,10 @@ from typing import Final
 ALL: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
 NOT_YET: Final = {
-    "growsdown": "flag 'growsdown' of mmap is not available yet",
-    "growsdown_limit": "flag 'growsdown' of mmap is not available yet",
     "hugetlb": "flag 'hugetlb' of mmap is not available yet",
-    "map_populate": "flag 'populate' of mmap is not available yet",
     "mbind_bind": "operation 'mbind' is not available yet",
     "mbind_interleave": "operation 'mbind' is not available yet",
     "mbind_split": "operation 'mbind' is not available yet",
-    "mlock": "operation 'mlock' is not available yet",
-    "mmap_flags": "flag 'locked' of mmap is not available yet",
     "numa_hinting": "operation 'numa_scan' is not available yet",
     "userfaultfd": "operation 'uffd_register' is not available yet",
 }

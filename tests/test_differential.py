@@ -63,7 +63,7 @@ def test_engines_agree_on_what_disjoint_tasks_get_back(
 @pytest.mark.parametrize("variant", ["C2", "C3"])
 def test_a_check_that_is_changed_is_found(variant: str) -> None:
     # C2: an execute fault that changes nothing is refused; C3: a refusal keeps its code.
-    @settings(max_examples=1000, database=None, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=2000, database=None, phases=[Phase.generate], derandomize=True)
     @given(programs(arch="x86"))
     def agrees(program: Program) -> None:
         changed = spfemu.run(program, engine="vtime", variants={variant: "fixed"})

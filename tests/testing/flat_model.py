@@ -10,9 +10,12 @@ also finds programs whose outcomes depend on the order.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+
+from hypothesis import reject
 
 from spfemu.profiles import Arch
 from spfemu.program import Program
@@ -28,6 +31,8 @@ CODES = {
 }
 DEFAULT_HEAP = 0x5555_5580_0000
 HEAP_ALIGN = 2 << 20
+GUARD_PAGES = 256
+"""What is kept free below memory that grows down."""
 SYSCTL_LOW = {"vm.speculative_page_fault": -(1 << 31)}
 
 
@@ -60,6 +65,14 @@ class Area:
     named: bool
     forked: bool = True
     wiped: bool = False
+    locked: str = ""
+    grows: bool = False
+    moved: bool = False
+
+    def has_page(self, address: int, page: int) -> bool:
+        """Whether there is something behind the page: its file may have ended before."""
+        length = TOP if self.content is None else self.content.length
+        return self.offset + address - self.start < -(-length // page) * page
 
     def cut(self, start: int, end: int) -> Area:
         return replace(self, start=start, end=end, offset=self.offset + start - self.start)
@@ -85,18 +98,19 @@ class Expected:
 class Space:
     """An address space."""
 
-    def __init__(self, arch: Arch, min_addr: int) -> None:
+    def __init__(self, arch: Arch, min_addr: int, stack_limit: int) -> None:
         self.arch = arch
         self.page = arch.page_size
         self.min_addr = min_addr
+        self.stack_limit = stack_limit
         self.areas: list[Area] = []
         self.private: dict[int, int] = {}
         self.brk_start: int | None = None
         self.brk_now = 0
 
     def fork(self) -> Space:
-        child = Space(self.arch, self.min_addr)
-        child.areas = [replace(area) for area in self.areas if area.forked]
+        child = Space(self.arch, self.min_addr, self.stack_limit)
+        child.areas = [replace(area, locked="") for area in self.areas if area.forked]
         kept = {page: child.at(page) for page in self.private}
         child.private = {
             page: self.private[page] for page, area in kept.items() if area and not area.wiped
@@ -144,18 +158,32 @@ class Space:
         hint = hint // self.page * self.page
         if hint and hint < self.min_addr:
             hint = self.aligned(self.min_addr)
-        if low <= hint <= size - length and not self.within(hint, hint + length):
+        if low <= hint <= size - length and self.has_room(hint, hint + length):
             return hint
-        for top in [self.arch.mmap_base, *(area.start for area in reversed(self.areas))]:
-            bottom = top - length
-            if low <= bottom and top <= self.arch.mmap_base and not self.within(bottom, top):
+        base = self.arch.mmap_base
+        for area in [None, *reversed(self.areas)]:
+            bottom = min(base, base if area is None else self.below(area)) - length
+            # What is kept free below one area may reach below the next.
+            mine = area is None or self.above(bottom) is area
+            if low <= bottom and mine and self.has_room(bottom, bottom + length):
                 return bottom
         floor = max(low, self.aligned(size // 3))
         for bottom in [floor, *(area.end for area in self.areas)]:
             end = bottom + length
-            if floor <= bottom and end <= size and not self.within(bottom, end):
+            if floor <= bottom and end <= size and self.has_room(bottom, end):
                 return bottom
         raise FailedError("ENOMEM")
+
+    def below(self, area: Area) -> int:
+        """Where something below an area has to end, if the kernel is to choose its place."""
+        return max(0, area.start - GUARD_PAGES * self.page) if area.grows else area.start
+
+    def above(self, address: int) -> Area | None:
+        return next((area for area in self.areas if area.end > address), None)
+
+    def has_room(self, start: int, end: int) -> bool:
+        above = self.above(start)
+        return above is None or end <= self.below(above)
 
     def mmap(self, op: dict[str, Any], hint: int, file: Content | None, zero: bool) -> int:
         flags = op.get("flags", ["private"] if "file" in op else ["private", "anonymous"])
@@ -179,17 +207,47 @@ class Space:
             raise FailedError("EINVAL")
         if len(kinds) == 2 and "fixed_noreplace" in flags:
             raise FailedError("EOPNOTSUPP")
+        shared, grows = "shared" in flags, "growsdown" in flags
+        if grows and (shared or "file" in op):
+            raise FailedError("EINVAL")
         self.clear(hint, hint + length)
-        shared = "shared" in flags
         if shared and file is None:
             file = Content(length)
             if not zero:
                 offset = 0
         named = file is not None or zero
         prot = parse_prot(op.get("prot", "rw"))
-        self.areas.append(Area(hint, hint + length, prot, shared, file, offset, named))
+        locked = "now" if "locked" in flags else ""
+        area = Area(hint, hint + length, prot, shared, file, offset, named, locked=locked)
+        area.grows = grows
+        self.areas.append(area)
         self.areas.sort(key=lambda area: area.start)
+        if locked or "populate" in flags:
+            self.populate(hint, hint + length)
         return hint
+
+    def populate(self, start: int, end: int, *, copies: bool = False) -> str | None:
+        """Brings pages in: seen only where a page of a private file is copied for it.
+
+        ``copies``: even if it need not be. Returns the first error; what comes after one in the
+        same area is left.
+        """
+        failed = None
+        for area in self.within(start, end):
+            error = None if area.prot else "EFAULT"
+            for page in range(max(start, area.start), min(end, area.end), self.page):
+                if (
+                    error is None
+                    and area.locked != "onfault"
+                    and not area.has_page(page, self.page)
+                ):
+                    error = "EFAULT"
+                if error is not None:
+                    break
+                if area.locked != "onfault" and not area.shared and (area.prot & WRITE or copies):
+                    self.private.setdefault(page, self.access(page, READ, 0)[1])
+            failed = failed or error
+        return failed
 
     def check_fixed(self, address: int, length: int) -> None:
         if address == TOP - 1:  # MAP_FAILED
@@ -220,8 +278,10 @@ class Space:
         for area in self.within(start, end):
             if area.start != reached:
                 break
-            area.prot = prot
+            before, area.prot = area.prot, prot
             reached = area.end
+            if area.locked and prot & WRITE and not before & WRITE:
+                self.populate(area.start, area.end)
         if reached < end:
             raise FailedError("ENOMEM")
 
@@ -252,7 +312,10 @@ class Space:
         if "fixed" in flags:
             self.check_fixed(new_addr, new)
         elif self.ends_at(addr + old) and self.is_free(addr + old, addr + new):
-            self.areas[self.index_at(addr + old - 1)].end = addr + new
+            area = self.areas[self.index_at(addr + old - 1)]
+            area.end = addr + new
+            if area.locked:
+                self.populate(addr + old, addr + new)
             return addr
         elif "maymove" in flags:
             new_addr = self.place(0, new)
@@ -292,11 +355,14 @@ class Space:
         self.areas = [area for area in self.areas if area not in taken]
         for area in (*taken, *([grown] if new > old else [])):
             delta = new_addr - addr
-            self.areas.append(replace(area, start=area.start + delta, end=area.end + delta))
+            start, end = area.start + delta, area.end + delta
+            self.areas.append(replace(area, start=start, end=end, moved=True))
         self.areas.sort(key=lambda area: area.start)
         moved = {page: self.private[page] for page in self.private if addr <= page < addr + old}
         self.drop(addr, addr + old)
         self.private |= {page - addr + new_addr: value for page, value in moved.items()}
+        if new > old and last.locked:
+            self.populate(new_addr + old, new_addr + new)
 
     def madvise(self, start: int, length: int, advice: str) -> None:
         rounded = self.aligned(length)
@@ -307,7 +373,12 @@ class Space:
             return
         self.cut_at(start, end)
         areas = self.within(start, end)
+        if advice.startswith("populate"):
+            self.advise_populate(areas, start, end, WRITE if advice == "populate_write" else READ)
+            return
         for area in areas:
+            if area.locked and advice in ("dontneed", "free", "cold", "pageout"):
+                raise FailedError("EINVAL")
             if advice == "dontneed":
                 self.drop(area.start, area.end)
             elif advice == "free" and (area.content is not None or area.shared):
@@ -323,6 +394,39 @@ class Space:
         if sum(area.end - area.start for area in areas) < rounded:
             raise FailedError("ENOMEM")
 
+    def advise_populate(self, areas: list[Area], start: int, end: int, access: int) -> None:
+        for area in areas:
+            if area.start > start:
+                break
+            if not area.prot & access:
+                raise FailedError("EINVAL")
+            for page in range(area.start, area.end, self.page):
+                if not area.has_page(page, self.page):
+                    raise FailedError("EFAULT")
+                if access == WRITE and not area.shared:
+                    self.private.setdefault(page, self.access(page, READ, 0)[1])
+            start = area.end
+        if start < end:
+            raise FailedError("ENOMEM")
+
+    def lock(self, start: int, length: int, locked: str) -> None:
+        """mlock, or with an empty text munlock."""
+        inside = start % self.page
+        start, length = start - inside, self.aligned((length + inside) % TOP)
+        end = start + length
+        if end >= TOP:
+            raise FailedError("EINVAL")
+        if length == 0:
+            return
+        self.cut_at(start, end)
+        reached = start
+        for area in self.within(start, end):
+            if area.start == reached:
+                area.locked = locked
+                reached = area.end
+        if reached < end or (locked and self.populate(start, end)):
+            raise FailedError("ENOMEM")
+
     def brk(self, delta: int, start: int | None) -> int:
         if self.brk_start is None:
             self.brk_start = self.brk_now = self.default_heap() if start is None else start
@@ -334,7 +438,7 @@ class Space:
             if new < old:
                 self.munmap(new, old - new)
             elif new > old:
-                if self.within(old, new + self.page):
+                if not self.has_room(old, new + self.page):
                     raise FailedError("ENOMEM")
                 self.check_fixed(old, new - old)
                 self.areas.append(Area(old, new, READ | WRITE, False, None, 0, False))
@@ -356,6 +460,29 @@ class Space:
         if access == READ:
             return bool(prot & ~EXECUTE if self.arch.exec_only else prot)
         return bool(prot & access)
+
+    def expand(self, address: int, has_grown: Callable[[], bool]) -> None:
+        """Lets what grows down begin at the page of an access, if it may.
+
+        ``has_grown``: whether it did, asked where only the kernel can tell: how much of it is one
+        mapping decides on its limit, and from where it was moved on how far it goes.
+        """
+        area, start = self.above(address), address // self.page * self.page
+        if area is None or area.start <= address or not area.grows or start < self.min_addr:
+            return
+        lower = [other for other in self.areas if other.end <= start]
+        guarded = lower and lower[-1].prot and not lower[-1].grows
+        if guarded and start - lower[-1].end < GUARD_PAGES * self.page:
+            return
+        if area.end - start > self.stack_limit:
+            return
+        end = area.end
+        for other in self.areas[self.areas.index(area) + 1 :]:
+            if other.start == end and other.grows:
+                end = other.end
+        if (end - start > self.stack_limit or area.moved) and not has_grown():
+            return
+        area.start = start
 
     def access(self, address: int, access: int, value: int) -> tuple[str, int]:
         """ "ok" and the word, or "unmapped", "beyond" (user space), "denied", "SIGBUS"."""
@@ -433,6 +560,7 @@ class FlatMap:
         self.arch = arch
         self.random = random.Random(seed)
         self.min_addr = program.system.mmap_min_addr
+        self.stack_limit = program.system.stack_limit
         self.kinds = {file.name: file.kind for file in program.files}
         self.files = {file.name: Content(file.length) for file in program.files}
         self.ids: dict[str, int] = {}
@@ -445,7 +573,7 @@ class FlatMap:
             self.register(task, task.ops)
         self.processes: list[Process] = []
         first = [task for task in obj["tasks"] if "start" not in task]
-        process = self.new_process(first[0]["name"], Space(arch, self.min_addr))
+        process = self.new_process(first[0]["name"], Space(arch, self.min_addr, self.stack_limit))
         for task in first:
             self.start(self.tasks[task["name"]], process)
 
@@ -541,6 +669,8 @@ class FlatMap:
         for number, position in enumerate(positions):
             address = (start + position * stride) % TOP
             value = parse_int(op.get("value", 1))
+            if address < self.arch.task_size:
+                task.space.expand(address, partial(self.has_grown, task, (*place, number)))
             what, word = task.space.access(address, ACCESS[kind], value)
             if what == "ok" and isinstance(word, GivenUp) and kind == "read":
                 word = GivenUp(self.what_was_left(task, (*place, number), word))
@@ -564,6 +694,15 @@ class FlatMap:
                 return 0 if outcome["value"] == 0 else word
         return word
 
+    def has_grown(self, task: Task, access: tuple[int, int, int]) -> bool:
+        """Whether an access really made something grow."""
+        number = list(self.tasks.values()).index(task)
+        outcomes = (self.result.outcome(row) for row in self.result.task_ops(number))
+        found = next(o for o in outcomes if (o["index"], o["round"], o.get("access", 0)) == access)
+        if found["errno"] is not None:
+            reject()  # Refused by the kernel's own access: before, or after it grew.
+        return bool(found["si_code"] != "SEGV_MAPERR")
+
     def came_to(self, task: Task, place: tuple[int, int]) -> str | None:
         """The errno that the operation really had: for what nobody promises."""
         number = list(self.tasks.values()).index(task)
@@ -585,12 +724,16 @@ class FlatMap:
         if name == "brk":
             start = parse_int(op["start"]) if "start" in op else None
             return space.brk(parse_int(op.get("delta", 0)), start)
-        if name in ("munmap", "mprotect", "madvise"):
+        if name in ("munmap", "mprotect", "madvise", "mlock", "munlock"):
             start, length = self.address(op), parse_int(op["length"])
             if name == "munmap":
                 space.munmap(start, length)
             elif name == "mprotect":
                 space.mprotect(start, length, parse_prot(op["prot"]))
+            elif name == "mlock":
+                space.lock(start, length, "onfault" if op.get("onfault") else "now")
+            elif name == "munlock":
+                space.lock(start, length, "")
             else:
                 space.madvise(start, length, op["advice"])
         elif name == "swap_out":  # nobody can tell, but by the time it takes
@@ -617,7 +760,7 @@ class FlatMap:
             for other in process.tasks:
                 if other is not task:
                     other.ended = True
-            process.space = Space(self.arch, self.min_addr)
+            process.space = Space(self.arch, self.min_addr, self.stack_limit)
             if "brk_start" in op:
                 process.space.brk_start = process.space.brk_now = parse_int(op["brk_start"])
         elif name in ("fork", "vfork"):

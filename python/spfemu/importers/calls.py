@@ -27,7 +27,7 @@ _FLAGS: Final = {
     0x20000: "stack",
     0x40000: "hugetlb",
 }
-_APPROXIMATED: Final = frozenset(("growsdown", "hugetlb"))
+_APPROXIMATED: Final = frozenset(("hugetlb",))
 """Flags whose absence changes what a fault does; without the others only costs change."""
 
 _ADVICE: Final = {

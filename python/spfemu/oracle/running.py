@@ -211,6 +211,9 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
         yield "", "key 'sysctl': it would change the host"
     if system.thp == "always":
         yield "", "key 'thp': value \"always\" (allowed: madvise, never; there are no huge pages)"
+    if system.stack_limit != default.stack_limit:
+        allowed = f"{default.stack_limit}, which its layout goes by"
+        yield "", out_of_range("stack_limit", system.stack_limit, allowed)
     if system.mmap_min_addr not in (default.mmap_min_addr, found.mmap_min_addr):
         allowed = f"the host's own, {found.mmap_min_addr}"
         yield "", out_of_range("mmap_min_addr", system.mmap_min_addr, allowed)

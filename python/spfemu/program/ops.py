@@ -165,12 +165,7 @@ ADVICES: Final = (
     "dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump", "mergeable",
     "unmergeable", "pageout", "cold", "populate_read", "populate_write",
 )  # fmt: skip
-ADVICES_AVAILABLE: Final = frozenset(ADVICES) - {
-    "mergeable",
-    "unmergeable",
-    "populate_read",
-    "populate_write",
-}
+ADVICES_AVAILABLE: Final = frozenset(ADVICES) - {"mergeable", "unmergeable"}
 POLICIES: Final = ("default", "bind", "interleave", "preferred", "local")
 ACCESSES: Final = ("read", "write", "execute")
 MODES: Final = ("user", "kernel")
@@ -258,9 +253,7 @@ _POLICY = (
 )
 _FORK = (_CHILD, Key("wait", "bool", "flags"))
 
-_MMAP_AVAILABLE: Final = frozenset(
-    ("private", "shared", "anonymous", "fixed", "fixed_noreplace", "noreserve", "stack")
-)
+_MMAP_AVAILABLE: Final = frozenset(MMAP_FLAGS) - {"hugetlb"}
 
 _TABLE: Final = (
     Op(
@@ -305,8 +298,8 @@ _TABLE: Final = (
             ),
         ),
     ),
-    Op("mlock", 6, (*_RANGE, Key("onfault", "bool", "flags")), available=False),
-    Op("munlock", 7, _RANGE, available=False),
+    Op("mlock", 6, (*_RANGE, Key("onfault", "bool", "flags"))),
+    Op("munlock", 7, _RANGE),
     Op("mbind", 8, (*_RANGE, *_POLICY), available=False),
     Op("set_mempolicy", 9, _POLICY, available=False),
     Op(

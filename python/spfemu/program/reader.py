@@ -36,10 +36,10 @@ _TOP_KEYS: Final = (
 _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
 _SYSTEM_KEYS: Final = (
-    "memory", "thp", "swap", "mmap_min_addr", "overcommit", "sysctl", "config",
+    "memory", "thp", "swap", "stack_limit", "mmap_min_addr", "overcommit", "sysctl", "config",
 )  # fmt: skip
 _SWAP_KEYS: Final = ("size", "kind", "readahead", "vma_ra_enabled")
-_SYSTEM_LATER: Final = ("memcg", "nodes", "stack_limit", "hugetlb_pages")
+_SYSTEM_LATER: Final = ("memcg", "nodes", "hugetlb_pages")
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -95,6 +95,13 @@ class _Reader(Fields):
             ),
             thp=thp,
             swap=self.swap(system.get("swap", {})),
+            stack_limit=self.integer(
+                place,
+                "stack_limit",
+                system.get("stack_limit", default.stack_limit),
+                0,
+                (1 << 63) - 1,
+            ),
             mmap_min_addr=self.integer(
                 place,
                 "mmap_min_addr",

@@ -122,6 +122,16 @@ class TaskBuilder(TaskRecords):
         code = self._choice("advice", advice, _ADVICE)
         self.record(5, advice=code, base=base, addr=offset, length=length)
 
+    def mlock(self, addr: Address, length: int, *, onfault: bool = False) -> None:
+        """Appends ``mlock``; ``onfault``: pages are locked once they are there."""
+        base, offset = self._address(addr)
+        self.record(6, int(onfault), base=base, addr=offset, length=length)
+
+    def munlock(self, addr: Address, length: int) -> None:
+        """Appends ``munlock``."""
+        base, offset = self._address(addr)
+        self.record(7, base=base, addr=offset, length=length)
+
     def brk(
         self,
         delta: int = 0,

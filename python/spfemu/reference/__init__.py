@@ -111,6 +111,7 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     kernel = Kernel(
         arch, handler, frames, variants, system.mmap_min_addr, swap_settings=system.swap
     )
+    kernel.stack_limit = system.stack_limit
     kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)
     kernel.have_move_pmd = system.has("HAVE_MOVE_PMD", arch.family)
     kernel.thp_config = system.has("THP", arch.family)

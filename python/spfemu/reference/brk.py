@@ -59,7 +59,7 @@ def _grow_brk(kernel: Kernel, mm: Mm, old_end: int, new_end: int) -> None:
     if new_end < old_end:  # PAGE_ALIGN() wrapped
         raise SyscallError(errno.ENOMEM)
     following = mm.find_vma(old_end)
-    if following is not None and new_end + mm.page_size > following.start:
+    if following is not None and new_end + mm.page_size > mm.start_gap(following):
         raise SyscallError(errno.ENOMEM)
     get_unmapped_area(kernel, mm, old_end, new_end - old_end, fixed=True)
     if mm.map_count > kernel.sysctl["vm.max_map_count"]:

@@ -11,6 +11,7 @@ from spfemu.program.ops import GIVEN
 from spfemu.reference.brk import brk
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.khugepaged import collapse
+from spfemu.reference.mlock import mlock, munlock
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import mmap
 from spfemu.reference.model import File
@@ -86,6 +87,17 @@ def _swap_out(call: Call) -> int:
     return 0
 
 
+def _mlock(call: Call) -> int:
+    onfault = bool(call.record.flags & 1)
+    mlock(call.kernel, call.mm, call.addr, call.record.length, onfault=onfault)
+    return 0
+
+
+def _munlock(call: Call) -> int:
+    munlock(call.kernel, call.mm, call.addr, call.record.length)
+    return 0
+
+
 def _brk(call: Call) -> int:
     return brk(call.kernel, call.mm, call.record.addr, call.record.addr2 if call.is_given else None)
 
@@ -99,6 +111,8 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "mprotect": _mprotect,
             "mremap": _mremap,
             "madvise": _madvise,
+            "mlock": _mlock,
+            "munlock": _munlock,
             "brk": _brk,
             "collapse": _collapse,
             "swap_out": _swap_out,

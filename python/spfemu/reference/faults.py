@@ -31,8 +31,16 @@ from spfemu.reference.kernel import (
 )
 from spfemu.reference.kernel_address import SEGV_MAPERR, exception, is_users
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_EXEC, VM_READ, VM_WRITE, OutOfFramesError, Pte
+from spfemu.reference.model import (
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_WRITE,
+    OutOfFramesError,
+    Pte,
+)
 from spfemu.reference.pte_faults import handle_pte_fault
+from spfemu.reference.stack import expand_stack
 from spfemu.reference.vm_fault import (
     EXECUTE,
     VM_FAULT_ERROR,
@@ -202,7 +210,9 @@ def _handle_speculative_fault(fault: Fault) -> int:
     if vma.anon_vma is None:  # H4: v12 says notsup here, not noanon
         return _abort(kernel, SPF_VMA_NOTSUP)
     fault.cache_vma(vma)  # H5
-    # H6, H7: no userfaultfd and no growing VMAs in this model yet.
+    # H6: no userfaultfd in this model yet.
+    if fault.flags & VM_GROWSDOWN:  # H7: before the bounds, so that stacks count as notsup
+        return _abort(kernel, SPF_VMA_NOTSUP)
     if not vma.start <= fault.address < vma.end:  # H8: also for an address in a hole
         return _abort(kernel, SPF_VMA_CHANGED)
     if _speculative_access_error(fault):  # H9 always permits (no protection keys in use); H10
@@ -247,7 +257,10 @@ def handle_classic_fault(fault: Fault) -> Verdict:
     for allow_retry in (True, False):  # a fault that drops mmap_sem begins again, once
         fault.allow_retry = allow_retry
         vma = fault.mm.find_vma(fault.address)
-        if vma is None or fault.address < vma.start:
+        if vma is None or (
+            fault.address < vma.start
+            and not expand_stack(fault.kernel, fault.mm, vma, fault.address)
+        ):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
         fault.cache_vma(vma)
         if _access_error(fault):

@@ -9,6 +9,8 @@ from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     VM_DONTCOPY,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
     VM_WIPEONFORK,
     OutOfFramesError,
     SwapEntry,
@@ -52,6 +54,7 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     A wiped one gets an anon_vma at once, found while its list pointers are still the parent's.
     """
     copy = vma.duplicate()
+    copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT)  # locks are not inherited
     if vma.flags & VM_WIPEONFORK:
         copy.anon_vma = None
         prepare_between(parent, copy, parent.prev(vma), parent.next(vma))

@@ -45,9 +45,9 @@ class Kernel:
 
     `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
     to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD,
-    `thp_config` CONFIG_TRANSPARENT_HUGEPAGE. `thp` says where there are such pages: "never" where
-    there can be none; `huge_zero_page` whether that of zeroes exists, which is never given back.
-    Counters are in the order of `EVENTS`.
+    `thp_config` CONFIG_TRANSPARENT_HUGEPAGE. `stack_limit` is RLIMIT_STACK in bytes. `thp` says
+    where there are huge pages: "never" where there can be none; `huge_zero_page` whether that of
+    zeroes exists, which is never given back. Counters are in the order of `EVENTS`.
     """
 
     arch: Arch
@@ -55,6 +55,7 @@ class Kernel:
     frames: Frames
     variants: Mapping[str, str]
     mmap_min_addr: int
+    stack_limit: int = 8 << 20
     mem_keys: bool = True
     have_move_pmd: bool = True
     thp_config: bool = True

@@ -5,11 +5,23 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from spfemu.reference.model import ADDRESS_MASK, VM_EXEC, VM_READ, VM_WRITE, Frames, Vma
+from spfemu.reference.model import (
+    ADDRESS_MASK,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_WRITE,
+    Frames,
+    Vma,
+)
 from spfemu.reference.page_tables import PageTables
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
+
+
+STACK_GUARD_PAGES = 256
+"""How much is kept free below a VMA that grows down. Source: mm/mmap.c@5.1, stack_guard_gap."""
 
 
 class Mm:
@@ -68,6 +80,12 @@ class Mm:
         if vma is not None:
             return self.next(vma)
         return self.vmas[0] if self.vmas else None
+
+    def start_gap(self, vma: Vma) -> int:
+        """vm_start_gap(): where a new mapping before `vma` has to end."""
+        if vma.flags & VM_GROWSDOWN:
+            return max(0, vma.start - STACK_GUARD_PAGES * self.page_size)
+        return vma.start
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """The VMAs that have a byte in [start, end), ascending."""

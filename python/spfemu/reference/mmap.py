@@ -10,6 +10,8 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     ADDRESS_MASK,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
+    VM_LOCKED,
     VM_NORESERVE,
     VM_SHARED,
     VM_WRITE,
@@ -18,6 +20,7 @@ from spfemu.reference.model import (
     Vma,
 )
 from spfemu.reference.munmap import munmap
+from spfemu.reference.populate import mm_populate
 from spfemu.reference.vma_ops import vma_merge
 
 _PRIVATE = MMAP_FLAGS["private"]
@@ -25,6 +28,9 @@ _SHARED = MMAP_FLAGS["shared"]
 _FIXED = MMAP_FLAGS["fixed"]
 _FIXED_NOREPLACE = MMAP_FLAGS["fixed_noreplace"]
 _NORESERVE = MMAP_FLAGS["noreserve"]
+_POPULATE = MMAP_FLAGS["populate"]
+_LOCKED = MMAP_FLAGS["locked"]
+_GROWSDOWN = MMAP_FLAGS["growsdown"]
 
 MAX_LFS_FILESIZE = (1 << 63) - 1
 """The largest file offset. Source: include/linux/fs.h@5.1."""
@@ -70,17 +76,28 @@ def mmap(
     pgoff = offset >> mm.arch.page_shift
     if file is None:
         pgoff = 0 if flags & _SHARED else address >> mm.arch.page_shift
+    if flags & _LOCKED:
+        vm_flags |= VM_LOCKED
+    if flags & _GROWSDOWN:
+        vm_flags |= VM_GROWSDOWN
     _mmap_region(kernel, mm, address, length, vm_flags, file, pgoff)
+    if flags & (_POPULATE | _LOCKED):
+        mm_populate(kernel, mm, address, length)
     return address
 
 
 def _check_type(flags: int, *, of_file: bool) -> None:
-    """Private, shared, or for a file both: MAP_SHARED_VALIDATE, which refuses younger flags."""
+    """Private, shared, or for a file both: MAP_SHARED_VALIDATE, which refuses younger flags.
+
+    Only private memory without a file grows down.
+    """
     kind = flags & (_PRIVATE | _SHARED)
     if kind == 0 or (kind == _PRIVATE | _SHARED and not of_file):
         raise SyscallError(errno.EINVAL)
     if kind == _PRIVATE | _SHARED and flags & _FIXED_NOREPLACE:
         raise SyscallError(errno.EOPNOTSUPP)
+    if flags & _GROWSDOWN and (of_file or kind != _PRIVATE):
+        raise SyscallError(errno.EINVAL)
 
 
 def _longest(file: File) -> int:
@@ -123,8 +140,10 @@ def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: 
 def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int) -> int | None:
     task_size = mm.arch.task_size
     lowest = mm.page_align(max(mm.page_size, kernel.mmap_min_addr))
-    if hint and lowest <= hint <= task_size - length and not mm.overlapping(hint, hint + length):
-        return hint
+    if hint and lowest <= hint <= task_size - length:
+        above = mm.find_vma(hint)
+        if above is None or hint + length <= mm.start_gap(above):
+            return hint
     address = _highest_gap(mm, length, lowest, mm.arch.mmap_base)
     if address is None:
         address = _lowest_gap(mm, length, mm.page_align(task_size // 3), task_size)
@@ -132,14 +151,16 @@ def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int) -> int | None:
 
 
 def _highest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
-    """vm_unmapped_area() from the top: where [address, address + length) fits highest."""
+    """vm_unmapped_area() from the top: where [address, address + length) fits highest.
+
+    A guard gap counts for the gap right before its VMA alone, even if it reaches over the next
+    one. (Then the kernel, too, may end its search too early, depending on how its tree lies.)
+    """
     ceiling = high
     for vma in reversed(mm.vmas):
         if ceiling - max(vma.end, low) >= length:
             break
-        ceiling = min(ceiling, vma.start)
-        if ceiling < low + length:
-            return None
+        ceiling = min(high, mm.start_gap(vma))
     return ceiling - length if ceiling - length >= low else None
 
 
@@ -147,7 +168,7 @@ def _lowest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
     """vm_unmapped_area() from the bottom."""
     floor = low
     for vma in mm.overlapping(low, high):
-        if vma.start >= floor + length:
+        if mm.start_gap(vma) >= floor + length:
             break
         floor = vma.end
     return floor if floor + length <= high else None

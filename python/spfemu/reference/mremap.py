@@ -12,12 +12,14 @@ from spfemu.reference.mmap import get_unmapped_area
 from spfemu.reference.model import (
     ADDRESS_MASK,
     VM_ACCOUNT,
+    VM_LOCKED,
     VM_SHARED,
     OutOfFramesError,
     SyscallError,
     Vma,
 )
 from spfemu.reference.munmap import munmap
+from spfemu.reference.populate import mm_populate
 from spfemu.reference.vma_ops import vma_merge
 
 _MAYMOVE = MREMAP_FLAGS["maymove"]
@@ -54,12 +56,21 @@ def mremap(
     vma = _vma_to_resize(mm, addr, old_length, new_length)
     if old_length == vma.end - addr and _can_grow(kernel, mm, vma, new_length - old_length):
         vma.end += new_length - old_length  # merges with nobody, even if it now could
+        _populate_growth(kernel, mm, addr, old_length, new_length)
         return addr
     if not flags & _MAYMOVE:
         raise SyscallError(errno.ENOMEM)
     new_addr = get_unmapped_area(kernel, mm, 0, new_length, fixed=False)
     _move_vma(kernel, mm, vma, addr, old_length, new_length, new_addr)
+    _populate_growth(kernel, mm, new_addr, old_length, new_length)
     return new_addr
+
+
+def _populate_growth(kernel: Kernel, mm: Mm, addr: int, old_length: int, new_length: int) -> None:
+    """Brings in what locked memory has grown by."""
+    vma = mm.find_vma(addr)
+    if vma is not None and vma.flags & VM_LOCKED and new_length > old_length:
+        mm_populate(kernel, mm, addr + old_length, new_length - old_length)
 
 
 def _mremap_to(
@@ -85,6 +96,7 @@ def _mremap_to(
     vma = _vma_to_resize(mm, addr, old_length, new_length)
     get_unmapped_area(kernel, mm, new_addr, new_length, fixed=True)
     _move_vma(kernel, mm, vma, addr, old_length, new_length, new_addr)
+    _populate_growth(kernel, mm, new_addr, old_length, new_length)
     return new_addr
 
 

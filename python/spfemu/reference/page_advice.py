@@ -7,7 +7,14 @@ import errno
 from spfemu.reference.huge_split import split_huge_pmd
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import File, OutOfFramesError, SwapEntry, SyscallError, Vma
+from spfemu.reference.model import (
+    VM_LOCKED,
+    File,
+    OutOfFramesError,
+    SwapEntry,
+    SyscallError,
+    Vma,
+)
 from spfemu.reference.munmap import zap_page_range
 from spfemu.reference.reclaim import shrink_page
 
@@ -19,6 +26,8 @@ def advise_pages(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, advice:
 
     **Source:** madvise_vma(), mm/madvise.c@5.1; cold and pageout are of 5.4.
     """
+    if advice != "willneed" and vma.flags & VM_LOCKED:
+        raise SyscallError(errno.EINVAL)
     if advice == "dontneed":
         zap_page_range(kernel, mm, vma, start, end)
     elif advice == "free":

@@ -15,6 +15,7 @@ from spfemu.reference.model import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
+    VM_LOCKED,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_RAND_READ,
@@ -29,6 +30,7 @@ from spfemu.reference.model import (
 )
 from spfemu.reference.page_advice import ABOUT_PAGES, advise_pages
 from spfemu.reference.page_prot import vm_page_prot, wants_writenotify
+from spfemu.reference.populate import madvise_populate, populate_quietly
 from spfemu.reference.vma_ops import split_vma, vma_merge
 
 _ADVICE_FLAGS: dict[str, tuple[int, int]] = {
@@ -86,19 +88,22 @@ def _mprotect_fixup(
 
     **Source:** mprotect_fixup(), mm/mprotect.c@5.1.
     """
-    flags = vma.flags & ~VM_ACCESS | prot
-    if flags == vma.flags:
+    old_flags = vma.flags
+    flags = old_flags & ~VM_ACCESS | prot
+    if flags == old_flags:
         return vma
     uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE)
     if flags & VM_WRITE and uncharged:
         flags |= VM_ACCOUNT
-    vma = _merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags)
     vma.flags = flags
     _change_protection(mm, vma, start, end)
+    if old_flags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
+        populate_quietly(kernel, mm, vma, start, end)  # the copies that writes would make
     return vma
 
 
-def _merge_or_split(
+def merge_or_split(
     kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, flags: int
 ) -> Vma:
     """Makes [start, end) of a VMA one that can have `flags`: a neighbour's, or cut out of it."""
@@ -157,6 +162,9 @@ def madvise(kernel: Kernel, mm: Mm, start: int, length: int, advice: int) -> Non
         raise SyscallError(errno.EINVAL)
     if end == start:
         return
+    if ADVICES[advice].startswith("populate"):
+        madvise_populate(kernel, mm, start, end, write=ADVICES[advice] == "populate_write")
+        return
     unmapped = False
     vma, prev = mm.find_vma_prev(start)
     if vma is not None and start > vma.start:
@@ -192,6 +200,6 @@ def _madvise_vma(
     flags = vma.flags & ~cleared | added
     if flags == vma.flags:
         return vma
-    vma = _merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags)
     vma.flags = flags
     return vma

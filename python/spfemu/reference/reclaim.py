@@ -6,7 +6,14 @@ import errno
 
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_SEQ_READ, Page, Pte, SwapEntry, SyscallError
+from spfemu.reference.model import (
+    VM_LOCKED,
+    VM_SEQ_READ,
+    Page,
+    Pte,
+    SwapEntry,
+    SyscallError,
+)
 
 
 def swap_out(kernel: Kernel, mm: Mm, start: int, length: int, *, keep_cache: bool) -> None:
@@ -39,6 +46,9 @@ def shrink_page(kernel: Kernel, page: Page, *, keep_cache: bool, only_unused: bo
     **Source:** shrink_page_list(), mm/vmscan.c@5.1.
     """
     swap = kernel.swap
+    if is_locked(kernel, page):
+        swap.try_to_free(page)
+        return
     if only_unused and page_referenced(kernel, page):
         if swap.is_half_full:  # activate_locked
             swap.try_to_free(page)
@@ -103,6 +113,17 @@ def mappings(kernel: Kernel, page: Page) -> list[tuple[Mm, int, Pte]]:
         for address, pte in mm.page_tables.present(0, mm.arch.task_size)
         if pte.page is page
     ]
+
+
+def is_locked(kernel: Kernel, page: Page) -> bool:
+    """Whether a VMA that is locked in memory maps the page."""
+    return any(
+        pte.page is page
+        for mm in kernel.mms
+        for vma in mm.vmas
+        if vma.flags & VM_LOCKED
+        for _, pte in mm.page_tables.present(vma.start, vma.end)
+    )
 
 
 def try_to_unmap(kernel: Kernel, page: Page, slot: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spfemu.reference.kernel import PGMAJFAULT
-from spfemu.reference.model import OutOfFramesError, Page, Pte, SwapEntry
+from spfemu.reference.model import VM_LOCKED, OutOfFramesError, Page, Pte, SwapEntry
 from spfemu.reference.vm_fault import (
     VM_FAULT_MAJOR,
     VM_FAULT_RETRY,
@@ -43,7 +43,7 @@ def do_swap_page(fault: Fault, entry: SwapEntry) -> tuple[int, Pte | None]:
         result |= VM_FAULT_WRITE
     fault.mm.page_tables.store(fault.address, pte)
     swap.free(entry.slot)
-    if swap.is_half_full:
+    if swap.is_half_full or fault.vma.flags & VM_LOCKED:
         swap.try_to_free(page)
     return result, pte if fault.write and not reused else None
 

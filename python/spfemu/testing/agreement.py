@@ -22,7 +22,7 @@ __all__ = ["assert_same", "differences", "differential", "program_text", "with_m
 WHAT: Final = ("all", "own")
 
 _MAX_SHOWN: Final = 12
-_CHANGE_MAPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec")
+_CHANGE_MAPS: Final = ("mmap", "munmap", "mprotect", "mremap", "madvise", "brk", "exec", "mlock")
 _OWN: Final = ("op", "signal", "has", "errno")
 _SAME_PLACE: Final = ("index", "round", "access")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from spfemu.profiles import Arch
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
-from spfemu.testing.operations import mappings, plain_operations
+from spfemu.testing.mappings import mappings
+from spfemu.testing.operations import plain_operations
 from spfemu.testing.places import Place, Places
 from spfemu.testing.programs import MAX_TASKS, check_number, files_used, profile
 from spfemu.testing.vocabulary import Operation, Vocabulary, finished, pick

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spfemu.testing.vocabulary import At, Operation, Vocabulary, below, pick
 
-__all__ = ["Maker", "makers", "mappings", "plain_operations"]
+__all__ = ["Maker", "flags_of", "makers", "plain_operations"]
 
 Draw = st.DrawFn
 
@@ -53,13 +53,19 @@ def _mmap(draw: Draw, words: Vocabulary) -> Operation:
     if file is not None:
         operation["file"] = file
         operation["offset"] = _offset(draw, words, addr)
-    flags = _flags(sharing, file)
+    flags = flags_of(sharing, file)
     where = ("fixed",) if words.confined else pick(draw, _WHERE)
     if where == ("anywhere",):
         del operation["addr"]
     elif where != ("hint",):
         flags += where
-    flags += pick(draw, _ODD_FLAGS[words.confined])
+    flags += [
+        flag
+        for flag in pick(draw, _ODD_FLAGS[words.confined])
+        if flag != "growsdown" or not words.host
+    ]
+    if operation["length"] <= words.few_pages:
+        flags += pick(draw, _POPULATING)
     if "neither" in flags:
         flags = [flag for flag in flags if flag not in ("neither", sharing)]
     operation["flags"] = list(dict.fromkeys(flags))
@@ -76,12 +82,20 @@ _WHERE: Final[tuple[tuple[str, ...], ...]] = (
     ("fixed", "fixed_noreplace"),
 )
 _ODD_FLAGS: Final[tuple[tuple[tuple[str, ...], ...], ...]] = (
-    (*((),) * 24, ("noreserve",), ("stack",), ("private", "shared"), ("neither",)),
+    (
+        *((),) * 24,
+        *(("growsdown",),) * 3,
+        *(("noreserve",), ("stack",), ("private", "shared"), ("neither",)),
+    ),
     (*((),) * 24, ("noreserve",), ("stack",)),
 )
 
 
-def _flags(sharing: str, file: str | None) -> list[str]:
+_POPULATING: Final = (*((),) * 10, ("populate",), ("locked",))
+
+
+def flags_of(sharing: str, file: str | None) -> list[str]:
+    """Returns the flags of a mapping of a file, or of none. Source: ours."""
     return [sharing] if file is not None else [sharing, "anonymous"]
 
 
@@ -92,7 +106,7 @@ def _offset(draw: Draw, words: Vocabulary, addr: At) -> int:
     from_window = addr.offset - words.window_start
     if choice < 9 and addr.id is None and 0 <= from_window < 64 * page:
         return from_window // page * page
-    if choice < 14 or words.confined:
+    if choice < 13 or words.confined:
         return choice % 5 * page
     return pick(draw, (1, page // 2, (1 << 63) - page, (1 << 64) - page))
 
@@ -112,13 +126,12 @@ def _mremap(draw: Draw, words: Vocabulary) -> Operation:
     given = _range(draw, words)
     addr, old = given["addr"], given["length"]
     kind = pick(draw, _RESIZES)
-    new = {"same": old, "page": words.page}.get(kind)
+    new = {"same": old, "page": words.page, "shrink": old - words.page}.get(kind)
     if new is None:
-        new = (
-            _length(draw, words, addr)
-            if kind == "any"
-            else old + (4 if kind == "grow" else -1) * words.page
-        )
+        new = _length(draw, words, addr) if kind == "any" else old + 4 * words.page
+    # What is locked is brought in as it grows.
+    if old + words.few_pages < new < words.places.arch.task_size:
+        new = old + words.few_pages
     flags = pick(draw, _REMAPS)
     operation: Operation = {
         "op": "mremap",
@@ -161,7 +174,26 @@ def _madvise(draw: Draw, words: Vocabulary) -> Operation:
     advices = words.advices
     if words.host:  # what pageout comes to depends on the host's swap
         advices = tuple(advice for advice in advices if advice != "pageout")
-    return {"op": "madvise", **_range(draw, words), "advice": pick(draw, advices)}
+    advice = pick(draw, advices)
+    given = _few_pages(draw, words) if advice.startswith("populate") else _range(draw, words)
+    return {"op": "madvise", **given, "advice": advice}
+
+
+def _few_pages(draw: Draw, words: Vocabulary) -> Operation:
+    """A range short enough that all its pages may be brought in."""
+    given = _range(draw, words)
+    return {**given, "length": min(given["length"], words.few_pages)}
+
+
+def _mlock(draw: Draw, words: Vocabulary) -> Operation:
+    operation: Operation = {"op": pick(draw, ("mlock", "mlock", "munlock"))}
+    operation |= _few_pages(draw, words)
+    addr = operation["addr"]
+    if words.confined:  # it takes all pages that the bytes lie in, and one may be another's
+        operation["addr"] = At(addr.id, addr.offset // words.page * words.page)
+    if operation["op"] == "mlock" and pick(draw, range(4)) == 3:
+        operation["onfault"] = True
+    return operation
 
 
 def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
@@ -278,6 +310,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mprotect,) * 6,
     *(_madvise,) * 5,
     *(_swap_out,) * 4,
+    *(_mlock,) * 2,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -307,69 +340,3 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
 def plain_operations(draw: Draw, words: Vocabulary) -> Operation:
     """A strategy for the operations that start and end no task. Source: ours."""
     return pick(draw, makers(words))(draw, words)
-
-
-@st.composite
-def _mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
-    page = words.page
-    pages = words.window.below + words.window.above
-    half = pages // 2
-    cuts = pick(draw, ((), (), (half,), (3, half), (half + 1, pages - 2)))
-    made: list[Operation] = []
-    for number, (low, high) in enumerate(zip((0, *cuts), (*cuts, pages), strict=True)):
-        sharing, file = pick(draw, words.backings)
-        operation: Operation = {
-            "op": "mmap",
-            "length": (high - low) * page,
-            "prot": pick(draw, (*(words.prots[0],) * 4 * len(words.prots), *words.prots)),
-            "flags": [*_flags(sharing, file), "fixed"],
-            "addr": At(None, words.window_start + low * page),
-        }
-        if file is not None:
-            operation |= {"file": file, "offset": low * page}
-        if words.ids:
-            operation["id"] = words.ids[number % len(words.ids)]
-        made.append(operation)
-    if words.confined or words.second.base >= words.places.top.base or not draw(below(2)):
-        return made
-    second = words.second
-    operation = {
-        "op": "mmap",
-        "length": max(2, second.below + second.above) * page,
-        "flags": ["private", "anonymous", "fixed"],
-        "addr": At(None, words.places.address(second, -second.below)),
-    }
-    return [*made, operation]
-
-
-@st.composite
-def _huge_mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
-    span = words.places.table_span
-    operation: Operation = {
-        "op": "mmap",
-        "length": 2 * span,
-        "prot": pick(draw, ("rw", "rw", "rw", "r")),
-        "flags": ["private", "anonymous", "fixed"],
-        "addr": At(None, words.window.base - span),
-    }
-    range_ = {"addr": operation["addr"], "length": operation["length"]}
-    advise = {"op": "madvise", **range_, "advice": "hugepage"}
-    touch = {"op": "touch", "addr": At(None, words.window_start), "length": 4 * words.page}
-    collapse = {"op": "collapse", "addr": At(None, words.window_start)}
-    kinds: tuple[list[Operation], ...] = (
-        [],
-        [advise],
-        [advise],
-        [touch, advise, collapse],
-    )
-    return [operation, *pick(draw, kinds)]
-
-
-def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
-    """A strategy for what fills an empty address space to begin with.
-
-    Source: ours. The mappings lie side by side in the window, so that what follows finds something;
-    with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window;
-    sometimes one of them has been collapsed.
-    """
-    return _huge_mappings(words) if words.huge else _mappings(words)

@@ -14,7 +14,8 @@ from spfemu.profiles import arch as arch_by_name
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
 from spfemu.testing.assembling import Assembly, Turn
-from spfemu.testing.operations import Maker, makers, mappings, plain_operations
+from spfemu.testing.mappings import mappings
+from spfemu.testing.operations import Maker, makers, plain_operations
 from spfemu.testing.places import Places
 from spfemu.testing.vocabulary import At, Operation, Vocabulary, finished, pick
 
@@ -40,6 +41,8 @@ _SWAPS: Final[tuple[tuple[int, dict[str, Any]] | None, ...]] = (
     (1 << 20, {"readahead": 3, "vma_ra_enabled": False}),
 )
 """The swap device: how many pages, the header's included, and what kind."""
+_STACK_LIMITS: Final = (*(None,) * 5, 20, 10, 0)
+"""In pages, and a few bytes."""
 _MIN_ADDRS: Final = (*(65536,) * 5, 4096, 0, 100_000)
 
 
@@ -101,7 +104,7 @@ def programs(
         limits: whether vm.max_map_count may be lowered, so that calls stop half way (default
             true).
         host: whether only what engine kernel can run is drawn (default false): no sysctl and no
-            ``limits``, no huge pages, files in the page cache.
+            ``limits``, no huge pages, no stacks, files in the page cache.
 
     Returns:
         A strategy of programs; a failing one shrinks to few tasks, turns and operations.
@@ -206,6 +209,8 @@ def _programs(
     if (swap := pick(draw, _SWAPS)) is not None and not host:
         size, settings = swap
         system["swap"] = {"size": size * arch.page_size, **settings}
+    if (stack_limit := pick(draw, _STACK_LIMITS)) is not None and not host:
+        system["stack_limit"] = stack_limit * arch.page_size + 100
     if limits and pick(draw, range(16)) == 15:
         system["sysctl"] = {"vm.max_map_count": draw(st.integers(3, 9))}
     return Program.from_dict(

@@ -91,6 +91,7 @@ class Vocabulary:
     advices: tuple[str, ...] = (
         *("dontneed",) * 6,
         *("random", "sequential", "normal", "dontfork", "dofork"),
+        *("populate_read", "populate_write"),
         *("wipeonfork", "keeponfork"),
         *("dontdump", "dodump", "nohugepage", "hugepage"),
         *("free", "free", "pageout", "pageout", "cold", "willneed"),
@@ -129,6 +130,11 @@ class Vocabulary:
     def window_end(self) -> int:
         """The first address beyond the window. Source: ours."""
         return self.window.base + self.window.above * self.page
+
+    @property
+    def few_pages(self) -> int:
+        """The bytes of as many pages as may be brought in at once. Source: ours."""
+        return 16 * self.page
 
     def pages_left(self, addr: At) -> int:
         """The pages from an address to the end of the window, at least 1. Source: ours."""

@@ -92,6 +92,7 @@ struct SystemText {
     memory: u64,
     thp: String,
     swap: SwapText,
+    stack_limit: u64,
     mmap_min_addr: u64,
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
@@ -222,8 +223,12 @@ fn file(given: &FileText) -> Result<FileSpec, Error> {
 }
 
 fn system(given: &SystemText) -> Result<System, Error> {
-    let mut system =
-        System { memory: given.memory, mmap_min_addr: given.mmap_min_addr, ..System::default() };
+    let mut system = System {
+        memory: given.memory,
+        stack_limit: given.stack_limit,
+        mmap_min_addr: given.mmap_min_addr,
+        ..System::default()
+    };
     for (name, &value) in &given.sysctl {
         match name.as_str() {
             "vm.speculative_page_fault" => system.speculative_page_fault = value,

@@ -20,7 +20,7 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 29] = [
+pub const MUTANTS: [MutantInfo; 31] = [
     MutantInfo {
         which: Mutant::A1NoBracket,
         entry: "A1a",
@@ -229,6 +229,18 @@ pub const MUTANTS: [MutantInfo; 29] = [
         oracle: "vma-bounds",
     },
     MutantInfo {
+        which: Mutant::A16,
+        entry: "A16",
+        name: "live-flags",
+        removed: "the cached vm_flags, where a new page is marked as locked in memory: the live ones \
+                  decide",
+        race: "The fault holds the PTE lock. A mlock of another part splits the VMA, and what the \
+               fault knows as its VMA is that part now; so the page counts as locked in a VMA that \
+               is not.",
+        cpus: 2,
+        oracle: "mlocked",
+    },
+    MutantInfo {
         which: Mutant::A22,
         entry: "A22",
         name: "early-publish",
@@ -304,6 +316,17 @@ pub const MUTANTS: [MutantInfo; 29] = [
                while it is written, and odd for ever.",
         cpus: 1,
         oracle: "sequence",
+    },
+    MutantInfo {
+        which: Mutant::A30,
+        entry: "A30",
+        name: "populate-while-odd",
+        removed: "the end of mprotect's section before it faults in the pages of locked memory that \
+                  becomes writable",
+        race: "A writer that faults while its VMA is odd would wait for itself, if anybody ever \
+               waited for a sequence to be even.",
+        cpus: 1,
+        oracle: "fault-while-odd",
     },
     MutantInfo {
         which: Mutant::A31,

@@ -4,7 +4,9 @@
 
 use super::Vmf;
 use crate::design::Design;
-use crate::mm::{Kernel, PG_UPTODATE, Pte, Rss, Variant, VmFault, VmFlags, ZERO_PFN};
+use crate::mm::{
+    Kernel, PG_UPTODATE, PageRef, Pte, Rss, Vaddr, Variant, VmFault, VmFlags, ZERO_PFN,
+};
 use crate::platform::{Mutant, Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -42,6 +44,33 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         VmFault::NONE
     }
 
+    /// What the page gets to know of its first mapping. Caller holds the PTE lock, under which the
+    /// VMA may change: its flags are the fault's copy (P16).
+    pub(super) fn add_new_anon_page(&self, cpu: &P, vmf: &Vmf<'_, P>, page: PageRef<'_, P>) {
+        if cpu.mutant(Mutant::A15) {
+            let (start, end) = (vmf.vma.vm_start().read(cpu), vmf.vma.vm_end().read(cpu));
+            let address = vmf.address;
+            if address < start || end <= address {
+                cpu.finding("vma-bounds", format!("{address:#x} is not in {start:#x}..{end:#x}"));
+            }
+        }
+        let index = self.anon_index(cpu, vmf, vmf.address);
+        self.page_add_new_anon_rmap(cpu, page, vmf.vma, index);
+        let live = cpu.mutant(Mutant::A16);
+        let flags = if live { vmf.vma.vm_flags().read(cpu) } else { vmf.vma_flags };
+        self.lru_cache_add_active_or_unevictable(page, flags);
+    }
+
+    /// The index of the page at `address`. C4: v12 takes it from the live VMA, whose start and
+    /// offset another CPU may be storing one after the other.
+    pub(super) fn anon_index(&self, cpu: &P, vmf: &Vmf<'_, P>, address: Vaddr) -> u64 {
+        if self.v12(Variant::C4) {
+            return self.linear_page_index(cpu, vmf.vma, address);
+        }
+        let pages = address.0.wrapping_sub(vmf.address.0) as i64 >> self.page_shift();
+        vmf.pgoff.wrapping_add_signed(pages)
+    }
+
     /// A write: a zeroed page of its own.
     #[inline(always)]
     fn map_new_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
@@ -64,7 +93,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::NONE;
         }
         self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
-        self.page_add_new_anon_rmap(cpu, page, vmf.vma, vmf.address);
+        self.add_new_anon_page(cpu, vmf, page);
         // Release: the page's content and rmap come first (the barrier in __SetPageUptodate);
         // pairs with the dependent access through this PTE.
         pte.store(cpu, entry | Pte::DIRTY | Pte::YOUNG, Ordering::Release);

@@ -5,8 +5,9 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-use crate::mm::{FaultFlags, Kernel, MmRef, PmdVal, Pte, Vaddr, VmFault, VmaRef};
+use crate::mm::{FaultFlags, Kernel, MmRef, PmdVal, Pte, Vaddr, Variant, VmFault, VmFlags, VmaRef};
 use crate::platform::Platform;
+use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `handle_mm_fault()` and `__handle_mm_fault()`.
@@ -26,7 +27,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             mm,
             flags,
             address,
-            pgoff: self.linear_page_index(cpu, vma, address),
+            pgoff: self.stable_page_index(cpu, mm, vma, address),
             vma_flags: vma.vm_flags().read(cpu),
             vma_page_prot: vma.vm_page_prot().read(cpu),
             sequence: 0,
@@ -42,5 +43,23 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return result;
         }
         self.handle_pte_fault(cpu, &mut vmf)
+    }
+
+    /// `linear_page_index()` under `mmap_sem`. C4: a VMA that grows may do so beside this fault,
+    /// and 5.1 reads its start and offset all the same; cured, as they belong together.
+    fn stable_page_index(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+    ) -> u64 {
+        if self.v12(Variant::C4) || !vma.vm_flags().read(cpu).has(VmFlags::GROWSDOWN) {
+            return self.linear_page_index(cpu, vma, address);
+        }
+        spin_lock(cpu, mm.page_table_lock());
+        let index = self.linear_page_index(cpu, vma, address);
+        spin_unlock(cpu, mm.page_table_lock());
+        index
     }
 }

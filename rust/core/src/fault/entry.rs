@@ -110,7 +110,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         code: FaultCode,
     ) -> Result<VmaRef<'k, P>, Signal> {
         let vma = self.find_vma(cpu, mm, address).ok_or(Signal::MAPERR)?;
-        if vma.vm_start().read(cpu) > address {
+        if vma.vm_start().read(cpu) > address && !self.expand_stack(cpu, mm, vma, address) {
             return Err(Signal::MAPERR);
         }
         if self.access_error(code, vma.vm_flags().read(cpu)) {

@@ -211,7 +211,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         if vmf.is_write() && !vmf.vma_flags.has(VmFlags::SHARED) {
             self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
-            self.page_add_new_anon_rmap(cpu, page, vmf.vma, vmf.address);
+            self.add_new_anon_page(cpu, vmf, page);
         } else {
             self.add_mm_counter(cpu, vmf.mm, Rss::File, 1);
             self.page_dup_rmap(cpu, page);

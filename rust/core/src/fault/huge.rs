@@ -85,8 +85,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.pmd_lock(cpu, vmf.pmd);
         let set = vmf.pmd.read(cpu).is_none();
         if set {
-            let haddr = self.hpage_pmd_start(vmf.address);
-            self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, haddr);
+            let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
+            self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, index);
+            self.lru_cache_add_active_or_unevictable(page, vmf.vma_flags);
             self.pgtable_trans_huge_deposit(cpu, vmf.pmd, table);
             vmf.pmd.set(cpu, self.new_huge_pmd(page, vmf));
             self.add_mm_counter(cpu, vmf.mm, Rss::Anon, i64::from(self.hpage_pmd_nr()));
@@ -188,8 +189,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // one can be written.
             vmf.pmd.set(cpu, PmdVal::NONE);
             self.flush_tlb_mm(cpu, vmf.mm);
-            let haddr = self.hpage_pmd_start(vmf.address);
-            self.page_add_new_huge_anon_rmap(cpu, new_page, vmf.vma, haddr);
+            let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
+            self.page_add_new_huge_anon_rmap(cpu, new_page, vmf.vma, index);
+            self.lru_cache_add_active_or_unevictable(new_page, vmf.vma_flags);
             vmf.pmd.set(cpu, self.new_huge_pmd(new_page, vmf));
             match page {
                 Some(page) => {
@@ -252,7 +254,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             for (index, &copy) in (0..).zip(&copies) {
                 let entry =
                     Pte::new(copy.slot_index(), vmf.vma_page_prot | Pte::DIRTY | Pte::YOUNG);
-                self.page_add_new_anon_rmap(cpu, copy, vmf.vma, address);
+                let at = self.anon_index(cpu, vmf, address);
+                self.page_add_new_anon_rmap(cpu, copy, vmf.vma, at);
+                self.lru_cache_add_active_or_unevictable(copy, vmf.vma_flags);
                 table.pte(index).write(cpu, self.maybe_mkwrite(entry, vmf));
                 address = address.offset(self.page_size());
             }

@@ -26,6 +26,7 @@ mod classic;
 mod entry;
 mod file;
 mod find_vma_rcu;
+mod gup;
 mod handle_pte;
 mod huge;
 mod pte_lock;

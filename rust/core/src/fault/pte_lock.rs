@@ -29,7 +29,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("pte_map_lock");
         if !vmf.is_speculative() {
             // Under mmap_sem a table, once seen, stays.
-            let table = vmf.pmd.read(cpu).table().expect("a table of PTEs");
+            let Some(table) = vmf.pmd.read(cpu).table() else {
+                cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
+            };
             let slot = self.pte_offset_map_lock(cpu, table, vmf.address);
             vmf.pte = Some(slot);
             vmf.ptl = Some(slot);

@@ -139,7 +139,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_page(cpu, page);
             return if locked { result } else { VmFault::RETRY };
         }
-        let result = result | self.install_incoming(cpu, vmf, page, slot);
+        let result = result | self.install_incoming(cpu, vmf, incoming);
         if !vmf.is_write() {
             self.pte_unmap_unlock(cpu, vmf);
             return result;
@@ -161,9 +161,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         &'k self,
         cpu: &P,
         vmf: &mut Vmf<'k, P>,
-        page: PageRef<'k, P>,
-        slot: u32,
+        incoming: &Incoming<'k, P>,
     ) -> VmFault {
+        let Incoming { page, slot, .. } = *incoming;
         self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
         self.add_mm_counter(cpu, vmf.mm, Rss::Swap, -1);
         let mut entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::YOUNG);
@@ -174,7 +174,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmf.flags = vmf.flags & !FaultFlags::WRITE;
             result = VmFault::WRITE;
         }
-        self.page_add_anon_rmap(cpu, page, vmf.vma, vmf.address, exclusive);
+        let index = self.anon_index(cpu, vmf, vmf.address);
+        self.page_add_anon_rmap(cpu, page, vmf.vma, index, exclusive);
+        if !incoming.cached {
+            self.lru_cache_add_active_or_unevictable(page, vmf.vma_flags);
+        }
         // Release: content and rmap come first; pairs with the dependent access through this PTE.
         // (The kernel sets the PTE before the rmap, under the same locks.)
         vmf.pte.expect("mapped").pte().store(cpu, entry, Ordering::Release);

@@ -108,6 +108,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         self.pte_unmap_unlock(cpu, vmf);
         if copied {
+            if let Some(old) = old_page.filter(|_| vmf.vma_flags.has(VmFlags::LOCKED)) {
+                // Another task, whose VMA need not be locked, may keep it.
+                self.munlock_old_page(cpu, old);
+            }
             put_old(self);
             VmFault::WRITE
         } else {
@@ -148,7 +152,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // written. The flush interrupts others while the PTE lock is held (A9).
         pte.swap(cpu, Pte::EMPTY, Ordering::Relaxed);
         self.flush_tlb_page(cpu, vmf.mm, vmf.address);
-        self.page_add_new_anon_rmap(cpu, new_page, vmf.vma, vmf.address);
+        self.add_new_anon_page(cpu, vmf, new_page);
         // Release: pairs with the dependent access through this PTE.
         pte.store(cpu, entry, Ordering::Release);
         if let Some(old) = old_page {

@@ -104,7 +104,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `__pmd_trans_huge_lock()`: the leaf, with the PMD lock held; `None`, with nothing held:
     /// it is none any more.
-    pub(super) fn pmd_trans_huge_lock(&self, cpu: &P, pmd: Pmd<'_, P>) -> Option<Pte> {
+    pub(crate) fn pmd_trans_huge_lock(&self, cpu: &P, pmd: Pmd<'_, P>) -> Option<Pte> {
         spin_lock(cpu, pmd.ptl());
         let value = pmd.read(cpu);
         if value.is_huge() {
@@ -178,6 +178,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("split_huge_pmd");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let Some(leaf) = self.pmd_trans_huge_lock(cpu, pmd) else { return };
+        // What PTEs map of it is not locked in memory.
+        self.clear_page_mlock(cpu, self.page(cpu, leaf.pfn()));
         let prot = vma.vm_page_prot().read(cpu);
         if self.is_huge_zero(leaf) {
             self.split_huge_zero_page_pmd(cpu, mm, pmd, prot);

@@ -2,11 +2,13 @@
 //!
 //! Numbers are those of `docs/protocol.md`, "What must always hold".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
-use super::page::{PG_ANON, PG_CACHE, PG_HEAD, PG_LOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK};
+use super::page::{
+    PG_ANON, PG_CACHE, PG_HEAD, PG_LOCKED, PG_MLOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK,
+};
 use super::types::{Pte, VmFlags};
 use crate::design::Design;
 use crate::platform::{Finding, Platform, Ptr, Value};
@@ -24,6 +26,8 @@ struct Census {
     /// Tables reachable, of all levels.
     nr_tables: u32,
     nr_vmas: u32,
+    /// Frames that a VMA maps which is locked in memory.
+    locked: BTreeSet<u32>,
     findings: Vec<Finding>,
 }
 
@@ -44,6 +48,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             table_frames: BTreeMap::new(),
             nr_tables: 0,
             nr_vmas: 0,
+            locked: BTreeSet::new(),
             findings: Vec::new(),
         };
         for index in 0..self.mms.used() {
@@ -109,6 +114,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             vmas.push(vma);
             cursor = vma.vm_next().peek();
+        }
+        let locked = vmas.iter().filter(|vma| vma.vm_flags().peek().has(VmFlags::LOCKED));
+        let bytes: u64 = locked.map(|vma| vma.vm_end().peek().since(vma.vm_start().peek())).sum();
+        if bytes >> self.page_shift() != mm.locked_vm().peek() {
+            let (pages, counted) = (bytes >> self.page_shift(), mm.locked_vm().peek());
+            census.find("locked-vm", format!("{counted} counted, {pages} pages in locked VMAs"));
         }
         census.nr_vmas += vmas.len() as u32;
         if vmas.len() as u64 != mm.map_count().peek() {
@@ -216,6 +227,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return;
         };
         let flags = vma.vm_flags().peek();
+        if flags.has(VmFlags::LOCKED) {
+            census.locked.insert(pte.pfn());
+        }
         let prot = vma.vm_page_prot().peek();
         if pte.has(Pte::WRITE) && !flags.has(VmFlags::WRITE) {
             census.find("pte-against-vma", format!("{address:#x} is writable, its VMA is not"));
@@ -232,7 +246,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The reverse map of an anonymous page finds this mapping: by an anon_vma of the VMA, at the
-    /// place that the page's index says.
+    /// place that the page's index says. The oracle of C4.
     fn check_rmap(&self, census: &mut Census, pte: Pte, address: u64, vma: VmaRef<'_, P>) {
         let Some(page) = self.pages.peek(pte.pfn()).filter(|_| !self.is_zero_pfn(pte.pfn())) else {
             return;
@@ -330,6 +344,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         } else if page.refcount().peek() != expect {
             let counted = page.refcount().peek();
             census.find("refcount", format!("page {pfn}: {counted} counted, {expect} exist"));
+        }
+        if page.flags().peek() & PG_MLOCKED != 0 && !census.locked.contains(&pfn) {
+            census.find("mlocked", format!("page {pfn} counts as locked, no VMA that maps it is"));
         }
         if page.flags().peek() & PG_LOCKED != 0 {
             census.find("lock-balance", format!("page {pfn} is locked"));

@@ -27,6 +27,8 @@ use crate::sync::rwsem::Waiter;
 pub struct System {
     /// Bytes of memory.
     pub memory: u64,
+    /// `RLIMIT_STACK`, in bytes: how large a VMA that grows down gets.
+    pub stack_limit: u64,
     pub mmap_min_addr: u64,
     /// `vm.max_map_count`
     pub max_map_count: u64,
@@ -54,6 +56,7 @@ impl Default for System {
     fn default() -> Self {
         Self {
             memory: 16 << 30,
+            stack_limit: 8 << 20,
             mmap_min_addr: 65536,
             max_map_count: 65530,
             speculative_page_fault: 1,

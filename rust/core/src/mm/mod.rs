@@ -7,6 +7,7 @@ mod compound;
 mod copy;
 mod copy_vma;
 mod counters;
+mod expand_stack;
 mod file;
 mod free_pgtables;
 mod gaps;
@@ -20,6 +21,7 @@ mod locks;
 mod lookup;
 mod madvise;
 mod maps;
+mod mlock;
 mod move_page_tables;
 mod objects;
 mod page;
@@ -48,11 +50,14 @@ pub(crate) use gaps::UnmappedAreaInfo;
 pub use huge_memory::Thp;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
+pub(crate) use mlock::VM_LOCKED_BOTH;
 pub(crate) use move_page_tables::Moving;
 pub use objects::{
     AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
     TableRef, VmOps, Vma, VmaRef,
 };
+#[cfg(test)]
+pub(crate) use page::PG_MLOCKED;
 pub(crate) use page::{PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN};
 pub use pgtable::PteSlot;
 pub use pmd::{Pmd, PmdVal};

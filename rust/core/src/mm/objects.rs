@@ -36,6 +36,8 @@ object! {
         sem_osq: u64 = 0x94,
         sem_owner: u64 = 0x98,
         total_vm: u64 = 0xc0,
+        /// Pages of locked VMAs.
+        locked_vm: u64 = 0xc8,
         start_brk: Vaddr = 0x108,
         brk: Vaddr = 0x110,
         /// Ours: the process has called brk, so that it cannot place its heap any more.

@@ -26,6 +26,8 @@ pub(crate) const PG_HEAD: u64 = 1 << 16;
 pub(crate) const PG_READAHEAD: u64 = 1 << 18;
 /// Must be written to swap before it can go; clear for what MADV_FREE gave up.
 pub(crate) const PG_SWAPBACKED: u64 = 1 << 19;
+/// In a VMA that is locked in memory.
+pub(crate) const PG_MLOCKED: u64 = 1 << 21;
 /// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
 pub(crate) const PG_ANON: u64 = 1 << 32;
 /// The page belongs to a page cache.

@@ -8,7 +8,7 @@ use super::page::{PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_WRITEBACK};
 use super::types::Vaddr;
 use super::variants::Variant;
 use crate::design::Design;
-use crate::platform::{Mutant, Ordering, Platform, Value};
+use crate::platform::{Ordering, Platform, Value};
 
 /// The counters of `mm->rss_stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,26 +67,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         task.rss_events.set(0);
     }
 
-    /// `__page_add_new_anon_rmap()`: the first mapping of a fresh page, with no test that the
+    /// `__page_add_new_anon_rmap()`: the first mapping of a fresh page, with no test that its
     /// address lies within the VMA, which another CPU may be splitting. Source: P17.
     pub(crate) fn page_add_new_anon_rmap(
         &self,
         cpu: &P,
         page: PageRef<'_, P>,
         vma: VmaRef<'_, P>,
-        address: Vaddr,
+        index: u64,
     ) {
-        if cpu.mutant(Mutant::A15) {
-            let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
-            if address < start || end <= address {
-                cpu.finding("vma-bounds", format!("{address:#x} is not in {start:#x}..{end:#x}"));
-            }
-        }
         // Nobody else knows the page yet: the PTE that publishes it is stored later.
         page.mapcount().poke(1);
         page.flags().poke(page.flags().peek() | PG_ANON | PG_SWAPBACKED);
         page.mapping().poke(vma.anon_vma().read(cpu).to_word());
-        page.index().poke(self.linear_page_index(cpu, vma, address));
+        page.index().poke(index);
     }
 
     /// `do_page_add_anon_rmap()`: one more mapping of a page that was in swap. The first decides
@@ -97,7 +91,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         page: PageRef<'_, P>,
         vma: VmaRef<'_, P>,
-        address: Vaddr,
+        index: u64,
         exclusive: bool,
     ) {
         let first = page.mapcount().fetch_add(cpu, 1, Ordering::Relaxed) == 0;
@@ -110,11 +104,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             anon_vma = self.anon_vmas.get(cpu, anon_vma).root().read(cpu);
         }
         page.mapping().write(cpu, anon_vma.to_word());
-        page.index().write(cpu, self.linear_page_index(cpu, vma, address));
+        page.index().write(cpu, index);
         self.page_set(cpu, page, PG_ANON);
     }
 
-    /// `linear_page_index()`, from the live fields (C4).
+    /// `linear_page_index()`, from the live fields.
     pub(crate) fn linear_page_index(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> u64 {
         let pages = address.since(vma.vm_start().read(cpu)) >> self.page_shift();
         pages.wrapping_add(vma.vm_pgoff().read(cpu))
@@ -126,9 +120,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         head: PageRef<'_, P>,
         vma: VmaRef<'_, P>,
-        haddr: Vaddr,
+        index: u64,
     ) {
-        self.page_add_new_anon_rmap(cpu, head, vma, haddr);
+        self.page_add_new_anon_rmap(cpu, head, vma, index);
         head.mapcount().poke(0);
         head.compound_mapcount().poke(1);
     }
@@ -151,18 +145,29 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `page_remove_rmap()`, with the resident-set count. Caller holds the PTE lock.
     pub(crate) fn page_remove_rmap(&self, cpu: &P, mm: MmRef<'_, P>, page: PageRef<'_, P>) {
-        let which = if self.page_is_anon(cpu, page) { Rss::Anon } else { Rss::File };
+        let head = self.compound_head(cpu, page);
+        let flags = head.flags().read(cpu);
+        let which = if flags & PG_ANON != 0 { Rss::Anon } else { Rss::File };
         self.add_mm_counter(cpu, mm, which, -1);
-        if page.mapcount().fetch_add(cpu, -1, Ordering::Relaxed) == 0 {
-            cpu.finding("mapcount", format!("page {} unmapped once too often", page.slot_index()));
+        match page.mapcount().fetch_add(cpu, -1, Ordering::Relaxed) {
+            0 => {
+                let pfn = page.slot_index();
+                cpu.finding("mapcount", format!("page {pfn} unmapped once too often"))
+            }
+            1 => self.clear_page_mlock(cpu, head),
+            _ => {}
         }
     }
 
     /// `page_remove_rmap()` of a huge page that a PMD maps no more. Caller holds the PMD lock.
     pub(crate) fn page_remove_huge_rmap(&self, cpu: &P, head: PageRef<'_, P>) {
-        if head.compound_mapcount().fetch_add(cpu, -1, Ordering::Relaxed) == 0 {
-            let pfn = head.slot_index();
-            cpu.finding("mapcount", format!("huge page {pfn} unmapped once too often"));
+        match head.compound_mapcount().fetch_add(cpu, -1, Ordering::Relaxed) {
+            0 => {
+                let pfn = head.slot_index();
+                cpu.finding("mapcount", format!("huge page {pfn} unmapped once too often"))
+            }
+            1 => self.clear_page_mlock(cpu, head),
+            _ => {}
         }
     }
 

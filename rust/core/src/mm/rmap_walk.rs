@@ -33,7 +33,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         anon_vma
     }
 
-    fn page_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
+    pub(super) fn page_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
         let anon_vma = Ptr::<AnonVma<P>>::from_word(page.mapping().read(cpu));
         self.anon_vmas.get(cpu, anon_vma)
     }
@@ -117,6 +117,42 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page.mapcount().read(cpu) == 0
     }
 
+    /// `try_to_munlock()`: marks the page as locked in memory if a VMA that maps it is. Caller has
+    /// locked the page, and knows that an anon_vma of the family stays. Returns whether.
+    pub(super) fn try_to_munlock(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        family: AnonVmaRef<'_, P>,
+    ) -> bool {
+        let rmap = self.anon_vma_sem(cpu, family);
+        rmap.down_read(cpu);
+        let locked = page.mapcount().read(cpu) != 0
+            && self
+                .vmas_of(cpu, page)
+                .into_iter()
+                .any(|(vma, at)| self.is_locked(cpu, page, vma, at));
+        rmap.up_read(cpu);
+        locked
+    }
+
+    /// Whether a locked VMA maps the page; then the page is marked.
+    fn is_locked(&self, cpu: &P, page: PageRef<'_, P>, vma: VmaRef<'_, P>, at: Vaddr) -> bool {
+        let is_locked = || vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+        let maps = |pte: Pte| pte.is_present() && pte.pfn() == page.slot_index();
+        if !is_locked() {
+            return false;
+        }
+        let Some(Mapped { slot, .. }) = self.mapped_at(cpu, vma, at, maps) else { return false };
+        // Again, with the PTE lock: who unlocks the VMA takes that lock for each page after.
+        let locked = is_locked();
+        if locked {
+            self.mlock_vma_page(cpu, page);
+        }
+        spin_unlock(cpu, slot.ptl());
+        locked
+    }
+
     /// `try_to_unmap_one()`. False: the page has to stay.
     fn try_to_unmap_one(
         &self,
@@ -131,7 +167,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, maps) else {
             return true;
         };
-        let stays = vma.vm_flags().read(cpu).has(VmFlags::LOCKED)
+        let locked = vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+        if locked {
+            self.mlock_vma_page(cpu, page);
+        }
+        let stays = locked
             || (only_unused && self.test_clear_young(cpu, mm, address, slot))
             || !self.unmap_pte(cpu, page, mm, address, slot);
         spin_unlock(cpu, slot.ptl());

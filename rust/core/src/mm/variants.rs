@@ -19,6 +19,8 @@ pub enum Variant {
     C2,
     /// `si_code` SEGV_MAPERR where the classic path says SEGV_ACCERR.
     C3,
+    /// A page's index from the start and the offset of a VMA that is changing.
+    C4,
     /// A VMA unlinked before its sequence was read.
     C9,
     /// A page reused by its map count while another CPU's stale translation still maps it.
@@ -27,6 +29,8 @@ pub enum Variant {
     L2,
     /// A page that is nowhere else, and not dirty.
     L3,
+    /// A stack grows into what munmap is unmapping.
+    L4,
     /// mremap's source is even before it is unlinked.
     N1,
 }
@@ -55,7 +59,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 12] = [
+pub const VARIANTS: [VariantInfo; 14] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -130,6 +134,17 @@ pub const VARIANTS: [VariantInfo; 12] = [
         outside_explore: Choice::V12,
     },
     VariantInfo {
+        which: Variant::C4,
+        entry: "C4",
+        name: "torn-index",
+        what: "v12, and 5.1 where a stack grows, takes a page's index from the live start and \
+               offset of its VMA, which may be of two states; fixed (ours): from when the fault \
+               was checked",
+        cpus: 2,
+        oracle: "rmap",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
         which: Variant::C9,
         entry: "C9",
         name: "sequence-after-unlink",
@@ -172,6 +187,17 @@ pub const VARIANTS: [VariantInfo; 12] = [
         cpus: 1,
         oracle: "lost-store",
         outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::L4,
+        entry: "L4",
+        name: "growth-into-unmapping",
+        what: "Linux 5.1, not the series: munmap goes on with mmap_sem held for reading even below \
+               a VMA that grows down, so a fault may make that grow over what is being unmapped; \
+               fixed (Linux 5.8): below such a VMA it keeps writing",
+        cpus: 2,
+        oracle: "mapcount, use-after-free, rss-count",
+        outside_explore: Choice::Fixed,
     },
     VariantInfo {
         which: Variant::N1,

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef, PageRef, Table};
-use super::page::{PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
+use super::page::{PG_DIRTY, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
 use super::types::{Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
@@ -164,6 +164,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !self.trylock_page(cpu, page) {
             return Fate::Stays;
         }
+        if !self.page_evictable(cpu, page, anon_vma) {
+            return self.activate_locked(cpu, page);
+        }
         let flags = page.flags().read(cpu);
         if flags & PG_WRITEBACK != 0 {
             self.unlock_page(cpu, page);
@@ -173,17 +176,41 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let used = how.only_unused
             && anon_vma.is_some_and(|family| self.page_referenced(cpu, page, family));
         if used || !self.unmap_for_reclaim(cpu, page, flags, anon_vma, how) {
-            // activate_locked
-            if self.swap.is_some() && self.vm_swap_full(cpu) {
-                self.try_to_free_swap(cpu, page);
-            }
-            self.unlock_page(cpu, page);
-            return Fate::Stays;
+            return self.activate_locked(cpu, page);
         }
         if flags & PG_SWAPBACKED == 0 {
             return self.discard_lazyfree(cpu, page);
         }
         self.pageout(cpu, page)
+    }
+
+    /// `page_evictable()`: whether nobody has locked the page in memory.
+    ///
+    /// DEVIATION: locked is what a locked VMA maps, even if the page does not say so yet. The kernel
+    /// then gives it a slot, and finds out when it unmaps it, perhaps after other mappings.
+    fn page_evictable(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        anon_vma: Option<AnonVmaRef<'_, P>>,
+    ) -> bool {
+        if self.page_test(cpu, page, PG_MLOCKED) {
+            return false;
+        }
+        let any_locked = (0..self.mms.used())
+            .filter_map(|nth| self.mms.peek(nth))
+            .any(|mm| mm.locked_vm().peek() != 0);
+        !any_locked || !anon_vma.is_some_and(|family| self.try_to_munlock(cpu, page, family))
+    }
+
+    /// `shrink_page_list()`, `activate_locked`: what stays gives its slot back if that is worth it.
+    fn activate_locked(&self, cpu: &P, page: PageRef<'_, P>) -> Fate {
+        let worth = self.swap.is_some() && self.vm_swap_full(cpu);
+        if worth || self.page_test(cpu, page, PG_MLOCKED) {
+            self.try_to_free_swap(cpu, page);
+        }
+        self.unlock_page(cpu, page);
+        Fate::Stays
     }
 
     /// Gives a page with these flags a slot, if it needs one, and takes it from all that map it.

@@ -27,12 +27,15 @@ pub enum Advice {
     Keeponfork,
     Dontdump,
     Dodump,
+    /// Since 5.14.
+    PopulateRead,
+    PopulateWrite,
 }
 
 impl Advice {
     /// `madvise_need_mmap_write()`: whether the VMA itself changes.
     fn needs_write(self) -> bool {
-        !self.is_about_pages()
+        !self.is_about_pages() && !matches!(self, Self::PopulateRead | Self::PopulateWrite)
     }
 
     fn is_about_pages(self) -> bool {
@@ -73,7 +76,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         } else {
             sem.down_read(cpu);
         }
-        let result = self.madvise_range(cpu, mm, Vaddr(start), Vaddr(end), advice);
+        let (start, end) = (Vaddr(start), Vaddr(end));
+        let result = match advice {
+            Advice::PopulateRead => self.madvise_populate(cpu, mm, start, end, false),
+            Advice::PopulateWrite => self.madvise_populate(cpu, mm, start, end, true),
+            _ => self.madvise_range(cpu, mm, start, end, advice),
+        };
         if advice.needs_write() {
             sem.up_write(cpu);
         } else {

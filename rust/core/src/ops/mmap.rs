@@ -4,8 +4,8 @@ use super::munmap::Downgrade;
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{
-    Errno, FileKind, Inode, Kernel, MergeRequest, MmRef, UnmappedAreaInfo, Vaddr, VmFlags, VmOps,
-    VmaLinks, VmaRef,
+    Errno, FileKind, Inode, Kernel, MergeRequest, MmRef, UnmappedAreaInfo, VM_LOCKED_BOTH,
+    VM_SPECIAL, Vaddr, VmFlags, VmOps, VmaLinks, VmaRef,
 };
 use crate::platform::{Platform, Ptr};
 
@@ -19,9 +19,12 @@ impl MapFlags {
     pub const ANONYMOUS: Self = Self(4);
     pub const FIXED: Self = Self(8);
     pub const FIXED_NOREPLACE: Self = Self(16);
+    pub const POPULATE: Self = Self(32);
+    pub const LOCKED: Self = Self(64);
     pub const NORESERVE: Self = Self(128);
     /// Means nothing, as on Linux.
     pub const STACK: Self = Self(256);
+    pub const GROWSDOWN: Self = Self(512);
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -80,6 +83,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         sem.down_write(cpu);
         let result = self.do_mmap(cpu, mm, args);
         sem.up_write(cpu);
+        if let Ok(start) = result
+            && (args.flags.has(MapFlags::POPULATE) || args.flags.has(MapFlags::LOCKED))
+        {
+            self.mm_populate(cpu, start, self.page_align(args.length));
+        }
         result
     }
 
@@ -126,12 +134,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if shared {
             flags |= VmFlags::SHARED | VmFlags::MAYSHARE;
         }
+        let grows = args.flags.has(MapFlags::GROWSDOWN);
+        if grows && (shared || !args.file.is_null()) {
+            return Err(Errno::Einval);
+        }
         let pgoff = match (args.file.is_null(), shared) {
             (false, _) => pgoff,
             (true, true) => 0,
             // For anon_vma: the page offset of a page never changes while it lives.
             (true, false) => start.0 >> self.page_shift(),
         };
+        if grows {
+            flags |= VmFlags::GROWSDOWN;
+        }
+        if args.flags.has(MapFlags::LOCKED) {
+            flags |= VmFlags::LOCKED;
+        }
         if args.flags.has(MapFlags::NORESERVE) {
             flags |= VmFlags::NORESERVE;
         }
@@ -250,8 +268,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 vma
             }
         };
-        self.vm_stat_account(cpu, mm, (region.length >> self.page_shift()) as i64);
+        let pages = (region.length >> self.page_shift()) as i64;
+        self.vm_stat_account(cpu, mm, pages);
         D::vm_write_begin(cpu, vma);
+        if region.flags.has(VmFlags::LOCKED) {
+            let flags = vma.vm_flags().read(cpu);
+            if flags.has(VM_SPECIAL | VmFlags::HUGETLB) {
+                vma.vm_flags().write(cpu, flags & !VM_LOCKED_BOTH);
+            } else {
+                self.add_locked_vm(cpu, mm, pages);
+            }
+        }
         // New or grown, it counts as dirty for whoever tracks soft-dirty pages.
         vma.vm_flags().write(cpu, vma.vm_flags().read(cpu) | VmFlags::SOFTDIRTY);
         self.vma_set_page_prot(cpu, vma);

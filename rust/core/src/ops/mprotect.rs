@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{Errno, Kernel, MmRef, VM_ACCESS_FLAGS, Vaddr, VmFlags, VmaRef};
-use crate::platform::Platform;
+use crate::platform::{Mutant, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `mprotect`. When it fails half way (a hole: `ENOMEM`), what comes before has the new
@@ -107,7 +107,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.vma_set_page_prot(cpu, vma);
         let prot = vma.vm_page_prot().read(cpu);
         self.change_protection(cpu, vma, range.start, range.end, prot, dirty_accountable);
+        let copies = VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED;
+        let populate = old_flags & copies == VmFlags::LOCKED && flags.has(VmFlags::WRITE);
+        if populate && cpu.mutant(Mutant::A30) {
+            self.populate_for_mprotect(cpu, mm, vma, range.start, range.end);
+        }
         D::vm_write_end(cpu, vma);
+        // Not before the end: a fault of its own would meet the odd sequence.
+        if populate {
+            self.populate_for_mprotect(cpu, mm, vma, range.start, range.end);
+        }
         Ok(vma)
     }
 }

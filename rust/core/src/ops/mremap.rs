@@ -45,6 +45,15 @@ struct Move {
     new_length: u64,
 }
 
+/// What became of the call.
+#[derive(Clone, Copy)]
+struct Remapped {
+    address: u64,
+    held: Held,
+    /// In memory: what it has grown by is brought in.
+    locked: bool,
+}
+
 /// What a move leaves to be unmapped: `length` bytes of `vma`.
 struct Rest<'k, P: Platform> {
     vma: VmaRef<'k, P>,
@@ -76,48 +85,49 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.current_mm(cpu);
         self.mmap_sem(mm).down_write(cpu);
         let result = self.do_mremap(cpu, mm, args);
-        self.release_mmap_sem(cpu, mm, result.map_or(Held::Write, |(_, held)| held));
-        result.map(|(address, _)| address.0)
+        self.release_mmap_sem(cpu, mm, result.map_or(Held::Write, |done| done.held));
+        let done = result?;
+        if done.locked && new_length > old_length {
+            self.mm_populate(cpu, done.address + old_length, new_length - old_length);
+        }
+        Ok(done.address)
     }
 
     /// The system call below `mmap_sem`.
-    fn do_mremap(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        args: MremapArgs,
-    ) -> Result<(Vaddr, Held), Errno> {
+    fn do_mremap(&self, cpu: &P, mm: MmRef<'_, P>, args: MremapArgs) -> Result<Remapped, Errno> {
         let MremapArgs { address, old_length, new_length, flags, .. } = args;
         if flags.has(RemapFlags::FIXED) {
-            return self.mremap_to(cpu, mm, args).map(|address| (address, Held::Write));
+            return self.mremap_to(cpu, mm, args);
         }
+        let done = |address: u64, held, locked| Remapped { address, held, locked };
         if old_length >= new_length {
             // munmap of nothing is an error, which nobody looks at.
             let rest = address.wrapping_add(new_length);
             let length = old_length - new_length;
             return match self.do_munmap(cpu, mm, rest, length, Downgrade::Allowed) {
                 Err(errno) if length != 0 => Err(errno),
-                held => Ok((Vaddr(address), held.unwrap_or(Held::Write))),
+                held => Ok(done(address, held.unwrap_or(Held::Write), false)),
             };
         }
         let from = Vaddr(address);
         let vma = self.vma_to_resize(cpu, mm, from, old_length, new_length)?;
         let to_end = vma.vm_end().read(cpu).since(from);
         if old_length == to_end && self.vma_expandable(cpu, mm, vma, new_length - old_length) {
-            self.expand_in_place(cpu, mm, vma, from.offset(new_length), new_length - old_length)?;
-            return Ok((from, Held::Write));
+            let growth = new_length - old_length;
+            let locked = self.expand_in_place(cpu, mm, vma, from.offset(new_length), growth)?;
+            return Ok(done(address, Held::Write, locked));
         }
         if !flags.has(RemapFlags::MAYMOVE) {
             return Err(Errno::Enomem);
         }
         let to = self.get_unmapped_area(cpu, mm, 0, new_length, false)?;
         let range = Move { from, length: old_length, to, new_length };
-        self.move_vma(cpu, mm, vma, range)?;
-        Ok((to, Held::Write))
+        let locked = self.move_vma(cpu, mm, vma, range)?;
+        Ok(done(to.0, Held::Write, locked))
     }
 
     /// `mremap_to()`: to a place that the caller chose. What is there goes first.
-    fn mremap_to(&self, cpu: &P, mm: MmRef<'_, P>, args: MremapArgs) -> Result<Vaddr, Errno> {
+    fn mremap_to(&self, cpu: &P, mm: MmRef<'_, P>, args: MremapArgs) -> Result<Remapped, Errno> {
         let MremapArgs { address, mut old_length, new_length, new_address, .. } = args;
         let task_size = self.config.arch.task_size;
         if self.offset_in_page(new_address) != 0
@@ -144,8 +154,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let from = Vaddr(address);
         let vma = self.vma_to_resize(cpu, mm, from, old_length, new_length)?;
         let to = self.get_unmapped_area(cpu, mm, new_address, new_length, true)?;
-        self.move_vma(cpu, mm, vma, Move { from, length: old_length, to, new_length })?;
-        Ok(to)
+        let range = Move { from, length: old_length, to, new_length };
+        let locked = self.move_vma(cpu, mm, vma, range)?;
+        Ok(Remapped { address: to.0, held: Held::Write, locked })
     }
 
     /// `vma_to_resize()`: the VMA that holds the whole old range, if it may get the new length.
@@ -187,7 +198,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         free && self.get_unmapped_area(cpu, mm, start.0, length, true).is_ok()
     }
 
-    /// Lets `vma` end later. It does not merge with a neighbour that it then meets.
+    /// Lets `vma` end later. It does not merge with a neighbour that it then meets. Returns whether
+    /// it is locked in memory.
     fn expand_in_place(
         &self,
         cpu: &P,
@@ -195,23 +207,29 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         end: Vaddr,
         delta: u64,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         let start = vma.vm_start().read(cpu);
         let pgoff = vma.vm_pgoff().read(cpu);
         let bounds = Bounds { start, end, pgoff, insert: None, expand: None };
         self.vma_adjust(cpu, vma, bounds)?;
-        self.vm_stat_account(cpu, mm, (delta >> self.page_shift()) as i64);
-        Ok(())
+        let pages = (delta >> self.page_shift()) as i64;
+        self.vm_stat_account(cpu, mm, pages);
+        let locked = vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+        if locked {
+            self.add_locked_vm(cpu, mm, pages);
+        }
+        Ok(locked)
     }
 
     /// `move_vma()`: moves a part of `vma` to a place that is free, and unmaps what it leaves.
+    /// Returns whether it is locked in memory.
     fn move_vma(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,
         vma: VmaRef<'_, P>,
         range: Move,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         cpu.step("move_vma");
         // do_munmap may cut one VMA in three before it unmaps.
         if mm.map_count().read(cpu) + 3 >= self.max_map_count(cpu) {
@@ -244,13 +262,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             D::vm_write_end(cpu, vma);
         }
         D::vm_write_end(cpu, new_vma);
-        let pages = range.new_length >> self.page_shift();
-        self.vm_stat_account(cpu, mm, pages as i64);
+        let pages = (range.new_length >> self.page_shift()) as i64;
+        self.vm_stat_account(cpu, mm, pages);
+        let locked = vm_flags.has(VmFlags::LOCKED);
+        if locked {
+            // 5.1 counts it once the rest is unmapped, and so counted off.
+            self.add_locked_vm(cpu, mm, pages);
+        }
         let charged = vm_flags.has(VmFlags::ACCOUNT);
         if !failed {
             let rest = Rest { vma, from: range.from, length: range.length, odd: stays_odd };
             self.unmap_uncharged(cpu, mm, rest, charged);
-            return Ok(());
+            return Ok(locked);
         }
         self.rejoin(cpu, mm, vma, cut_out);
         let rest = Rest { vma: new_vma, from: range.to, length: range.new_length, odd: None };

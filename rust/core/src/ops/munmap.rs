@@ -2,7 +2,7 @@
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Errno, Kernel, MmRef, NewHalf, Vaddr, VmaRef};
+use crate::mm::{Errno, Kernel, MmRef, NewHalf, Vaddr, Variant, VmFlags, VmaRef};
 use crate::platform::{Platform, Ptr};
 
 /// Whether `do_munmap` may go on with `mmap_sem` held for reading once the VMAs are detached.
@@ -75,12 +75,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let prev = self.split_at_edges(cpu, mm, vma, start, end)?;
         let Some(first) = self.vma_after(cpu, mm, prev) else { return Ok(Held::Write) };
-        self.detach_vmas_to_be_unmapped(cpu, mm, first, prev, end);
+        self.munlock_vmas(cpu, mm, first, end);
+        let may_downgrade = self.detach_vmas_to_be_unmapped(cpu, mm, first, prev, end);
         if let Some(odd) = odd {
             D::vm_write_end(cpu, odd);
         }
         // Nobody finds the VMAs any more, so others may fault and look up again (since 4.20).
-        let held = if downgrade == Downgrade::Allowed && self.config.system.downgrade {
+        let allowed = downgrade == Downgrade::Allowed && self.config.system.downgrade;
+        let held = if allowed && may_downgrade {
             cpu.step("downgrade_write");
             self.mmap_sem(mm).downgrade_write(cpu);
             Held::Read
@@ -121,7 +123,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `detach_vmas_to_be_unmapped()`: takes the VMAs from `first` to `end` out of tree and
-    /// list; they stay linked with each other.
+    /// list; they stay linked with each other. Returns whether `mmap_sem` may be downgraded: L4,
+    /// not if what comes next can grow into the range meanwhile.
     fn detach_vmas_to_be_unmapped(
         &self,
         cpu: &P,
@@ -129,7 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         first: VmaRef<'_, P>,
         prev: Option<VmaRef<'_, P>>,
         end: Vaddr,
-    ) {
+    ) -> bool {
         cpu.step("detach_vmas_to_be_unmapped");
         first.vm_prev().write(cpu, Ptr::NULL);
         let mut tail = first;
@@ -155,6 +158,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         tail.vm_next().write(cpu, Ptr::NULL);
         self.vmacache_invalidate(cpu, mm);
+        let grows = |vma: VmaRef<'_, P>| vma.vm_flags().read(cpu).has(VmFlags::GROWSDOWN);
+        self.v12(Variant::L4) || !after.is_some_and(grows)
     }
 
     /// `unmap_region()`: pages and page tables of detached VMAs.

@@ -44,6 +44,8 @@ pub enum Mutant {
     A14,
     /// A fresh page must lie within its VMA's bounds of now.
     A15,
+    /// The live `vm_flags` decide whether a page counts as locked, not the fault's copy.
+    A16,
     /// The PTE and its lock are published before the lock is taken.
     A22,
     /// The tree is walked without a look at `mm_seq`.
@@ -60,6 +62,8 @@ pub enum Mutant {
     A26,
     /// After a merge the new next VMA is not odd.
     A28,
+    /// mprotect faults in before its section of the VMA has ended.
+    A30,
     /// Faults of the kernel, and of an address space with one user, are speculative too.
     A31,
 }

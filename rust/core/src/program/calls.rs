@@ -57,6 +57,12 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::SwapOut { range: Range { at, length }, keep_cache } => {
                 k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)
             }
+            Op::Mlock { range, onfault } => {
+                k.sys_mlock(cpu, range.at.resolve(base), range.length, onfault).map(zero)
+            }
+            Op::Munlock(range) => {
+                k.sys_munlock(cpu, range.at.resolve(base), range.length).map(zero)
+            }
             Op::Brk { delta, start, .. } => k.sys_brk(cpu, delta, start),
             Op::Fork { child, .. } => {
                 let forked = k.sys_fork(cpu, child);

@@ -29,7 +29,7 @@ impl Op {
     pub fn decode(record: &Record, tables: &Tables<'_>) -> Result<Self, Wrong> {
         let decoder = Decoder { record, tables };
         match record.op {
-            1..=5 => decoder.mapping_call(),
+            1..=7 => decoder.mapping_call(),
             10..=16 => decoder.task_call(),
             17..=20 => decoder.access(),
             21..=29 => decoder.other(),
@@ -57,7 +57,9 @@ impl Decoder<'_> {
             2 => Ok(Op::Munmap(self.range()?)),
             3 => Ok(Op::Mprotect(self.range()?, self.prot()?)),
             4 => self.mremap(),
-            _ => Ok(Op::Madvise(self.range()?, self.advice()?)),
+            5 => Ok(Op::Madvise(self.range()?, self.advice()?)),
+            6 => Ok(Op::Mlock { range: self.range()?, onfault: record.flags & 1 != 0 }),
+            _ => Ok(Op::Munlock(self.range()?)),
         }
     }
 
@@ -186,8 +188,11 @@ impl Decoder<'_> {
             | MapFlags::ANONYMOUS.0
             | MapFlags::FIXED.0
             | MapFlags::FIXED_NOREPLACE.0
+            | MapFlags::POPULATE.0
+            | MapFlags::LOCKED.0
             | MapFlags::NORESERVE.0
-            | MapFlags::STACK.0;
+            | MapFlags::STACK.0
+            | MapFlags::GROWSDOWN.0;
         let flags = self.record.flags & !GIVEN;
         if flags & !available != 0 {
             return Err(wrong("flags", format!("{flags:#x}"), &format!("bits of {available:#x}")));
@@ -257,7 +262,9 @@ impl Decoder<'_> {
             13 => Advice::Dodump,
             16 => Advice::Pageout,
             17 => Advice::Cold,
-            other => return Err(wrong("advice", other, "0 to 13, 16, 17")),
+            18 => Advice::PopulateRead,
+            19 => Advice::PopulateWrite,
+            other => return Err(wrong("advice", other, "0 to 13, 16 to 19")),
         })
     }
 

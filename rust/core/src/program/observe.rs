@@ -25,6 +25,8 @@ pub(super) struct Unfollowed {
     files: bool,
     /// Ranges that a child does not get, or gets empty.
     fork_advice: bool,
+    /// Mappings that grow to where nothing is mapped.
+    stacks: bool,
 }
 
 impl Unfollowed {
@@ -35,6 +37,7 @@ impl Unfollowed {
                 Op::Mmap(mmap) => {
                     found.shared |= mmap.flags.has(MapFlags::SHARED);
                     found.files |= !is_private_anonymous(mmap);
+                    found.stacks |= mmap.flags.has(MapFlags::GROWSDOWN);
                 }
                 Op::Madvise(_, Advice::Dontfork | Advice::Wipeonfork) => found.fork_advice = true,
                 _ => {}
@@ -49,7 +52,6 @@ fn is_private_anonymous(mmap: &Mmap) -> bool {
 }
 
 const UNKNOWN: What = What::Change { prot: Sets::Unknown, content: Sets::Unknown };
-const UNMAPPED: What = What::Change { prot: Sets::To(0), content: Sets::To(0) };
 
 impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// An operation begins: its events begin now.
@@ -68,7 +70,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         match *op {
             Op::Mmap(ref mmap) => self.observe_mmap(mmap, base, ret),
             Op::Munmap(range) => {
-                let what = if ret.is_ok() { UNMAPPED } else { UNKNOWN };
+                let what = if ret.is_ok() { self.unmapped() } else { UNKNOWN };
                 self.observe_range(range, base, ret, what);
             }
             Op::Mprotect(range, prot) => {
@@ -104,6 +106,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 let content = if known { Sets::To(0) } else { Sets::Unknown };
                 let prot = Sets::To(letters(mmap.prot));
                 self.observe(address, mmap.length, What::Change { prot, content });
+                if mmap.flags.has(MapFlags::GROWSDOWN) {
+                    self.observe_growth(address);
+                }
             }
             // What was there may be gone.
             (Err(_), Some(hint)) if fixed => {
@@ -111,6 +116,21 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             }
             (Err(_), _) => {}
         }
+    }
+
+    /// What unmapping makes of pages. Where a stack may grow, nobody says when it does; what is
+    /// mapped then reads as 0.
+    fn unmapped(&self) -> What {
+        let stacks = self.run.program.unfollowed.stacks;
+        let prot = if stacks { Sets::Unknown } else { Sets::To(0) };
+        What::Change { prot, content: Sets::To(0) }
+    }
+
+    /// Below `address` something may grow down from now on.
+    fn observe_growth(&mut self, address: u64) {
+        let below = address.min(self.k.config.system.stack_limit);
+        let what = What::Change { prot: Sets::Unknown, content: Sets::Nothing };
+        self.observe(address - below, below, what);
     }
 
     fn observe_mremap(&mut self, mremap: &Mremap, base: u64, ret: Result<u64, Errno>) {
@@ -122,14 +142,17 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         match ret {
             Ok(to) if to == from => {
                 self.observe(from.wrapping_add(old), new.saturating_sub(old), grown);
-                self.observe(rest, old.saturating_sub(new), UNMAPPED);
+                self.observe(rest, old.saturating_sub(new), self.unmapped());
             }
             // A second mapping of shared memory.
             Ok(to) if old == 0 => self.observe(to, new, UNKNOWN),
             Ok(to) => {
                 self.observe(to, kept, What::Moved { from: from >> self.k.page_shift() });
                 self.observe(to.wrapping_add(old), new.saturating_sub(old), grown);
-                self.observe(from, old, UNMAPPED);
+                self.observe(from, old, self.unmapped());
+                if self.run.program.unfollowed.stacks {
+                    self.observe_growth(to);
+                }
             }
             // What was at the new place may be gone, and the tail of the old one.
             Err(_) if mremap.flags.has(RemapFlags::FIXED) => {
@@ -157,7 +180,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             let what = What::Change { prot: Sets::To(MAPPED | R | W), content: Sets::To(0) };
             self.observe(old, new - old, what);
         } else if new < old {
-            self.observe(new, old - new, UNMAPPED);
+            self.observe(new, old - new, self.unmapped());
         }
     }
 

@@ -130,6 +130,8 @@ pub(super) enum Op {
     Mprotect(Range, VmFlags),
     Mremap(Mremap),
     Madvise(Range, Advice),
+    Mlock { range: Range, onfault: bool },
+    Munlock(Range),
     Brk { delta: i64, id: Option<u32>, start: Option<u64> },
     Fork { child: TaskId, wait: bool },
     Vfork { child: TaskId, wait: bool },
@@ -161,6 +163,8 @@ impl Op {
             Self::Mprotect(..) => 3,
             Self::Mremap(_) => 4,
             Self::Madvise(..) => 5,
+            Self::Mlock { .. } => 6,
+            Self::Munlock(_) => 7,
             Self::Brk { .. } => 10,
             Self::Fork { .. } => 11,
             Self::Vfork { .. } => 12,
@@ -194,6 +198,8 @@ impl Op {
             Self::Mprotect(..) => "mprotect",
             Self::Mremap(_) => "mremap",
             Self::Madvise(..) => "madvise",
+            Self::Mlock { .. } => "mlock",
+            Self::Munlock(_) => "munlock",
             Self::Brk { .. } => "brk",
             Self::Fork { .. } => "fork",
             Self::Vfork { .. } => "vfork",
@@ -240,7 +246,9 @@ impl Op {
             Self::Munmap(range)
             | Self::Mprotect(range, _)
             | Self::Madvise(range, _)
-            | Self::SwapOut { range, .. } => range.at.id(),
+            | Self::SwapOut { range, .. }
+            | Self::Mlock { range, .. }
+            | Self::Munlock(range) => range.at.id(),
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),
             Self::Collapse(at) => at.id(),

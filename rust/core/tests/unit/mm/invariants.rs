@@ -15,6 +15,7 @@ use crate::mm::{Access, Config, Kernel, SwapConfig, System, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::{MapFlags, MmapArgs};
+use crate::ops::mremap::{MremapArgs, RemapFlags};
 use crate::platform::Platform;
 use crate::platform::native::{Cpu, Machine, catch};
 
@@ -53,8 +54,11 @@ impl<D: Design> Stress<'_, D> {
         let (k, (address, length)) = (self.k, self.range());
         match self.below(16) {
             0 | 1 => {
-                let flags =
+                let mut flags =
                     MapFlags(MapFlags::PRIVATE.0 | MapFlags::ANONYMOUS.0 | MapFlags::FIXED.0);
+                if self.below(4) == 0 {
+                    flags.0 |= MapFlags::GROWSDOWN.0;
+                }
                 let prot = self.prot();
                 let args = MmapArgs { address, length, prot, flags, file: Ptr::NULL, offset: 0 };
                 assert_eq!(k.sys_mmap(&self.cpu, &args), Ok(address));
@@ -77,6 +81,20 @@ impl<D: Design> Stress<'_, D> {
             7 => {
                 let keep_cache = self.below(3) == 0;
                 k.swap_out(&self.cpu, address, length, keep_cache).expect("aligned");
+            }
+            8 => {
+                let (new_address, new_length) = self.range();
+                let flags = RemapFlags(RemapFlags::MAYMOVE.0 | RemapFlags::FIXED.0);
+                let args =
+                    MremapArgs { address, old_length: length, new_length, flags, new_address };
+                k.sys_mremap(&self.cpu, args).ok();
+            }
+            9 => {
+                let length = length.min(32 * self.page);
+                match self.below(3) {
+                    0 => k.sys_munlock(&self.cpu, address, length).ok(),
+                    onfault => k.sys_mlock(&self.cpu, address, length, onfault == 1).ok(),
+                };
             }
             _ => self.accesses(address, length),
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::design::{Classic, Spf};
-use crate::mm::{Errno, FileKind, VmFlags};
+use crate::mm::{Errno, FileKind};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::process::Processes;
@@ -102,15 +102,12 @@ fn only_private_anonymous_memory_can_be_given_up() {
 #[test]
 fn no_advice_about_pages_but_willneed_is_for_locked_memory() {
     let w = written::<Spf>(1);
-    let vma = w.vma_at(BASE);
-    let flags = vma.vm_flags().peek();
-    vma.vm_flags().poke(flags | VmFlags::LOCKED);
+    w.k.sys_mlock(&w.cpu, BASE, PAGE, false).unwrap();
     for advice in [Advice::Dontneed, Advice::Free, Advice::Cold, Advice::Pageout] {
         let result = w.k.sys_madvise(&w.cpu, BASE, PAGE, advice);
         assert_eq!(result, Err(Errno::Einval), "{advice:?}");
     }
     advise(&w, 0, 1, Advice::Willneed);
-    vma.vm_flags().poke(flags);
     w.end();
 }
 

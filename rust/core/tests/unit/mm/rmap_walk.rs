@@ -1,5 +1,6 @@
 use super::*;
 use crate::design::Spf;
+use crate::mm::PG_MLOCKED;
 use crate::ops::process::Processes;
 use crate::support::swap_of;
 
@@ -55,18 +56,24 @@ fn a_page_is_unmapped_from_every_address_space_that_has_it() {
 }
 
 #[test]
-fn a_locked_mapping_keeps_its_page() {
+fn a_locked_mapping_keeps_its_page_for_all() {
     let s = family();
     let cpu = s.cpu(0);
-    // The kernel asks the VMA, so where the flag is from does not matter.
-    let vma = s.k.find_vma_uncached(cpu, s.mm(1), Vaddr(A)).unwrap();
-    vma.vm_flags().poke(vma.vm_flags().peek() | VmFlags::LOCKED);
-    s.k.swap_out(cpu, A, 4096, false).unwrap();
+    // Locked on fault: it could be written to only after a copy, so the page does not say so yet.
+    s.k.sys_mlock(s.cpu(1), A, 4096, true).unwrap();
     let (page, anon_vma) = held(&s, 1);
-    // The oldest went first, then the locked one ended it.
-    assert_eq!(page.mapcount().peek(), 2);
+    assert!(!s.k.page_test(cpu, page, PG_MLOCKED));
+    for _ in 0..2 {
+        s.k.swap_out(cpu, A, 4096, false).unwrap();
+        assert_eq!(page.mapcount().peek(), 3);
+        assert!(s.k.page_test(cpu, page, PG_MLOCKED), "now it does");
+    }
+    s.k.sys_munlock(s.cpu(1), A, 4096).unwrap();
+    assert!(!s.k.page_test(cpu, page, PG_MLOCKED));
     s.k.put_page(cpu, page);
     s.k.put_anon_vma(cpu, anon_vma);
+    s.k.swap_out(cpu, A, 4096, false).unwrap();
+    assert_eq!(s.k.swap_count(cpu, 1), 3, "the first slot: none was given before");
     s.check();
     assert_eq!([s.read(0, A), s.read(1, A), s.read(2, A)], [7, 7, 7]);
     (0..3).for_each(|task| s.exit(task));

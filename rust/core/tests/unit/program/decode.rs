@@ -14,7 +14,7 @@ fn is_accepted(record: Rec) -> bool {
 
 #[test]
 fn operations_that_are_unknown_or_not_available_are_refused() {
-    for op in [0, 6, 7, 8, 9, 33, 41, 42, u16::MAX] {
+    for op in [0, 8, 9, 33, 41, 42, u16::MAX] {
         assert!(refused(rec(op)).starts_with(&format!("field 'op': value {op} (allowed:")));
     }
 }
@@ -48,9 +48,9 @@ fn values_outside_their_range_are_refused() {
     assert!(refused(touch(0, 0)).starts_with("field 'length': value 0"));
     let every_byte = Rec { length: u64::MAX, length2: 1, ..touch(0, 0) };
     assert!(refused(every_byte).starts_with("field 'length': value"));
-    let populate = Rec { flags: 5 | 32, ..mmap(1, 0) };
-    assert!(refused(populate).starts_with("field 'flags': value 0x25"));
-    for advice in [14, 19, 255] {
+    let hugetlb = Rec { flags: 5 | 1024, ..mmap(1, 0) };
+    assert!(refused(hugetlb).starts_with("field 'flags': value 0x405"));
+    for advice in [14, 20, 255] {
         let wrong = Rec { advice, ..range(MADVISE, 0, 0, 1) };
         assert!(refused(wrong).starts_with(&format!("field 'advice': value {advice}")));
     }

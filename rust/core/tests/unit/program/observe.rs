@@ -5,6 +5,8 @@ use crate::program::build::*;
 use crate::program::{Options, Run, Start, Watch, run_task};
 use std::sync::Arc;
 
+const UNMAPPED: What = What::Change { prot: Sets::To(0), content: Sets::To(0) };
+
 /// The events of one task that runs `records`, without their times.
 fn events(records: &[Rec]) -> Vec<(u64, u64, What)> {
     let program = program(&[(Start::First, records)]);
@@ -53,6 +55,18 @@ fn calls_and_accesses_are_written_down_page_by_page() {
             (FIRST + 3, 1, What::Denied { access: Access::Write, mapped: false }),
         ]
     );
+}
+
+#[test]
+fn where_a_stack_may_grow_nobody_knows_what_is_mapped() {
+    let stack = Rec { flags: FIXED | 5 | 512, ..fixed(1, 0) };
+    let unknown = |content| What::Change { prot: Sets::Unknown, content };
+    let seen = events(&[stack, range(MUNMAP, 0, 0, 1)]);
+    assert_eq!(seen[1], (0, FIRST, unknown(Sets::Nothing)));
+    assert_eq!(seen[2], (FIRST, 1, unknown(Sets::To(0))));
+    let seen = events(&[stack, mremap_to((0, 0), (0, 0x2000), 1, 1)]);
+    let limit = (8 << 20) / PAGE;
+    assert_eq!(seen[4], (FIRST + 0x2000 - limit, limit, unknown(Sets::Nothing)));
 }
 
 #[test]

@@ -1,0 +1,156 @@
+"""Faulting pages in without an access: MAP_POPULATE, mlock, MADV_POPULATE_READ and WRITE.
+
+No hardware fault happens, so nothing is speculative and of the counters only those move that
+handle_mm_fault and the readers of files count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from enum import Flag, auto
+
+from spfemu.reference.faults import handle_mm_fault
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import (
+    VM_EXEC,
+    VM_LOCKONFAULT,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+    Pte,
+    SyscallError,
+    Vma,
+)
+from spfemu.reference.vm_fault import (
+    READ,
+    VM_FAULT_ERROR,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    WRITE,
+    Fault,
+)
+
+
+class Foll(Flag):
+    """How pages are got. **Source:** FOLL_*, include/linux/mm.h@5.1."""
+
+    NONE = 0
+    WRITE = auto()
+    FORCE = auto()
+    """Whatever the protection, as long as there is any."""
+    POPULATE = auto()
+    """Bring in what is not there."""
+
+
+def mm_populate(
+    kernel: Kernel, mm: Mm, start: int, length: int, *, ignore_errors: bool = True
+) -> None:
+    """Faults in all pages of a range, VMA by VMA; holes are passed over.
+
+    An error ends it, or, ignored, only what is left of the VMA.
+
+    **Source:** __mm_populate(), mm/gup.c@5.1.
+    """
+    end = start + length
+    while start < end:
+        vma = mm.find_vma(start)
+        if vma is None or vma.start >= end:
+            return
+        start, stop = max(start, vma.start), min(end, vma.end)
+        try:
+            start += populate_vma_page_range(kernel, mm, vma, start, stop) * mm.page_size
+        except SyscallError:
+            if not ignore_errors:
+                raise
+            start = stop
+
+
+def populate_vma_page_range(
+    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, *, allow_retry: bool = True
+) -> int:
+    """Faults in a part of one VMA; returns how many pages until an error, or a dropped mmap_sem.
+
+    Private memory that may be written is written to, or its first write would have to copy. Memory
+    that may not be accessed at all is EFAULT. With VM_LOCKONFAULT nothing is brought in.
+
+    **Source:** populate_vma_page_range(), mm/gup.c@5.1.
+    """
+    how = Foll.NONE if vma.flags & VM_LOCKONFAULT else Foll.POPULATE
+    if vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        how |= Foll.WRITE
+    if vma.flags & (VM_READ | VM_WRITE | VM_EXEC):
+        how |= Foll.FORCE
+    return get_user_pages(kernel, mm, vma, start, end, how, allow_retry=allow_retry)
+
+
+def check_vma_flags(vma: Vma, how: Foll) -> bool:
+    """Whether pages of the VMA may be got this way. **Source:** mm/gup.c@5.1."""
+    wanted = VM_WRITE if Foll.WRITE in how else VM_READ
+    return bool(vma.flags & wanted) or Foll.FORCE in how
+
+
+def get_user_pages(
+    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, how: Foll, *, allow_retry: bool
+) -> int:
+    """Gets pages of one VMA; how many before the first that cannot be had, which alone is an error.
+
+    **Source:** __get_user_pages(), mm/gup.c@5.1.
+    """
+    if not check_vma_flags(vma, how):
+        raise SyscallError(errno.EFAULT)
+    for number, address in enumerate(range(start, end, mm.page_size)):
+        try:
+            while not _follow_page(mm, address, how) and Foll.POPULATE in how:
+                if not _faultin_page(kernel, mm, vma, address, how, allow_retry=allow_retry):
+                    return number
+        except SyscallError:
+            if number == 0:
+                raise
+            return number
+    return (end - start) // mm.page_size
+
+
+def _follow_page(mm: Mm, address: int, how: Foll) -> bool:
+    """Whether the page is there, and writable if it is to be written."""
+    pte = mm.page_tables.pte(address)
+    return isinstance(pte, Pte) and (Foll.WRITE not in how or pte.protection.write)
+
+
+def _faultin_page(
+    kernel: Kernel, mm: Mm, vma: Vma, address: int, how: Foll, *, allow_retry: bool
+) -> bool:
+    """One fault; False if mmap_sem was dropped for it, so that the VMA may be another now."""
+    kind = WRITE if Foll.WRITE in how else READ
+    fault = Fault(kernel, mm, address, kind, user=False, present=False, allow_retry=allow_retry)
+    fault.cache_vma(vma)
+    result = handle_mm_fault(fault)
+    if result & VM_FAULT_ERROR:
+        raise SyscallError(errno.ENOMEM if result & VM_FAULT_OOM else errno.EFAULT)
+    return not result & VM_FAULT_RETRY
+
+
+def madvise_populate(kernel: Kernel, mm: Mm, start: int, end: int, *, write: bool) -> None:
+    """MADV_POPULATE_READ and WRITE, which 5.1 does not know: as 6.9 has them.
+
+    The first error ends it: ENOMEM for a hole, EINVAL for a protection that does not allow it,
+    EFAULT, or ENOMEM, for a page that cannot be had.
+
+    **Source:** madvise_populate(), mm/madvise.c, faultin_page_range(), mm/gup.c, @6.9.
+    """
+    how = Foll.POPULATE | (Foll.WRITE if write else Foll.NONE)
+    while start < end:
+        vma = mm.find_vma(start)
+        if vma is None or start < vma.start:
+            raise SyscallError(errno.ENOMEM)
+        if not check_vma_flags(vma, how):
+            raise SyscallError(errno.EINVAL)
+        stop = min(vma.end, end)
+        start += get_user_pages(kernel, mm, vma, start, stop, how, allow_retry=True) * mm.page_size
+
+
+def populate_quietly(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> None:
+    """What mprotect does for locked memory that becomes writable: mmap_sem is kept, errors too."""
+    with contextlib.suppress(SyscallError):
+        populate_vma_page_range(kernel, mm, vma, start, end, allow_retry=False)

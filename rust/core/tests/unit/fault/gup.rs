@@ -1,0 +1,105 @@
+//! Faulting in without an access. In the pictures a letter is a page.
+
+use super::*;
+use crate::design::Spf;
+use crate::events::Event;
+use crate::mm::FileKind;
+use crate::ops::madvise::Advice;
+use crate::ops::mmap::MapFlags;
+use crate::support::{PAGE, R, RW, World, at};
+
+fn count(world: &World<Spf>, event: Event) -> u64 {
+    world.k.tasks[0].counters.snapshot()[event as usize]
+}
+
+/// Whether each of the pages at `at(0)` can be accessed without a fault.
+fn there(world: &World<Spf>, pages: u64, write: bool) -> Vec<bool> {
+    (0..pages)
+        .map(|page| {
+            let before = count(world, Event::Faults);
+            let address = at(page).0;
+            let done = if write { world.write(address, 1) } else { world.read(address) };
+            done.is_ok() && count(world, Event::Faults) == before
+        })
+        .collect()
+}
+
+#[test]
+fn populating_goes_over_holes_and_past_what_cannot_be_had() {
+    // AA.NRR      N may not be accessed, the rest is read or written
+    let world = World::<Spf>::boot();
+    world.map_fixed(at(0).0, 2 * PAGE, RW);
+    world.map_fixed(at(3).0, PAGE, VmFlags::NONE);
+    world.map_fixed(at(4).0, 2 * PAGE, R);
+    world.k.mm_populate(&world.cpu, at(0).0, 6 * PAGE);
+    assert_eq!(count(&world, Event::Pgfault), 4);
+    assert_eq!(count(&world, Event::Faults), 0);
+    assert_eq!(there(&world, 2, true), [true, true]);
+    assert_eq!(there(&world, 6, false), [true, true, false, false, true, true]);
+    assert_eq!(
+        world.k.mm_populate_all(&world.cpu, at(0).0, 6 * PAGE),
+        Err(Errno::Efault),
+        "the first error ends it"
+    );
+    assert_eq!(world.mm().sem_count().peek(), 0);
+    world.check();
+    world.end();
+}
+
+#[test]
+fn a_page_that_has_to_be_read_drops_the_semaphore_and_comes_in_the_next_round() {
+    let world = World::<Spf>::boot();
+    let file = world.k.inode_new(&world.cpu, 4 * PAGE, FileKind::Regular, false);
+    let mut args = world.anonymous(at(0).0, 4 * PAGE);
+    args.flags = MapFlags(MapFlags::SHARED.0 | MapFlags::FIXED.0 | MapFlags::POPULATE.0);
+    args.file = file.ptr();
+    args.prot = R;
+    world.k.sys_mmap(&world.cpu, &args).expect("room");
+    assert_eq!(count(&world, Event::Pgmajfault), 4);
+    assert_eq!(count(&world, Event::Pgfault), 8);
+    assert_eq!(world.mm().sem_count().peek(), 0);
+    assert_eq!(there(&world, 4, false), [true; 4]);
+    world.check();
+}
+
+#[test]
+fn advice_says_what_is_wrong() {
+    // AAF.NR      F of a file of one page, and one page more; N nothing, R read-only
+    let world = World::<Spf>::boot();
+    world.map_fixed(at(0).0, 2 * PAGE, RW);
+    let file = world.k.inode_new(&world.cpu, PAGE, FileKind::Regular, false);
+    let mut args = world.anonymous(at(2).0, 2 * PAGE);
+    args.flags = MapFlags(MapFlags::PRIVATE.0 | MapFlags::FIXED.0);
+    args.file = file.ptr();
+    world.k.sys_mmap(&world.cpu, &args).expect("room");
+    world.map_fixed(at(5).0, PAGE, VmFlags::NONE);
+    world.map_fixed(at(6).0, PAGE, R);
+    let (read, write) = (Advice::PopulateRead, Advice::PopulateWrite);
+    for (page, pages, advice, expect) in [
+        (0, 3, read, Ok(())),
+        (0, 3, write, Ok(())),
+        (0, 4, read, Err(Errno::Efault)), // beyond the file
+        (3, 1, write, Err(Errno::Efault)),
+        (4, 1, read, Err(Errno::Enomem)), // a hole
+        (5, 1, read, Err(Errno::Einval)),
+        (6, 1, read, Ok(())),
+        (6, 1, write, Err(Errno::Einval)),
+    ] {
+        let done = world.k.sys_madvise(&world.cpu, at(page).0, pages * PAGE, advice);
+        assert_eq!(done, expect, "{page} {advice:?}");
+        assert_eq!(world.mm().sem_count().peek(), 0);
+        world.check();
+    }
+    assert_eq!(there(&world, 3, true), [true; 3]);
+}
+
+#[test]
+fn without_memory_it_is_enomem_and_nothing_is_lost() {
+    let world = World::<Spf>::boot_with(|config| config.system.memory = 24 * PAGE);
+    world.map_fixed(at(0).0, 64 * PAGE, RW);
+    let done = world.k.sys_madvise(&world.cpu, at(0).0, 64 * PAGE, Advice::PopulateWrite);
+    assert_eq!(done, Err(Errno::Enomem));
+    assert_eq!(world.k.sys_mlock(&world.cpu, at(0).0, 64 * PAGE, false), Err(Errno::Eagain));
+    world.check();
+    world.end();
+}

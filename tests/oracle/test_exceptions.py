@@ -88,6 +88,9 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    "mlock-onfault": (
+        program([mmap(prot="none"), op("mlock", length=PAGE, onfault=True)]), "classic",
+    ),
     "mprotect-uncharges": (
         program(
             [mmap(4, prot="r"), mmap(4, addr=hex(BASE + 4 * PAGE), id="q"),
@@ -203,6 +206,8 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     "mremap-checks-first": ([mmap(), SHRUNK], "host", {"ret": -1, "errno": 22}),
     # It does more than to move.
     "mremap-of-several": ([mmap(), MOVED], "emulated", {"ret": -1, "errno": 14}),
+    # Its pages are to come at once.
+    "mlock-onfault": ([mmap(), op("mlock", length=PAGE)], "emulated", ENOMEM),
     # It does not go across the stack's edge.
     "stack-is-nohugepage": (
         [mmap(4, flags=[*FIXED, "stack"]), mmap(4, "r", addr=hex(BASE + 4 * PAGE)), SHRUNK],

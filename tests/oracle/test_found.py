@@ -184,3 +184,17 @@ def test_a_child_that_waits_first_does_not_see_what_came_meanwhile() -> None:
     assert found.differences == []
     if oracle.host().version >= (5, 16):
         assert [e.exception for e in found.excused][:1] == ["mremap-of-nothing"]
+
+
+def test_what_has_grown_down_is_mapped() -> None:
+    # 5.1 has unmapped the lower half by the time that it does not find the upper end.
+    stack = mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "growsdown"])
+    move = {**MOVED, "addr": "p+0x2000", "old_length": 3 * PAGE, "new_length": 3 * PAGE,
+            "new_addr": hex(BASE)}  # fmt: skip
+    found = compared(program([stack, op("execute", BASE), move, op("read", BASE)]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert found.cut == "tasks[0].ops[2]"
+    below = op("mremap", BASE, old_length=PAGE, new_length=PAGE)
+    found = compared(program([stack, op("execute", BASE), below]), "classic")
+    assert (found.differences, found.excused) == ([], [])

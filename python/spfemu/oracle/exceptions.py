@@ -206,6 +206,12 @@ def _is_mremap_across_stack(case: Case) -> bool:
     return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
 
 
+def _is_locked_on_fault(case: Case) -> bool:
+    """mlock of what may not be accessed, whose pages are to come later."""
+    is_onfault = case.op == "mlock" and int(case.record["flags"]) & 1
+    return bool(is_onfault) and case.is_({"errno": "ENOMEM"}, {"errno": None})
+
+
 def _is_grown_to(edge: Edge) -> bool:
     """Where a mapping that grew in place met the next one."""
     return edge.is_emulated and any(
@@ -326,6 +332,13 @@ EXCEPTIONS: Final = (
         outcome=_is_mremap_of_several,
         silently=("mremap", _has_moved_the_first),
         ends=True,
+    ),
+    Exempt(
+        "mlock-onfault",
+        (5, 18),
+        "mlock with onfault does not even look whether pages may be accessed",
+        keys=("ret", "errno"),
+        outcome=_is_locked_on_fault,
     ),
     Exempt(
         "mprotect-uncharges",

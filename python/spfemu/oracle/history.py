@@ -15,11 +15,12 @@ from spfemu.program.model import FileSpec
 from spfemu.program.ops import EVENTS, MMAP_FLAGS, OPS, OPS_BY_CODE
 from spfemu.results import Result
 
-__all__ = ["Call", "History", "Mapping"]
+__all__ = ["Call", "History", "Mapping", "Reach"]
 
 _WRITE: Final = OPS["write"].code
 _TOUCH: Final = OPS["touch"].code
 _MASK: Final = (1 << 64) - 1
+_MAPERR: Final = 1
 _ACCESSES: Final = tuple(OPS[name].code for name in ("read", "write", "execute", "touch"))
 _DEFINES: Final = {op.code: key for op in OPS.values() for key in op.keys if key.kind == "define"}
 
@@ -73,6 +74,18 @@ class Mapping:
     start: int
     page_of_file: int
     is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """An access that found its page mapped, or had what lies above it grow down to it.
+
+    Source: ours.
+    """
+
+    position: int
+    task: int
+    page: int
 
 
 class History:
@@ -148,6 +161,26 @@ class History:
     def spaces(self) -> Spaces:
         """The address spaces there were. Source: ours."""
         return Spaces(self.host, self.position)
+
+    @cached_property
+    def reached(self) -> list[Reach]:
+        """Every access that was not to an address without mapping, in order. Source: ours."""
+        found = []
+        for task, row in self.ordered(self._access_rows()):
+            outcome = self.host.task_ops(task)[row]
+            record = self.program.tasks[task].ops[int(outcome["index"])]
+            position = self.position((task, row))
+            page = self.access_address(outcome, record, position)
+            found.append(Reach(position, task, page))
+        return found
+
+    def _access_rows(self) -> Iterator[tuple[int, int]]:
+        for task in range(len(self.program.tasks)):
+            rows = self.host.task_ops(task)
+            is_access = np.isin(rows["op"], _ACCESSES)
+            no_mapping = (rows["errno"] != 0) | (rows["si_code"] == _MAPERR)
+            for row in np.flatnonzero(is_access & ~no_mapping).tolist():
+                yield task, row
 
     def before(self, position: int, space: int) -> list[Call]:
         """The calls that an address space has seen before a position, the last one first.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from spfemu.oracle.history import Call, History
-from spfemu.program.ops import ADVICES, MREMAP_FLAGS
+from spfemu.oracle.history import Call, History, Reach
+from spfemu.program.ops import ADVICES, MMAP_FLAGS, MREMAP_FLAGS
 
 __all__ = ["Ranges", "mapped", "page_up"]
 
@@ -48,16 +48,38 @@ class Ranges:
 def mapped(history: History, position: int, space: int) -> Ranges:
     """Returns what an address space has mapped at a position. Source: ours."""
     account = _Account()
+    spaces = history.spaces
     current = None
-    for call in reversed(history.before(position, space)):
-        mine = history.spaces.of_task(call.task, call.position)
+    for event in _events(history, position, space):
+        mine = spaces.of_task(event.task, event.position)
         if current not in (None, mine):
             account.fork()
         current = mine
-        account.see(call)
+        if isinstance(event, Call):
+            account.see(event)
+        else:
+            account.reach(event.page)
     if current not in (None, space):
         account.fork()
     return account.found
+
+
+def _events(history: History, position: int, space: int) -> list[Call | Reach]:
+    calls: list[Call | Reach] = [*reversed(history.before(position, space))]
+    if not any(_grows_down(event) for event in calls if isinstance(event, Call)):
+        return calls
+    sees, of_task = history.spaces.sees, history.spaces.of_task
+    reached = [
+        event
+        for event in history.reached
+        if event.position < position
+        and sees(space, position, of_task(event.task, event.position), event.position)
+    ]
+    return sorted([*calls, *reached], key=lambda event: event.position)
+
+
+def _grows_down(call: Call) -> bool:
+    return call.op == "mmap" and bool(int(call.record["flags"]) & MMAP_FLAGS["growsdown"])
 
 
 def page_up(address: int) -> int:
@@ -69,6 +91,7 @@ class _Account:
     def __init__(self) -> None:
         self.found = Ranges()
         self.not_for_children = Ranges()
+        self.growing = Ranges()
 
     def fork(self) -> None:
         for start, end in self.not_for_children.within(0, 1 << 64):
@@ -82,6 +105,8 @@ class _Account:
             return
         elif call.op == "mmap":
             self._replace(call.ret, call.ret + call.length, is_mapped=True)
+            if _grows_down(call):
+                self.growing.add(call.ret, call.ret + call.length)
         elif call.op == "munmap":
             self._replace(call.address, call.address + call.length)
         elif call.op == "mremap":
@@ -93,7 +118,21 @@ class _Account:
 
     def _replace(self, start: int, end: int, *, is_mapped: bool = False) -> None:
         self.not_for_children.remove(start, end)
+        self.growing.remove(start, end)
         (self.found.add if is_mapped else self.found.remove)(start, end)
+
+    def reach(self, page: int) -> None:
+        """What grows down has grown down to a page that nothing else is at. Source: ours."""
+        above = self.found.within(page, 1 << 64)
+        if not above or not page < above[0][0]:
+            return
+        start = above[0][0]
+        if not self.growing.meets(start, start + 4096):
+            return
+        for ranges in (self.growing, self.not_for_children):
+            if ranges.meets(start, start + 4096):
+                ranges.add(page, start)
+        self.found.add(page, start)
 
     def _advise(self, call: Call) -> None:
         start, end = call.address, call.address + call.length
@@ -110,9 +149,10 @@ class _Account:
             self._replace(new + new_length, new + length)
             return
         # It is one VMA.
-        is_advised = self.not_for_children.meets(old, old + 4096)
+        flags = (self.not_for_children, self.growing)
+        kept = [ranges for ranges in flags if ranges.meets(old, old + 4096)]
         if not int(call.record["flags"]) & MREMAP_FLAGS["dontunmap"]:
             self._replace(old, old + length)
         self._replace(new, new + new_length, is_mapped=True)
-        if is_advised:
-            self.not_for_children.add(new, new + new_length)
+        for ranges in kept:
+            ranges.add(new, new + new_length)

@@ -41,6 +41,7 @@ VARIANTS: Final = (
     Case("B1", "drop_against_giving_up", 2, 343, 594, {"sequence"}),
     Case("B2", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
+    Case("B4", "fault_on_a_moving_page", 1, 2292, 2136, {"use-after-free"}),
     Case("B8", "write_against_table_move", 1, 509, 493, {"lost-store"}),
     Case("C1", "second_fault_against_munmap", 2, 3572, 8974, {"use-after-free"}),
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),

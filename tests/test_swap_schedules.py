@@ -1,4 +1,4 @@
-"""Swap under every schedule: small programs, explored completely, with every bug cured.
+"""Swap and migration under every schedule: small programs, explored completely, all bugs cured.
 
 Two tasks, and sometimes a child, are at one or two pages while these go out and come back. Nothing
 may be lost, leaked, freed too early or left locked.
@@ -45,6 +45,16 @@ BOTH: Final = [MAP, write(1), write(2, 1)]
 FREE: Final = on("madvise", advice="free")
 PAGEOUT: Final = on("madvise", advice="pageout")
 COLD: Final = on("madvise", advice="cold")
+MOVE: Final = on("migrate", node=1)
+MREMAP: Final[Op] = {
+    "op": "mremap",
+    "addr": "p",
+    "old_length": P,
+    "new_length": P,
+    "flags": ["maymove", "fixed"],
+    "new_addr": "0x100000000000",
+    "id": "q",
+}
 ONE_SLOT: Final = {"size": 2 * P, "kind": "synchronous"}
 
 # What t0 does before and after "go", what t1 does after it, what a child does, the device.
@@ -95,6 +105,31 @@ PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op], Op]]] = 
     "willneed_against_munmap": (
         *([*BOTH, BOTH_OUT], [on("madvise", 2, advice="willneed")], [on("munmap")], [], {}),
     ),
+    "moving_against_write": ([MAP, write(1)], [MOVE, read()], [write(2), read()], [], {}),
+    "moving_against_munmap": ([MAP, write(1)], [MOVE], [on("munmap", 2)], [], {}),
+    "moving_against_dontneed": ([MAP, write(1)], [MOVE, read()], [DROP, read()], [], {}),
+    "moving_against_mprotect": (
+        *([MAP, write(1)], [MOVE, read()], [on("mprotect", prot="r"), read()], [], {}),
+    ),
+    "moving_against_mremap": (
+        *([MAP, write(1)], [MOVE], [MREMAP, {"op": "read", "addr": "q"}], [], {}),
+    ),
+    "moving_against_moving": ([*BOTH], [on("migrate", 2, node=1)], [MOVE, write(3)], [], {}),
+    "moving_against_out": ([MAP, write(1)], [MOVE, read()], [OUT, read()], [], {}),
+    "moving_against_giving_up": ([MAP, write(1)], [MOVE, OUT], [FREE, write(2), read()], [], {}),
+    "moving_against_collapse": (
+        [MAP, write(1)],
+        [MOVE],
+        [{"op": "collapse", "addr": "p"}, read()],
+        [],
+        {},
+    ),
+    "moving_what_is_in_the_cache": (
+        *([MAP, write(1), OUT, read()], [MOVE, read()], [OUT, write(2), read()], [], {}),
+    ),
+    "moving_a_shared_page": ([MAP, write(1), FORK], [MOVE, write(5)], [], [ON, write(3)], {}),
+    "moving_against_fork": ([MAP, write(1)], [FORK, write(5), read()], [MOVE], [read()], {}),
+    "moving_against_exit": ([MAP, write(1), FORK], [MOVE, read()], [], [ON], {}),
     "a_device_with_one_slot": ([*BOTH], [BOTH_OUT, read()], [write(3, 1), read(1)], [], ONE_SLOT),
 }
 

@@ -130,3 +130,17 @@ def test_willneed_reads_a_file_before_it_is_needed() -> None:
     files = (FileSpec("f", 2 * P, "regular", cached=False),)
     played = play(ops, files=files, arch=X86)
     assert played.last["counters"].get("major-faults", 0) == 0
+
+
+def test_migration_changes_nothing_that_an_access_sees() -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.migrate(A, 4 * P, 1)
+        t.write(A, 8)
+        t.touch(A, 2 * P, access="read")
+        t.migrate(A + 1, P, 1)
+        t.migrate(A, P, 2)
+
+    played = on_pages(ops)
+    assert values(played) == [8, 7]
+    assert played.errnos()[-2:] == ["EINVAL", "ENODEV"]
+    assert not any(outcome["counters"] for outcome in played.outcomes)

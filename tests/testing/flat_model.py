@@ -736,7 +736,7 @@ class FlatMap:
                 space.lock(start, length, "")
             else:
                 space.madvise(start, length, op["advice"])
-        elif name == "swap_out":  # nobody can tell, but by the time it takes
+        elif name in ("swap_out", "migrate"):  # nobody can tell, but by the time it takes
             if self.address(op) % space.page:
                 raise FailedError("EINVAL")
         elif name == "sysctl":

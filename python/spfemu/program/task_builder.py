@@ -272,6 +272,11 @@ class TaskBuilder(TaskRecords):
         """Appends ``note``: a comment."""
         self.record(29, aux=self._owner.texts.number(text))
 
+    def migrate(self, addr: Address, length: int, node: int) -> None:
+        """Appends ``migrate``: pages go to other frames. Source: the program format."""
+        base, offset = self._address(addr)
+        self.record(35, base=base, addr=offset, length=length, value=node)
+
     def swap_out(self, addr: Address, length: int, *, keep_cache: bool = False) -> None:
         """Appends ``swap_out``; ``keep_cache``: the pages stay in memory, in the swap cache."""
         base, offset = self._address(addr)

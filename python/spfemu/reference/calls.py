@@ -11,6 +11,7 @@ from spfemu.program.ops import GIVEN
 from spfemu.reference.brk import brk
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.khugepaged import collapse
+from spfemu.reference.migrate import migrate
 from spfemu.reference.mlock import mlock, munlock
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import mmap
@@ -81,6 +82,11 @@ def _collapse(call: Call) -> int:
     return 0
 
 
+def _migrate(call: Call) -> int:
+    migrate(call.kernel, call.mm, call.addr, call.record.length, call.record.value)
+    return 0
+
+
 def _swap_out(call: Call) -> int:
     keep_cache = bool(call.flags & 1)
     swap_out(call.kernel, call.mm, call.addr, call.record.length, keep_cache=keep_cache)
@@ -116,6 +122,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "brk": _brk,
             "collapse": _collapse,
             "swap_out": _swap_out,
+            "migrate": _migrate,
         }.items()
     }
 )

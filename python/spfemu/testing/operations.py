@@ -203,6 +203,10 @@ def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
     return operation
 
 
+def _migrate(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "migrate", **_range(draw, words), "node": pick(draw, (0, 1, 1))}
+
+
 _KEEPS: Final = (False, False, True)
 
 
@@ -311,6 +315,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_madvise,) * 5,
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
+    *(_migrate,) * 2,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -332,7 +337,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if not words.huge:
         left_out.add(_collapse)
     if words.host:
-        left_out |= {_sysctl, _swap_out}
+        left_out |= {_sysctl, _swap_out, _migrate}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -29,7 +29,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("do_swap_page");
         // pte_unmap_same() compares nothing where a PTE is one word; it only unmaps.
         vmf.pte = None;
-        let Some(slot) = vmf.orig_pte.swap_slot() else { return VmFault::SIGBUS };
+        let Some(slot) = vmf.orig_pte.swap_slot() else {
+            return self.not_in_swap(cpu, vmf);
+        };
         let mut reads = SwapReads::none();
         let (incoming, prepared) = match self.find_or_read(cpu, vmf, slot, &mut reads) {
             Ok(found) => found,
@@ -47,6 +49,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_swap_page(cpu, slot);
         }
         result
+    }
+
+    /// The PTE is neither present nor in swap: the page is being moved.
+    fn not_in_swap(&self, cpu: &P, vmf: &Vmf<'_, P>) -> VmFault {
+        if vmf.orig_pte.migration_pfn().is_none() {
+            return VmFault::SIGBUS;
+        }
+        // B4: v12 goes by vmf->pmd, whose table may be gone.
+        if vmf.is_speculative() && !self.v12(Variant::B4) {
+            return VmFault::RETRY;
+        }
+        self.migration_entry_wait(cpu, vmf.pmd, vmf.address);
+        VmFault::NONE
     }
 
     /// The slot's page from the swap cache or from the device, and whether the slot is marked

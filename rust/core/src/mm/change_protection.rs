@@ -70,7 +70,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if nth > 0 {
                 slot = self.next_pte(slot);
             }
-            if !slot.pte().read(cpu).is_present() {
+            let seen = slot.pte().read(cpu);
+            if !seen.is_present() {
+                if seen.migration_pfn().is_some() && seen.has(Pte::WRITE) {
+                    // make_migration_entry_read: whether it may be written to is not looked into.
+                    slot.pte().write(cpu, seen.without(Pte::WRITE));
+                    pages += 1;
+                }
                 continue;
             }
             // ptep_modify_prot_start: no young or dirty bit of the hardware may be lost.

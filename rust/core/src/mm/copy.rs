@@ -115,6 +115,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             dst.pte().write(cpu, pte);
             return;
         }
+        if pte.migration_pfn().is_some() {
+            // The walk that puts the page back meets the parent before the child.
+            rss.anon += 1;
+            if is_cow_mapping(vm_flags) && pte.has(Pte::WRITE) {
+                pte = pte.without(Pte::WRITE);
+                src.pte().write(cpu, pte);
+            }
+            dst.pte().write(cpu, pte);
+            return;
+        }
         if is_cow_mapping(vm_flags) && pte.has(Pte::WRITE) {
             // ptep_set_wrprotect: clears one bit atomically, for the hardware sets young and
             // dirty meanwhile. Only lock holders change the bit: subtracting it clears it.

@@ -21,6 +21,7 @@ mod locks;
 mod lookup;
 mod madvise;
 mod maps;
+mod migrate;
 mod mlock;
 mod move_page_tables;
 mod objects;

@@ -138,6 +138,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         atomic_inc(cpu, self.compound_head(cpu, page).refcount());
     }
 
+    /// `get_page_unless_zero()`: one more reference, if there is any.
+    pub(crate) fn get_page_unless_zero(&self, cpu: &P, page: PageRef<'_, P>) -> bool {
+        let mut count = page.refcount().read(cpu);
+        while count != 0 {
+            match page.refcount().compare_exchange(cpu, count, count + 1, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => count = now,
+            }
+        }
+        false
+    }
+
     /// Drops a reference; frees the page with the last.
     pub(crate) fn put_page(&self, cpu: &P, page: PageRef<'_, P>) {
         let page = self.compound_head(cpu, page);

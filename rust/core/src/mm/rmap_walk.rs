@@ -17,6 +17,15 @@ use crate::platform::{Ordering, Platform, Ptr, Value};
 use crate::sync::refcount::atomic_inc;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
+/// What a page is unmapped for (`TTU_*`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unmap {
+    /// `only_unused`: it stays where a PTE is young.
+    Reclaim { only_unused: bool },
+    /// It will be put back.
+    Migration,
+}
+
 /// Where a page is mapped, with the PTE lock held.
 struct Mapped<'k, P: Platform> {
     mm: MmRef<'k, P>,
@@ -25,12 +34,29 @@ struct Mapped<'k, P: Platform> {
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `page_get_anon_vma()`: a reference to the anon_vma of a page whose PTE lock the caller
-    /// holds, so that it is mapped.
+    /// `page_get_anon_vma()`: a reference to the anon_vma of a page that stays mapped meanwhile,
+    /// for the caller holds the lock of its PTE, or the family's semaphore.
     pub(super) fn page_get_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
         let anon_vma = self.page_anon_vma(cpu, page);
         atomic_inc(cpu, anon_vma.refcount());
         anon_vma
+    }
+
+    /// `page_get_anon_vma()` of a page that the caller has locked, if it is mapped. `family` is
+    /// held, and of the page's family. DEVIATION: under the family's semaphore; the kernel takes
+    /// it by RCU and looks again.
+    pub(super) fn mapped_anon_vma(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        family: AnonVmaRef<'_, P>,
+    ) -> Option<AnonVmaRef<'_, P>> {
+        let rmap = self.anon_vma_sem(cpu, family);
+        rmap.down_read(cpu);
+        let mapped = page.mapcount().read(cpu) != 0;
+        let found = mapped.then(|| self.page_get_anon_vma(cpu, page));
+        rmap.up_read(cpu);
+        found
     }
 
     pub(super) fn page_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
@@ -70,18 +96,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (nth < nr_pages).then(|| start.offset(nth << self.page_shift()))
     }
 
-    /// `page_vma_mapped_walk()`: the PTE at `address`, locked, if `wanted` accepts it.
+    /// `page_vma_mapped_walk()`: the PTE at `address`, locked, if `wanted` accepts it. `sync`: only
+    /// what is seen with the lock held counts, for mremap may have the PTE in its hands.
     fn mapped_at<'k>(
         &'k self,
         cpu: &P,
         vma: VmaRef<'k, P>,
         address: Vaddr,
+        sync: bool,
         wanted: impl Fn(Pte) -> bool,
     ) -> Option<Mapped<'k, P>> {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let table = self.walk_pmd(cpu, mm, address)?.read(cpu).table()?;
         let slot = self.pte_offset_map(cpu, table, address);
-        if !wanted(slot.pte().read(cpu)) {
+        if !sync && !wanted(slot.pte().read(cpu)) {
             return None;
         }
         spin_lock(cpu, slot.ptl());
@@ -93,22 +121,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `try_to_unmap()`: replaces every PTE that maps the page by its swap entry, or (for what
-    /// MADV_FREE gave up and nobody wrote to since) by nothing. `only_unused`: it stays where a PTE
-    /// is young. Caller has locked the page, and holds a reference to an anon_vma of the family.
-    /// False: it is still mapped.
+    /// MADV_FREE gave up and nobody wrote to since) by nothing; or by its migration entry. Caller
+    /// has locked the page, and holds a reference to an anon_vma of the family. False: it is still
+    /// mapped.
     pub(super) fn try_to_unmap(
         &self,
         cpu: &P,
         page: PageRef<'_, P>,
         family: AnonVmaRef<'_, P>,
-        only_unused: bool,
+        why: Unmap,
     ) -> bool {
         cpu.step("try_to_unmap");
         let rmap = self.anon_vma_sem(cpu, family);
         rmap.down_read(cpu);
         if page.mapcount().read(cpu) != 0 {
             for (vma, address) in self.vmas_of(cpu, page) {
-                if !self.try_to_unmap_one(cpu, page, vma, address, only_unused) {
+                if !self.try_to_unmap_one(cpu, page, vma, address, why) {
                     break;
                 }
             }
@@ -143,7 +171,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !is_locked() {
             return false;
         }
-        let Some(Mapped { slot, .. }) = self.mapped_at(cpu, vma, at, maps) else { return false };
+        let Some(Mapped { slot, .. }) = self.mapped_at(cpu, vma, at, false, maps) else {
+            return false;
+        };
         // Again, with the PTE lock: who unlocks the VMA takes that lock for each page after.
         let locked = is_locked();
         if locked {
@@ -160,20 +190,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: PageRef<'_, P>,
         vma: VmaRef<'_, P>,
         address: Vaddr,
-        only_unused: bool,
+        why: Unmap,
     ) -> bool {
         let pfn = page.slot_index();
         let maps = |pte: Pte| pte.is_present() && pte.pfn() == pfn;
-        let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, maps) else {
+        let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, false, maps)
+        else {
             return true;
         };
-        let locked = vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+        let only_unused = why == Unmap::Reclaim { only_unused: true };
+        let locked = why != Unmap::Migration && vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
         if locked {
             self.mlock_vma_page(cpu, page);
         }
         let stays = locked
             || (only_unused && self.test_clear_young(cpu, mm, address, slot))
-            || !self.unmap_pte(cpu, page, mm, address, slot);
+            || !self.unmap_pte(cpu, page, mm, address, slot, why);
         spin_unlock(cpu, slot.ptl());
         if !stays {
             // The mapping's reference.
@@ -217,7 +249,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut used = false;
         let vmas = if page.mapcount().read(cpu) == 0 { vec![] } else { self.vmas_of(cpu, page) };
         for (vma, address) in vmas {
-            let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, maps) else {
+            let Some(Mapped { mm, address, slot }) = self.mapped_at(cpu, vma, address, false, maps)
+            else {
                 continue;
             };
             let flags = vma.vm_flags().read(cpu);
@@ -243,6 +276,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm: MmRef<'_, P>,
         address: Vaddr,
         slot: PteSlot<'_, P>,
+        why: Unmap,
     ) -> bool {
         // ptep_clear_flush: from here on no CPU writes to the page, and none is about to set the
         // dirty bit.
@@ -250,6 +284,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.flush_tlb_page(cpu, mm, address);
         if old.has(Pte::DIRTY) {
             self.page_set(cpu, page, PG_DIRTY);
+        }
+        if why == Unmap::Migration {
+            // The address space goes on counting it.
+            self.add_mm_counter(cpu, mm, Rss::Anon, 1);
+            slot.pte().write(cpu, Pte::migration(page.slot_index(), old.has(Pte::WRITE)));
+            self.page_remove_rmap(cpu, mm, page);
+            return true;
         }
         let flags = page.flags().read(cpu);
         if flags & PG_SWAPBACKED == 0 {
@@ -268,6 +309,50 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         slot.pte().write(cpu, Pte::swap(entry));
         self.page_remove_rmap(cpu, mm, page);
         true
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `remove_migration_ptes()`: maps `new` wherever a migration entry of `old` is left. Caller
+    /// has locked both, and holds a reference to the anon_vma that they name.
+    pub(super) fn remove_migration_ptes(
+        &self,
+        cpu: &P,
+        old: PageRef<'_, P>,
+        new: PageRef<'_, P>,
+        family: AnonVmaRef<'_, P>,
+    ) {
+        cpu.step("remove_migration_ptes");
+        let left = old.slot_index();
+        let rmap = self.anon_vma_sem(cpu, family);
+        rmap.down_read(cpu);
+        for (vma, address) in self.vmas_of(cpu, new) {
+            let wanted = |pte: Pte| pte.migration_pfn() == Some(left);
+            let Some(Mapped { slot, .. }) = self.mapped_at(cpu, vma, address, true, wanted) else {
+                continue;
+            };
+            // Old and clean: the page knows whether it is dirty.
+            let mut pte = Pte::new(new.slot_index(), vma.vm_page_prot().read(cpu));
+            let was_writable = slot.pte().read(cpu).has(Pte::WRITE);
+            if was_writable && vma.vm_flags().read(cpu).has(VmFlags::WRITE) {
+                pte |= Pte::WRITE;
+            }
+            self.get_page(cpu, new);
+            self.page_add_anon_rmap(
+                cpu,
+                new,
+                vma,
+                self.linear_page_index(cpu, vma, address),
+                false,
+            );
+            if vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
+                self.mlock_vma_page(cpu, new);
+            }
+            // Release: the content was copied before; pairs with the dependent access.
+            slot.pte().store(cpu, pte, Ordering::Release);
+            spin_unlock(cpu, slot.ptl());
+        }
+        rmap.up_read(cpu);
     }
 }
 

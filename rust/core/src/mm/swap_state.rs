@@ -120,6 +120,32 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         removed
     }
 
+    /// The swap cache's part of `migrate_page_move_mapping()`: `new` takes the place of a page that
+    /// only the caller and the cache have a reference to. Caller has locked both.
+    pub(super) fn replace_in_swap_cache(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        new: PageRef<'_, P>,
+    ) -> bool {
+        let slot = page.private().read(cpu) as u32;
+        let lock = self.swap_cache_lock(cpu, slot);
+        spin_lock(cpu, lock);
+        let alone = self.page_ref_freeze(cpu, page, 2);
+        if alone {
+            atomic_inc(cpu, new.refcount());
+            self.page_set(cpu, new, PG_SWAPCACHE);
+            new.private().write(cpu, u64::from(slot));
+            self.swap_cache_slot(cpu, slot).write(cpu, u64::from(new.slot_index()) + 1);
+            page.private().write(cpu, 0);
+            self.page_clear(cpu, page, PG_SWAPCACHE);
+            // page_ref_unfreeze
+            page.refcount().store(cpu, 1, Ordering::Release);
+        }
+        spin_unlock(cpu, lock);
+        alone
+    }
+
     /// `add_to_swap()`: gives a page that the caller has locked a slot. False: swap is full, or
     /// there is none.
     pub(super) fn add_to_swap(&self, cpu: &P, page: PageRef<'_, P>) -> bool {

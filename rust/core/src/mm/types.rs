@@ -150,6 +150,9 @@ flag_word! {
         SPECIAL = 0x200,
         /// Not present: the page is in the swap slot whose number begins at bit 12.
         SWAP = 0x400,
+        /// Not present: the page whose frame number begins at bit 12 is being moved; `WRITE` says
+        /// whether it was writable.
+        MIGRATION = 0x800,
         /// The bits that `vm_page_prot` holds.
         PROT = 0x10f,
     }
@@ -181,6 +184,9 @@ impl Pte {
         if let Some(slot) = self.swap_slot() {
             return format!("swap slot {slot}");
         }
+        if let Some(pfn) = self.migration_pfn() {
+            return format!("page {pfn} on its way");
+        }
         let flags = Self(self.0 & ((1 << Self::PFN_SHIFT) - 1));
         format!("page {} {}", self.pfn(), flags.names())
     }
@@ -193,6 +199,17 @@ impl Pte {
     #[inline(always)]
     pub fn swap_slot(self) -> Option<u32> {
         self.has(Self::SWAP).then(|| self.pfn())
+    }
+    /// `make_migration_entry()`
+    #[inline(always)]
+    pub fn migration(pfn: u32, write: bool) -> Self {
+        Self::new(pfn, if write { Self::MIGRATION | Self::WRITE } else { Self::MIGRATION })
+    }
+    /// `migration_entry_to_page()`: the frame that is left, `None` for anything but a migration
+    /// entry.
+    #[inline(always)]
+    pub fn migration_pfn(self) -> Option<u32> {
+        self.has(Self::MIGRATION).then(|| self.pfn())
     }
     /// `mk_pte()`: the frame with the protection bits.
     #[inline(always)]

@@ -11,6 +11,8 @@ pub enum Variant {
     B2,
     /// The PMD read again after it was compared.
     B3,
+    /// `migration_entry_wait` in a speculative fault.
+    B4,
     /// A whole page table moved under the PMDs' locks alone.
     B8,
     /// The vmacache in `find_vma_rcu`.
@@ -59,7 +61,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 14] = [
+pub const VARIANTS: [VariantInfo; 15] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -88,6 +90,16 @@ pub const VARIANTS: [VariantInfo; 14] = [
         what: "v12 reads the PMD with interrupts on, and again after it compared it; fixed (a \
                later Android port): lock and PTE come from the compared value",
         cpus: 2,
+        oracle: "use-after-free",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B4,
+        entry: "B4",
+        name: "migration-entry-wait",
+        what: "v12 waits for a page that is being moved by way of a page table which may be gone; \
+               fixed (a later Android port): it gives up at once",
+        cpus: 3,
         oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef, PageRef, Table};
 use super::page::{PG_DIRTY, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
+use super::rmap_walk::Unmap;
 use super::types::{Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
@@ -23,8 +24,8 @@ const SWAP_CLUSTER_MAX: u64 = 32;
 /// A page that reclaim has a reference to, and (unless it is only in the swap cache) to its
 /// anon_vma.
 pub(super) struct Isolated<'k, P: Platform> {
-    page: PageRef<'k, P>,
-    anon_vma: Option<AnonVmaRef<'k, P>>,
+    pub(super) page: PageRef<'k, P>,
+    pub(super) anon_vma: Option<AnonVmaRef<'k, P>>,
 }
 
 /// What reclaim goes by.
@@ -58,7 +59,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// The pages of at most `SWAP_CLUSTER_MAX` PTEs from the beginning of `range`, and where to go
     /// on. With interrupts off the page tables stay (get_user_pages_fast goes by the same); what
     /// is mapped under the PTE lock keeps page and anon_vma.
-    fn isolate_pages(
+    pub(super) fn isolate_pages(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,
@@ -225,7 +226,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if flags & (PG_SWAPBACKED | PG_SWAPCACHE) == PG_SWAPBACKED && !self.add_to_swap(cpu, page) {
             return false;
         }
-        let unmap = |family| self.try_to_unmap(cpu, page, family, how.only_unused);
+        let why = Unmap::Reclaim { only_unused: how.only_unused };
+        let unmap = |family| self.try_to_unmap(cpu, page, family, why);
         page.mapcount().read(cpu) == 0 || anon_vma.is_some_and(unmap)
     }
 

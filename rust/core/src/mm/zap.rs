@@ -129,6 +129,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 slot.pte().write(cpu, Pte::EMPTY);
                 continue;
             }
+            if seen.migration_pfn().is_some() {
+                // Whoever moves the page finds no entry to put back.
+                self.add_mm_counter(cpu, tlb.mm(), Rss::Anon, -1);
+                slot.pte().write(cpu, Pte::EMPTY);
+                continue;
+            }
             // ptep_get_and_clear: atomic, for the hardware sets young and dirty bits.
             let pte = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
             tlb.remove_tlb_entry();

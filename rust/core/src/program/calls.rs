@@ -54,6 +54,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Madvise(range, advice) => {
                 k.sys_madvise(cpu, range.at.resolve(base), range.length, advice).map(zero)
             }
+            Op::Migrate { range: Range { at, length }, node } => {
+                k.migrate(cpu, at.resolve(base), length, node).map(zero)
+            }
             Op::SwapOut { range: Range { at, length }, keep_cache } => {
                 k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)
             }

@@ -35,6 +35,7 @@ impl Op {
             21..=29 => decoder.other(),
             30 => Ok(Self::SwapOut { range: decoder.range()?, keep_cache: record.flags & 1 != 0 }),
             31 => Ok(Self::Collapse(decoder.at()?)),
+            35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
             _ => Err(decoder.not_available()),
         }
     }

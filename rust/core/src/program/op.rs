@@ -151,6 +151,7 @@ pub(super) enum Op {
     Sysctl { which: Sysctl, value: i64 },
     Note,
     SwapOut { range: Range, keep_cache: bool },
+    Migrate { range: Range, node: u64 },
     Collapse(At),
 }
 
@@ -186,6 +187,7 @@ impl Op {
             Self::Sysctl { .. } => 28,
             Self::Note => 29,
             Self::SwapOut { .. } => 30,
+            Self::Migrate { .. } => 35,
             Self::Collapse(_) => 31,
         }
     }
@@ -221,6 +223,7 @@ impl Op {
             Self::Sysctl { .. } => "sysctl",
             Self::Note => "note",
             Self::SwapOut { .. } => "swap_out",
+            Self::Migrate { .. } => "migrate",
             Self::Collapse(_) => "collapse",
         }
     }
@@ -248,6 +251,7 @@ impl Op {
             | Self::Madvise(range, _)
             | Self::SwapOut { range, .. }
             | Self::Mlock { range, .. }
+            | Self::Migrate { range, .. }
             | Self::Munlock(range) => range.at.id(),
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),

@@ -39,7 +39,7 @@ fn a_page_is_unmapped_from_every_address_space_that_has_it() {
     s.k.lock_page(cpu, page);
     assert!(s.k.add_to_swap(cpu, page));
     assert_eq!(page.mapcount().peek(), 3);
-    assert!(s.k.try_to_unmap(cpu, page, anon_vma, false));
+    assert!(s.k.try_to_unmap(cpu, page, anon_vma, Unmap::Reclaim { only_unused: false }));
     assert_eq!((page.mapcount().peek(), s.k.swap_count(cpu, 1)), (0, 3));
     for task in 0..3 {
         s.k.sync_mm_rss(s.cpu(task), s.mm(task));
@@ -87,7 +87,7 @@ fn an_anon_vma_that_reclaim_holds_outlives_its_vmas() {
     let (page, anon_vma) = held(&s, 2);
     (0..3).for_each(|task| s.exit(task));
     s.k.lock_page(cpu, page);
-    assert!(s.k.try_to_unmap(cpu, page, anon_vma, false));
+    assert!(s.k.try_to_unmap(cpu, page, anon_vma, Unmap::Reclaim { only_unused: false }));
     s.k.unlock_page(cpu, page);
     s.k.put_page(cpu, page);
     assert_eq!(s.k.check_nothing_left().len(), 1);

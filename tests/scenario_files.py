@@ -9,9 +9,6 @@ ALL: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
 NOT_YET: Final = {
     "hugetlb": "flag 'hugetlb' of mmap is not available yet",
-    "mbind_bind": "operation 'mbind' is not available yet",
-    "mbind_interleave": "operation 'mbind' is not available yet",
-    "mbind_split": "operation 'mbind' is not available yet",
     "numa_hinting": "operation 'numa_scan' is not available yet",
     "userfaultfd": "operation 'uffd_register' is not available yet",
 }

@@ -67,7 +67,7 @@ MUTANTS: Final = (
     Case("A8a", "write_against_munmap", 1, 298, 296, {"use-after-free"}),
     Case("A8b", "write_against_munmap", 2, 3409, 3418, {"use-after-free"}),
     Case("A9", "cow_against_first_write", 1, 80, 80, {"deadlock"}),
-    Case("A13", "first_write_beside_munmap", 1, 204, 1023, {"use-after-free"}),
+    Case("A13", "first_write_beside_munmap", 1, 204, 1025, {"use-after-free"}),
     # The cleared node and the PTE lock keep faults out.
     Case("A14", "write_against_munmap", 2, 3409, 3151),
     Case("A15", "write_against_split", 1, 282, 284, {"vma-bounds"}),

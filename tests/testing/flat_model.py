@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import reject
@@ -427,6 +428,21 @@ class Space:
         if reached < end or (locked and self.populate(start, end)):
             raise FailedError("ENOMEM")
 
+    def mbind(self, start: int, length: int, policy: dict[str, Any]) -> None:
+        """Only its errors can be told: a hole in front, or between mappings that get a policy."""
+        end = start + self.aligned(length)
+        if start % self.page or end >= TOP:
+            raise FailedError("EINVAL")
+        if end == start:
+            return
+        check_policy(policy)
+        areas = self.within(start, end)
+        if not areas or areas[0].start > start:
+            raise FailedError("EFAULT")
+        holes = any(one.end < other.start for one, other in pairwise(areas))
+        if holes and policy.get("mode", "default") != "default":
+            raise FailedError("EFAULT")
+
     def brk(self, delta: int, start: int | None) -> int:
         if self.brk_start is None:
             self.brk_start = self.brk_now = self.default_heap() if start is None else start
@@ -736,6 +752,10 @@ class FlatMap:
                 space.lock(start, length, "")
             else:
                 space.madvise(start, length, op["advice"])
+        elif name == "mbind":
+            space.mbind(self.address(op), parse_int(op["length"]), op)
+        elif name == "set_mempolicy":
+            check_policy(op)
         elif name in ("swap_out", "migrate"):  # nobody can tell, but by the time it takes
             if self.address(op) % space.page:
                 raise FailedError("EINVAL")
@@ -795,6 +815,14 @@ class FlatMap:
             self.waiting[name].clear()
             self.opened[name] += 1
         return self.opened[name] > number
+
+
+def check_policy(op: dict[str, Any]) -> None:
+    """Two nodes; a policy that needs some must name one of them."""
+    mode, nodes = op.get("mode", "default"), op.get("nodes", [0])
+    needed = mode in ("bind", "interleave") or (mode == "preferred" and nodes)
+    if needed and not {0, 1} & set(nodes):
+        raise FailedError("EINVAL")
 
 
 def records(op: dict[str, Any]) -> int:

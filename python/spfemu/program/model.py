@@ -67,16 +67,17 @@ class System:
     """The machine's settings that a program may ask for.
 
     Source: the program format. ``memory`` in bytes (16 GiB); ``thp`` "madvise", "never" or
-    "always"; ``swap`` the swap device; ``stack_limit`` in bytes (8 MiB), how large a mapping that
-    grows down gets; ``mmap_min_addr`` in bytes (65536); ``overcommit`` as vm.overcommit_memory (1);
-    ``sysctl`` initial values by name; ``config`` what of the kernel is compiled in, by name, where
-    it is not as v12 has it by default.
+    "always"; ``swap`` the swap device; ``nodes`` how many NUMA nodes (2); ``stack_limit`` in bytes
+    (8 MiB), how large a mapping that grows down gets; ``mmap_min_addr`` in bytes (65536);
+    ``overcommit`` as vm.overcommit_memory (1); ``sysctl`` initial values by name; ``config`` what
+    of the kernel is compiled in, by name, where it is not as v12 has it by default.
     """
 
     memory: int = 16 << 30
     thp: str = "madvise"
     swap: Swap = field(default_factory=Swap)
     stack_limit: int = 8 << 20
+    nodes: int = 2
     mmap_min_addr: int = 65536
     overcommit: int = 1
     sysctl: Mapping[str, int] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class System:
             "thp": self.thp,
             "swap": self.swap.to_dict(),
             "stack_limit": self.stack_limit,
+            "nodes": self.nodes,
             "mmap_min_addr": self.mmap_min_addr,
             "overcommit": self.overcommit,
             "sysctl": dict(self.sysctl),

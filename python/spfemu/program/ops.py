@@ -17,7 +17,6 @@ __all__ = [
     "ADVICES",
     "ADVICES_AVAILABLE",
     "CONFIGS",
-    "CONFIGS_AVAILABLE",
     "EVENTS",
     "FIELDS",
     "FILE_KINDS",
@@ -188,7 +187,6 @@ SYSCTLS: Final = MappingProxyType(
 
 CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
 """What of the kernel can be compiled in or left out."""
-CONFIGS_AVAILABLE: Final = frozenset(("THP", "PPC_MEM_KEYS", "HAVE_MOVE_PMD"))
 
 U64: Final = 2**64 - 1
 I64: Final = 2**63 - 1
@@ -300,8 +298,8 @@ _TABLE: Final = (
     ),
     Op("mlock", 6, (*_RANGE, Key("onfault", "bool", "flags"))),
     Op("munlock", 7, _RANGE),
-    Op("mbind", 8, (*_RANGE, *_POLICY), available=False),
-    Op("set_mempolicy", 9, _POLICY, available=False),
+    Op("mbind", 8, (*_RANGE, *_POLICY)),
+    Op("set_mempolicy", 9, _POLICY),
     Op(
         "brk",
         10,

@@ -12,7 +12,6 @@ from spfemu.program.messages import out_of_range, unavailable_choice, unavailabl
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
-    CONFIGS_AVAILABLE,
     FILE_KINDS,
     FILE_KINDS_AVAILABLE,
     FORMAT,
@@ -36,10 +35,11 @@ _TOP_KEYS: Final = (
 _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
 _SYSTEM_KEYS: Final = (
-    "memory", "thp", "swap", "stack_limit", "mmap_min_addr", "overcommit", "sysctl", "config",
+    "memory", "thp", "swap", "nodes", "stack_limit", "mmap_min_addr", "overcommit",
+    "sysctl", "config",
 )  # fmt: skip
 _SWAP_KEYS: Final = ("size", "kind", "readahead", "vma_ra_enabled")
-_SYSTEM_LATER: Final = ("memcg", "nodes", "hugetlb_pages")
+_SYSTEM_LATER: Final = ("memcg", "hugetlb_pages")
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -102,6 +102,7 @@ class _Reader(Fields):
                 0,
                 (1 << 63) - 1,
             ),
+            nodes=self.integer(place, "nodes", system.get("nodes", default.nodes), 1, 64),
             mmap_min_addr=self.integer(
                 place,
                 "mmap_min_addr",
@@ -118,8 +119,7 @@ class _Reader(Fields):
         )
 
     def config(self, value: Any) -> dict[str, bool]:
-        later = tuple(name for name in CONFIGS if name not in CONFIGS_AVAILABLE)
-        config = self.object("system.config", value, CONFIGS, later)
+        config = self.object("system.config", value, CONFIGS)
         return {name: self.boolean("system.config", name, config[name]) for name in config}
 
     def swap(self, value: Any) -> Swap:

@@ -177,6 +177,10 @@ def _check_bool(group: _Group, key: Key) -> None:
     """Any value of one bit is one; other bits are refused with the flags."""
 
 
+def _check_nodes(group: _Group, key: Key) -> None:
+    """Any 64 bits are a mask."""
+
+
 def _check_choice(group: _Group, key: Key) -> None:
     values = group.records[key.field]
     group.refuse_value(values >= len(key.choices), key.name, values, listed(key.choices))
@@ -223,6 +227,7 @@ _CHECKS: Final = {
     "name": _check_index,
     "text": _check_index,
     "sysctl": _check_index,
+    "nodes": _check_nodes,
 }
 
 

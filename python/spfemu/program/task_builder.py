@@ -14,6 +14,7 @@ from spfemu.program.ops import (
     MODES,
     MREMAP_FLAGS,
     ORDERS,
+    POLICIES,
 )
 from spfemu.program.task_records import Address, TaskRecords
 from spfemu.program.values import to_i64
@@ -24,6 +25,7 @@ _ACCESS: Final = {name: code for code, name in enumerate(ACCESSES)}
 _ADVICE: Final = {name: code for code, name in enumerate(ADVICES)}
 _MODE: Final = {name: code for code, name in enumerate(MODES)}
 _ORDER: Final = {name: code for code, name in enumerate(ORDERS)}
+_POLICY: Final = {name: code for code, name in enumerate(POLICIES)}
 
 
 class TaskBuilder(TaskRecords):
@@ -131,6 +133,18 @@ class TaskBuilder(TaskRecords):
         """Appends ``munlock``."""
         base, offset = self._address(addr)
         self.record(7, base=base, addr=offset, length=length)
+
+    def mbind(
+        self, addr: Address, length: int, mode: str = "default", *, nodes: Iterable[int] = (0,)
+    ) -> None:
+        """Appends ``mbind``."""
+        base, offset = self._address(addr)
+        code, mask = self._choice("mode", mode, _POLICY), _mask(nodes)
+        self.record(8, advice=code, base=base, addr=offset, length=length, value=mask)
+
+    def set_mempolicy(self, mode: str = "default", *, nodes: Iterable[int] = (0,)) -> None:
+        """Appends ``set_mempolicy``."""
+        self.record(9, advice=self._choice("mode", mode, _POLICY), value=_mask(nodes))
 
     def brk(
         self,
@@ -281,3 +295,7 @@ class TaskBuilder(TaskRecords):
         """Appends ``swap_out``; ``keep_cache``: the pages stay in memory, in the swap cache."""
         base, offset = self._address(addr)
         self.record(30, int(keep_cache), base=base, addr=offset, length=length)
+
+
+def _mask(nodes: Iterable[int]) -> int:
+    return sum(1 << node for node in set(nodes))

@@ -114,6 +114,8 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     kernel.stack_limit = system.stack_limit
     kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)
     kernel.have_move_pmd = system.has("HAVE_MOVE_PMD", arch.family)
+    kernel.numa = system.has("NUMA", arch.family)
+    kernel.nodes = system.nodes
     kernel.thp_config = system.has("THP", arch.family)
     if kernel.thp_config and has_transparent_hugepage(arch):
         kernel.thp = system.thp

@@ -11,6 +11,7 @@ from spfemu.program.ops import GIVEN
 from spfemu.reference.brk import brk
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.khugepaged import collapse
+from spfemu.reference.mbind import mbind
 from spfemu.reference.migrate import migrate
 from spfemu.reference.mlock import mlock, munlock
 from spfemu.reference.mm import Mm
@@ -77,6 +78,12 @@ def _madvise(call: Call) -> int:
     return 0
 
 
+def _mbind(call: Call) -> int:
+    record = call.record
+    mbind(call.kernel, call.mm, call.addr, record.length, record.advice, record.value)
+    return 0
+
+
 def _collapse(call: Call) -> int:
     collapse(call.kernel, call.mm, call.addr)
     return 0
@@ -119,6 +126,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "madvise": _madvise,
             "mlock": _mlock,
             "munlock": _munlock,
+            "mbind": _mbind,
             "brk": _brk,
             "collapse": _collapse,
             "swap_out": _swap_out,

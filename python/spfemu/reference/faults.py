@@ -36,9 +36,11 @@ from spfemu.reference.model import (
     VM_GROWSDOWN,
     VM_READ,
     VM_WRITE,
+    Mempolicy,
     OutOfFramesError,
     Pte,
 )
+from spfemu.reference.numa import is_interleaved
 from spfemu.reference.pte_faults import handle_pte_fault
 from spfemu.reference.stack import expand_stack
 from spfemu.reference.vm_fault import (
@@ -91,7 +93,14 @@ class Verdict(NamedTuple):
 
 
 def access(
-    kernel: Kernel, mm: Mm, address: int, kind: int, *, user: bool = True, value: int = 0
+    kernel: Kernel,
+    mm: Mm,
+    address: int,
+    kind: int,
+    *,
+    user: bool = True,
+    value: int = 0,
+    task_policy: Mempolicy | None = None,
 ) -> AccessResult:
     """Loads, stores or fetches one word, faulting until that works or a signal comes.
 
@@ -111,7 +120,7 @@ def access(
         if isinstance(pte, Pte) and pte.protection[kind]:
             return AccessResult(_use(mm, address, pte, kind, value), handled)
         present = isinstance(pte, Pte) and pte.hardware_present
-        verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present))
+        verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present, task_policy))
         handled = verdict.handled
         if verdict.signal and not user:  # the exception table makes -EFAULT of it
             return AccessResult(handled=handled, errno=errno.EFAULT)
@@ -218,7 +227,8 @@ def _handle_speculative_fault(fault: Fault) -> int:
     if _speculative_access_error(fault):  # H9 always permits (no protection keys in use); H10
         kernel.count(SPF_VMA_ACCESS)
         return VM_FAULT_SIGSEGV
-    # H11: no memory policies yet.
+    if kernel.numa and is_interleaved(vma, fault.task_policy):  # H11
+        return _abort(kernel, SPF_VMA_NOTSUP)
     if fault.mm.page_tables.table(fault.address) is None:  # H12-H16: none, or a huge page
         return _abort(kernel, SPF_VMA_NOTSUP)
     # H17-H19: the PTE is read and the sequence has not changed.

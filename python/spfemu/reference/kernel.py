@@ -45,9 +45,10 @@ class Kernel:
 
     `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
     to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD,
-    `thp_config` CONFIG_TRANSPARENT_HUGEPAGE. `stack_limit` is RLIMIT_STACK in bytes. `thp` says
-    where there are huge pages: "never" where there can be none; `huge_zero_page` whether that of
-    zeroes exists, which is never given back. Counters are in the order of `EVENTS`.
+    `numa` CONFIG_NUMA, with so many `nodes`; `thp_config` CONFIG_TRANSPARENT_HUGEPAGE.
+    `stack_limit` is RLIMIT_STACK in bytes. `thp` says where there are huge pages: "never" where
+    there can be none; `huge_zero_page` whether that of zeroes exists, which is never given back.
+    Counters are in the order of `EVENTS`.
     """
 
     arch: Arch
@@ -59,6 +60,8 @@ class Kernel:
     mem_keys: bool = True
     have_move_pmd: bool = True
     thp_config: bool = True
+    numa: bool = True
+    nodes: int = 2
     thp: str = "never"
     huge_zero_page: bool = False
     sysctl: dict[str, int] = field(

@@ -21,6 +21,7 @@ from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
+from spfemu.reference.numa import set_mempolicy
 from spfemu.reference.order import touch_order
 from spfemu.reference.tasks import Barrier, Condition, Outcome, Process, Record, Steps, Task
 from spfemu.reference.vm_fault import EXECUTE, READ, WRITE
@@ -193,7 +194,12 @@ class Machine:
     ) -> None:
         before = list(self.kernel.counters)
         user = record.mode == 0
-        result = access(self.kernel, task.mm, address, kind, user=user, value=record.value)
+        result = access(
+            *(self.kernel, task.mm, address, kind),
+            user=user,
+            value=record.value,
+            task_policy=task.policy,
+        )
         ret, has = _access_return(result, kind)
         self._keep(
             task,
@@ -254,6 +260,8 @@ class Machine:
             self._start_child(task, record)
         elif record.op == _EXEC:
             self._exec(task, record)
+        elif record.op == _SET_MEMPOLICY:
+            task.policy = set_mempolicy(self.kernel, record.advice, record.value)
         elif record.op == _SYSCTL:
             self._sysctl(record)
         elif record.op == _POST:
@@ -273,6 +281,7 @@ class Machine:
             process = self._new_process(child, dup_mmap(self.kernel, task.mm))
         elif record.op == _VFORK:
             process = self._new_process(child, task.mm)
+        child.policy = task.policy
         self._start(child, process)
 
     def _exec(self, task: Task, record: Record) -> None:
@@ -333,8 +342,8 @@ def _closing(records: list[Record], index: int) -> int:
         index += 1
 
 
-_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT = (
-    OPS[name].code for name in ("fork", "vfork", "clone", "wait", "exec", "exit")
+_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT, _SET_MEMPOLICY = (
+    OPS[name].code for name in ("fork", "vfork", "clone", "wait", "exec", "exit", "set_mempolicy")
 )
 _TOUCH, _BARRIER, _POST, _AWAIT, _REPEAT, _END, _SYSCTL, _NOTE = (
     OPS[name].code

@@ -9,8 +9,6 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.model import OutOfFramesError, SyscallError
 from spfemu.reference.reclaim import mappings
 
-_NR_NODES = 2
-
 
 def migrate(kernel: Kernel, mm: Mm, start: int, length: int, node: int) -> None:
     """Moves the anonymous pages of a range, in all processes that map them, as far as memory lasts.
@@ -22,7 +20,7 @@ def migrate(kernel: Kernel, mm: Mm, start: int, length: int, node: int) -> None:
     """
     if mm.is_unaligned(start):
         raise SyscallError(errno.EINVAL)
-    if node >= _NR_NODES:
+    if node >= kernel.nodes:
         raise SyscallError(errno.ENODEV)
     end = min(start + length, mm.arch.task_size)
     if end <= start:

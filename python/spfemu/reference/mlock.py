@@ -61,7 +61,7 @@ def _apply_vma_lock_flags(kernel: Kernel, mm: Mm, start: int, length: int, flags
         stop = min(vma.end, end)
         new_flags = vma.flags & ~(VM_LOCKED | VM_LOCKONFAULT) | flags
         if new_flags != vma.flags:  # mlock_fixup()
-            vma = merge_or_split(kernel, mm, vma, prev, start, stop, new_flags)
+            vma = merge_or_split(kernel, mm, vma, prev, start, stop, new_flags, vma.policy)
             vma.flags = new_flags
         start = max(stop, vma.end)
         if start >= end:

@@ -251,6 +251,16 @@ class File:
             self.pages.clear()
 
 
+class Mempolicy(NamedTuple):
+    """A memory policy that is not the default: "bind", "interleave", or "preferred".
+
+    `nodes` is a bit mask; of a preferred one the one node, or none: where the task runs.
+    """
+
+    mode: str
+    nodes: int
+
+
 @dataclass(eq=False)
 class Vma:
     """A `vm_area_struct`. Without `vm_ops` it is anonymous, even with a file (/dev/zero)."""
@@ -264,6 +274,7 @@ class Vma:
     anon_vma: AnonVma | None = None
     anon_vma_chain: list[AnonVma] = field(default_factory=list)
     swap_readahead_info: int = 0
+    policy: Mempolicy | None = None
 
     def duplicate(self) -> Vma:
         """A copy that is linked nowhere and has no anon_vma chain yet (vm_area_dup)."""

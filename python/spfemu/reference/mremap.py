@@ -179,7 +179,9 @@ def _copy_vma(mm: Mm, vma: Vma, addr: int, length: int, pgoff: int) -> tuple[Vma
         pgoff = addr >> mm.arch.page_shift
     source = vma.start
     _, prev = mm.find_vma_prev(addr)
-    merged = vma_merge(mm, prev, addr, addr + length, vma.flags, vma.anon_vma, vma.file, pgoff)
+    merged = vma_merge(
+        *(mm, prev, addr, addr + length, vma.flags, vma.anon_vma, vma.file, pgoff, vma.policy)
+    )
     if merged is not None:
         return merged if merged.start <= source < merged.end else vma, merged
     copy = vma.duplicate()

@@ -23,6 +23,7 @@ from spfemu.reference.model import (
     VM_SHARED,
     VM_WIPEONFORK,
     VM_WRITE,
+    Mempolicy,
     Protection,
     Pte,
     SyscallError,
@@ -95,7 +96,7 @@ def _mprotect_fixup(
     uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE)
     if flags & VM_WRITE and uncharged:
         flags |= VM_ACCOUNT
-    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
     vma.flags = flags
     _change_protection(mm, vma, start, end)
     if old_flags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
@@ -104,11 +105,21 @@ def _mprotect_fixup(
 
 
 def merge_or_split(
-    kernel: Kernel, mm: Mm, vma: Vma, prev: Vma | None, start: int, end: int, flags: int
+    kernel: Kernel,
+    mm: Mm,
+    vma: Vma,
+    prev: Vma | None,
+    start: int,
+    end: int,
+    flags: int,
+    policy: Mempolicy | None,
 ) -> Vma:
-    """Makes [start, end) of a VMA one that can have `flags`: a neighbour's, or cut out of it."""
+    """Makes [start, end) of a VMA one that can have `flags` and `policy`.
+
+    It is a neighbour that has them already, or what is cut out of the VMA.
+    """
     pgoff = vma.pgoff + ((start - vma.start) >> mm.arch.page_shift)
-    merged = vma_merge(mm, prev, start, end, flags, vma.anon_vma, vma.file, pgoff)
+    merged = vma_merge(mm, prev, start, end, flags, vma.anon_vma, vma.file, pgoff, policy)
     if merged is not None:
         return merged
     if start != vma.start:
@@ -200,6 +211,6 @@ def _madvise_vma(
     flags = vma.flags & ~cleared | added
     if flags == vma.flags:
         return vma
-    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags)
+    vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
     vma.flags = flags
     return vma

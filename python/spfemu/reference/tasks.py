@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from spfemu.reference.mm import Mm
+from spfemu.reference.model import Mempolicy
 
 Condition = Callable[[], bool]
 Steps = Iterator[Condition]
@@ -80,6 +81,8 @@ class Task:
     ran: list[int] = field(default_factory=list)
     """For each record, how often it has run."""
     timed_rounds: int = 0
+    policy: Mempolicy | None = None
+    """What set_mempolicy has set; a child begins with its parent's."""
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import Protection, Vma
+from spfemu.reference.model import Mempolicy, Protection, Vma
 from spfemu.reference.page_prot import vm_page_prot
 
 READ, WRITE, EXECUTE = 0, 1, 2
@@ -34,6 +34,7 @@ class Fault:
     user: bool
     present: bool
     """The PTE was there and forbade the access: X86_PF_PROT, a permission fault on arm64."""
+    task_policy: Mempolicy | None = None
     speculative: bool = False
     allow_retry: bool = False
     """FAULT_FLAG_ALLOW_RETRY: mmap_sem may be dropped while a page is read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spfemu.reference.huge_split import split_at
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_ACCESS, AnonVma, File, Vma
+from spfemu.reference.model import VM_ACCESS, AnonVma, File, Mempolicy, Vma
 
 
 def vma_merge(
@@ -20,6 +20,7 @@ def vma_merge(
     anon_vma: AnonVma | None,
     file: File | None,
     pgoff: int,
+    policy: Mempolicy | None = None,
 ) -> Vma | None:
     """Lets the neighbours take over [start, end), which is free or is to have these attributes.
 
@@ -37,13 +38,13 @@ def vma_merge(
         next_ is not None
         and next_.start == end
         and next_.pgoff == end_pgoff
-        and _mergeable(next_, flags, anon_vma, file)
+        and _mergeable(next_, flags, anon_vma, file, policy)
     )
     if (
         prev is not None
         and prev.end == start
         and prev.pgoff + ((prev.end - prev.start) >> mm.arch.page_shift) == pgoff
-        and _mergeable(prev, flags, anon_vma, file)
+        and _mergeable(prev, flags, anon_vma, file, policy)
     ):
         if with_next and next_ is not None and _anon_vmas_agree(prev.anon_vma, next_.anon_vma):
             return _expand(mm, prev, prev.start, next_.end)  # cases 1 and 6
@@ -53,14 +54,20 @@ def vma_merge(
     return None
 
 
-def _mergeable(neighbour: Vma, flags: int, anon_vma: AnonVma | None, file: File | None) -> bool:
-    """can_vma_merge_before/after() without the offsets: same flags, same file, agreeing anon_vma.
+def _mergeable(
+    neighbour: Vma,
+    flags: int,
+    anon_vma: AnonVma | None,
+    file: File | None,
+    policy: Mempolicy | None,
+) -> bool:
+    """can_vma_merge_before/after() without the offsets: all the same, and agreeing anon_vmas.
 
     If one side has no anon_vma they agree only when the *neighbour* has exactly one link: a VMA
     that came through a fork has more, and one that was never touched has none. So a touched range
     does not merge into an untouched neighbour, while an untouched range merges into a touched one.
     """
-    if neighbour.flags != flags or neighbour.file is not file:
+    if (neighbour.flags, neighbour.policy) != (flags, policy) or neighbour.file is not file:
         return False
     if neighbour.anon_vma is anon_vma:
         return True
@@ -150,6 +157,7 @@ def _could_merge(mm: Mm, lower: Vma, upper: Vma) -> bool:
     return (
         lower.end == upper.start
         and lower.file is upper.file
+        and lower.policy == upper.policy
         and not (lower.flags ^ upper.flags) & ~VM_ACCESS
         and upper.pgoff == lower.pgoff + pages
     )

@@ -196,6 +196,26 @@ def _mlock(draw: Draw, words: Vocabulary) -> Operation:
     return operation
 
 
+def _policy(draw: Draw) -> Operation:
+    """Mostly one that is interleaved; sometimes with nodes that there are not."""
+    operation: Operation = {"mode": pick(draw, _POLICIES)}
+    if (nodes := pick(draw, _NODES)) is not None:
+        operation["nodes"] = nodes
+    return operation
+
+
+_POLICIES: Final = ("default", *("interleave",) * 3, *("bind",) * 2, "preferred", "local")
+_NODES: Final[tuple[list[int] | None, ...]] = (*(None,) * 4, [1], [1], [0, 1], [0, 5], [5], [])
+
+
+def _mbind(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "mbind", **_range(draw, words), **_policy(draw)}
+
+
+def _set_mempolicy(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "set_mempolicy", **_policy(draw)}
+
+
 def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
     operation: Operation = {"op": "swap_out", **_range(draw, words)}
     if pick(draw, _KEEPS):
@@ -313,6 +333,8 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mremap,) * 3,
     *(_mprotect,) * 6,
     *(_madvise,) * 5,
+    *(_mbind,) * 3,
+    _set_mempolicy,
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
     *(_migrate,) * 2,
@@ -336,8 +358,8 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_execute)
     if not words.huge:
         left_out.add(_collapse)
-    if words.host:
-        left_out |= {_sysctl, _swap_out, _migrate}
+    if words.host:  # how many nodes there are is up to the host
+        left_out |= {_sysctl, _swap_out, _migrate, _mbind, _set_mempolicy}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -94,6 +94,7 @@ struct SystemText {
     swap: SwapText,
     stack_limit: u64,
     mmap_min_addr: u64,
+    nodes: u32,
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
 }
@@ -227,6 +228,7 @@ fn system(given: &SystemText) -> Result<System, Error> {
         memory: given.memory,
         stack_limit: given.stack_limit,
         mmap_min_addr: given.mmap_min_addr,
+        nodes: given.nodes,
         ..System::default()
     };
     for (name, &value) in &given.sysctl {
@@ -255,6 +257,7 @@ fn system(given: &SystemText) -> Result<System, Error> {
     for (name, &set) in &given.config {
         match name.as_str() {
             "THP" => system.transparent_hugepage = set,
+            "NUMA" => system.numa = set,
             "PPC_MEM_KEYS" => system.ppc_mem_keys = set,
             "HAVE_MOVE_PMD" => system.have_move_pmd = Some(set),
             other => return Err(Error::Program(format!("config '{other}' is unknown"))),

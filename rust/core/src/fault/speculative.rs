@@ -91,6 +91,10 @@ impl<P: Platform> Kernel<P, Spf> {
         let snapshot = self.check_vma_support(cpu, vma)?;
         self.check_bounds(cpu, vma, address)?;
         check_access(snapshot.flags, flags)?;
+        // H11: `mpol_misplaced()` would reckon with bounds that may change (A20).
+        if self.config.system.numa && self.is_interleaved(cpu, vma) {
+            return Err(Abort::NOTSUP);
+        }
 
         cpu.step("walk with interrupts off");
         let irqs_off = !cpu.mutant(Mutant::A8Walk);
@@ -138,7 +142,7 @@ impl<P: Platform> Kernel<P, Spf> {
         Ok(sequence)
     }
 
-    /// H3 to H7, H11: the kind of VMA is supported.
+    /// H3 to H7: the kind of VMA is supported.
     fn check_vma_support(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<Snapshot, Abort> {
         cpu.step("check vma's support");
         // H3: a fault operation may drop mmap_sem.

@@ -244,7 +244,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let differ = a.vm_flags().read(cpu).0 ^ b.vm_flags().read(cpu).0;
         let pages = || self.vma_pages(cpu, a);
         a.vm_end().read(cpu) == b.vm_start().read(cpu)
-            && a.vm_policy().read(cpu) == b.vm_policy().read(cpu)
+            && self.mpol_equal(cpu, a.vm_policy().read(cpu), b.vm_policy().read(cpu))
             && a.vm_file().read(cpu) == b.vm_file().read(cpu)
             && VmFlags(differ) & !IGNORED_BY_ANON_VMA == VmFlags::NONE
             && b.vm_pgoff().read(cpu) == a.vm_pgoff().read(cpu).wrapping_add(pages())

@@ -364,6 +364,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("vm_area_struct", self.vmas.live()),
             ("anon_vma", self.anon_vmas.live()),
             ("anon_vma_chain", self.avcs.live()),
+            ("mempolicy", self.policies.live()),
             ("inode", self.inodes.live()),
             ("page-cache node", self.cache_nodes.live()),
         ] {

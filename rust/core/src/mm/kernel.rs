@@ -9,6 +9,7 @@ use super::compound::FreeArea;
 use super::counters::Counters;
 use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
+use super::mempolicy::Mempolicy;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
@@ -40,6 +41,10 @@ pub struct System {
     pub thp: Thp,
     /// `CONFIG_TRANSPARENT_HUGEPAGE`
     pub transparent_hugepage: bool,
+    /// NUMA nodes, 1 to 64.
+    pub nodes: u32,
+    /// `CONFIG_NUMA`
+    pub numa: bool,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
     /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
@@ -63,6 +68,8 @@ impl Default for System {
             page_cluster: 3,
             thp: Thp::Madvise,
             transparent_hugepage: true,
+            nodes: 2,
+            numa: true,
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
@@ -100,6 +107,8 @@ pub struct TaskStruct<P: Platform> {
     /// Resident-set counts not told to the mm yet (`task->rss_stat`), and how many events.
     pub(crate) rss: [Local; 3],
     pub(crate) rss_events: Local,
+    /// `task->mempolicy`: where a VMA has none.
+    pub(crate) mempolicy: Local,
     pub counters: Counters,
     pub(crate) waiter: Waiter<P>,
 }
@@ -112,6 +121,7 @@ impl<P: Platform> TaskStruct<P> {
             vmacache_seqnum: Local::default(),
             rss: Default::default(),
             rss_events: Local::default(),
+            mempolicy: Local::default(),
             counters: Counters::default(),
             waiter: Waiter::new(line),
         }
@@ -125,6 +135,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) vmas: Arena<Vma<P>>,
     pub(crate) anon_vmas: Arena<AnonVma<P>>,
     pub(crate) avcs: Arena<AnonVmaChain<P>>,
+    pub(crate) policies: Arena<Mempolicy<P>>,
     pub(crate) inodes: Arena<Inode<P>>,
     pub(crate) pages: Arena<Page<P>>,
     /// Page tables by level, top down, as in `config.arch.levels`.
@@ -185,6 +196,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             vmas: Arena::new(&lines, 0),
             anon_vmas: Arena::new(&lines, 0),
             avcs: Arena::new(&lines, 0),
+            policies: Arena::new(&lines, 0),
             inodes: Arena::new(&lines, 0),
             pages: Arena::new(&lines, 0),
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
@@ -217,6 +229,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.vmas.reset();
         self.anon_vmas.reset();
         self.avcs.reset();
+        self.policies.reset();
         self.inodes.reset();
         self.pages.reset();
         self.tables.iter().for_each(|level| level.reset());
@@ -234,6 +247,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             task.vmacache_seqnum.set(0);
             task.rss.iter().for_each(|count| count.set(0));
             task.rss_events.set(0);
+            task.mempolicy.set(0);
             task.counters.reset();
             task.waiter.reset();
         }

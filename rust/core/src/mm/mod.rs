@@ -21,6 +21,7 @@ mod locks;
 mod lookup;
 mod madvise;
 mod maps;
+mod mempolicy;
 mod migrate;
 mod mlock;
 mod move_page_tables;
@@ -51,6 +52,7 @@ pub(crate) use gaps::UnmappedAreaInfo;
 pub use huge_memory::Thp;
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
+pub use mempolicy::{Mempolicy, MempolicyRef, MpolMode};
 pub(crate) use mlock::VM_LOCKED_BOTH;
 pub(crate) use move_page_tables::Moving;
 pub use objects::{

@@ -1,6 +1,7 @@
 //! The kernel's structs as words, with the kernel's field offsets (v5.1, x86-64, plus the
 //! series' fields), because the offset decides which fields share a cache line.
 
+use super::mempolicy::Mempolicy;
 use super::pmd::PmdVal;
 use super::types::{Pte, Vaddr, VmFlags};
 use crate::object;
@@ -89,7 +90,7 @@ object! {
         vm_file: Ptr<Inode<P>> = 0xa0,
         /// Where the last swap-in was, how much it read around, and how much of that was used.
         swap_readahead_info: u64 = 0xb0,
-        vm_policy: u64 = 0xb8,
+        vm_policy: Ptr<Mempolicy<P>> = 0xb8,
         /// Even: stable; odd: being modified. Source: P09.
         vm_sequence: u64 = 0xc8,
         /// Source: P20.

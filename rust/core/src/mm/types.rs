@@ -318,6 +318,7 @@ pub enum Errno {
     Eexist = 17,
     Enodev = 19,
     Einval = 22,
+    Enosys = 38,
     Eoverflow = 75,
     Eopnotsupp = 95,
 }

@@ -58,7 +58,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.swap.is_some() {
             new.swap_readahead_info().poke(orig.swap_readahead_info().read(cpu));
         }
-        new.vm_policy().poke(orig.vm_policy().read(cpu));
+        // vma_dup_policy()
+        new.vm_policy().poke(self.mpol_dup(cpu, orig.vm_policy().read(cpu)));
         self.init_vma(new);
         if cpu.mutant(Mutant::A26) {
             new.vm_sequence().poke(orig.vm_sequence().read(cpu));
@@ -80,6 +81,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vma.rb_parent().peek() != vma.ptr() {
             cpu.finding("vma-freed-in-tree", format!("VMA {} is still linked", vma.slot_index()));
         }
+        self.mpol_put(cpu, vma.vm_policy().peek());
         self.vmas.free(cpu, vma);
     }
 

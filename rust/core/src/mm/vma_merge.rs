@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::kernel::Kernel;
+use super::mempolicy::Mempolicy;
 use super::objects::{AnonVma, Inode, MmRef, VmaRef};
 use super::types::{Errno, Vaddr, VmFlags};
 use super::vma::VM_SPECIAL;
@@ -20,7 +21,7 @@ pub(crate) struct MergeRequest<P: Platform> {
     pub(crate) anon_vma: Ptr<AnonVma<P>>,
     pub(crate) file: Ptr<Inode<P>>,
     pub(crate) pgoff: u64,
-    pub(crate) policy: u64,
+    pub(crate) policy: Ptr<Mempolicy<P>>,
 }
 
 /// Which part of a split VMA the new one is.
@@ -166,7 +167,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let theirs = vma.anon_vma().read(cpu);
         difference & !VmFlags::SOFTDIRTY.0 == 0
             && vma.vm_file().read(cpu) == request.file
-            && vma.vm_policy().read(cpu) == request.policy
+            && self.mpol_equal(cpu, vma.vm_policy().read(cpu), request.policy)
             && self.is_mergeable_anon_vma(cpu, request.anon_vma, theirs, Some(vma))
     }
 

@@ -103,7 +103,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             anon_vma: Ptr::NULL,
             file: Ptr::NULL,
             pgoff: start.0 >> self.page_shift(),
-            policy: 0,
+            policy: Ptr::NULL,
         };
         let vma = match self.vma_merge(cpu, mm, links.prev, &request) {
             Some(vma) => vma,

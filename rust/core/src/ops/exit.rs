@@ -5,11 +5,12 @@
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{Kernel, MmRef, Vaddr, VmaRef};
-use crate::platform::{Platform, Ptr};
+use crate::platform::{Platform, Ptr, Value};
 use crate::sync::refcount::atomic_dec_and_test;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `exit_mm()`: the current task leaves its address space for good.
+    /// The end of a task: `exit_mm()`, which leaves its address space for good, and
+    /// `mpol_put_task_policy()`.
     pub fn exit_mm(&self, cpu: &P) {
         cpu.charge(Cost::SyscallEntryExit, 1);
         cpu.charge(Cost::TaskSetup, 1);
@@ -21,6 +22,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.current(cpu).mm.set(0);
         sem.up_read(cpu);
         self.mmput(cpu, mm);
+        let policy = self.current(cpu).mempolicy.get();
+        self.current(cpu).mempolicy.set(0);
+        self.mpol_put(cpu, Ptr::from_word(policy));
     }
 
     /// `mmput()`: one user less; with the last the mappings go.

@@ -27,6 +27,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.charge(Cost::TaskSetup, 1);
         let mm = self.dup_mm(cpu, self.current_mm(cpu))?;
         self.attach_mm(cpu, child, mm);
+        self.copy_mempolicy(cpu, child);
         Ok(())
     }
 
@@ -38,6 +39,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // mmget: the caller's own use keeps it above 0.
         atomic_inc(cpu, mm.mm_users());
         self.attach_mm(cpu, child, mm);
+        self.copy_mempolicy(cpu, child);
     }
 
     /// The memory half of `copy_process()`: `task`, which does not run yet, is to use `mm`.
@@ -48,6 +50,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         tsk.rss_events.set(0);
         tsk.vmacache.iter().for_each(|entry| entry.set(0));
         tsk.vmacache_seqnum.set(self.current(cpu).vmacache_seqnum.get());
+    }
+
+    /// A child begins with the policy of its parent.
+    fn copy_mempolicy(&self, cpu: &P, child: TaskId) {
+        let policy = self.mpol_dup(cpu, Ptr::from_word(self.current(cpu).mempolicy.get()));
+        self.tasks[child as usize].mempolicy.set(policy.to_word());
     }
 
     /// `mm_alloc()`: an empty address space with one user. `None`: out of memory.

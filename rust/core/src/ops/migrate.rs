@@ -4,9 +4,6 @@ use crate::design::Design;
 use crate::mm::{Errno, Kernel, Vaddr};
 use crate::platform::Platform;
 
-/// Nodes of the machine.
-const NR_NODES: u64 = 2;
-
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Moves the anonymous pages of the current address space in `start..start + length`, also
     /// where others map them. Pages that somebody is at stay, and are no error.
@@ -14,7 +11,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.offset_in_page(start) != 0 {
             return Err(Errno::Einval);
         }
-        if node >= NR_NODES {
+        if node >= u64::from(self.config.system.nodes) {
             return Err(Errno::Enodev);
         }
         // Above user space there is nothing.

@@ -258,7 +258,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             anon_vma: Ptr::NULL,
             file: region.file,
             pgoff: region.pgoff,
-            policy: 0,
+            policy: Ptr::NULL,
         };
         let vma = match self.vma_merge(cpu, mm, links.prev, &request) {
             Some(vma) => vma,

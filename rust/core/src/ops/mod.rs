@@ -7,6 +7,7 @@ mod exit;
 mod fork;
 mod kernel_address;
 pub mod madvise;
+mod mbind;
 mod migrate;
 mod mlock;
 pub mod mmap;

@@ -57,6 +57,10 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Migrate { range: Range { at, length }, node } => {
                 k.migrate(cpu, at.resolve(base), length, node).map(zero)
             }
+            Op::Mbind { range: Range { at, length }, mode, nodes } => {
+                k.sys_mbind(cpu, at.resolve(base), length, mode, nodes).map(zero)
+            }
+            Op::SetMempolicy { mode, nodes } => k.sys_set_mempolicy(cpu, mode, nodes).map(zero),
             Op::SwapOut { range: Range { at, length }, keep_cache } => {
                 k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)
             }

@@ -2,7 +2,7 @@
 
 use super::op::{At, GIVEN, Mmap, Mremap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
 use super::record::Record;
-use crate::mm::{Access, VmFlags};
+use crate::mm::{Access, MpolMode, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
@@ -30,6 +30,12 @@ impl Op {
         let decoder = Decoder { record, tables };
         match record.op {
             1..=7 => decoder.mapping_call(),
+            8 => Ok(Self::Mbind {
+                range: decoder.range()?,
+                mode: decoder.policy()?,
+                nodes: record.value,
+            }),
+            9 => Ok(Self::SetMempolicy { mode: decoder.policy()?, nodes: record.value }),
             10..=16 => decoder.task_call(),
             17..=20 => decoder.access(),
             21..=29 => decoder.other(),
@@ -266,6 +272,17 @@ impl Decoder<'_> {
             18 => Advice::PopulateRead,
             19 => Advice::PopulateWrite,
             other => return Err(wrong("advice", other, "0 to 13, 16 to 19")),
+        })
+    }
+
+    fn policy(&self) -> Result<MpolMode, Wrong> {
+        Ok(match self.record.advice {
+            0 => MpolMode::Default,
+            1 => MpolMode::Bind,
+            2 => MpolMode::Interleave,
+            3 => MpolMode::Preferred,
+            4 => MpolMode::Local,
+            other => return Err(wrong("advice", other, "0 to 4")),
         })
     }
 

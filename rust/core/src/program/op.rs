@@ -1,6 +1,6 @@
 //! Operations, decoded and checked: what the interpreter executes.
 
-use crate::mm::{Access, VmFlags};
+use crate::mm::{Access, MpolMode, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
@@ -132,6 +132,8 @@ pub(super) enum Op {
     Madvise(Range, Advice),
     Mlock { range: Range, onfault: bool },
     Munlock(Range),
+    Mbind { range: Range, mode: MpolMode, nodes: u64 },
+    SetMempolicy { mode: MpolMode, nodes: u64 },
     Brk { delta: i64, id: Option<u32>, start: Option<u64> },
     Fork { child: TaskId, wait: bool },
     Vfork { child: TaskId, wait: bool },
@@ -166,6 +168,8 @@ impl Op {
             Self::Madvise(..) => 5,
             Self::Mlock { .. } => 6,
             Self::Munlock(_) => 7,
+            Self::Mbind { .. } => 8,
+            Self::SetMempolicy { .. } => 9,
             Self::Brk { .. } => 10,
             Self::Fork { .. } => 11,
             Self::Vfork { .. } => 12,
@@ -202,6 +206,8 @@ impl Op {
             Self::Madvise(..) => "madvise",
             Self::Mlock { .. } => "mlock",
             Self::Munlock(_) => "munlock",
+            Self::Mbind { .. } => "mbind",
+            Self::SetMempolicy { .. } => "set_mempolicy",
             Self::Brk { .. } => "brk",
             Self::Fork { .. } => "fork",
             Self::Vfork { .. } => "vfork",
@@ -249,6 +255,7 @@ impl Op {
             Self::Munmap(range)
             | Self::Mprotect(range, _)
             | Self::Madvise(range, _)
+            | Self::Mbind { range, .. }
             | Self::SwapOut { range, .. }
             | Self::Mlock { range, .. }
             | Self::Migrate { range, .. }

@@ -3,8 +3,8 @@
 use crate::arch::Arch;
 use crate::design::{Design, Spf};
 use crate::mm::{
-    Access, Config, FileKind, InodeRef, Kernel, MmRef, Pte, SwapConfig, System, Vaddr, Variants,
-    VmFlags, VmaRef,
+    Access, Config, FileKind, InodeRef, Kernel, Mempolicy, MmRef, MpolMode, Pte, SwapConfig,
+    System, Vaddr, Variants, VmFlags, VmaRef,
 };
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::mmap::{MapFlags, MmapArgs};
@@ -112,6 +112,12 @@ impl<D: Design> World<D> {
         args.prot = prot;
         args.flags.0 |= MapFlags::FIXED.0;
         self.k.sys_mmap(&self.cpu, &args).expect("room at a fixed address")
+    }
+
+    /// A policy that no VMA has yet.
+    pub fn policy(&self) -> Ptr<Mempolicy<Cpu>> {
+        let policy = self.k.mpol_new(&self.cpu, MpolMode::Bind, 1).expect("node 0 is there");
+        policy.expect("not the default").ptr()
     }
 
     pub fn file(&self, pages: u64, kind: FileKind) -> InodeRef<'_, Cpu> {

@@ -297,3 +297,30 @@ fn with_c2_cured_an_execute_of_a_fresh_page_costs_two_faults_and_no_more() {
     assert_eq!(added.iter().find(|(name, _)| *name == "faults"), Some(&("faults", 2)));
     p.end();
 }
+
+#[test]
+fn h11_interleaved_pages_are_not_supported() {
+    use crate::mm::MpolMode::{Bind, Default, Interleave};
+    // The VMA's policy, the task's, and whether pages are spread: the VMA's comes first.
+    let table = [
+        (Default, Default, false),
+        (Interleave, Default, true),
+        (Default, Interleave, true),
+        (Bind, Interleave, false),
+        (Interleave, Bind, true),
+    ];
+    for (of_vma, of_task, spread) in table {
+        let p = Process::new();
+        p.map_touched(BASE, 2);
+        assert_eq!(p.k.sys_mbind(&p.cpu, BASE, 2 * PAGE, of_vma, 1), Ok(()));
+        assert_eq!(p.k.sys_set_mempolicy(&p.cpu, of_task, 1), Ok(()));
+        let counted = p.counted(|| _ = p.write(BASE, 1));
+        let expect = if spread {
+            classic_after("pagefault:spf_vma_notsup")
+        } else {
+            SPECULATIVE_MINOR.to_vec()
+        };
+        assert_eq!(counted, expect, "{of_vma:?} {of_task:?}");
+        p.end();
+    }
+}

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::arch::Arch;
 use crate::design::Spf;
-use crate::mm::{Config, System, Vaddr, Variants, Vma};
+use crate::mm::{Config, MpolMode, System, Vaddr, Variants, Vma};
 use crate::platform::native::{Cpu, Machine};
 
 type K = Kernel<Cpu, Spf>;
@@ -143,17 +143,20 @@ fn neighbours_that_mprotect_parted_share_one() {
 #[test]
 fn neighbours_that_never_merge_have_their_own() {
     // Goal: each condition of anon_vma_compatible counts. `a` ends where `b` begins.
-    type Change = fn(VmaRef<'_, Cpu>);
+    type Change = fn(&Kernel<Cpu, Spf>, &Cpu, VmaRef<'_, Cpu>);
     let changes: [Change; 4] = [
-        |b| b.vm_start().poke(Vaddr(21 * PAGE)),
-        |b| b.vm_flags().poke(RW | VmFlags::DONTCOPY),
-        |b| b.vm_policy().poke(1),
-        |b| b.vm_pgoff().poke(21),
+        |_, _, b| b.vm_start().poke(Vaddr(21 * PAGE)),
+        |_, _, b| b.vm_flags().poke(RW | VmFlags::DONTCOPY),
+        |k, cpu, b| {
+            let policy = k.mpol_new(cpu, MpolMode::Bind, 1).expect("node 0 is there");
+            b.vm_policy().poke(policy.expect("not the default").ptr());
+        },
+        |_, _, b| b.vm_pgoff().poke(21),
     ];
     for change in changes {
         let (k, cpu) = system();
         let [a, b] = [vma(&k, 16, 20), vma(&k, 20, 24)];
-        change(b);
+        change(&k, &cpu, b);
         chain(&[a, b]);
         k.anon_vma_prepare(&cpu, a).unwrap();
         k.anon_vma_prepare(&cpu, b).unwrap();

@@ -47,7 +47,7 @@ fn request(world: &World<Spf>, flags: VmFlags) -> MergeRequest<Cpu> {
         anon_vma: owner.map_or(Ptr::NULL, |vma| vma.anon_vma().peek()),
         file: owner.map_or(Ptr::NULL, |vma| vma.vm_file().peek()),
         pgoff: BASE / PAGE + 3,
-        policy: 0,
+        policy: Ptr::NULL,
     }
 }
 
@@ -214,7 +214,7 @@ const DIFFERENCES: [Change; 4] = [
     |_, vma| vma.vm_flags().poke(vma.vm_flags().peek() | VmFlags::DONTCOPY),
     |world, vma| vma.vm_file().poke(world.file(9, FileKind::Regular).ptr()),
     |_, vma| vma.vm_pgoff().poke(vma.vm_pgoff().peek() + 1),
-    |_, vma| vma.vm_policy().poke(1),
+    |world, vma| vma.vm_policy().poke(world.policy()),
 ];
 
 #[test]
@@ -264,9 +264,11 @@ fn special_flags_forbid_merging_and_soft_dirty_does_not_matter() {
 
 /// Gives the VMA an anon_vma that it shares with nobody.
 fn touch(world: &World<Spf>, vma: VmaRef<'_, Cpu>) {
-    vma.vm_policy().poke(7); // so that no neighbour's anon_vma is taken
+    let policy = world.policy();
+    vma.vm_policy().poke(policy); // so that no neighbour's anon_vma is taken
     world.k.anon_vma_prepare(&world.cpu, vma).expect("memory");
-    vma.vm_policy().poke(0);
+    vma.vm_policy().poke(Ptr::NULL);
+    world.k.mpol_put(&world.cpu, policy);
 }
 
 /// Gives `vma` the anon_vma of `with`, as a split does.
@@ -404,16 +406,16 @@ fn splits(new_half: NewHalf, after: &str) {
     let file = world.file(600_000, FileKind::Regular);
     world.k.get_file(&world.cpu, file.ptr());
     old.vm_file().poke(file.ptr());
-    old.vm_policy().poke(5);
     touch(&world, old);
-    old.vm_policy().poke(5);
+    let policy = world.policy();
+    old.vm_policy().poke(policy);
     world.k.split_vma(&world.cpu, mm, old, at(3), new_half).expect("room for one more");
     let other = if new_half == NewHalf::Below { at(0) } else { at(3) };
     let new = world.vma_at(other.0);
     assert_eq!(world.picture(10, &[('P', old), ('Q', new), names[1]]), after);
     for vma in [old, new] {
         assert_eq!(vma.vm_pgoff().peek(), vma.vm_start().peek().0 / PAGE);
-        assert_eq!(vma.vm_policy().peek(), 5);
+        assert!(world.k.mpol_equal(&world.cpu, vma.vm_policy().peek(), policy));
         assert!(world.k.anon_vma_chain_is_singular(&world.cpu, vma));
     }
     assert_eq!(new.anon_vma().peek(), old.anon_vma().peek());

@@ -14,7 +14,7 @@ fn is_accepted(record: Rec) -> bool {
 
 #[test]
 fn operations_that_are_unknown_or_not_available_are_refused() {
-    for op in [0, 8, 9, 33, 41, 42, u16::MAX] {
+    for op in [0, 33, 41, 42, u16::MAX] {
         assert!(refused(rec(op)).starts_with(&format!("field 'op': value {op} (allowed:")));
     }
 }
@@ -82,7 +82,7 @@ fn an_optional_address_is_there_only_if_it_is_given() {
 
 #[test]
 fn codes_are_those_of_the_array_form() {
-    for op in (1..=29).filter(|op| ![4, 6, 7, 8, 9].contains(op)) {
+    for op in (1..=29).filter(|op| *op != 4) {
         let length = if op == TOUCH { 1 } else { 0 };
         let decoded = decode(Rec { length, ..rec(op) }).unwrap();
         assert_eq!(decoded.code(), op, "{}", decoded.name());

@@ -1,0 +1,47 @@
+"""Memory policies: where pages shall come from. Of that, programs see one thing: H11.
+
+Frames have no nodes in this model: a policy decides which VMAs merge, and whether a fault may be
+speculative.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from spfemu.program.ops import POLICIES
+from spfemu.reference.kernel import Kernel
+from spfemu.reference.model import Mempolicy, SyscallError, Vma
+
+
+def new_policy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
+    """Makes the policy that a call asks for, None for the default; EINVAL without a node.
+
+    Nodes that there are not do not count. "default" and "local" have none, whatever was said; local
+    is a preferred one without a node.
+
+    **Source:** mpol_new() and mpol_set_nodemask(), mm/mempolicy.c@5.1.
+    """
+    name = POLICIES[mode]
+    if name == "default":
+        return None
+    if name == "local" or (name == "preferred" and not nodes):
+        return Mempolicy("preferred", 0)
+    nodes &= (1 << kernel.nodes) - 1
+    if not nodes:
+        raise SyscallError(errno.EINVAL)
+    if name == "preferred":
+        nodes &= -nodes  # the first of them
+    return Mempolicy(name, nodes)
+
+
+def set_mempolicy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
+    """What becomes the policy of the task that calls. **Source:** set_mempolicy@5.1."""
+    if not kernel.numa:
+        raise SyscallError(errno.ENOSYS)
+    return new_policy(kernel, mode, nodes)
+
+
+def is_interleaved(vma: Vma, task_policy: Mempolicy | None) -> bool:
+    """H11: whether the VMA's policy, or else the task's, spreads pages over nodes."""
+    policy = vma.policy if vma.policy is not None else task_policy
+    return policy is not None and policy.mode == "interleave"

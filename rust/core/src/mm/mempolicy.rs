@@ -1,0 +1,195 @@
+//! Memory policies: from which nodes pages shall come, for a range or for a task.
+//!
+//! Source: `mm/mempolicy.c`, `include/linux/mempolicy.h`, v5.1; the bracket: P10. Each VMA has a
+//! policy of its own, so that what tells them apart is what they say. DEVIATION: no flags of modes,
+//! so `MPOL_LOCAL` alone is `MPOL_F_LOCAL`; shared memory has no policy beside its VMAs'.
+
+use super::kernel::Kernel;
+use super::objects::{MmRef, VmaRef};
+use super::types::{Errno, Vaddr};
+use super::vma_merge::{MergeRequest, NewHalf};
+use crate::design::Design;
+use crate::events::Cost;
+use crate::object;
+use crate::platform::{Platform, Ptr, Ref, Value};
+use crate::sync::refcount::atomic_dec_and_test;
+
+object! {
+    /// A memory policy. A NULL pointer is `MPOL_DEFAULT`.
+    pub struct Mempolicy of Word = "mempolicy", 264 {
+        refcnt: u64 = 0x00,
+        /// A [`MpolMode`].
+        mode: u64 = 0x04,
+        /// `v.nodes`; of `MPOL_PREFERRED` the one node, or none: where the task runs.
+        nodes: u64 = 0x08,
+    }
+}
+
+pub type MempolicyRef<'k, P> = Ref<'k, Mempolicy<P>>;
+
+/// `MPOL_*`, with the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum MpolMode {
+    Default = 0,
+    Preferred = 1,
+    Bind = 2,
+    Interleave = 3,
+    /// Never in a policy: a preferred one without a node.
+    Local = 4,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// The nodes that there are (`node_states[N_MEMORY]`), as a mask.
+    fn online_nodes(&self) -> u64 {
+        u64::MAX >> (64 - self.config.system.nodes.clamp(1, 64))
+    }
+
+    /// `mpol_new()` and `mpol_set_nodemask()`: `None` is the default policy. Nodes that there are
+    /// not do not count; `EINVAL` if none is left. The default and the local policy have none.
+    pub(crate) fn mpol_new(
+        &self,
+        cpu: &P,
+        mode: MpolMode,
+        nodes: u64,
+    ) -> Result<Option<MempolicyRef<'_, P>>, Errno> {
+        let online = nodes & self.online_nodes();
+        let (mode, nodes) = match mode {
+            MpolMode::Default => return Ok(None),
+            MpolMode::Local => (MpolMode::Preferred, 0),
+            MpolMode::Preferred if nodes == 0 => (mode, 0),
+            _ if online == 0 => return Err(Errno::Einval),
+            MpolMode::Preferred => (mode, online & online.wrapping_neg()),
+            MpolMode::Bind | MpolMode::Interleave => (mode, online),
+        };
+        Ok(Some(self.mpol_alloc(cpu, mode as u64, nodes)))
+    }
+
+    fn mpol_alloc(&self, cpu: &P, mode: u64, nodes: u64) -> MempolicyRef<'_, P> {
+        cpu.charge(Cost::SlabAlloc, 1);
+        let policy = self.policies.alloc();
+        policy.refcnt().poke(1);
+        policy.mode().poke(mode);
+        policy.nodes().poke(nodes);
+        policy
+    }
+
+    /// `mpol_dup()`: the same once more, for another owner.
+    pub(crate) fn mpol_dup(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) -> Ptr<Mempolicy<P>> {
+        let Some(old) = self.policies.get_opt(cpu, policy) else { return Ptr::NULL };
+        self.mpol_alloc(cpu, old.mode().read(cpu), old.nodes().read(cpu)).ptr()
+    }
+
+    /// `mpol_put()`: at once, whoever may be reading it (C5).
+    pub(crate) fn mpol_put(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) {
+        if let Some(policy) = self.policies.get_opt(cpu, policy)
+            && atomic_dec_and_test(cpu, policy.refcnt())
+        {
+            self.policies.free(cpu, policy);
+        }
+    }
+
+    /// `mpol_equal()`: whether two say the same.
+    pub(super) fn mpol_equal(
+        &self,
+        cpu: &P,
+        one: Ptr<Mempolicy<P>>,
+        other: Ptr<Mempolicy<P>>,
+    ) -> bool {
+        if one.is_null() || other.is_null() {
+            return one == other;
+        }
+        let [one, other] = [one, other].map(|policy| self.policies.get(cpu, policy));
+        one.mode().read(cpu) == other.mode().read(cpu)
+            && one.nodes().read(cpu) == other.nodes().read(cpu)
+    }
+
+    /// `__get_vma_policy()`, or else `get_task_policy()`: whether pages are interleaved there.
+    /// No reference is taken.
+    #[inline(always)]
+    pub(crate) fn is_interleaved(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+        let mut policy = vma.vm_policy().read(cpu);
+        if policy.is_null() {
+            policy = Ptr::from_word(self.current(cpu).mempolicy.get());
+        }
+        let policy = self.policies.get_opt(cpu, policy);
+        policy.is_some_and(|policy| policy.mode().read(cpu) == MpolMode::Interleave as u64)
+    }
+
+    /// `mbind_range()`: gives `start..end` the policy, VMA by VMA. What an error finds done stays
+    /// done. Caller holds `mmap_sem` for write.
+    pub(crate) fn mbind_range(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        policy: Ptr<Mempolicy<P>>,
+    ) -> Result<(), Errno> {
+        let first = self.find_vma(cpu, mm, start);
+        let first = first.filter(|vma| vma.vm_start().read(cpu) <= start).ok_or(Errno::Efault)?;
+        let mut prev =
+            if start > first.vm_start().read(cpu) { Some(first) } else { self.vm_prev(cpu, first) };
+        let mut cursor = Some(first);
+        while let Some(vma) = cursor.filter(|vma| vma.vm_start().read(cpu) < end) {
+            let from = start.max(vma.vm_start().read(cpu));
+            let to = end.min(vma.vm_end().read(cpu));
+            let vma = if self.mpol_equal(cpu, vma.vm_policy().read(cpu), policy) {
+                vma
+            } else {
+                self.mbind_vma(cpu, mm, vma, prev, from..to, policy)?
+            };
+            prev = Some(vma);
+            cursor = self.vm_next(cpu, vma);
+        }
+        Ok(())
+    }
+
+    /// One round of `mbind_range()`. Returns the VMA that then holds the range.
+    fn mbind_vma<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        prev: Option<VmaRef<'k, P>>,
+        range: std::ops::Range<Vaddr>,
+        policy: Ptr<Mempolicy<P>>,
+    ) -> Result<VmaRef<'k, P>, Errno> {
+        let request = MergeRequest {
+            start: range.start,
+            end: range.end,
+            flags: vma.vm_flags().read(cpu),
+            anon_vma: vma.anon_vma().read(cpu),
+            file: vma.vm_file().read(cpu),
+            pgoff: self.pgoff_of(cpu, vma, range.start),
+            policy,
+        };
+        if let Some(merged) = self.vma_merge(cpu, mm, prev, &request) {
+            return Ok(merged); // which has the policy
+        }
+        if range.start != vma.vm_start().read(cpu) {
+            self.split_vma(cpu, mm, vma, range.start, NewHalf::Below)?;
+        }
+        if range.end != vma.vm_end().read(cpu) {
+            self.split_vma(cpu, mm, vma, range.end, NewHalf::Above)?;
+        }
+        self.vma_replace_policy(cpu, vma, policy);
+        Ok(vma)
+    }
+
+    /// `vma_replace_policy()`: the VMA gets a copy of the policy. The old one goes after the
+    /// bracket. Source: P10.
+    fn vma_replace_policy(&self, cpu: &P, vma: VmaRef<'_, P>, policy: Ptr<Mempolicy<P>>) {
+        cpu.step("vma_replace_policy");
+        let new = self.mpol_dup(cpu, policy);
+        D::vm_write_begin(cpu, vma);
+        let old = vma.vm_policy().read(cpu);
+        vma.vm_policy().write(cpu, new);
+        D::vm_write_end(cpu, vma);
+        self.mpol_put(cpu, old);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/mempolicy.rs"]
+mod tests;

@@ -367,8 +367,8 @@ _TABLE: Final = (
     Op("oom_reap", 37, available=False),
     Op("rebind", 38, (Key("nodes", "nodes", "value", required=True),), available=False),
     Op("notifier", 39, (Key("on", "bool", "flags", required=True),), available=False),
-    Op("uffd_register", 40, _RANGE, available=False),
-    Op("uffd_unregister", 41, _RANGE, available=False),
+    Op("uffd_register", 40, _RANGE),
+    Op("uffd_unregister", 41, _RANGE),
 )
 
 OPS: Final = MappingProxyType({op.name: op for op in _TABLE})

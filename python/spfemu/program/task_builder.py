@@ -282,6 +282,16 @@ class TaskBuilder(TaskRecords):
         base, offset = self._address(addr)
         self.record(31, base=base, addr=offset)
 
+    def uffd_register(self, addr: Address, length: int) -> None:
+        """Appends ``uffd_register``: the emulator brings missing pages. Source: the format."""
+        base, offset = self._address(addr)
+        self.record(40, base=base, addr=offset, length=length)
+
+    def uffd_unregister(self, addr: Address, length: int) -> None:
+        """Appends ``uffd_unregister``: takes that back. Source: the program format."""
+        base, offset = self._address(addr)
+        self.record(41, base=base, addr=offset, length=length)
+
     def note(self, text: str) -> None:
         """Appends ``note``: a comment."""
         self.record(29, aux=self._owner.texts.number(text))

@@ -22,6 +22,7 @@ from spfemu.reference.munmap import munmap
 from spfemu.reference.protect import madvise, mprotect
 from spfemu.reference.reclaim import swap_out
 from spfemu.reference.tasks import Record
+from spfemu.reference.uffd_ranges import uffd_change
 
 
 class Call(NamedTuple):
@@ -94,6 +95,16 @@ def _migrate(call: Call) -> int:
     return 0
 
 
+def _uffd_register(call: Call) -> int:
+    uffd_change(call.kernel, call.mm, call.addr, call.record.length, missing=True)
+    return 0
+
+
+def _uffd_unregister(call: Call) -> int:
+    uffd_change(call.kernel, call.mm, call.addr, call.record.length, missing=False)
+    return 0
+
+
 def _swap_out(call: Call) -> int:
     keep_cache = bool(call.flags & 1)
     swap_out(call.kernel, call.mm, call.addr, call.record.length, keep_cache=keep_cache)
@@ -131,6 +142,8 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "collapse": _collapse,
             "swap_out": _swap_out,
             "migrate": _migrate,
+            "uffd_register": _uffd_register,
+            "uffd_unregister": _uffd_unregister,
         }.items()
     }
 )

@@ -35,6 +35,7 @@ from spfemu.reference.model import (
     VM_EXEC,
     VM_GROWSDOWN,
     VM_READ,
+    VM_UFFD_MISSING,
     VM_WRITE,
     Mempolicy,
     OutOfFramesError,
@@ -219,8 +220,7 @@ def _handle_speculative_fault(fault: Fault) -> int:
     if vma.anon_vma is None:  # H4: v12 says notsup here, not noanon
         return _abort(kernel, SPF_VMA_NOTSUP)
     fault.cache_vma(vma)  # H5
-    # H6: no userfaultfd in this model yet.
-    if fault.flags & VM_GROWSDOWN:  # H7: before the bounds, so that stacks count as notsup
+    if fault.flags & (VM_UFFD_MISSING | VM_GROWSDOWN):  # H6, H7: before the bounds are looked at
         return _abort(kernel, SPF_VMA_NOTSUP)
     if not vma.start <= fault.address < vma.end:  # H8: also for an address in a hole
         return _abort(kernel, SPF_VMA_CHANGED)

@@ -11,6 +11,7 @@ from spfemu.reference.model import (
     VM_DONTCOPY,
     VM_LOCKED,
     VM_LOCKONFAULT,
+    VM_UFFD_MISSING,
     VM_WIPEONFORK,
     OutOfFramesError,
     SwapEntry,
@@ -54,7 +55,8 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     A wiped one gets an anon_vma at once, found while its list pointers are still the parent's.
     """
     copy = vma.duplicate()
-    copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT)  # locks are not inherited
+    # Locks are not inherited, nor, without events, is userfaultfd.
+    copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT | VM_UFFD_MISSING)
     if vma.flags & VM_WIPEONFORK:
         copy.anon_vma = None
         prepare_between(parent, copy, parent.prev(vma), parent.next(vma))

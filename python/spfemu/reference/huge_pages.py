@@ -24,6 +24,7 @@ from spfemu.reference.model import (
     put_huge_page,
 )
 from spfemu.reference.page_prot import vm_page_prot
+from spfemu.reference.userfaultfd import handle_userfault, is_missing
 from spfemu.reference.vm_fault import VM_FAULT_WRITE, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
 
@@ -83,6 +84,9 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
         if not _has_huge_zero_page(kernel, mm):
             kernel.frames.free()
             return None
+        if is_missing(fault):
+            kernel.frames.free()
+            return handle_userfault(fault)
         mm.page_tables.map_huge(fault.address, Leaf(None, fault.page_prot))
         return 0
     page = new_huge_page(kernel.frames, mm)
@@ -93,6 +97,10 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
     except OutOfFramesError:
         put_huge_page(kernel.frames, page)
         raise
+    if is_missing(fault):
+        put_huge_page(kernel.frames, page)
+        kernel.frames.free()
+        return handle_userfault(fault)
     mm.page_tables.map_huge(fault.address, Leaf(page, fault.page_prot).made_writable())
     return 0
 

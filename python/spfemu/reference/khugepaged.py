@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from spfemu.reference.huge_pages import is_wanted, new_huge_page
 from spfemu.reference.huge_split import fits
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_WRITE, ZERO_PAGE, Leaf, Pte, SwapEntry, SyscallError
+from spfemu.reference.model import (
+    VM_UFFD_MISSING,
+    VM_WRITE,
+    ZERO_PAGE,
+    Leaf,
+    Pte,
+    SwapEntry,
+    SyscallError,
+)
 from spfemu.reference.page_prot import vm_page_prot
-from spfemu.reference.page_tables import Entry
+from spfemu.reference.page_tables import Entry, PageTables
 
 
 def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
@@ -33,7 +41,10 @@ def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
     tables = mm.page_tables
     if tables.leaf(address) is not None:
         return
-    ptes = _pages(tables.entries(address, address + tables.pmd_size))
+    entries = tables.entries(address, address + tables.pmd_size)
+    if vma.flags & VM_UFFD_MISSING:
+        entries = _none_missing(tables, address, entries)
+    ptes = _pages(entries)
     page = new_huge_page(kernel.frames, mm)
     if page is None:
         raise SyscallError(errno.ENOMEM)
@@ -50,6 +61,20 @@ def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
     del tables.tables[address >> tables.pmd_shift]  # the table is the one set aside
     leaf = Leaf(page, vm_page_prot(mm, vma), dirty=True)
     tables.map_huge(address, leaf.made_writable() if vma.flags & VM_WRITE else leaf)
+
+
+def _none_missing(
+    tables: PageTables, address: int, entries: Iterable[tuple[int, Entry]]
+) -> Iterator[tuple[int, Entry]]:
+    """The entries, up to a page that is missing: that one is for user space to bring."""
+    expected = address
+    for at, entry in entries:
+        if at != expected or (isinstance(entry, Pte) and entry.page is ZERO_PAGE):
+            raise SyscallError(errno.EINVAL)
+        yield at, entry
+        expected += 1 << tables.page_shift
+    if expected != address + tables.pmd_size:
+        raise SyscallError(errno.EINVAL)
 
 
 def _pages(entries: Iterable[tuple[int, Entry]]) -> list[tuple[int, Pte]]:

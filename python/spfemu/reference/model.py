@@ -30,6 +30,7 @@ VM_NOHUGEPAGE = 1 << 12
 VM_LOCKED = 1 << 13
 VM_LOCKONFAULT = 1 << 14
 VM_GROWSDOWN = 1 << 15
+VM_UFFD_MISSING = 1 << 16
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 """The three bits that mprotect replaces; the array form's `prot` has the same values."""
 

@@ -14,6 +14,7 @@ from spfemu.reference.model import (
     VM_ACCOUNT,
     VM_LOCKED,
     VM_SHARED,
+    VM_UFFD_MISSING,
     OutOfFramesError,
     SyscallError,
     Vma,
@@ -149,6 +150,8 @@ def _move_vma(
     if failed:
         move_page_tables(kernel, mm, new_vma, new_addr, old_addr, moved)
         vma, old_addr, old_length = new_vma, new_addr, new_length
+    else:
+        new_vma.flags &= ~VM_UFFD_MISSING  # mremap_userfaultfd_prep(), without the event
     charged = vma.flags & VM_ACCOUNT
     vma.flags &= ~VM_ACCOUNT
     below, above = old_addr - vma.start, vma.end - (old_addr + old_length)

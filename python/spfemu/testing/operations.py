@@ -230,6 +230,11 @@ def _migrate(draw: Draw, words: Vocabulary) -> Operation:
 _KEEPS: Final = (False, False, True)
 
 
+def _uffd(draw: Draw, words: Vocabulary) -> Operation:
+    name = pick(draw, ("uffd_register", "uffd_register", "uffd_unregister"))
+    return {"op": name, **_range(draw, words)}
+
+
 def _access(draw: Draw, words: Vocabulary) -> tuple[At, Operation]:
     """Where an access goes, and the keys that say how."""
     addr = pick(draw, words.accessed)
@@ -343,6 +348,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     _sysctl,
     _idle,
     *(_collapse,) * 2,
+    *(_uffd,) * 2,
 )
 
 
@@ -359,7 +365,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if not words.huge:
         left_out.add(_collapse)
     if words.host:  # how many nodes there are is up to the host
-        left_out |= {_sysctl, _swap_out, _migrate, _mbind, _set_mempolicy}
+        left_out |= {_sysctl, _swap_out, _migrate, _mbind, _set_mempolicy, _uffd}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

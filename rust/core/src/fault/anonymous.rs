@@ -38,6 +38,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let pte = vmf.pte.expect("mapped").pte();
         if pte.read(cpu).is_none() {
+            if self.userfaultfd_missing(vmf) {
+                self.pte_unmap_unlock(cpu, vmf);
+                return self.handle_userfault(cpu, vmf);
+            }
             pte.store(cpu, entry, Ordering::Release);
         }
         self.pte_unmap_unlock(cpu, vmf);
@@ -91,6 +95,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.pte_unmap_unlock(cpu, vmf);
             self.put_page(cpu, page);
             return VmFault::NONE;
+        }
+        if self.userfaultfd_missing(vmf) {
+            self.pte_unmap_unlock(cpu, vmf);
+            self.put_page(cpu, page);
+            return self.handle_userfault(cpu, vmf);
         }
         self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
         self.add_new_anon_page(cpu, vmf, page);

@@ -47,7 +47,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `linear_page_index()` under `mmap_sem`. C4: a VMA that grows may do so beside this fault,
     /// and 5.1 reads its start and offset all the same; cured, as they belong together.
-    fn stable_page_index(
+    pub(super) fn stable_page_index(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,

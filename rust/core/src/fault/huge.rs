@@ -63,7 +63,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::FALLBACK;
         }
         self.pmd_lock(cpu, vmf.pmd);
-        let set = vmf.pmd.read(cpu).is_none();
+        let none = vmf.pmd.read(cpu).is_none();
+        let missing = none && self.userfaultfd_missing(vmf);
+        let set = none && !missing;
         if set {
             self.set_huge_zero_page(cpu, vmf.mm, vmf.pmd, table, vmf.vma_page_prot);
         }
@@ -71,7 +73,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !set {
             self.pte_free(cpu, table);
         }
-        VmFault::NONE
+        if missing { self.handle_userfault(cpu, vmf) } else { VmFault::NONE }
     }
 
     /// `__do_huge_pmd_anonymous_page()`: a huge page of its own.
@@ -83,7 +85,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         };
         self.clear_huge_page(cpu, page);
         self.pmd_lock(cpu, vmf.pmd);
-        let set = vmf.pmd.read(cpu).is_none();
+        let none = vmf.pmd.read(cpu).is_none();
+        let missing = none && self.userfaultfd_missing(vmf);
+        let set = none && !missing;
         if set {
             let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
             self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, index);
@@ -98,7 +102,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.pte_free(cpu, table);
             self.put_page(cpu, page);
         }
-        VmFault::NONE
+        if missing { self.handle_userfault(cpu, vmf) } else { VmFault::NONE }
     }
 
     /// The leaf for a page that is written to: dirty, young, and writable if the VMA is.

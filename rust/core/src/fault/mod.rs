@@ -14,6 +14,7 @@
 //!             do_anonymous_page()           anonymous.rs
 //!             do_fault()                    file.rs
 //!             do_wp_page()                  wp.rs
+//!             handle_userfault()            userfaultfd.rs
 //!         put_vma()
 //!     lock(mmap_sem), find_vma()            entry.rs        Kernel::classic_fault
 //!     handle_mm_fault()                     classic.rs, huge pages huge.rs
@@ -32,6 +33,7 @@ mod huge;
 mod pte_lock;
 mod speculative;
 mod swap;
+mod userfaultfd;
 mod wp;
 
 pub use entry::FaultResult;

@@ -28,6 +28,8 @@ struct Scan {
     none_or_zero: u32,
     writable: bool,
     referenced: bool,
+    /// `userfaultfd_armed()`: what is missing is for user space to bring.
+    armed: bool,
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -77,18 +79,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         haddr: Vaddr,
     ) -> Result<Option<Pmd<'k, P>>, Errno> {
         cpu.step("khugepaged_scan_pmd");
-        self.hugepage_vma_revalidate(cpu, mm, haddr)?;
+        let vma = self.hugepage_vma_revalidate(cpu, mm, haddr)?;
         let pmd = self.walk_pmd(cpu, mm, haddr).ok_or(NOT_SUITABLE)?;
         let value = pmd.read(cpu);
         if value.is_huge() {
             return Ok(None);
         }
         let first = self.pte_offset_map_lock(cpu, value.table().ok_or(NOT_SUITABLE)?, haddr);
-        let mut scan = Scan::default();
+        let mut scan = self.new_scan(cpu, vma);
         let found = self.scan_ptes(cpu, first, |pte| self.scan_pte(cpu, pte, &mut scan));
         spin_unlock(cpu, first.ptl());
         found?;
         if scan.writable && scan.referenced { Ok(Some(pmd)) } else { Err(NOT_SUITABLE) }
+    }
+
+    fn new_scan(&self, cpu: &P, vma: VmaRef<'_, P>) -> Scan {
+        Scan { armed: vma.vm_flags().read(cpu).has(VmFlags::UFFD_MISSING), ..Scan::default() }
     }
 
     /// Looks at the PTEs from `first` to the end of its table, until one will not do.
@@ -126,7 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Result<Option<PageRef<'_, P>>, Errno> {
         if pte.is_none() || (pte.is_present() && pte.pfn() == ZERO_PFN) {
             scan.none_or_zero += 1;
-            let enough = scan.none_or_zero < self.hpage_pmd_nr();
+            let enough = !scan.armed && scan.none_or_zero < self.hpage_pmd_nr();
             return if enough { Ok(None) } else { Err(NOT_SUITABLE) };
         }
         if !pte.is_present() {
@@ -219,7 +225,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
         let first = self.pte_offset_map_lock(cpu, table, haddr);
         let mut pages = Vec::with_capacity(self.hpage_pmd_nr() as usize);
-        let isolated = self.collapse_huge_page_isolate(cpu, first, &mut pages);
+        let isolated = self.collapse_huge_page_isolate(cpu, vma, first, &mut pages);
         spin_unlock(cpu, first.ptl());
         if isolated.is_err() {
             for page in pages.drain(..).flatten() {
@@ -238,11 +244,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn collapse_huge_page_isolate<'k>(
         &'k self,
         cpu: &P,
+        vma: VmaRef<'k, P>,
         first: PteSlot<'k, P>,
         pages: &mut Vec<Option<PageRef<'k, P>>>,
     ) -> Result<(), Errno> {
         cpu.step("collapse_huge_page_isolate");
-        let mut scan = Scan::default();
+        let mut scan = self.new_scan(cpu, vma);
         self.scan_ptes(cpu, first, |pte| {
             let page = self.page_to_collapse(cpu, pte, &mut scan)?;
             if let Some(page) = page {

@@ -160,6 +160,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Result<VmaRef<'_, P>, Errno> {
         let tmp = self.vm_area_dup(cpu, mpnt);
         tmp.vm_mm().write(cpu, mm.ptr());
+        self.dup_userfaultfd(cpu, tmp);
         let vm_flags = tmp.vm_flags().read(cpu);
         let prepared = if vm_flags.has(VmFlags::WIPEONFORK) {
             // A clean slate. Its list pointers are still the parent's VMA's, so it may share the

@@ -15,6 +15,7 @@ pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
 mod swap_out;
+mod userfaultfd;
 
 #[cfg(test)]
 #[path = "../../tests/unit/ops/process.rs"]

@@ -256,6 +256,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 // It needs no memory: the old place's tables are still there.
                 cpu.finding("lost-pages", format!("mremap did not move {:#x} back", range.from));
             }
+        } else {
+            self.mremap_userfaultfd_prep(cpu, new_vma);
         }
         let stays_odd = (source_odd && cut_out && !failed).then_some(vma);
         if source_odd && stays_odd.is_none() {

@@ -42,6 +42,7 @@ impl Op {
             30 => Ok(Self::SwapOut { range: decoder.range()?, keep_cache: record.flags & 1 != 0 }),
             31 => Ok(Self::Collapse(decoder.at()?)),
             35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
+            40 | 41 => Ok(Self::Userfaultfd { range: decoder.range()?, register: record.op == 40 }),
             _ => Err(decoder.not_available()),
         }
     }

@@ -155,6 +155,7 @@ pub(super) enum Op {
     SwapOut { range: Range, keep_cache: bool },
     Migrate { range: Range, node: u64 },
     Collapse(At),
+    Userfaultfd { range: Range, register: bool },
 }
 
 impl Op {
@@ -193,6 +194,8 @@ impl Op {
             Self::SwapOut { .. } => 30,
             Self::Migrate { .. } => 35,
             Self::Collapse(_) => 31,
+            Self::Userfaultfd { register: true, .. } => 40,
+            Self::Userfaultfd { register: false, .. } => 41,
         }
     }
 
@@ -231,6 +234,8 @@ impl Op {
             Self::SwapOut { .. } => "swap_out",
             Self::Migrate { .. } => "migrate",
             Self::Collapse(_) => "collapse",
+            Self::Userfaultfd { register: true, .. } => "uffd_register",
+            Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }
     }
 
@@ -259,7 +264,8 @@ impl Op {
             | Self::SwapOut { range, .. }
             | Self::Mlock { range, .. }
             | Self::Migrate { range, .. }
-            | Self::Munlock(range) => range.at.id(),
+            | Self::Munlock(range)
+            | Self::Userfaultfd { range, .. } => range.at.id(),
             Self::Access(access) => access.at.id(),
             Self::Touch(touch) => touch.range.at.id(),
             Self::Collapse(at) => at.id(),

@@ -35,6 +35,6 @@ def uffd_change(kernel: Kernel, mm: Mm, start: int, length: int, *, missing: boo
         if bool(vma.flags & VM_UFFD_MISSING) != missing:
             at, to = max(at, vma.start), min(vma.end, end)
             flags = vma.flags ^ VM_UFFD_MISSING
-            vma = merge_or_split(kernel, mm, vma, prev, at, to, flags)
+            vma = merge_or_split(kernel, mm, vma, prev, at, to, flags, vma.policy)
             vma.flags = flags
         at, prev, cursor = vma.end, vma, mm.next(vma)

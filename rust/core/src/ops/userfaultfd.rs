@@ -9,18 +9,9 @@ use crate::mm::{Errno, Kernel, MmRef, Vaddr, VmFlags, VmaRef};
 use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `userfaultfd_register()` for missing pages. Holes are skipped; in front of the first VMA
-    /// there may be one, too.
-    pub fn userfaultfd_register(&self, cpu: &P, start: u64, length: u64) -> Result<(), Errno> {
-        self.userfaultfd_change(cpu, start, length, true)
-    }
-
-    /// `userfaultfd_unregister()`
-    pub fn userfaultfd_unregister(&self, cpu: &P, start: u64, length: u64) -> Result<(), Errno> {
-        self.userfaultfd_change(cpu, start, length, false)
-    }
-
-    fn userfaultfd_change(
+    /// `userfaultfd_register()` for `missing` pages, or else `userfaultfd_unregister()`. Holes are
+    /// skipped; in front of the first VMA there may be one, too.
+    pub fn userfaultfd_change(
         &self,
         cpu: &P,
         start: u64,

@@ -87,12 +87,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Exec { brk_start } => return self.exec(brk_start),
             Op::Sysctl { which, value } => self.sysctl(which, value).map(zero),
             Op::Userfaultfd { range: Range { at, length }, register } => {
-                let start = at.resolve(base);
-                if register {
-                    k.userfaultfd_register(cpu, start, length).map(zero)
-                } else {
-                    k.userfaultfd_unregister(cpu, start, length).map(zero)
-                }
+                k.userfaultfd_change(cpu, at.resolve(base), length, register).map(zero)
             }
             Op::Collapse(at) => k.collapse(cpu, at.resolve(base)).map(zero),
             _ => {

@@ -19,11 +19,11 @@ fn picture<D: Design>(world: &World<D>, pages: usize) -> String {
 }
 
 fn register<D: Design>(world: &World<D>, from: u64, to: u64) -> Result<(), Errno> {
-    world.k.userfaultfd_register(&world.cpu, at(from).0, (to - from) * PAGE)
+    world.k.userfaultfd_change(&world.cpu, at(from).0, (to - from) * PAGE, true)
 }
 
 fn unregister<D: Design>(world: &World<D>, from: u64, to: u64) -> Result<(), Errno> {
-    world.k.userfaultfd_unregister(&world.cpu, at(from).0, (to - from) * PAGE)
+    world.k.userfaultfd_change(&world.cpu, at(from).0, (to - from) * PAGE, false)
 }
 
 #[test]
@@ -49,9 +49,9 @@ fn errors_are_linuxs() {
         (at(0).0, 4 * PAGE, Ok(())),         // holes around
     ];
     for (start, length, expect) in table {
-        let result = world.k.userfaultfd_unregister(&world.cpu, start, length);
+        let result = world.k.userfaultfd_change(&world.cpu, start, length, false);
         assert_eq!(result, expect, "{start:#x} {length:#x}");
-        let result = world.k.userfaultfd_register(&world.cpu, start, length);
+        let result = world.k.userfaultfd_change(&world.cpu, start, length, true);
         assert_eq!(result, expect, "{start:#x} {length:#x}");
     }
     assert_eq!(picture(&world, 7), ".uu..-.");

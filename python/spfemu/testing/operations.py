@@ -364,6 +364,8 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_execute)
     if not words.huge:
         left_out.add(_collapse)
+    if words.confined:  # which error it is depends on what others have mapped above
+        left_out.add(_uffd)
     if words.host:  # how many nodes there are is up to the host
         left_out |= {_sysctl, _swap_out, _migrate, _mbind, _set_mempolicy, _uffd}
     return tuple(maker for maker in _MAKERS if maker not in left_out)

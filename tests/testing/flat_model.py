@@ -763,8 +763,8 @@ class FlatMap:
             low = SYSCTL_LOW.get(op["name"], 0)
             if not low <= parse_int(op["value"]) < 1 << 31:
                 raise FailedError("EINVAL")
-        elif name == "collapse":
-            # Whether there can be a huge page is the kernel's business; nobody sees one.
+        elif name in ("collapse", "uffd_register", "uffd_unregister"):
+            # Whether that can be is the kernel's business; nobody sees what it does.
             if (error := self.came_to(task, place)) is not None:
                 raise FailedError(error)
         elif name == "post":

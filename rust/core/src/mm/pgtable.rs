@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::kernel::Kernel;
-use super::objects::{MmRef, Table, TableRef, VmaRef};
+use super::objects::{MmRef, Table, TableRef};
 use super::pmd::{Pmd, PmdVal};
 use super::types::{Pte, Vaddr};
 use crate::arch::Level;
@@ -170,32 +170,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 address = next;
                 pmd = pmd.next();
             }
-        }
-        None
-    }
-
-    /// The next page table for addresses of `from..end`, which are in `vma`, and which of them it
-    /// maps: for walkers that know only PTEs. As for `walk_page_range()` without `pmd_entry`, a
-    /// huge page is split.
-    #[expect(dead_code, reason = "its callers are on their way")]
-    pub(crate) fn next_pte_table(
-        &self,
-        cpu: &P,
-        vma: VmaRef<'_, P>,
-        from: Vaddr,
-        end: Vaddr,
-    ) -> Option<(Ptr<Table<P>>, Vaddr, Vaddr)> {
-        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
-        let mut address = from;
-        while let Some(mut found) = self.next_pmd(cpu, mm, address, end) {
-            if found.value.is_huge() {
-                self.split_huge_pmd(cpu, vma, found.pmd);
-                found.value = found.pmd.read(cpu);
-            }
-            if let Some(table) = found.value.table() {
-                return Some((table, found.from, found.to));
-            }
-            address = found.to;
         }
         None
     }

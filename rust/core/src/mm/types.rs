@@ -233,7 +233,6 @@ flag_word! {
         WRITE = 0x01,
         MKWRITE = 0x02,
         ALLOW_RETRY = 0x04,
-        RETRY_NOWAIT = 0x08,
         KILLABLE = 0x10,
         TRIED = 0x20,
         USER = 0x40,
@@ -257,9 +256,6 @@ flag_word! {
         LOCKED = 0x0200,
         RETRY = 0x0400,
         FALLBACK = 0x0800,
-        DONE_COW = 0x1000,
-        /// Source: P07.
-        PTNOTSAME = 0x4000,
         /// `VM_FAULT_ERROR`.
         ERROR = 0x0001 | 0x0002 | 0x0010 | 0x0040,
     }

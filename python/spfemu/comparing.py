@@ -21,6 +21,7 @@ __all__ = [
     "joined_maps",
     "maps_line",
     "parsed_maps_line",
+    "parting",
     "unmet",
 ]
 
@@ -249,11 +250,11 @@ def _compare_tasks(expected: Result, actual: Result, number: int) -> Iterator[Di
                     place, wanted["op"], wanted["round"], what, wanted[what], came.get(what)
                 )
     if stray < max(len(mine), len(theirs)):
-        yield _stray(expected, actual, number, stray)
+        yield parting(expected, actual, number, stray)
 
 
-def _stray(expected: Result, actual: Result, number: int, row: int) -> Difference:
-    """The place where one task went another way in the two results."""
+def parting(expected: Result, actual: Result, number: int, row: int) -> Difference:
+    """Returns the place where a task went another way in the two results. Source: ours."""
 
     def at(result: Result) -> tuple[str, int, str]:
         rows = result.task_ops(number)

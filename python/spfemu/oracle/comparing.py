@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spfemu.comparing import Difference, joined_maps, parsed_maps_line
+from spfemu.comparing import Difference, joined_maps, parsed_maps_line, parting
 from spfemu.errors import ProgramError
 from spfemu.oracle.cases import Case, Edge, Exempt
 from spfemu.oracle.exceptions import EXCEPTIONS
@@ -122,7 +122,7 @@ class _Comparing:
             self.found.cut = cut
             return self.found
         if stray is not None:
-            self.found.differences.append(self._stray(*stray))
+            self.found.differences.append(parting(self.host, self.emulated, *stray))
             return self.found
         if self.emulated.stuck != self.host.stuck:
             stuck = (list(self.host.stuck), list(self.emulated.stuck))
@@ -199,19 +199,6 @@ class _Comparing:
             self.found.differences.append(difference)
         else:
             self.found.excused.append(Excused(exception.name, difference))
-
-    def _stray(self, task: int, row: int) -> Difference:
-        def at(result: Result) -> tuple[str, int, str]:
-            rows = result.task_ops(task)
-            if row >= len(rows):
-                return "", 0, "no more outcomes"
-            outcome = result.outcome(rows[row])
-            place = result.program.where(task, outcome["index"])
-            return outcome["op"], outcome["round"], f"{place} round {outcome['round']}"
-
-        op, number_of_round, wanted = at(self.host)
-        came = at(self.emulated)[2]
-        return Difference(f"tasks[{task}]", op, number_of_round, "next", wanted, came)
 
     # --- maps ------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from spfemu.reference.model import (
     VM_LOCKED,
     VM_LOCKONFAULT,
     SyscallError,
+    Vma,
 )
 from spfemu.reference.populate import mm_populate
-from spfemu.reference.protect import merge_or_split
+from spfemu.reference.protect import for_each_part, merge_or_split
 
 
 def mlock(kernel: Kernel, mm: Mm, start: int, length: int, *, onfault: bool) -> None:
@@ -52,21 +53,12 @@ def _apply_vma_lock_flags(kernel: Kernel, mm: Mm, start: int, length: int, flags
         raise SyscallError(errno.EINVAL)
     if length == 0:
         return
-    vma, prev = mm.find_vma_prev(start)
-    if vma is None or vma.start > start:
-        raise SyscallError(errno.ENOMEM)
-    if start > vma.start:
-        prev = vma
-    while True:
-        stop = min(vma.end, end)
+
+    def fixup(vma: Vma, prev: Vma | None, at: int, stop: int) -> Vma:
         new_flags = vma.flags & ~(VM_LOCKED | VM_LOCKONFAULT) | flags
-        if new_flags != vma.flags:  # mlock_fixup()
-            vma = merge_or_split(kernel, mm, vma, prev, start, stop, new_flags, vma.policy)
+        if new_flags != vma.flags:
+            vma = merge_or_split(kernel, mm, vma, prev, at, stop, new_flags, vma.policy)
             vma.flags = new_flags
-        start = max(stop, vma.end)
-        if start >= end:
-            return
-        prev, following = vma, mm.next(vma)
-        if following is None or following.start != start:
-            raise SyscallError(errno.ENOMEM)
-        vma = following
+        return vma
+
+    for_each_part(mm, start, end, fixup)

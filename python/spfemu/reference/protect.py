@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from spfemu.program.ops import ADVICES
 from spfemu.reference.huge_pages import change_huge_pmds
@@ -62,6 +63,22 @@ def mprotect(kernel: Kernel, mm: Mm, start: int, length: int, prot: int) -> None
     end = start + mm.page_align(length)
     if end > ADDRESS_MASK or end == start:
         raise SyscallError(errno.ENOMEM)
+    for_each_part(
+        mm,
+        start,
+        end,
+        lambda vma, prev, at, stop: _mprotect_fixup(kernel, mm, vma, prev, at, stop, prot),
+    )
+
+
+def for_each_part(
+    mm: Mm, start: int, end: int, fixup: Callable[[Vma, Vma | None, int, int], Vma]
+) -> None:
+    """Goes through [start, end) VMA by VMA, as mprotect and mlock do; ENOMEM at a hole.
+
+    `fixup` gets a VMA, the one before it and the part that is in it; it returns the VMA that holds
+    the part afterwards, which a merge may have taken further than asked.
+    """
     vma, prev = mm.find_vma_prev(start)
     if vma is None or vma.start > start:
         raise SyscallError(errno.ENOMEM)
@@ -69,7 +86,7 @@ def mprotect(kernel: Kernel, mm: Mm, start: int, length: int, prot: int) -> None
         prev = vma
     while True:
         stop = min(vma.end, end)
-        prev = _mprotect_fixup(kernel, mm, vma, prev, start, stop, prot)
+        prev = fixup(vma, prev, start, stop)
         start = max(stop, prev.end)
         if start >= end:
             return

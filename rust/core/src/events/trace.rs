@@ -79,6 +79,9 @@ impl Trace {
 
     /// Takes what was written: the entries by time, then by CPU, and how many there ever were.
     pub fn take(&self) -> (Vec<TraceEntry>, u64) {
+        if !self.is_on() {
+            return (Vec::new(), 0);
+        }
         let ring = std::mem::take(&mut *self.ring.lock().unwrap_or_else(PoisonError::into_inner));
         let mut entries = ring.entries;
         let oldest = if entries.is_empty() { 0 } else { ring.written as usize % entries.len() };

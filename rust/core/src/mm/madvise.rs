@@ -17,7 +17,6 @@ use super::pmd::Pmd;
 use super::rmap::Rss;
 use super::swap_readahead::SwapReads;
 use super::types::{Pte, Vaddr};
-use super::variants::Variant;
 use super::vmscan::Isolated;
 use crate::design::Design;
 use crate::events::Cost;
@@ -37,17 +36,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("madvise_free_page_range");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        // As in unmap_page_range: P10 bumps beside other readers, the cure of B1 does not.
-        let bump = self.v12(Variant::B1);
-        if bump {
-            D::vm_write_begin(cpu, vma);
-        }
-        self.for_each_table(cpu, vma, start, end, |table, from, to| {
-            self.madvise_free_pte_range(cpu, &mut tlb, table, from, to);
+        self.beside_other_readers(cpu, vma, || {
+            self.for_each_table(cpu, vma, start, end, |table, from, to| {
+                self.madvise_free_pte_range(cpu, &mut tlb, table, from, to);
+            });
         });
-        if bump {
-            D::vm_write_end(cpu, vma);
-        }
         self.tlb_finish_mmu(cpu, tlb);
     }
 

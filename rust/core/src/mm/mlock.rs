@@ -91,9 +91,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let flags = vma.vm_flags().read(cpu) & !VM_LOCKED_BOTH;
         // Around the store alone: a fault that took the PTE lock before sets PG_mlocked by the
         // flags that it saw, and the walk below waits for that lock.
-        D::vm_write_begin(cpu, vma);
-        vma.vm_flags().write(cpu, flags);
-        D::vm_write_end(cpu, vma);
+        self.set_vm_flags(cpu, vma, flags);
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut address = start;
         while let Some(found) = self.next_pmd(cpu, mm, address, end) {

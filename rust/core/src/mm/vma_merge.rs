@@ -239,6 +239,55 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.vma_adjust(cpu, vma, bounds)
     }
 
+    /// The loop of mprotect and of mlock: `fixup` gives the part of `start..end` that is in a VMA
+    /// what `new_flags` makes of its flags, and returns the VMA that holds it afterwards. A hole
+    /// ends it with `ENOMEM`; what comes before stays done.
+    pub(crate) fn change_flags_of_range<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        start: Vaddr,
+        end: Vaddr,
+        new_flags: impl Fn(VmFlags) -> Result<VmFlags, Errno>,
+        fixup: impl Fn(
+            VmaRef<'k, P>,
+            Option<VmaRef<'k, P>>,
+            Range<Vaddr>,
+            VmFlags,
+        ) -> Result<VmaRef<'k, P>, Errno>,
+    ) -> Result<(), Errno> {
+        let mut vma = self.find_vma(cpu, mm, start).ok_or(Errno::Enomem)?;
+        let vm_start = vma.vm_start().read(cpu);
+        if vm_start > start {
+            return Err(Errno::Enomem);
+        }
+        let mut prev = if start > vm_start { Some(vma) } else { self.vm_prev(cpu, vma) };
+        let mut at = start;
+        loop {
+            // Here `at` is inside `vma`.
+            let flags = new_flags(vma.vm_flags().read(cpu))?;
+            let to = vma.vm_end().read(cpu).min(end);
+            let done = fixup(vma, prev, at..to, flags)?;
+            // A merge may have gone further than asked.
+            at = to.max(done.vm_end().read(cpu));
+            if at >= end {
+                return Ok(());
+            }
+            prev = Some(done);
+            vma = self
+                .vm_next(cpu, done)
+                .filter(|next| next.vm_start().read(cpu) == at)
+                .ok_or(Errno::Enomem)?;
+        }
+    }
+
+    /// Stores `vm_flags`, in a section of its own. Source: P10.
+    pub(crate) fn set_vm_flags(&self, cpu: &P, vma: VmaRef<'_, P>, flags: VmFlags) {
+        D::vm_write_begin(cpu, vma);
+        vma.vm_flags().write(cpu, flags);
+        D::vm_write_end(cpu, vma);
+    }
+
     /// Makes the range, which is in `vma`, a VMA of its own, or part of a neighbour that has
     /// `flags` already. Fails with `ENOMEM` when there would be too many VMAs.
     ///

@@ -59,17 +59,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
     ) {
         cpu.step("unmap_page_range");
-        // P09 bumps here also under mmap_sem held for reading; the cure of B1 relies on the node
-        // test and the PTE lock instead.
+        self.beside_other_readers(cpu, vma, || {
+            let mut address = start;
+            while let Some(found) = self.next_pmd(cpu, tlb.mm(), address, end) {
+                address = found.to;
+                self.zap_pmd(cpu, tlb, vma, found);
+            }
+        });
+    }
+
+    /// What a writer does to the PTEs of `vma` that may hold `mmap_sem` for reading only. P09 and
+    /// P10 bump all the same; the cure of B1 relies on the node test and the PTE lock instead.
+    #[inline(always)]
+    pub(super) fn beside_other_readers(&self, cpu: &P, vma: VmaRef<'_, P>, write: impl FnOnce()) {
         let bump = self.v12(Variant::B1);
         if bump {
             D::vm_write_begin(cpu, vma);
         }
-        let mut address = start;
-        while let Some(found) = self.next_pmd(cpu, tlb.mm(), address, end) {
-            address = found.to;
-            self.zap_pmd(cpu, tlb, vma, found);
-        }
+        write();
         if bump {
             D::vm_write_end(cpu, vma);
         }

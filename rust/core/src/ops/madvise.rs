@@ -154,9 +154,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if too_many { errno } else { Errno::Eagain }
         })?;
         cpu.step("madvise_behavior");
-        D::vm_write_begin(cpu, vma);
-        vma.vm_flags().write(cpu, flags);
-        D::vm_write_end(cpu, vma);
+        self.set_vm_flags(cpu, vma, flags);
         Ok(vma)
     }
 

@@ -61,28 +61,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if end == start {
             return Ok(());
         }
-        let mut vma = self.find_vma(cpu, mm, start).ok_or(Errno::Enomem)?;
-        let vm_start = vma.vm_start().read(cpu);
-        if vm_start > start {
-            return Err(Errno::Enomem);
-        }
-        let mut prev = if start > vm_start { Some(vma) } else { self.vm_prev(cpu, vma) };
-        let mut at = start;
-        loop {
-            let new_flags = vma.vm_flags().read(cpu) & !VM_LOCKED_BOTH | flags;
-            let to = vma.vm_end().read(cpu).min(end);
-            let done = self.mlock_fixup(cpu, mm, vma, prev, at..to, new_flags)?;
-            // A merge may have gone further than asked.
-            at = to.max(done.vm_end().read(cpu));
-            if at >= end {
-                return Ok(());
-            }
-            prev = Some(done);
-            vma = self
-                .vm_next(cpu, done)
-                .filter(|next| next.vm_start().read(cpu) == at)
-                .ok_or(Errno::Enomem)?;
-        }
+        let new_flags = |old: VmFlags| Ok(old & !VM_LOCKED_BOTH | flags);
+        self.change_flags_of_range(cpu, mm, start, end, new_flags, |vma, prev, range, flags| {
+            self.mlock_fixup(cpu, mm, vma, prev, range, flags)
+        })
     }
 
     /// `mlock_fixup()`: gives the range, which is in `vma`, the flags. Returns the VMA that holds
@@ -111,9 +93,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !old_flags.has(VmFlags::LOCKED) {
             self.add_locked_vm(cpu, mm, pages);
         }
-        D::vm_write_begin(cpu, vma);
-        vma.vm_flags().write(cpu, flags);
-        D::vm_write_end(cpu, vma);
+        self.set_vm_flags(cpu, vma, flags);
         Ok(vma)
     }
 }

@@ -45,33 +45,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         prot: VmFlags,
     ) -> Result<(), Errno> {
-        let mut vma = self.find_vma(cpu, mm, start).ok_or(Errno::Enomem)?;
-        let vm_start = vma.vm_start().read(cpu);
-        if vm_start > start {
-            return Err(Errno::Enomem);
-        }
-        let mut prev = if start > vm_start { Some(vma) } else { self.vm_prev(cpu, vma) };
-        let mut at = start;
-        loop {
-            // Here `at` is inside `vma`.
-            let flags = prot | (vma.vm_flags().read(cpu) & !VM_ACCESS_FLAGS);
+        let new_flags = |old: VmFlags| {
+            let flags = prot | (old & !VM_ACCESS_FLAGS);
             // VM_MAYREAD and so on stand four bits above what they allow.
-            if VmFlags(flags.0 & !(flags.0 >> 4)).has(VM_ACCESS_FLAGS) {
-                return Err(Errno::Eacces);
-            }
-            let to = vma.vm_end().read(cpu).min(end);
-            let done = self.mprotect_fixup(cpu, mm, vma, prev, at..to, flags)?;
-            // A merge may have gone further than asked.
-            at = to.max(done.vm_end().read(cpu));
-            if at >= end {
-                return Ok(());
-            }
-            prev = Some(done);
-            vma = self
-                .vm_next(cpu, done)
-                .filter(|next| next.vm_start().read(cpu) == at)
-                .ok_or(Errno::Enomem)?;
-        }
+            let beyond = VmFlags(flags.0 & !(flags.0 >> 4)).has(VM_ACCESS_FLAGS);
+            if beyond { Err(Errno::Eacces) } else { Ok(flags) }
+        };
+        self.change_flags_of_range(cpu, mm, start, end, new_flags, |vma, prev, range, flags| {
+            self.mprotect_fixup(cpu, mm, vma, prev, range, flags)
+        })
     }
 
     /// `mprotect_fixup()`: gives the range, which is in `vma`, the flags. Returns the VMA that holds

@@ -71,7 +71,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 let others = flags & !VmFlags::UFFD_MISSING;
                 let flags = if missing { others | VmFlags::UFFD_MISSING } else { others };
                 vma = self.merge_or_split(cpu, mm, vma, prev, at..to, flags)?;
-                self.set_missing(cpu, vma, flags);
+                self.set_vm_flags(cpu, vma, flags);
             }
             at = vma.vm_end().read(cpu);
             prev = Some(vma);
@@ -84,7 +84,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(super) fn dup_userfaultfd(&self, cpu: &P, vma: VmaRef<'_, P>) {
         let flags = vma.vm_flags().read(cpu);
         if flags.has(VmFlags::UFFD_MISSING) {
-            self.set_missing(cpu, vma, flags & !VmFlags::UFFD_MISSING);
+            self.set_vm_flags(cpu, vma, flags & !VmFlags::UFFD_MISSING);
         }
     }
 
@@ -94,13 +94,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if flags.has(VmFlags::UFFD_MISSING) {
             new_vma.vm_flags().write(cpu, flags & !VmFlags::UFFD_MISSING);
         }
-    }
-
-    /// The flags, which are the context too: each address space has one.
-    fn set_missing(&self, cpu: &P, vma: VmaRef<'_, P>, flags: VmFlags) {
-        D::vm_write_begin(cpu, vma);
-        vma.vm_flags().write(cpu, flags);
-        D::vm_write_end(cpu, vma);
     }
 }
 

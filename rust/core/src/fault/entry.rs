@@ -91,7 +91,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let fault = self.handle_mm_fault(cpu, mm, vma, address, flags);
             major |= fault.has(VmFault::MAJOR);
             if fault.has(VmFault::RETRY) && flags.has(FaultFlags::ALLOW_RETRY) {
-                // The handler dropped mmap_sem for a page that is being read; once more, and then without
+                // The handler dropped mmap_sem to wait for a page; once more, and then without
                 // that permission. Everything is looked up again.
                 flags = (flags & !FaultFlags::ALLOW_RETRY) | FaultFlags::TRIED;
                 sem.down_read(cpu);

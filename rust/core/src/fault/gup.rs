@@ -3,6 +3,8 @@
 //! They are not speculative, count no `faults`, and of the arch's handler have nothing.
 //! Source: `mm/gup.c`, v5.1; MADV_POPULATE_*: v6.9.
 
+use std::ops::Range;
+
 use crate::design::Design;
 use crate::mm::{Errno, FaultFlags, Kernel, MmRef, PageRef, Pte, Vaddr, VmFault, VmFlags, VmaRef};
 use crate::platform::Platform;
@@ -17,8 +19,6 @@ struct Foll {
     force: bool,
     /// Bring in what is not there.
     populate: bool,
-    /// Lock the pages of a VMA that is locked.
-    mlock: bool,
 }
 
 /// What came of getting pages of one VMA.
@@ -115,9 +115,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             write: flags.has(VmFlags::WRITE) && !flags.has(VmFlags::SHARED),
             force: flags.has(VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC),
             populate: !flags.has(VmFlags::LOCKONFAULT),
-            mlock: true,
         };
-        self.get_user_pages(cpu, mm, vma, start, end, how, drop)
+        self.get_user_pages(cpu, mm, vma, start..end, how, drop)
     }
 
     /// What mprotect does for locked private memory that becomes writable: the copies that writes
@@ -136,8 +135,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let _ = self.populate_vma_page_range(cpu, mm, vma, start, end, Drop::Never);
     }
 
-    /// `madvise_populate()`, which came with 5.14, as it is since 6.9: the first error ends it, also
-    /// a hole. Caller holds `mmap_sem` for reading, which may be dropped and taken again.
+    /// `madvise_populate()`, which came with 5.14, as it is since 6.9: the first error ends it, and
+    /// so does a hole. Caller holds `mmap_sem` for reading, which may be dropped and taken again.
     pub(crate) fn madvise_populate(
         &self,
         cpu: &P,
@@ -146,7 +145,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         write: bool,
     ) -> Result<(), Errno> {
-        let how = Foll { write, force: false, populate: true, mlock: true };
+        let how = Foll { write, force: false, populate: true };
         let (mut at, mut here) = (start, None::<VmaRef<'_, P>>);
         while at < end {
             if here.is_none_or(|vma| at >= vma.vm_end().read(cpu)) {
@@ -157,7 +156,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Err(Errno::Einval);
             }
             let stop = end.min(vma.vm_end().read(cpu));
-            let got = self.get_user_pages(cpu, mm, vma, at, stop, how, Drop::Allowed)?;
+            let got = self.get_user_pages(cpu, mm, vma, at..stop, how, Drop::Allowed)?;
             if got.dropped {
                 self.mmap_sem(mm).down_read(cpu);
                 here = None;
@@ -169,14 +168,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `__get_user_pages()` within one VMA: how many pages before the first that cannot be had;
     /// an error if that is the first of all.
-    #[allow(clippy::too_many_arguments)]
     fn get_user_pages(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,
         vma: VmaRef<'_, P>,
-        start: Vaddr,
-        end: Vaddr,
+        Range { start, end }: Range<Vaddr>,
         how: Foll,
         drop: Drop,
     ) -> Result<Got, Errno> {
@@ -253,7 +250,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let slot = self.pte_offset_map_lock(cpu, table, address);
         let pte = slot.pte().read(cpu);
         let there = how.can_follow(pte);
-        if there && how.mlock && vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
+        if there && vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
             let page = self.page(cpu, pte.pfn());
             // A huge page that PTEs map is not locked.
             if !self.page_is_compound(page) {
@@ -268,7 +265,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// too, is not locked.
     fn follow_trans_huge_pmd(&self, cpu: &P, vma: VmaRef<'_, P>, leaf: Pte, how: Foll) -> bool {
         let there = how.can_follow(leaf);
-        if there && how.mlock && vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
+        if there && vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
             let head = self.page(cpu, leaf.pfn());
             if head.compound_mapcount().read(cpu) == 1 {
                 self.mlock_if_free(cpu, head);

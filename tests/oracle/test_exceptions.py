@@ -64,6 +64,9 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    "mbind-hole": (
+        program([mmap(), op("mbind", length=17 * PAGE, mode="preferred")]), "classic",
+    ),
     "mremap-dontunmap": (
         program(
             [mmap(), op("mremap", old_length=PAGE, new_length=PAGE, flags=["maymove", "dontunmap"])]
@@ -198,6 +201,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     # There is no hole.
     "brk-over-hole": (
         [{"op": "brk", "delta": 4 * PAGE}, {"op": "brk", "delta": -PAGE}], "host", ENOMEM,
+    ),
+    # The range is mapped to its end.
+    "mbind-hole": (
+        [mmap(2), op("mbind", length=2 * PAGE, mode="preferred")],
+        "host", {"ret": -1, "errno": 14},
     ),
     "mremap-dontunmap": ([mmap(), MOVED], "emulated", {"ret": -1, "errno": 22}),
     # Something is mapped.

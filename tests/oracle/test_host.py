@@ -23,6 +23,7 @@ def imitation(folder: Path, **changed: str | None) -> Path:
         "sys/vm/overcommit_memory",
         "meminfo",
         "self/smaps",
+        "self/status",
     ):
         text = changed.get(name.rpartition("/")[2], (REAL / name).read_text())
         if text is not None:
@@ -73,5 +74,16 @@ def test_other_systems_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_version_of_a_release() -> None:
-    assert Host("5.1.0-rc3+", 0, 0, 0).version == (5, 1)
-    assert Host("6.18-x", 0, 0, 0).version == (6, 18)
+    assert Host("5.1.0-rc3+", 0, 0, 0, 1).version == (5, 1)
+    assert Host("6.18-x", 0, 0, 0, 1).version == (6, 18)
+
+
+@needs_host
+@pytest.mark.parametrize(
+    ("allowed", "nodes"), [("0", 1), ("0-3", 4), ("0,2", 1), ("0-1,4-7", 2), ("1-3", 0), (None, 0)]
+)
+def test_its_nodes_are_those_that_it_gives_us(
+    tmp_path: Path, allowed: str | None, nodes: int
+) -> None:
+    status = "Name:\tx\n" if allowed is None else f"Name:\tx\nMems_allowed_list:\t{allowed}\n"
+    assert host(imitation(tmp_path, status=status)).nodes == nodes

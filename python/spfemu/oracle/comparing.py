@@ -69,9 +69,13 @@ class Comparison:
 def for_host(program: Program, found: Host) -> Program:
     """Returns the program as an emulator has to run it to be compared with the host.
 
-    Source: ours. The emulator gets the host's ``mmap_min_addr``.
+    Source: ours. The emulator gets the host's ``mmap_min_addr`` and NUMA nodes.
     """
     system = replace(program.system, mmap_min_addr=found.mmap_min_addr)
+    if found.nodes:
+        system = replace(system, nodes=found.nodes)
+    else:
+        system = replace(system, config={**system.config, "NUMA": False})
     return replace(program, system=system)
 
 

@@ -134,6 +134,19 @@ def _mapped_before(history: History, call: Call) -> Ranges:
     return mapped(history, call.position, space)
 
 
+def _is_mbind_to_a_hole(case: Case) -> bool:
+    """mbind with a hole at the end of its range, or for mode default at its beginning."""
+    if case.op != "mbind":
+        return False
+    if case.is_({"errno": None}, {"errno": "EFAULT"}):
+        page = page_up(case.page + int(case.record["length"])) - 4096
+    elif case.is_({"errno": "EFAULT"}, {"errno": None}) and not int(case.record["advice"]):
+        page = case.page
+    else:
+        return False
+    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
+
+
 def _is_hint_too_low(case: Case) -> bool:
     """A hint that only the emulator takes, for it has one lowest address where the host has two."""
     hint = case.history.address(case.record, case.position) & ~4095
@@ -297,6 +310,14 @@ EXCEPTIONS: Final = (
         "the break does not go down if nothing is left of the heap there",
         keys=("ret", "errno"),
         outcome=_is_brk_over_hole,
+        ends=True,
+    ),
+    Exempt(
+        "mbind-hole",
+        (5, 5),
+        "mbind minds a hole at the end of its range, and none at all for mode default",
+        keys=("ret", "errno"),
+        outcome=_is_mbind_to_a_hole,
         ends=True,
     ),
     Exempt(

@@ -21,20 +21,22 @@ class Host:
 
     Source: ``/proc``. ``release`` is the kernel's, as ``uname -r``; ``mmap_min_addr`` the lowest
     address that an ordinary process maps, bytes; ``overcommit`` is vm.overcommit_memory; ``memory``
-    what there is, bytes, swap included.
+    what there is, bytes, swap included; ``nodes`` how many NUMA nodes it gives us memory of, from
+    node 0 on without a gap, 0 if it knows none.
     """
 
     release: str
     mmap_min_addr: int
     overcommit: int
     memory: int
+    nodes: int
 
     @property
     def version(self) -> tuple[int, int]:
         """The first two numbers of the release. Source: ``uname -r``.
 
         >>> from spfemu.oracle import Host
-        >>> Host("6.18.44-x", 65536, 0, 1 << 34).version
+        >>> Host("6.18.44-x", 65536, 0, 1 << 34, 1).version
         (6, 18)
         """
         numbers = self.release.replace("-", ".").split(".")
@@ -61,6 +63,7 @@ def host(proc: Path = Path("/proc")) -> Host:
             mmap_min_addr=_number(proc / "sys/vm/mmap_min_addr"),
             overcommit=_number(proc / "sys/vm/overcommit_memory"),
             memory=_memory(proc / "meminfo"),
+            nodes=_nodes(proc / "self/status"),
         )
         found.version  # noqa: B018 - raises if it has none
     except (OSError, ValueError, IndexError) as error:
@@ -80,3 +83,9 @@ def _number(path: Path) -> int:
 def _memory(path: Path) -> int:
     sizes = dict(line.split(":") for line in path.read_text().splitlines())
     return sum(int(sizes[name].split()[0]) << 10 for name in ("MemTotal", "SwapTotal"))
+
+
+def _nodes(path: Path) -> int:
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    first, _, last = lines.get("Mems_allowed_list", "").split(",")[0].strip().partition("-")
+    return int(last or first) + 1 if first == "0" else 0

@@ -30,12 +30,7 @@ def _mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
         }
         if file is not None:
             operation |= {"file": file, "offset": low * page}
-        elif (
-            sharing == "private"
-            and low == 0
-            and not (words.confined or words.host)
-            and draw(below(4)) == 3
-        ):
+        elif sharing == "private" and low == 0 and not words.confined and draw(below(4)) == 3:
             _make_stack(operation, high // 2 * page)
         if words.ids:
             operation["id"] = words.ids[number % len(words.ids)]

@@ -59,11 +59,7 @@ def _mmap(draw: Draw, words: Vocabulary) -> Operation:
         del operation["addr"]
     elif where != ("hint",):
         flags += where
-    flags += [
-        flag
-        for flag in pick(draw, _ODD_FLAGS[words.confined])
-        if flag != "growsdown" or not words.host
-    ]
+    flags += pick(draw, _ODD_FLAGS[words.confined])
     if operation["length"] <= words.few_pages:
         flags += pick(draw, _POPULATING)
     if "neither" in flags:
@@ -366,8 +362,8 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_collapse)
     if words.confined:  # which error it is depends on what others have mapped above
         left_out.add(_uffd)
-    if words.host:  # how many nodes there are is up to the host
-        left_out |= {_sysctl, _swap_out, _migrate, _mbind, _set_mempolicy, _uffd}
+    if words.host:  # what the kernel does by itself, or to all
+        left_out |= {_sysctl, _swap_out, _migrate, _uffd}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -1,263 +1,16 @@
 """What the host does differently from Linux 5.1, by name, and when each of these applies.
 
-Each entry is as narrow as what results and the program say allows; a difference that none explains
-is a difference. docs/fidelity.md has them as a table.
+A difference that none explains is a difference. docs/fidelity.md has them as a table.
 """
 
 from __future__ import annotations
 
-import errno
 from typing import Final
 
-from spfemu.oracle.cases import Case, Edge, Exempt
-from spfemu.oracle.history import Call, History
-from spfemu.oracle.mapped import Ranges, mapped, page_up
-from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
-from spfemu.results import errno_name
+from spfemu.oracle import when
+from spfemu.oracle.cases import Exempt
 
 __all__ = ["EXCEPTIONS", "exception"]
-
-# --- when they apply -----------------------------------------------------------------------------
-
-_REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
-_WRITE: Final = 2
-_USER_END: Final = (1 << 47) - 4096
-_MREMAP: Final = MREMAP_FLAGS
-_FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
-
-
-def _is_v12_code(case: Case) -> bool:
-    """C3: the speculative handler's refusal comes with the code of an address without mapping."""
-    emulated = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR", "handled": "spf"}
-    refused = case.emulated["counters"].get("pagefault:spf_vma_access", 0) > 0
-    return refused and case.is_(emulated, _REFUSED)
-
-
-def _is_v12_livelock(case: Case) -> bool:
-    """C2: the speculative handler lets an execute fault go on for ever."""
-    return case.handler == "spf" and case.is_({"livelock": True}, _REFUSED)
-
-
-def _was_made_writable(case: Case) -> bool:
-    """A write to a page that mprotect gave back the right to be written to."""
-    if not case.is_({"faults": 1, "signal": None}, {"faults": 0, "signal": None}):
-        return False
-    page = case.page
-    for call in case.before:
-        if call.op == "mprotect" and call.covers(page) and int(call.record["prot"]) & _WRITE:
-            return True
-        length = int(call.record["length2"])
-        if call.op == "mremap" and not call.errno and 0 <= page - call.ret < length:
-            page += call.address - call.ret  # it came from there
-    return False
-
-
-def _is_brk_over_hole(case: Case) -> bool:
-    """A break that goes down over pages of which nothing is mapped any more."""
-    if case.op != "brk" or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
-        return False
-    lower = int(case.emulated["ret"])
-    upper = lower - int(case.record["addr"])
-    there = mapped(case.history, case.position, case.space)
-    return lower < upper and not there.meets(page_up(lower), page_up(upper))
-
-
-def _is_mremap_of_nothing(case: Case) -> bool:
-    """mremap where nothing is mapped, which 5.1 need not even notice."""
-    if case.op != "mremap" or case.host["errno"] != "EFAULT":
-        return False
-    page = case.page
-    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
-
-
-def _is_mremap_checked_first(case: Case) -> bool:
-    """mremap of what 5.1 refuses later, for another reason, or never."""
-    host = case.host["errno"]
-    if case.op != "mremap" or host not in ("EINVAL", "EFAULT"):
-        return False
-    record = case.record
-    old, new = int(record["length"]), int(record["length2"])
-    if max(old, new) > _USER_END:
-        return True
-    if host == "EFAULT":
-        return False
-    # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
-    target = case.history.target(record, case.position)
-    is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
-    return bool(is_itself) and not old and case.emulated["errno"] == "EFAULT"
-
-
-def _is_mremap_of_several(case: Case) -> bool:
-    """mremap that only moves what is in several VMAs."""
-    record = case.record
-    same_length = int(record["length"]) == int(record["length2"])
-    fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
-    errnos = case.is_({"errno": "EFAULT"}, {"errno": None})
-    return case.op == "mremap" and errnos and fixed and same_length
-
-
-def _is_dontunmap(case: Case) -> bool:
-    """mremap with a flag that 5.1 does not know."""
-    has_flag = int(case.record["flags"]) & _MREMAP["dontunmap"]
-    return case.op == "mremap" and bool(has_flag) and case.is_({"errno": "EINVAL"}, {})
-
-
-def _is_move_that_failed(call: Call) -> bool:
-    """mremap to a given place that failed, not because of what it was given."""
-    if not call.errno or int(call.record["flags"]) != GIVEN | _MREMAP["maymove"] | _MREMAP["fixed"]:
-        return False
-    old, new, end = call.address, call.target, call.target + call.new_length
-    overlaps = old < end and new < (old + call.length) % (1 << 64)
-    return (old | new) % 4096 == 0 and new < end <= _USER_END and not overlaps
-
-
-def _has_cleared_its_place(history: History, call: Call) -> bool:
-    """A move that failed: 5.1 has unmapped by then what was there, and what it was to cut off."""
-    if not _is_move_that_failed(call):
-        return False
-    there = _mapped_before(history, call)
-    return there.meets(call.target, call.target + call.new_length) or there.meets(
-        call.address + call.new_length, call.address + call.length
-    )
-
-
-def _has_moved_the_first(history: History, call: Call) -> bool:
-    """A move of several VMAs that failed: some that came first may have been moved."""
-    is_of_several = call.errno == errno.EFAULT and call.length == call.new_length
-    if not is_of_several or not _is_move_that_failed(call):
-        return False
-    return _mapped_before(history, call).meets(call.address, call.address + 4096)
-
-
-def _mapped_before(history: History, call: Call) -> Ranges:
-    space = history.spaces.of_task(call.task, call.position)
-    return mapped(history, call.position, space)
-
-
-def _is_mbind_to_a_hole(case: Case) -> bool:
-    """mbind with a hole at the end of its range, or for mode default at its beginning."""
-    if case.op != "mbind":
-        return False
-    if case.is_({"errno": None}, {"errno": "EFAULT"}):
-        page = page_up(case.page + int(case.record["length"])) - 4096
-    elif case.is_({"errno": "EFAULT"}, {"errno": None}) and not int(case.record["advice"]):
-        page = case.page
-    else:
-        return False
-    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
-
-
-def _is_hint_too_low(case: Case) -> bool:
-    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
-    hint = case.history.address(case.record, case.position) & ~4095
-    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
-    return is_hint and case.emulated["ret"] == hint < case.host["ret"]
-
-
-def _is_too_much(case: Case) -> bool:
-    """A promise of more memory than the host has."""
-    settings = case.history.host.settings
-    if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
-        return False
-    record = case.record
-    promised = {
-        "mmap": int(record["length"]),
-        "mprotect": int(record["length"]),
-        # Newer kernels count what it is to take away as well.
-        "mremap": max(int(record["length"]), int(record["length2"])),
-        "brk": int(record["addr"]),
-    }
-    return promised.get(case.op, 0) > int(settings["memory"])
-
-
-def _is_alone_at_the_end(case: Case) -> bool:
-    """A file's last page, where an access beyond it had found nothing else to map around."""
-    # It is mapped now; if it is to be executed and must not be, that is refused by another fault.
-    if case.host["faults"] != case.emulated["faults"] + 1:
-        return False
-    mapping = case.mapping
-    if mapping is None or mapping.file.kind != "regular":
-        return False
-    last = (mapping.file.length - 1) // 4096
-    # Fault-around begins at a multiple of 64 KiB, or where the mapping does.
-    first = max(case.page & ~0xFFFF, mapping.start)
-    return mapping.page_of_file == last and first == case.page
-
-
-def _is_address_as_errno(case: Case) -> bool:
-    """A fixed address in the last page, whose negative comes back as the errno."""
-    address = case.history.address(case.record, case.position)
-    errnos = {"errno": "ENOMEM"}, {"errno": errno_name((1 << 64) - address)}
-    return case.op == "mmap" and case.is_(*errnos)
-
-
-def _is_uncharged(edge: Edge) -> bool:
-    """In private memory that may not be written to, at what mprotect took that right from."""
-    if "w" in edge.perms or not edge.perms.endswith("p"):
-        return False
-    calls = (call for call in edge.before if call.op == "mprotect")
-    return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
-
-
-def _stacks(before: list[Call]) -> list[tuple[int, int]]:
-    """Where there were mappings that say that they are stacks."""
-    flag = MMAP_FLAGS["stack"]
-    calls = (call for call in before if call.op == "mmap" and not call.errno)
-    return [(c.ret, c.ret + c.length) for c in calls if int(c.record["flags"]) & flag]
-
-
-def _is_stack(edge: Edge) -> bool:
-    """At a mapping that says it is a stack."""
-    return any(start <= edge.address <= end for start, end in _stacks(edge.before))
-
-
-def _is_mremap_across_stack(case: Case) -> bool:
-    """mremap of a range that is one VMA only in 5.1."""
-    if case.op != "mremap" or case.host["errno"] != "EFAULT":
-        return False
-    start, end = case.page, case.page + int(case.record["length"])
-    return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
-
-
-def _is_locked_on_fault(case: Case) -> bool:
-    """mlock of what may not be accessed, whose pages are to come later."""
-    is_onfault = case.op == "mlock" and int(case.record["flags"]) & 1
-    return bool(is_onfault) and case.is_({"errno": "ENOMEM"}, {"errno": None})
-
-
-def _is_grown_to(edge: Edge) -> bool:
-    """Where a mapping that grew in place met the next one."""
-    return edge.is_emulated and any(
-        call.ret == call.address and call.ret + call.new_length == edge.address
-        for call in edge.before
-        if call.op == "mremap" and not call.errno and call.new_length > call.length
-    )
-
-
-def _is_between_touched_and_not(edge: Edge) -> bool:
-    """In private memory, and only where the emulator cuts it.
-
-    One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
-    """
-    is_candidate = edge.is_emulated and edge.perms.endswith("p")
-    return is_candidate and bool(edge.history.written(edge.position, edge.space))
-
-
-def _is_copied_at_fork(case: Case) -> bool:
-    """A page of a file that a child of fork has from its parent.
-
-    fork copies page tables of files only if the VMA has an anon_vma.
-    """
-    if case.host["faults"] != case.emulated["faults"] - 1:
-        return False
-    mapping, space = case.mapping, case.space
-    is_candidate = mapping is not None and mapping.is_private
-    return (
-        is_candidate
-        and case.history.spaces.is_forked(space)
-        and bool(case.history.written(case.position, space))
-    )
-
 
 EXCEPTIONS: Final = (
     Exempt(
@@ -265,28 +18,28 @@ EXCEPTIONS: Final = (
         None,
         "v12's refusal has SEGV_MAPERR, where every kernel without it says SEGV_ACCERR",
         keys=("si_code",),
-        outcome=_is_v12_code,
+        outcome=when.is_v12_code,
     ),
     Exempt(
         "v12-C2",
         None,
         "v12 lets an instruction fetch from memory that may not be executed fault for ever",
         keys=("livelock", "signal", "si_code", "faults"),
-        outcome=_is_v12_livelock,
+        outcome=when.is_v12_livelock,
     ),
     Exempt(
         "address-as-errno",
         None,
         "a fixed address in the last 4095 bytes of all is taken for an errno; ours is ENOMEM",
         keys=("errno",),
-        outcome=_is_address_as_errno,
+        outcome=when.is_address_as_errno,
     ),
     Exempt(
         "second-lowest-address",
         None,
         "hints below CONFIG_LSM_MMAP_MIN_ADDR are raised to it, however low vm.mmap_min_addr is",
         keys=("ret",),
-        outcome=_is_hint_too_low,
+        outcome=when.is_hint_too_low,
         ends=True,
     ),
     Exempt(
@@ -294,7 +47,7 @@ EXCEPTIONS: Final = (
         None,
         "promises of more memory than there is are refused (vm.overcommit_memory is not 1)",
         keys=("ret", "errno"),
-        outcome=_is_too_much,
+        outcome=when.is_too_much,
         ends=True,
     ),
     Exempt(
@@ -302,14 +55,14 @@ EXCEPTIONS: Final = (
         (6, 1),
         "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",
         keys=("faults",),
-        outcome=_was_made_writable,
+        outcome=when.was_made_writable,
     ),
     Exempt(
         "brk-over-hole",
         (6, 1),
         "the break does not go down if nothing is left of the heap there",
         keys=("ret", "errno"),
-        outcome=_is_brk_over_hole,
+        outcome=when.is_brk_over_hole,
         ends=True,
     ),
     Exempt(
@@ -317,7 +70,7 @@ EXCEPTIONS: Final = (
         (5, 5),
         "mbind minds a hole at the end of its range, and none at all for mode default",
         keys=("ret", "errno"),
-        outcome=_is_mbind_to_a_hole,
+        outcome=when.is_mbind_to_a_hole,
         ends=True,
     ),
     Exempt(
@@ -325,7 +78,7 @@ EXCEPTIONS: Final = (
         (5, 7),
         "mremap knows the flag dontunmap",
         keys=("ret", "errno"),
-        outcome=_is_dontunmap,
+        outcome=when.is_dontunmap,
         ends=True,
     ),
     Exempt(
@@ -333,7 +86,7 @@ EXCEPTIONS: Final = (
         (5, 16),
         "mremap of what is not mapped is EFAULT before anything else is looked at",
         keys=("ret", "errno"),
-        outcome=_is_mremap_of_nothing,
+        outcome=when.is_mremap_of_nothing,
         ends=True,
     ),
     Exempt(
@@ -341,8 +94,8 @@ EXCEPTIONS: Final = (
         (6, 17),
         "mremap checks everything before it unmaps what is at the new place",
         keys=("ret", "errno"),
-        outcome=_is_mremap_checked_first,
-        silently=("mremap", _has_cleared_its_place),
+        outcome=when.is_mremap_checked_first,
+        silently=("mremap", when.has_cleared_its_place),
         ends=True,
     ),
     Exempt(
@@ -350,8 +103,8 @@ EXCEPTIONS: Final = (
         (6, 17),
         "mremap moves several VMAs at once if it does nothing else",
         keys=("ret", "errno"),
-        outcome=_is_mremap_of_several,
-        silently=("mremap", _has_moved_the_first),
+        outcome=when.is_mremap_of_several,
+        silently=("mremap", when.has_moved_the_first),
         ends=True,
     ),
     Exempt(
@@ -359,28 +112,28 @@ EXCEPTIONS: Final = (
         (5, 18),
         "mlock with onfault does not even look whether pages may be accessed",
         keys=("ret", "errno"),
-        outcome=_is_locked_on_fault,
+        outcome=when.is_locked_on_fault,
     ),
     Exempt(
         "mprotect-uncharges",
         (6, 7),
         "memory that nobody has touched is no longer charged when it may not be written to any "
         "more, which decides what it merges with",
-        edge=_is_uncharged,
+        edge=when.is_uncharged,
     ),
     Exempt(
         "grown-joins-next",
         (5, 19),
         "what mremap lets grow in place merges with what it then meets",
-        edge=_is_grown_to,
+        edge=when.is_grown_to,
     ),
     Exempt(
         "stack-is-nohugepage",
         (6, 7),
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
         keys=("ret", "errno"),
-        outcome=_is_mremap_across_stack,
-        edge=_is_stack,
+        outcome=when.is_mremap_across_stack,
+        edge=when.is_stack,
         ends=True,
     ),
     Exempt(
@@ -388,8 +141,8 @@ EXCEPTIONS: Final = (
         (6, 16),
         "a VMA that was touched merges with one that was not, whichever is the neighbour",
         keys=("faults",),
-        outcome=_is_copied_at_fork,
-        edge=_is_between_touched_and_not,
+        outcome=when.is_copied_at_fork,
+        edge=when.is_between_touched_and_not,
     ),
     Exempt(
         "last-page-alone",
@@ -397,7 +150,7 @@ EXCEPTIONS: Final = (
         "a read beyond a file on disk does not map its last page around it, if there is no page "
         "table yet and no other page to map",
         keys=("faults",),
-        outcome=_is_alone_at_the_end,
+        outcome=when.is_alone_at_the_end,
     ),
 )
 """Every exception there is, by name."""

@@ -1,0 +1,279 @@
+"""When each of the named exceptions to the host's agreement applies.
+
+Each is as narrow as what results and the program say allows.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from spfemu.oracle.cases import Case, Edge
+from spfemu.oracle.history import Call, History
+from spfemu.oracle.mapped import Ranges, mapped, page_up
+from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
+from spfemu.results import errno_name
+
+__all__ = [
+    "has_cleared_its_place",
+    "has_moved_the_first",
+    "is_address_as_errno",
+    "is_alone_at_the_end",
+    "is_between_touched_and_not",
+    "is_brk_over_hole",
+    "is_copied_at_fork",
+    "is_dontunmap",
+    "is_grown_to",
+    "is_hint_too_low",
+    "is_locked_on_fault",
+    "is_mbind_to_a_hole",
+    "is_mremap_across_stack",
+    "is_mremap_checked_first",
+    "is_mremap_of_nothing",
+    "is_mremap_of_several",
+    "is_stack",
+    "is_too_much",
+    "is_uncharged",
+    "is_v12_code",
+    "is_v12_livelock",
+    "was_made_writable",
+]
+
+_REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
+_WRITE: Final = 2
+_USER_END: Final = (1 << 47) - 4096
+_MREMAP: Final = MREMAP_FLAGS
+_FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
+
+
+def is_v12_code(case: Case) -> bool:
+    """C3: the speculative handler's refusal comes with the code of an address without mapping."""
+    emulated = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR", "handled": "spf"}
+    refused = case.emulated["counters"].get("pagefault:spf_vma_access", 0) > 0
+    return refused and case.is_(emulated, _REFUSED)
+
+
+def is_v12_livelock(case: Case) -> bool:
+    """C2: the speculative handler lets an execute fault go on for ever."""
+    return case.handler == "spf" and case.is_({"livelock": True}, _REFUSED)
+
+
+def was_made_writable(case: Case) -> bool:
+    """A write to a page that mprotect gave back the right to be written to."""
+    if not case.is_({"faults": 1, "signal": None}, {"faults": 0, "signal": None}):
+        return False
+    page = case.page
+    for call in case.before:
+        if call.op == "mprotect" and call.covers(page) and int(call.record["prot"]) & _WRITE:
+            return True
+        length = int(call.record["length2"])
+        if call.op == "mremap" and not call.errno and 0 <= page - call.ret < length:
+            page += call.address - call.ret  # it came from there
+    return False
+
+
+def is_brk_over_hole(case: Case) -> bool:
+    """A break that goes down over pages of which nothing is mapped any more."""
+    if case.op != "brk" or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
+        return False
+    lower = int(case.emulated["ret"])
+    upper = lower - int(case.record["addr"])
+    there = mapped(case.history, case.position, case.space)
+    return lower < upper and not there.meets(page_up(lower), page_up(upper))
+
+
+def is_mremap_of_nothing(case: Case) -> bool:
+    """mremap where nothing is mapped, which 5.1 need not even notice."""
+    if case.op != "mremap" or case.host["errno"] != "EFAULT":
+        return False
+    page = case.page
+    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
+
+
+def is_mremap_checked_first(case: Case) -> bool:
+    """mremap of what 5.1 refuses later, for another reason, or never."""
+    host = case.host["errno"]
+    if case.op != "mremap" or host not in ("EINVAL", "EFAULT"):
+        return False
+    record = case.record
+    old, new = int(record["length"]), int(record["length2"])
+    if max(old, new) > _USER_END:
+        return True
+    if host == "EFAULT":
+        return False
+    # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
+    target = case.history.target(record, case.position)
+    is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
+    return bool(is_itself) and not old and case.emulated["errno"] == "EFAULT"
+
+
+def is_mremap_of_several(case: Case) -> bool:
+    """mremap that only moves what is in several VMAs."""
+    record = case.record
+    same_length = int(record["length"]) == int(record["length2"])
+    fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
+    errnos = case.is_({"errno": "EFAULT"}, {"errno": None})
+    return case.op == "mremap" and errnos and fixed and same_length
+
+
+def is_dontunmap(case: Case) -> bool:
+    """mremap with a flag that 5.1 does not know."""
+    has_flag = int(case.record["flags"]) & _MREMAP["dontunmap"]
+    return case.op == "mremap" and bool(has_flag) and case.is_({"errno": "EINVAL"}, {})
+
+
+def _is_move_that_failed(call: Call) -> bool:
+    """mremap to a given place that failed, not because of what it was given."""
+    if not call.errno or int(call.record["flags"]) != GIVEN | _MREMAP["maymove"] | _MREMAP["fixed"]:
+        return False
+    old, new, end = call.address, call.target, call.target + call.new_length
+    overlaps = old < end and new < (old + call.length) % (1 << 64)
+    return (old | new) % 4096 == 0 and new < end <= _USER_END and not overlaps
+
+
+def has_cleared_its_place(history: History, call: Call) -> bool:
+    """A move that failed: 5.1 has unmapped by then what was there, and what it was to cut off."""
+    if not _is_move_that_failed(call):
+        return False
+    there = _mapped_before(history, call)
+    return there.meets(call.target, call.target + call.new_length) or there.meets(
+        call.address + call.new_length, call.address + call.length
+    )
+
+
+def has_moved_the_first(history: History, call: Call) -> bool:
+    """A move of several VMAs that failed: some that came first may have been moved."""
+    is_of_several = call.errno == errno.EFAULT and call.length == call.new_length
+    if not is_of_several or not _is_move_that_failed(call):
+        return False
+    return _mapped_before(history, call).meets(call.address, call.address + 4096)
+
+
+def _mapped_before(history: History, call: Call) -> Ranges:
+    space = history.spaces.of_task(call.task, call.position)
+    return mapped(history, call.position, space)
+
+
+def is_mbind_to_a_hole(case: Case) -> bool:
+    """mbind with a hole at the end of its range, or for mode default at its beginning."""
+    if case.op != "mbind":
+        return False
+    if case.is_({"errno": None}, {"errno": "EFAULT"}):
+        page = page_up(case.page + int(case.record["length"])) - 4096
+    elif case.is_({"errno": "EFAULT"}, {"errno": None}) and not int(case.record["advice"]):
+        page = case.page
+    else:
+        return False
+    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
+
+
+def is_hint_too_low(case: Case) -> bool:
+    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
+    hint = case.history.address(case.record, case.position) & ~4095
+    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
+    return is_hint and case.emulated["ret"] == hint < case.host["ret"]
+
+
+def is_too_much(case: Case) -> bool:
+    """A promise of more memory than the host has."""
+    settings = case.history.host.settings
+    if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
+        return False
+    record = case.record
+    promised = {
+        "mmap": int(record["length"]),
+        "mprotect": int(record["length"]),
+        # Newer kernels count what it is to take away as well.
+        "mremap": max(int(record["length"]), int(record["length2"])),
+        "brk": int(record["addr"]),
+    }
+    return promised.get(case.op, 0) > int(settings["memory"])
+
+
+def is_alone_at_the_end(case: Case) -> bool:
+    """A file's last page, where an access beyond it had found nothing else to map around."""
+    # It is mapped now; if it is to be executed and must not be, that is refused by another fault.
+    if case.host["faults"] != case.emulated["faults"] + 1:
+        return False
+    mapping = case.mapping
+    if mapping is None or mapping.file.kind != "regular":
+        return False
+    last = (mapping.file.length - 1) // 4096
+    # Fault-around begins at a multiple of 64 KiB, or where the mapping does.
+    first = max(case.page & ~0xFFFF, mapping.start)
+    return mapping.page_of_file == last and first == case.page
+
+
+def is_address_as_errno(case: Case) -> bool:
+    """A fixed address in the last page, whose negative comes back as the errno."""
+    address = case.history.address(case.record, case.position)
+    errnos = {"errno": "ENOMEM"}, {"errno": errno_name((1 << 64) - address)}
+    return case.op == "mmap" and case.is_(*errnos)
+
+
+def is_uncharged(edge: Edge) -> bool:
+    """In private memory that may not be written to, at what mprotect took that right from."""
+    if "w" in edge.perms or not edge.perms.endswith("p"):
+        return False
+    calls = (call for call in edge.before if call.op == "mprotect")
+    return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
+
+
+def _stacks(before: list[Call]) -> list[tuple[int, int]]:
+    """Where there were mappings that say that they are stacks."""
+    flag = MMAP_FLAGS["stack"]
+    calls = (call for call in before if call.op == "mmap" and not call.errno)
+    return [(c.ret, c.ret + c.length) for c in calls if int(c.record["flags"]) & flag]
+
+
+def is_stack(edge: Edge) -> bool:
+    """At a mapping that says it is a stack."""
+    return any(start <= edge.address <= end for start, end in _stacks(edge.before))
+
+
+def is_mremap_across_stack(case: Case) -> bool:
+    """mremap of a range that is one VMA only in 5.1."""
+    if case.op != "mremap" or case.host["errno"] != "EFAULT":
+        return False
+    start, end = case.page, case.page + int(case.record["length"])
+    return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
+
+
+def is_locked_on_fault(case: Case) -> bool:
+    """mlock of what may not be accessed, whose pages are to come later."""
+    is_onfault = case.op == "mlock" and int(case.record["flags"]) & 1
+    return bool(is_onfault) and case.is_({"errno": "ENOMEM"}, {"errno": None})
+
+
+def is_grown_to(edge: Edge) -> bool:
+    """Where a mapping that grew in place met the next one."""
+    return edge.is_emulated and any(
+        call.ret == call.address and call.ret + call.new_length == edge.address
+        for call in edge.before
+        if call.op == "mremap" and not call.errno and call.new_length > call.length
+    )
+
+
+def is_between_touched_and_not(edge: Edge) -> bool:
+    """In private memory, and only where the emulator cuts it.
+
+    One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
+    """
+    is_candidate = edge.is_emulated and edge.perms.endswith("p")
+    return is_candidate and bool(edge.history.written(edge.position, edge.space))
+
+
+def is_copied_at_fork(case: Case) -> bool:
+    """A page of a file that a child of fork has from its parent.
+
+    fork copies page tables of files only if the VMA has an anon_vma.
+    """
+    if case.host["faults"] != case.emulated["faults"] - 1:
+        return False
+    mapping, space = case.mapping, case.space
+    is_candidate = mapping is not None and mapping.is_private
+    return (
+        is_candidate
+        and case.history.spaces.is_forked(space)
+        and bool(case.history.written(case.position, space))
+    )

@@ -445,9 +445,9 @@ class TestCheck:
         program.build().save(path)
         out = told(capsys, "check", str(path), "--engine", "vtime", status=1)
         assert out.splitlines()[-2:] == [
-            "Tasks run one after another on the reference, and side by side elsewhere: where they "
-            "race, the order",
-            "alone makes a difference.",
+            "Tasks run one after another on reference, and side by side on vtime: where they race, "
+            "the order alone makes a",
+            "difference.",
         ]
 
 

@@ -135,7 +135,8 @@ def _usage_message(error: Any) -> str:
     if cause is not None and hasattr(cause, "errors") and error.param is not None:
         # What the number has to be comes from the option, not from the checker's English.
         option = "/".join(error.param.opts)
-        allowed = f"a whole number, {error.param.min} and more"
+        low = getattr(error.param, "min", None)
+        allowed = "a number" if low is None else f"a whole number, {low} and more"
         message = f"option {option}: value {shown(cause.errors()[0]['input'])} (allowed: {allowed})"
     name = getattr(error, "option_name", None)
     if name is not None and "No such option" in message:

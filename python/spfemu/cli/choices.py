@@ -30,7 +30,7 @@ DEFAULT_EVENTS: Final = "faults,spf,minor-faults,major-faults,pagefault:*"
 EVENT_TEXTS: Final = {
     "faults": "hardware page faults",
     "minor-faults": "faults that needed no reading",
-    "major-faults": "faults that had to read",
+    "major-faults": "faults that had to read, or to wait for userfaultfd",
     "spf": "faults whose speculative result was accepted",
     "pagefault:spf_vma_changed": "aborts: the VMA changed, or the address is below it",
     "pagefault:spf_vma_noanon": "aborts: no anon_vma; defined but never emitted by v12",
@@ -39,7 +39,7 @@ EVENT_TEXTS: Final = {
     "pagefault:spf_pmd_changed": "aborts: the PMD changed under the fault",
     "speculative_pgfault": "vmstat: speculative attempts that did not ask for a retry",
     "pgfault": "vmstat: faults of the classic handler",
-    "pgmajfault": "vmstat: major faults",
+    "pgmajfault": "vmstat: pages read for a fault, speculative or not",
 }
 
 

@@ -29,8 +29,8 @@ __all__ = ["register"]
 _AGAINST: Final = ("reference", "kernel")
 _TERMINAL_ROWS: Final = 1000
 _ORDER_MATTERS: Final = """\
-Tasks run one after another on the reference, and side by side elsewhere: where they race, the order
-alone makes a difference."""
+Tasks run one after another on {}, and side by side on {}: where they race, the order alone makes a
+difference."""
 
 _Engine = Annotated[
     str,
@@ -164,8 +164,8 @@ def check_command(
         print_json(obj)
     else:
         _print_comparison(found, against, engine)
-        if found.differences and len(loaded.tasks) > 1:
-            print(_ORDER_MATTERS)
+        if found.differences and len(loaded.tasks) > 1 and engine not in _AGAINST:
+            print(_ORDER_MATTERS.format(against, engine))
     _finish(result.stuck, found.differences)
 
 

@@ -9,7 +9,6 @@ ALL: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
 NOT_YET: Final = {
     "hugetlb": "flag 'hugetlb' of mmap is not available yet",
-    "numa_hinting": "operation 'numa_scan' is not available yet",
 }
 """What each scenario that does not load is refused for. One that gets its operations has to go
 from here: then every engine has to pass it."""

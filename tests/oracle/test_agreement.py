@@ -26,6 +26,8 @@ REFUSED: Final = (
     *("hugetlb", "thp", "thp_protect", "thp_ranges", "thp_collapse"),
     # They swap out, which would change the host.
     *("swap_in", "swap_in_st", "swap_readahead"),
+    # It scans for NUMA balancing, which is the host's own.
+    "numa_hinting",
     # Its handler is the emulator.
     "userfaultfd",
 )

@@ -756,7 +756,11 @@ class FlatMap:
             space.mbind(self.address(op), parse_int(op["length"]), op)
         elif name == "set_mempolicy":
             check_policy(op)
-        elif name in ("swap_out", "migrate"):  # nobody can tell, but by the time it takes
+        elif name in (
+            "swap_out",
+            "migrate",
+            "numa_scan",
+        ):  # nobody can tell, but by the time it takes
             if self.address(op) % space.page:
                 raise FailedError("EINVAL")
         elif name == "sysctl":

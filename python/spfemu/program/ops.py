@@ -359,7 +359,7 @@ _TABLE: Final = (
     Op("note", 29, (Key("text", "text", "aux", required=True),)),
     Op("swap_out", 30, (*_RANGE, Key("keep_cache", "bool", "flags"))),
     Op("collapse", 31, (_ADDR,)),
-    Op("numa_scan", 32, _RANGE, available=False),
+    Op("numa_scan", 32, _RANGE),
     Op("ksm_scan", 33, _RANGE, available=False),
     Op("clear_refs", 34, (Key("what", "int", "value", required=True),), available=False),
     Op("migrate", 35, (*_RANGE, Key("node", "int", "value", required=True))),

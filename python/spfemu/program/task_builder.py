@@ -306,6 +306,11 @@ class TaskBuilder(TaskRecords):
         base, offset = self._address(addr)
         self.record(30, int(keep_cache), base=base, addr=offset, length=length)
 
+    def numa_scan(self, addr: Address, length: int) -> None:
+        """Appends ``numa_scan``."""
+        base, offset = self._address(addr)
+        self.record(32, base=base, addr=offset, length=length)
+
 
 def _mask(nodes: Iterable[int]) -> int:
     return sum(1 << node for node in set(nodes))

@@ -118,7 +118,7 @@ def access(
     handled = HANDLED_NONE
     for _ in range(LIVELOCK_FAULTS):
         pte = mm.page_tables.pte(address)
-        if isinstance(pte, Pte) and pte.protection[kind]:
+        if isinstance(pte, Pte) and pte.protection[kind] and not pte.hinted:
             return AccessResult(_use(mm, address, pte, kind, value), handled)
         present = isinstance(pte, Pte) and pte.hardware_present
         verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present, task_policy))

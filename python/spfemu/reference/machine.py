@@ -21,7 +21,7 @@ from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
-from spfemu.reference.numa import set_mempolicy
+from spfemu.reference.numa import numa_scan, set_mempolicy
 from spfemu.reference.order import touch_order
 from spfemu.reference.tasks import Barrier, Condition, Outcome, Process, Record, Steps, Task
 from spfemu.reference.vm_fault import EXECUTE, READ, WRITE
@@ -260,6 +260,9 @@ class Machine:
             self._start_child(task, record)
         elif record.op == _EXEC:
             self._exec(task, record)
+        elif record.op == _NUMA_SCAN:
+            start = self._addresses(record)[0]
+            numa_scan(self.kernel, task.mm, start, record.length, task.policy)
         elif record.op == _SET_MEMPOLICY:
             task.policy = set_mempolicy(self.kernel, record.advice, record.value)
         elif record.op == _SYSCTL:
@@ -342,8 +345,9 @@ def _closing(records: list[Record], index: int) -> int:
         index += 1
 
 
-_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT, _SET_MEMPOLICY = (
-    OPS[name].code for name in ("fork", "vfork", "clone", "wait", "exec", "exit", "set_mempolicy")
+_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT, _SET_MEMPOLICY, _NUMA_SCAN = (
+    OPS[name].code
+    for name in ("fork", "vfork", "clone", "wait", "exec", "exit", "set_mempolicy", "numa_scan")
 )
 _TOUCH, _BARRIER, _POST, _AWAIT, _REPEAT, _END, _SYSCTL, _NOTE = (
     OPS[name].code

@@ -35,5 +35,7 @@ def migrate(kernel: Kernel, mm: Mm, start: int, length: int, node: int) -> None:
             return
         for space, address, mapped in mappings(kernel, page):
             page.dirty |= mapped.dirty
-            space.page_tables.store(address, mapped._replace(dirty=False, young=False))
+            space.page_tables.store(
+                address, mapped._replace(dirty=False, young=False, hinted=False)
+            )
         kernel.frames.free()

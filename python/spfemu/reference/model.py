@@ -130,17 +130,21 @@ class Protection(NamedTuple):
 
 
 class Pte(NamedTuple):
-    """A present page-table entry. A PTE that is none is an absent dictionary key."""
+    """A present page-table entry. A PTE that is none is an absent dictionary key.
+
+    `hinted`: it was made protnone to see who uses the page; `protection` is what it had before.
+    """
 
     page: Page
     protection: Protection
     dirty: bool = False
     young: bool = True
+    hinted: bool = False
 
     @property
     def hardware_present(self) -> bool:
-        """False for PROT_NONE: pte_present() holds, but the hardware sees nothing there."""
-        return any(self.protection)
+        """False for PROT_NONE and hints: pte_present() holds, the hardware sees nothing."""
+        return any(self.protection) and not self.hinted
 
     def made_writable(self) -> Pte:
         """This entry, dirty and writable: maybe_mkwrite(pte_mkdirty(…)) in a writable VMA."""

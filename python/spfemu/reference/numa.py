@@ -10,7 +10,8 @@ import errno
 
 from spfemu.program.ops import POLICIES
 from spfemu.reference.kernel import Kernel
-from spfemu.reference.model import Mempolicy, SyscallError, Vma
+from spfemu.reference.mm import Mm
+from spfemu.reference.model import VM_ACCESS, VM_SHARED, Mempolicy, SyscallError, Vma
 
 
 def new_policy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
@@ -45,3 +46,29 @@ def is_interleaved(vma: Vma, task_policy: Mempolicy | None) -> bool:
     """H11: whether the VMA's policy, or else the task's, spreads pages over nodes."""
     policy = vma.policy if vma.policy is not None else task_policy
     return policy is not None and policy.mode == "interleave"
+
+
+def numa_scan(
+    kernel: Kernel, mm: Mm, start: int, length: int, task_policy: Mempolicy | None
+) -> None:
+    """Hides the pages of a range from the hardware, so that their next access is seen.
+
+    Only private anonymous ones that nobody else maps, where no policy says that they are in their
+    place; and none of a process with one thread, for they are on its node.
+
+    **Source:** ours: task_numa_work() and change_prot_numa()@5.1, for ranges that programs name.
+    """
+    if not kernel.numa:
+        raise SyscallError(errno.ENOSYS)
+    if mm.is_unaligned(start):
+        raise SyscallError(errno.EINVAL)
+    if mm.users == 1 or task_policy is not None:
+        return
+    end = min(start + length, mm.arch.task_size)
+    for vma in mm.overlapping(start, end):
+        if vma.flags & VM_SHARED or not vma.flags & VM_ACCESS or vma.policy is not None:
+            continue
+        stop = min(end, vma.end)
+        for address, pte in list(mm.page_tables.present(max(start, vma.start), stop)):
+            if pte.page.is_small_anonymous and pte.page.mapcount == 1:
+                mm.page_tables.store(address, pte._replace(hinted=True))

@@ -115,7 +115,9 @@ def get_user_pages(
 def _follow_page(mm: Mm, address: int, how: Foll) -> bool:
     """Whether the page is there, and writable if it is to be written."""
     pte = mm.page_tables.pte(address)
-    return isinstance(pte, Pte) and (Foll.WRITE not in how or pte.protection.write)
+    if not isinstance(pte, Pte) or (pte.hinted and Foll.FORCE not in how):
+        return False
+    return Foll.WRITE not in how or pte.protection.write
 
 
 def _faultin_page(

@@ -170,7 +170,7 @@ def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
 def _modified(pte: Pte, protection: Protection, *, notified: bool) -> Pte:
     if notified and pte.dirty:
         protection = protection._replace(write=True)
-    return pte._replace(protection=protection)
+    return pte._replace(protection=protection, hinted=False)
 
 
 def madvise(kernel: Kernel, mm: Mm, start: int, length: int, advice: int) -> None:

@@ -38,7 +38,9 @@ def _handle_pte_fault(fault: Fault) -> int:
         result, mapped = do_swap_page(fault, pte)
         # 5.3-10: mapped read-only, for others have the page, too
         return result | do_wp_page(fault, mapped) if mapped is not None else result
-    # 5.1-5: no NUMA hinting yet. 5.1-6, 7: locked, and the PTE is the same.
+    if pte.hinted:  # 5.1-5
+        return do_numa_page(fault, pte)
+    # 5.1-6, 7: locked, and the PTE is the same.
     if fault.write and not pte.protection.write:  # 5.1-8
         return do_wp_page(fault, pte)
     entry = pte._replace(dirty=pte.dirty or fault.write, young=True)
@@ -46,6 +48,15 @@ def _handle_pte_fault(fault: Fault) -> int:
         tables.store(fault.address, entry)
     elif fault.speculative and fault.kernel.is_fixed("C2"):
         return VM_FAULT_RETRY
+    return 0
+
+
+def do_numa_page(fault: Fault, pte: Pte) -> int:
+    """Lets the hardware see the page again; it is on the node where it belongs. SPF_V12 5.4."""
+    protection = fault.page_prot._replace(write=pte.protection.write)
+    fault.mm.page_tables.store(
+        fault.address, pte._replace(protection=protection, young=True, hinted=False)
+    )
     return 0
 
 

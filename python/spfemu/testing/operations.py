@@ -212,6 +212,10 @@ def _set_mempolicy(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "set_mempolicy", **_policy(draw)}
 
 
+def _numa_scan(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "numa_scan", **_range(draw, words)}
+
+
 def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
     operation: Operation = {"op": "swap_out", **_range(draw, words)}
     if pick(draw, _KEEPS):
@@ -336,6 +340,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_madvise,) * 5,
     *(_mbind,) * 3,
     _set_mempolicy,
+    *(_numa_scan,) * 3,
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
     *(_migrate,) * 2,
@@ -363,7 +368,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if words.confined:  # which error it is depends on what others have mapped above
         left_out.add(_uffd)
     if words.host:  # what the kernel does by itself, or to all
-        left_out |= {_sysctl, _swap_out, _migrate, _uffd}
+        left_out |= {_sysctl, _swap_out, _migrate, _uffd, _numa_scan}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -32,6 +32,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !vmf.orig_pte.is_present() {
             return self.do_swap_page(cpu, vmf);
         }
+        if vmf.orig_pte.has(Pte::PROTNONE) && self.vma_is_accessible(cpu, vmf.vma) {
+            return self.do_numa_page(cpu, vmf);
+        }
         if !self.pte_spinlock(cpu, vmf) {
             return VmFault::RETRY;
         }

@@ -6,6 +6,7 @@ use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
 use super::pgtable::MappedPmd;
 use super::types::{Pte, Vaddr};
+use super::variants::Variant;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
 use crate::sync::spinlock::spin_unlock;
@@ -51,6 +52,59 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.flush_tlb_mm(cpu, mm);
         }
         self.dec_tlb_flush_pending(cpu, mm);
+    }
+
+    /// `change_prot_numa()`: makes PTEs protnone, so that the next access is seen. Caller holds
+    /// `mmap_sem` for reading. Source: P10.
+    pub(crate) fn change_prot_numa(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
+        cpu.step("change_prot_numa");
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        // As in unmap_page_range: P10 bumps beside other readers, the cure of B1 does not.
+        let bump = self.v12(Variant::B1);
+        if bump {
+            D::vm_write_begin(cpu, vma);
+        }
+        self.inc_tlb_flush_pending(cpu, mm);
+        let mut pages = 0;
+        let mut address = start;
+        while let Some(MappedPmd { value, from, to, .. }) = self.next_pmd(cpu, mm, address, end) {
+            address = to;
+            if let Some(table) = value.table() {
+                pages += self.hint_pte_range(cpu, table, from, to);
+            }
+        }
+        if pages != 0 {
+            self.flush_tlb_mm(cpu, mm);
+        }
+        self.dec_tlb_flush_pending(cpu, mm);
+        if bump {
+            D::vm_write_end(cpu, vma);
+        }
+    }
+
+    /// `change_pte_range()` with `prot_numa`, of private memory: pages that nobody else maps.
+    /// DEVIATION: small anonymous ones only.
+    fn hint_pte_range(&self, cpu: &P, table: Ptr<Table<P>>, start: Vaddr, end: Vaddr) -> u64 {
+        let first = self.pte_offset_map_lock(cpu, table, start);
+        let mut slot = first;
+        let mut pages = 0;
+        for nth in 0..end.since(start) >> self.page_shift() {
+            if nth > 0 {
+                slot = self.next_pte(slot);
+            }
+            let seen = slot.pte().read(cpu);
+            let hinted = seen.has(Pte::PROTNONE);
+            let page = self.small_anon_page(cpu, seen).filter(|_| !hinted);
+            if page.is_none_or(|page| page.mapcount().read(cpu) != 1) {
+                continue;
+            }
+            let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            // pte_mk_savedwrite
+            slot.pte().write(cpu, old.modify(Pte::PROTNONE) | (old & Pte::WRITE));
+            pages += 1;
+        }
+        spin_unlock(cpu, first.ptl());
+        pages
     }
 
     /// `change_pte_range()`: how many PTEs changed.

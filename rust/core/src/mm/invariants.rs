@@ -236,7 +236,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let allowed = prot & (Pte::PRESENT | Pte::READ | Pte::EXEC | Pte::PROTNONE);
         let given = pte & (Pte::PRESENT | Pte::READ | Pte::EXEC | Pte::PROTNONE);
-        if allowed != given {
+        // Protnone alone can be a hint of NUMA balancing.
+        let hint = self.config.system.numa && given == Pte::PROTNONE;
+        if allowed != given && !hint {
             census.find(
                 "pte-against-vma",
                 format!("{address:#x} has {:#x} where its VMA says {:#x}", given.0, allowed.0),

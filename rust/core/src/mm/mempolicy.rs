@@ -116,6 +116,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         policy.is_some_and(|policy| policy.mode().read(cpu) == MpolMode::Interleave as u64)
     }
 
+    /// Whether VMA or task have a policy.
+    pub(crate) fn has_policy(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+        !vma.vm_policy().read(cpu).is_null() || self.current(cpu).mempolicy.get() != 0
+    }
+
     /// `mbind_range()`: gives `start..end` the policy, VMA by VMA. What an error finds done stays
     /// done. Caller holds `mmap_sem` for write.
     pub(crate) fn mbind_range(

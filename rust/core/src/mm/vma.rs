@@ -97,6 +97,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma.vm_ops().read(cpu) == VmOps::None as u64
     }
 
+    /// `vma_is_accessible()`, by the flags as they are now.
+    pub(crate) fn vma_is_accessible(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+        vma.vm_flags().read(cpu).has(VM_ACCESS_FLAGS)
+    }
+
     /// `vma_pages()`
     pub(crate) fn vma_pages(&self, cpu: &P, vma: VmaRef<'_, P>) -> u64 {
         vma.vm_end().read(cpu).since(vma.vm_start().read(cpu)) >> self.page_shift()

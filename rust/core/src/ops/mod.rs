@@ -14,6 +14,7 @@ pub mod mmap;
 pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
+mod numa_scan;
 mod swap_out;
 mod userfaultfd;
 

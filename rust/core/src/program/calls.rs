@@ -60,6 +60,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Mbind { range: Range { at, length }, mode, nodes } => {
                 k.sys_mbind(cpu, at.resolve(base), length, mode, nodes).map(zero)
             }
+            Op::NumaScan(range) => k.numa_scan(cpu, range.at.resolve(base), range.length).map(zero),
             Op::SetMempolicy { mode, nodes } => k.sys_set_mempolicy(cpu, mode, nodes).map(zero),
             Op::SwapOut { range: Range { at, length }, keep_cache } => {
                 k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)

@@ -41,6 +41,7 @@ impl Op {
             21..=29 => decoder.other(),
             30 => Ok(Self::SwapOut { range: decoder.range()?, keep_cache: record.flags & 1 != 0 }),
             31 => Ok(Self::Collapse(decoder.at()?)),
+            32 => Ok(Self::NumaScan(decoder.range()?)),
             35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
             40 | 41 => Ok(Self::Userfaultfd { range: decoder.range()?, register: record.op == 40 }),
             _ => Err(decoder.not_available()),

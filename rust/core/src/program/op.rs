@@ -155,6 +155,7 @@ pub(super) enum Op {
     SwapOut { range: Range, keep_cache: bool },
     Migrate { range: Range, node: u64 },
     Collapse(At),
+    NumaScan(Range),
     Userfaultfd { range: Range, register: bool },
 }
 
@@ -194,6 +195,7 @@ impl Op {
             Self::SwapOut { .. } => 30,
             Self::Migrate { .. } => 35,
             Self::Collapse(_) => 31,
+            Self::NumaScan(_) => 32,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
         }
@@ -234,6 +236,7 @@ impl Op {
             Self::SwapOut { .. } => "swap_out",
             Self::Migrate { .. } => "migrate",
             Self::Collapse(_) => "collapse",
+            Self::NumaScan(_) => "numa_scan",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }
@@ -261,6 +264,7 @@ impl Op {
             | Self::Mprotect(range, _)
             | Self::Madvise(range, _)
             | Self::Mbind { range, .. }
+            | Self::NumaScan(range)
             | Self::SwapOut { range, .. }
             | Self::Mlock { range, .. }
             | Self::Migrate { range, .. }

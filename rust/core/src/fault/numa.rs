@@ -1,0 +1,36 @@
+//! NUMA hinting faults: the PTE was made protnone to see who uses the page.
+//!
+//! Source: `mm/memory.c`, v5.1; P06, P13. DEVIATION: frames belong to no node, so no page is ever
+//! misplaced, and nothing is counted for the scheduler.
+
+use super::Vmf;
+use crate::design::Design;
+use crate::mm::{Kernel, Pte, VmFault};
+use crate::platform::{Ordering, Platform};
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `do_numa_page()`: the page is there again, with the protection of the cached VMA.
+    #[cold]
+    pub(super) fn do_numa_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
+        cpu.step("do_numa_page");
+        if !self.pte_spinlock(cpu, vmf) {
+            return VmFault::RETRY;
+        }
+        if self.pte_same(cpu, vmf) {
+            let slot = vmf.pte.expect("present").pte();
+            let old = slot.swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            let mut pte = old.modify(vmf.vma_page_prot) | Pte::YOUNG;
+            // pte_savedwrite
+            if vmf.orig_pte.has(Pte::WRITE) {
+                pte |= Pte::WRITE;
+            }
+            slot.write(cpu, pte);
+        }
+        self.pte_unmap_unlock(cpu, vmf);
+        VmFault::NONE
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/fault/numa.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+//! `numa_scan`: the scanner of NUMA balancing at work. No system call.
+//!
+//! Source: `task_numa_work()`, `kernel/sched/fair.c`, v5.1. A program says what is scanned, and when.
+
+use crate::design::Design;
+use crate::mm::{Errno, Kernel, Vaddr, VmFlags, VmaRef};
+use crate::platform::Platform;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Makes the PTEs of the range protnone, so that the next access of each page is seen.
+    pub fn numa_scan(&self, cpu: &P, start: u64, length: u64) -> Result<(), Errno> {
+        if !self.config.system.numa {
+            return Err(Errno::Enosys);
+        }
+        if self.offset_in_page(start) != 0 {
+            return Err(Errno::Einval);
+        }
+        // Above user space there is nothing.
+        let task_size = self.config.arch.task_size;
+        let end = start.saturating_add(length).min(task_size).next_multiple_of(self.page_size());
+        let (start, end) = (Vaddr(start), Vaddr(end));
+        let mm = self.current_mm(cpu);
+        let sem = self.mmap_sem(mm);
+        sem.down_read(cpu);
+        let mut cursor = self.find_vma(cpu, mm, start);
+        while let Some(vma) = cursor.filter(|vma| vma.vm_start().read(cpu) < end) {
+            let from = start.max(vma.vm_start().read(cpu));
+            let to = end.min(vma.vm_end().read(cpu));
+            // With one thread the pages of private memory are on its node, where they should be.
+            let settled = mm.mm_users().read(cpu) == 1;
+            if from < to && !settled && self.is_scanned(cpu, vma) {
+                self.change_prot_numa(cpu, vma, from, to);
+            }
+            cursor = self.vm_next(cpu, vma);
+        }
+        sem.up_read(cpu);
+        Ok(())
+    }
+
+    /// Private memory that may be accessed, and without a policy (`vma_policy_mof()`): what somebody
+    /// has placed is not moved.
+    fn is_scanned(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+        !vma.vm_flags().read(cpu).has(VmFlags::SHARED)
+            && self.vma_is_accessible(cpu, vma)
+            && !self.has_policy(cpu, vma)
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/numa_scan.rs"]
+mod tests;

@@ -15,7 +15,7 @@ from spfemu.errors import ProgramError
 from spfemu.program import OP_DTYPE, OPS, OPS_BY_CODE, OUTCOME_DTYPE, Program, ProgramBuilder, Task
 from spfemu.program.ops import ADVICES_AVAILABLE, FIELDS
 from spfemu.program.values import format_address, parse_address, parse_int, parse_prot, prot_text
-from tests.scenario_files import RUNNABLE
+from tests.scenario_files import SCENARIOS
 
 
 def program_of(*ops: dict[str, Any], **top: Any) -> Program:
@@ -136,7 +136,7 @@ class TestValues:
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
     def test_scenarios_survive_both_forms(self, path: Path, tmp_path: Path) -> None:
         program = Program.load(path)
         assert Program.from_dict(program.to_dict()) == program

@@ -11,22 +11,12 @@ import pytest
 
 import spfemu
 from spfemu.comparing import check
-from spfemu.errors import ProgramError
-from tests import scenario_files
+from tests.scenario_files import SCENARIOS
 
 
 @pytest.mark.parametrize("engine", ["native", "vtime", "explore"])
-@pytest.mark.parametrize("path", scenario_files.RUNNABLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path, engine: str) -> None:
     result = spfemu.run(spfemu.Program.load(path), engine=engine)
     assert check(result) == []
     assert result.stuck == ()
-
-
-@pytest.mark.parametrize(("stem", "missing"), scenario_files.NOT_YET.items())
-def test_others_are_refused_by_the_name_of_what_is_missing(stem: str, missing: str) -> None:
-    (path,) = (path for path in scenario_files.ALL if path.stem == stem)
-    with pytest.raises(ProgramError) as refused:
-        spfemu.Program.load(path)
-    assert str(refused.value).startswith(f"{path}: tasks[")
-    assert str(refused.value).endswith(f": {missing}")

@@ -16,7 +16,7 @@ import spfemu
 from spfemu import Program, ProgramError
 from spfemu.testing import against_host, programs, with_maps
 from tests.host_kernel import needs_host
-from tests.scenario_files import RUNNABLE
+from tests.scenario_files import SCENARIOS
 
 # A failing example is shrunk for minutes before it is shown.
 pytestmark = [needs_host, pytest.mark.timeout(900)]
@@ -33,7 +33,7 @@ REFUSED: Final = (
 )
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path) -> None:
     program = Program.load(path)
     if path.stem in REFUSED:

@@ -188,6 +188,8 @@ class Space:
 
     def mmap(self, op: dict[str, Any], hint: int, file: Content | None, zero: bool) -> int:
         flags = op.get("flags", ["private"] if "file" in op else ["private", "anonymous"])
+        if "hugetlb" in flags:
+            reject()  # Its pages and what is reserved of them are not on this map.
         offset, length = parse_int(op.get("offset", 0)), parse_int(op["length"])
         if offset % self.page or length == 0:
             raise FailedError("EINVAL")
@@ -578,6 +580,8 @@ class FlatMap:
         self.min_addr = program.system.mmap_min_addr
         self.stack_limit = program.system.stack_limit
         self.kinds = {file.name: file.kind for file in program.files}
+        if "hugetlb" in self.kinds.values():
+            reject()
         self.files = {file.name: Content(file.length) for file in program.files}
         self.ids: dict[str, int] = {}
         self.posts: dict[str, int] = {}

@@ -9,7 +9,7 @@ from spfemu.importers.events import Call
 from spfemu.importers.state import Area, TaskState, page_up
 from spfemu.importers.tape import CODE
 from spfemu.importers.writer import Writer
-from spfemu.program.ops import ADVICES, ADVICES_AVAILABLE, GIVEN, MMAP_FLAGS, OPS
+from spfemu.program.ops import ADVICES, ADVICES_AVAILABLE, GIVEN, MMAP_FLAGS
 
 __all__ = ["CALLS", "Handler", "map_area"]
 
@@ -27,8 +27,8 @@ _FLAGS: Final = {
     0x20000: "stack",
     0x40000: "hugetlb",
 }
-_APPROXIMATED: Final = frozenset(("hugetlb",))
-"""Flags whose absence changes what a fault does; without the others only costs change."""
+_LEFT_OUT: Final = "hugetlb"
+"""Its addresses and lengths are multiples of the recording machine's huge pages."""
 
 _ADVICE: Final = {
     0: "normal", 1: "random", 2: "sequential", 3: "willneed", 4: "dontneed", 8: "free",
@@ -105,19 +105,15 @@ def _mmap(writer: Writer, task: TaskState, call: Call) -> None:
 
 
 def _extra_flags(writer: Writer, bits: int) -> int:
-    """The flags a program can carry so far; the others are dropped and counted. Source: ours."""
-    key = OPS["mmap"].key("flags")
-    assert key is not None
+    """The flags that go on; what does not is counted, for it changes faults. Source: ours."""
     flags = 0
     for bit, name in _FLAGS.items():
         if not bits & bit:
             continue
-        if key.available is None or name in key.available:
-            flags |= MMAP_FLAGS[name]
-        elif name in _APPROXIMATED:
+        if name == _LEFT_OUT:
             writer.summary.approximated[f"mmap without its flag {name}"] += 1
         else:
-            writer.summary.skipped[f"flag {name} of mmap"] += 1
+            flags |= MMAP_FLAGS[name]
     return flags
 
 

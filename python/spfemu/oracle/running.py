@@ -14,7 +14,7 @@ from spfemu.oracle.host import Host, host
 from spfemu.profiles import Arch
 from spfemu.program.messages import out_of_range
 from spfemu.program.model import Program, System
-from spfemu.program.ops import ACCESSES, ADVICES, MODES, OPS, OUTCOME_DTYPE
+from spfemu.program.ops import ACCESSES, ADVICES, MMAP_FLAGS, MODES, OPS, OUTCOME_DTYPE
 from spfemu.program.values import shown
 from spfemu.results import Result
 
@@ -218,6 +218,8 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
         allowed = f"the host's own, {found.mmap_min_addr}"
         yield "", out_of_range("mmap_min_addr", system.mmap_min_addr, allowed)
     for file in program.files:
+        if file.kind == "hugetlb":
+            yield f"files[{shown(file.name)}]: ", "kind 'hugetlb': there are no huge pages"
         if not file.cached:
             place = f"files[{shown(file.name)}]: "
             yield place, "key 'cached': value false (allowed: true; what is read is the host's)"
@@ -230,6 +232,10 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
             for index in np.flatnonzero(advises).tolist():
                 place = f"{program.where(number, index)}: "
                 yield place, "advice 'hugepage': there are no huge pages (allowed: with thp never)"
+        huge = (ops["op"] == OPS["mmap"].code) & (ops["flags"] & MMAP_FLAGS["hugetlb"] != 0)
+        for index in np.flatnonzero(huge).tolist():
+            place = f"{program.where(number, index)}: "
+            yield place, "flag 'hugetlb': there are no huge pages"
         pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == pageout)
         for index in np.flatnonzero(pages_out).tolist():
             place = f"{program.where(number, index)}: "

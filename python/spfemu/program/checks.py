@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from spfemu.errors import ProgramError
 from spfemu.program.expect import check_expect
-from spfemu.program.messages import listed, out_of_range, unavailable_choice
+from spfemu.program.messages import listed, out_of_range
 from spfemu.program.model import Program, Task
 from spfemu.program.ops import (
     FILE_KINDS,
-    FILE_KINDS_AVAILABLE,
     MAX_CPUS,
     OP_DTYPE,
     OPS,
@@ -126,8 +125,6 @@ def _check_tables(program: Program) -> None:
         place = f"files[{shown(file.name)}]"
         if file.kind not in FILE_KINDS:
             _fail(program, place, out_of_range("kind", file.kind, listed(FILE_KINDS)))
-        if file.kind not in FILE_KINDS_AVAILABLE:
-            _fail(program, place, unavailable_choice("a file", "kind", file.kind))
         if not 0 <= file.length < 1 << 63:
             _fail(program, place, out_of_range("length", file.length, "0 to 2^63-1"))
 

@@ -25,8 +25,8 @@ DEFAULT_EXPECT_FOR: Final = MappingProxyType({"handler": "spf", "arch": "x86"})
 class FileSpec:
     """A file that a program maps.
 
-    Source: the program format. ``length`` in bytes; ``kind`` is "regular", "shmem" or "devzero";
-    ``cached`` false: the first access of a page is a major fault.
+    Source: the program format. ``length`` in bytes; ``kind`` is "regular", "shmem", "devzero" or
+    "hugetlb"; ``cached`` false: the first access of a page is a major fault.
     """
 
     name: str
@@ -70,7 +70,8 @@ class System:
     "always"; ``swap`` the swap device; ``nodes`` how many NUMA nodes (2); ``stack_limit`` in bytes
     (8 MiB), how large a mapping that grows down gets; ``mmap_min_addr`` in bytes (65536);
     ``overcommit`` as vm.overcommit_memory (1); ``sysctl`` initial values by name; ``config`` what
-    of the kernel is compiled in, by name, where it is not as v12 has it by default.
+    of the kernel is compiled in, by name, where it is not as v12 has it by default;
+    ``hugetlb_pages`` how many the pool has (None: enough).
     """
 
     memory: int = 16 << 30
@@ -82,6 +83,7 @@ class System:
     overcommit: int = 1
     sysctl: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, bool] = field(default_factory=dict)
+    hugetlb_pages: int | None = None
 
     def has(self, name: str, family: str) -> bool:
         """Says whether CONFIG_``name`` is set on an arch of that family. Source: 5.1's Kconfig."""
@@ -100,6 +102,7 @@ class System:
             "overcommit": self.overcommit,
             "sysctl": dict(self.sysctl),
             "config": dict(self.config),
+            "hugetlb_pages": self.hugetlb_pages,
         }
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "EVENTS",
     "FIELDS",
     "FILE_KINDS",
-    "FILE_KINDS_AVAILABLE",
     "FORMAT",
     "GIVEN",
     "MAX_CPUS",
@@ -171,7 +170,6 @@ MODES: Final = ("user", "kernel")
 ORDERS: Final = ("forward", "backward", "random")
 STARTS: Final = ("fork", "vfork", "clone")
 FILE_KINDS: Final = ("regular", "shmem", "devzero", "hugetlb")
-FILE_KINDS_AVAILABLE: Final = ("regular", "shmem", "devzero")
 SWAP_KINDS: Final = ("normal", "synchronous")
 PAGE_SIZES: Final = tuple(1 << shift for shift in range(12, 17))
 """Every page size that a program may assume."""
@@ -251,7 +249,6 @@ _POLICY = (
 )
 _FORK = (_CHILD, Key("wait", "bool", "flags"))
 
-_MMAP_AVAILABLE: Final = frozenset(MMAP_FLAGS) - {"hugetlb"}
 
 _TABLE: Final = (
     Op(
@@ -260,7 +257,7 @@ _TABLE: Final = (
         (
             _LENGTH,
             Key("prot", "prot", "prot", default=3),
-            Key("flags", "flags", "flags", default=5, names=MMAP_FLAGS, available=_MMAP_AVAILABLE),
+            Key("flags", "flags", "flags", default=5, names=MMAP_FLAGS),
             Key("addr", "address", "addr", given=GIVEN),
             Key("file", "file", "aux", plus=1),
             Key("offset", "int", "value"),

@@ -13,7 +13,6 @@ from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
     FILE_KINDS,
-    FILE_KINDS_AVAILABLE,
     FORMAT,
     MAX_CPUS,
     MAX_DEPTH,
@@ -36,10 +35,10 @@ _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
 _SYSTEM_KEYS: Final = (
     "memory", "thp", "swap", "nodes", "stack_limit", "mmap_min_addr", "overcommit",
-    "sysctl", "config",
+    "sysctl", "config", "hugetlb_pages",
 )  # fmt: skip
 _SWAP_KEYS: Final = ("size", "kind", "readahead", "vma_ra_enabled")
-_SYSTEM_LATER: Final = ("memcg", "hugetlb_pages")
+_SYSTEM_LATER: Final = ("memcg",)
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -116,7 +115,13 @@ class _Reader(Fields):
                 for name, number in sysctl.items()
             },
             config=self.config(system.get("config", {})),
+            hugetlb_pages=self.hugetlb_pages(system.get("hugetlb_pages")),
         )
+
+    def hugetlb_pages(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        return self.integer("system", "hugetlb_pages", value, 0, 1 << 40)
 
     def config(self, value: Any) -> dict[str, bool]:
         config = self.object("system.config", value, CONFIGS)
@@ -148,8 +153,6 @@ class _Reader(Fields):
                 self.fail(place, "key 'length': missing (allowed: the length in bytes)")
             length = self.integer(place, "length", file["length"], 0, (1 << 63) - 1)
             kind = self.choice(place, "kind", file.get("kind", "regular"), FILE_KINDS)
-            if kind not in FILE_KINDS_AVAILABLE:
-                self.fail(place, unavailable_choice("a file", "kind", kind))
             cached = self.boolean(place, "cached", file.get("cached", True))
             self.builder.file(name, length, kind=kind, cached=cached)
 

@@ -119,6 +119,8 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     kernel.thp_config = system.has("THP", arch.family)
     if kernel.thp_config and has_transparent_hugepage(arch):
         kernel.thp = system.thp
+    if system.hugetlb_pages is not None:
+        kernel.hugetlb.free = system.hugetlb_pages
     kernel.sysctl.update(system.sysctl)
     return kernel
 

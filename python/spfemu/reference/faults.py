@@ -17,6 +17,7 @@ import signal
 from typing import NamedTuple
 
 from spfemu.reference.huge_pages import huge_pmd_fault
+from spfemu.reference.hugetlb import hugetlb_fault, is_hugetlb
 from spfemu.reference.kernel import (
     FAULTS,
     MAJOR_FAULTS,
@@ -308,6 +309,8 @@ def handle_mm_fault(fault: Fault) -> int:
     **Source:** handle_mm_fault() and __handle_mm_fault(), mm/memory.c@5.1.
     """
     fault.kernel.count(PGFAULT)
+    if is_hugetlb(fault.vma):
+        return hugetlb_fault(fault)
     try:
         fault.mm.page_tables.allocate_upper(fault.address)
         result = huge_pmd_fault(fault)

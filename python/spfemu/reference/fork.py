@@ -5,6 +5,12 @@ from __future__ import annotations
 import errno
 
 from spfemu.reference.huge_pages import copy_huge_pmd
+from spfemu.reference.hugetlb import (
+    close_vma,
+    copy_hugetlb_page,
+    is_hugetlb,
+    reset_reservations,
+)
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
@@ -62,6 +68,7 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
         prepare_between(parent, copy, parent.prev(vma), parent.next(vma))
     else:
         anon_vma_fork(copy, vma)
+    reset_reservations(copy)
     child.link(copy)
     if not vma.flags & VM_WIPEONFORK:
         _copy_page_range(kernel, parent, child, vma)
@@ -70,16 +77,20 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
 def _copy_page_range(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     """Copies the PTEs of a VMA, write-protecting both sides of private memory.
 
-    Without an anon_vma nothing is copied: the child's faults find everything in the file. The
+    Without an anon_vma nothing is copied: the child's faults find everything in the file. Only
+    hugetlb mappings are copied always. The
     child gets a table wherever the parent has one, even an empty one. When memory ends half way,
     what has been write-protected stays so.
 
     **Source:** copy_page_range() and copy_one_pte(), mm/memory.c@5.1.
     """
-    if vma.anon_vma is None:
+    if vma.anon_vma is None and not is_hugetlb(vma):
         return
     mine, theirs = child.page_tables, parent.page_tables
     for start, end in mine.copy_tables(theirs, vma.start, vma.end):
+        if is_hugetlb(vma):
+            copy_hugetlb_page(parent, child, vma, start)
+            continue
         if theirs.leaf(start) is not None:
             copy_huge_pmd(parent, child, vma, start)
             continue
@@ -98,6 +109,7 @@ def exit_mmap(kernel: Kernel, mm: Mm) -> None:
     """Frees an address space that nobody uses any more. **Source:** exit_mmap()@5.1."""
     for vma in list(mm.vmas):
         zap_page_range(kernel, mm, vma, vma.start, vma.end)
+        close_vma(kernel, mm, vma)
         mm.unlink(vma)
     mm.page_tables.free_all()
     kernel.mms.remove(mm)

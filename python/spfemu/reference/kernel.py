@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from spfemu.program import EVENTS
 from spfemu.program.model import Swap as SwapSettings
-from spfemu.reference.model import Frames
+from spfemu.reference.model import Frames, HugetlbPool
 from spfemu.reference.swap import Swap
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ) = range(len(EVENTS))
 """Positions in `EVENTS` and in the counters."""
 
+ENOUGH_HUGETLB_PAGES = 1 << 40
+"""How many pages the hugetlb pool has unless a program says: more than there is memory."""
+
 VARIANT_NAMES = {
     "C2": "unchanged-pte-handled",
     "C3": "si-code",
@@ -46,8 +49,9 @@ class Kernel:
     `handler` is "spf" or "classic". `variants` maps names, or entries of SPF_V12 section 9,
     to "v12" or "fixed". `mem_keys` is CONFIG_PPC_MEM_KEYS, `have_move_pmd` CONFIG_HAVE_MOVE_PMD,
     `numa` CONFIG_NUMA, with so many `nodes`; `thp_config` CONFIG_TRANSPARENT_HUGEPAGE.
-    `stack_limit` is RLIMIT_STACK in bytes. `thp` says where there are huge pages: "never" where
-    there can be none; `huge_zero_page` whether that of zeroes exists, which is never given back.
+    `stack_limit` is RLIMIT_STACK in bytes. `thp` says where there are transparent huge pages:
+    "never" where there can be none; `huge_zero_page` whether that of zeroes exists, which is never
+    given back. `hugetlb` is the pool of pages for mappings that ask for them.
     Counters are in the order of `EVENTS`.
     """
 
@@ -62,6 +66,7 @@ class Kernel:
     thp_config: bool = True
     numa: bool = True
     nodes: int = 2
+    hugetlb: HugetlbPool = field(init=False)
     thp: str = "never"
     huge_zero_page: bool = False
     sysctl: dict[str, int] = field(
@@ -78,8 +83,9 @@ class Kernel:
     swap: Swap = field(init=False)
 
     def __post_init__(self) -> None:
-        """Turns swap on."""
+        """Turns swap on, and fills the pool."""
         self.swap = Swap(self.frames, self.swap_settings, self.arch.page_shift)
+        self.hugetlb = HugetlbPool(ENOUGH_HUGETLB_PAGES, self.frames)
 
     def count(self, event: int) -> None:
         """Adds one to a counter."""

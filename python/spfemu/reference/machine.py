@@ -12,7 +12,7 @@ import sys
 from collections.abc import Generator
 
 from spfemu.errors import EngineError
-from spfemu.program import OPS, Program
+from spfemu.program import OPS, FileSpec, Program
 from spfemu.program.ops import GIVEN
 from spfemu.program.values import to_i64
 from spfemu.reference.calls import MEMORY_CALLS, Call, addresses, defined_id
@@ -48,10 +48,7 @@ class Machine:
         self.kernel = kernel
         self.max_outcomes = max_outcomes
         self.nr_outcomes = 0
-        self.files = [
-            File(file.name, file.length, file.kind, kernel.frames, cached=file.cached)
-            for file in program.files
-        ]
+        self.files = [_opened(kernel, file) for file in program.files]
         self.ids: list[int | None] = [None] * len(program.ids)
         self.barriers = [Barrier() for _ in program.names]
         self.unposted: list[set[tuple[int, int]]] = [set() for _ in program.names]
@@ -324,6 +321,13 @@ class Machine:
                 yield lambda: child.ended
             elif record.op == _VFORK:
                 yield lambda: child.ended or child.mm is not mm
+
+
+def _opened(kernel: Kernel, spec: FileSpec) -> File:
+    file = File(spec.name, spec.length, spec.kind, kernel.frames, cached=spec.cached)
+    if spec.kind == "hugetlb":
+        file.pool = kernel.hugetlb
+    return file
 
 
 def _access_return(result: AccessResult, kind: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     ADDRESS_MASK,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKONFAULT,
     SyscallError,
@@ -56,7 +57,7 @@ def _apply_vma_lock_flags(kernel: Kernel, mm: Mm, start: int, length: int, flags
 
     def fixup(vma: Vma, prev: Vma | None, at: int, stop: int) -> Vma:
         new_flags = vma.flags & ~(VM_LOCKED | VM_LOCKONFAULT) | flags
-        if new_flags != vma.flags:
+        if new_flags != vma.flags and not vma.flags & VM_HUGETLB:  # mlock_fixup()
             vma = merge_or_split(kernel, mm, vma, prev, at, stop, new_flags, vma.policy)
             vma.flags = new_flags
         return vma

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 
 from spfemu.program.ops import MMAP_FLAGS
+from spfemu.reference.hugetlb import hugetlbfs_file_mmap
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     ADDRESS_MASK,
     VM_ACCOUNT,
     VM_GROWSDOWN,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_NORESERVE,
     VM_SHARED,
@@ -31,6 +33,7 @@ _NORESERVE = MMAP_FLAGS["noreserve"]
 _POPULATE = MMAP_FLAGS["populate"]
 _LOCKED = MMAP_FLAGS["locked"]
 _GROWSDOWN = MMAP_FLAGS["growsdown"]
+_HUGETLB = MMAP_FLAGS["hugetlb"]
 
 MAX_LFS_FILESIZE = (1 << 63) - 1
 """The largest file offset. Source: include/linux/fs.h@5.1."""
@@ -52,6 +55,13 @@ def mmap(
     """
     if mm.is_unaligned(offset):
         raise SyscallError(errno.EINVAL)
+    if flags & _HUGETLB and file is not None and file.kind != "hugetlb":
+        raise SyscallError(errno.EINVAL)
+    align = mm.page_size
+    if flags & _HUGETLB or (file is not None and file.kind == "hugetlb"):
+        align = mm.page_tables.pmd_size
+        length = -(-length // align) * align & ADDRESS_MASK
+        file = file or _hugetlb_file_setup(kernel, length)
     if length == 0:
         raise SyscallError(errno.EINVAL)
     fixed = bool(flags & (_FIXED | _FIXED_NOREPLACE))
@@ -62,7 +72,7 @@ def mmap(
         raise SyscallError(errno.ENOMEM)
     if mm.map_count > kernel.sysctl["vm.max_map_count"]:
         raise SyscallError(errno.ENOMEM)
-    address = get_unmapped_area(kernel, mm, hint, length, fixed=fixed)
+    address = get_unmapped_area(kernel, mm, hint, length, fixed=fixed, align=align)
     if flags & _FIXED_NOREPLACE and mm.overlapping(address, address + length):
         raise SyscallError(errno.EEXIST)
     if file is not None and offset + length > _longest(file):
@@ -113,21 +123,36 @@ def _round_hint_to_min(kernel: Kernel, mm: Mm, hint: int) -> int:
     return hint
 
 
-def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: bool) -> int:
+def _hugetlb_file_setup(kernel: Kernel, length: int) -> File:
+    """The file of its own that each anonymous hugetlb mapping has."""
+    file = File("anon_hugepage", length, "hugetlb", kernel.frames, sparse=True)
+    file.pool = kernel.hugetlb
+    return file
+
+
+def get_unmapped_area(
+    kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: bool, align: int = 0
+) -> int:
     """Chooses the address of a new mapping, or checks a fixed one.
 
     A free hint is taken as it is. Else it is the top of the highest gap below `mmap_base` that is
-    large enough, and if there is none, the bottom of the lowest above a third of user space.
+    large enough, and if there is none, the bottom of the lowest above a third of user space. For
+    hugetlb, `align` is the size of its pages: a hint is rounded down to that, even to 0, and a gap
+    has room if it could be aligned wherever it began.
 
     **Source:** get_unmapped_area() and arch_get_unmapped_area_topdown(), mm/mmap.c@5.1 (the
-    generic one; x86's begins at the first page instead of vm.mmap_min_addr, and then has EPERM).
+    generic one; x86's begins at the first page instead of vm.mmap_min_addr, and then has EPERM);
+    for hugetlb, arch/x86/mm/hugetlbpage.c@5.1.
     """
     task_size = mm.arch.task_size
     if length > task_size:
         raise SyscallError(errno.ENOMEM)
     if fixed and hint == ADDRESS_MASK:  # MAP_FAILED: -1, which is taken for an error, EPERM
         raise SyscallError(errno.EPERM)
-    address = hint if fixed else _free_address(kernel, mm, hint, length)
+    huge = align > mm.page_size
+    if huge and fixed and hint % align:  # prepare_hugepage_range()
+        raise SyscallError(errno.EINVAL)
+    address = hint if fixed else _free_address(kernel, mm, hint, length, align if huge else 0)
     if address is None or address > task_size - length:
         raise SyscallError(errno.ENOMEM)
     if mm.is_unaligned(address):
@@ -137,17 +162,20 @@ def get_unmapped_area(kernel: Kernel, mm: Mm, hint: int, length: int, *, fixed: 
     return address
 
 
-def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int) -> int | None:
+def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int, align: int) -> int | None:
     task_size = mm.arch.task_size
     lowest = mm.page_align(max(mm.page_size, kernel.mmap_min_addr))
-    if hint and lowest <= hint <= task_size - length:
-        above = mm.find_vma(hint)
-        if above is None or hint + length <= mm.start_gap(above):
-            return hint
-    address = _highest_gap(mm, length, lowest, mm.arch.mmap_base)
-    if address is None:
-        address = _lowest_gap(mm, length, mm.page_align(task_size // 3), task_size)
-    return address
+    wanted, lowest_hint = (hint & ~(align - 1), 0) if align else (hint, lowest)
+    if hint and lowest_hint <= wanted <= task_size - length:
+        above = mm.find_vma(wanted)
+        if above is None or wanted + length <= mm.start_gap(above):
+            return wanted
+    slack = align - mm.page_size if align else 0
+    address = _highest_gap(mm, length + slack, lowest, mm.arch.mmap_base)
+    if address is not None:
+        return (address + slack) & ~(align - 1) if align else address
+    address = _lowest_gap(mm, length + slack, mm.page_align(task_size // 3), task_size)
+    return (address + slack) & ~(align - 1) if align and address is not None else address
 
 
 def _highest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
@@ -182,13 +210,17 @@ def _mmap_region(
         _clear_old_maps(kernel, mm, address, length)
     except SyscallError:
         raise SyscallError(errno.ENOMEM) from None
-    if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:  # accountable_mapping()
-        flags |= VM_ACCOUNT
+    huge = file is not None and file.kind == "hugetlb"
+    if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE and not huge:
+        flags |= VM_ACCOUNT  # accountable_mapping()
     end = address + length
     _, prev = mm.find_vma_prev(address)
     if vma_merge(mm, prev, address, end, flags, None, file, pgoff):
         return
     vma = Vma(address, end, flags, pgoff, file)
+    if huge:
+        vma.flags = vma.flags & ~VM_LOCKED | VM_HUGETLB
+        hugetlbfs_file_mmap(kernel, mm, vma)
     if flags & VM_SHARED and (file is None or file.kind == "devzero"):  # shmem_zero_setup()
         vma.file = file = File("dev/zero", length, "shmem", kernel.frames, sparse=True)
     if file is not None and file.kind != "devzero":

@@ -7,8 +7,12 @@ why nobody can tell, is in docs/semantics.md.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from spfemu.reference.mm import Mm
 
 ADDRESS_MASK = (1 << 64) - 1
 """Addresses and lengths are unsigned 64-bit numbers; sums wrap."""
@@ -31,6 +35,7 @@ VM_LOCKED = 1 << 13
 VM_LOCKONFAULT = 1 << 14
 VM_GROWSDOWN = 1 << 15
 VM_UFFD_MISSING = 1 << 16
+VM_HUGETLB = 1 << 17
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 """The three bits that mprotect replaces; the array form's `prot` has the same values."""
 
@@ -115,6 +120,42 @@ class HugePage:
     def is_shared(self) -> bool:
         """Whether some part of it is mapped more than once: page_trans_huge_mapcount()@5.1."""
         return self.mapcount + max((page.mapcount for page in self.pages.values()), default=0) > 1
+
+
+@dataclass(eq=False)
+class HugetlbPage(HugePage):
+    """A page of the hugetlb pool. `cached`: it is in the page cache of its file.
+
+    `mappers` are the address spaces that map it, all at the same address if it is anonymous.
+    """
+
+    anonymous: bool = False
+    cached: bool = False
+    mappers: list[Mm] = field(default_factory=list)
+
+
+@dataclass
+class HugetlbPool:
+    """The pool of huge pages, as counts (`struct hstate`): free ones, and those promised of them.
+
+    The frames are taken when a page is used, not from the beginning.
+    """
+
+    free: int
+    frames: Frames
+    reserved: int = 0
+
+    def reserve(self, count: int) -> None:
+        """hugetlb_acct_memory(): promises pages, or raises ENOMEM."""
+        if count > self.free - self.reserved:
+            raise SyscallError(errno.ENOMEM)
+        self.reserved += count
+
+    def put(self, page: HugetlbPage) -> None:
+        """Takes a page back that nobody has any more."""
+        if page.mappings == 0 and not page.cached:
+            self.frames.free(page.nr)
+            self.free += 1
 
 
 ZERO_PAGE = Page(anonymous=False)
@@ -209,14 +250,17 @@ GENERIC_FILE_VM_OPS = VmOps("generic_file", page_mkwrite=True)
 
 SHMEM_VM_OPS = VmOps("shmem", page_mkwrite=False)
 
+HUGETLB_VM_OPS = VmOps("hugetlb", page_mkwrite=False)
+
 
 @dataclass(eq=False)
 class File:
-    """An open file and its page cache. `kind` is "regular", "shmem" or "devzero".
+    """An open file and its page cache. `kind` is "regular", "shmem", "devzero" or "hugetlb".
 
     A page that is in the page cache from the beginning (`cached`) gets its `Page` when it is first
-    used. `sparse` is anonymous shared memory: pages exist from their first fault on, and go with
-    the last mapping.
+    used. `sparse` is anonymous memory's: pages exist from their first fault on, and go with the
+    last mapping. A hugetlb file has `huge_pages` from a `pool`, and `reserved` numbers of them,
+    those that it has included.
     """
 
     name: str
@@ -227,10 +271,15 @@ class File:
     sparse: bool = False
     pages: dict[int, Page] = field(default_factory=dict)
     mappings: int = 0
+    pool: HugetlbPool | None = None
+    huge_pages: dict[int, HugetlbPage] = field(default_factory=dict)
+    reserved: set[int] = field(default_factory=set)
 
     @property
     def vm_ops(self) -> VmOps:
         """The operations of a mapping of this file."""
+        if self.kind == "hugetlb":
+            return HUGETLB_VM_OPS
         return GENERIC_FILE_VM_OPS if self.kind == "regular" else SHMEM_VM_OPS
 
     def nr_pages(self, page_shift: int) -> int:
@@ -254,6 +303,16 @@ class File:
         if self.sparse and self.mappings == 0:
             self.frames.free(len(self.pages))
             self.pages.clear()
+            self._evict_huge_pages()
+
+    def _evict_huge_pages(self) -> None:
+        """hugetlbfs_evict_inode(): gives back pages, and what is reserved and was never used."""
+        if self.pool is not None:
+            self.pool.reserved -= len(self.reserved) - len(self.huge_pages)
+            for page in self.huge_pages.values():
+                page.cached = False
+                self.pool.put(page)
+            self.huge_pages.clear()
 
 
 class Mempolicy(NamedTuple):
@@ -268,7 +327,12 @@ class Mempolicy(NamedTuple):
 
 @dataclass(eq=False)
 class Vma:
-    """A `vm_area_struct`. Without `vm_ops` it is anonymous, even with a file (/dev/zero)."""
+    """A `vm_area_struct`. Without `vm_ops` it is anonymous, even with a file (/dev/zero).
+
+    `consumed` is of a private hugetlb mapping in the process that made it: the huge pages that no
+    reservation is left for. The parts of a mapping that was cut share it. `pages_lost` says that a
+    page was taken from a child's mapping.
+    """
 
     start: int
     end: int
@@ -280,6 +344,8 @@ class Vma:
     anon_vma_chain: list[AnonVma] = field(default_factory=list)
     swap_readahead_info: int = 0
     policy: Mempolicy | None = None
+    consumed: set[int] | None = None
+    pages_lost: bool = False
 
     def duplicate(self) -> Vma:
         """A copy that is linked nowhere and has no anon_vma chain yet (vm_area_dup)."""

@@ -12,6 +12,7 @@ from spfemu.reference.mmap import get_unmapped_area
 from spfemu.reference.model import (
     ADDRESS_MASK,
     VM_ACCOUNT,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_SHARED,
     VM_UFFD_MISSING,
@@ -107,6 +108,8 @@ def _vma_to_resize(mm: Mm, addr: int, old_length: int, new_length: int) -> Vma:
     if vma is None or vma.start > addr:
         raise SyscallError(errno.EFAULT)
     if old_length == 0 and not vma.flags & VM_SHARED:  # a second mapping of private memory
+        raise SyscallError(errno.EINVAL)
+    if vma.flags & VM_HUGETLB:
         raise SyscallError(errno.EINVAL)
     if old_length > vma.end - addr:
         raise SyscallError(errno.EFAULT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from spfemu.reference.huge_pages import zap_huge_pmds
+from spfemu.reference.hugetlb import close_vma, is_hugetlb, unmap_hugepage_range
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import SwapEntry, SyscallError, Vma
@@ -36,6 +37,8 @@ def munmap(kernel: Kernel, mm: Mm, start: int, length: int) -> None:
     for vma in detached:
         mm.unlink(vma)
     _unmap_region(kernel, mm, detached, prev)
+    for vma in detached:
+        close_vma(kernel, mm, vma)
 
 
 def _unmap_region(kernel: Kernel, mm: Mm, detached: list[Vma], prev: Vma | None) -> None:
@@ -49,6 +52,9 @@ def _unmap_region(kernel: Kernel, mm: Mm, detached: list[Vma], prev: Vma | None)
 
 def zap_page_range(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> None:
     """Empties the PTEs of a range of a VMA; the tables stay. **Source:** unmap_page_range()@5.1."""
+    if is_hugetlb(vma):
+        unmap_hugepage_range(kernel, mm, vma, start, end)
+        return
     zap_huge_pmds(kernel, mm, vma, start, end)
     for address, pte in list(mm.page_tables.entries(start, end)):
         mm.page_tables.clear(address)
@@ -67,8 +73,13 @@ def _free_pgtables(mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
     while position < len(vmas):
         start, last = vmas[position].start, vmas[position]
         position += 1
-        while position < len(vmas) and vmas[position].start <= last.end + mm.page_tables.pmd_size:
+        while position < len(vmas) and _goes_with(mm, vmas[position], last):
             last = vmas[position]
             position += 1
         limit = vmas[position].start if position < len(vmas) else ceiling
         mm.page_tables.free_range(start, last.end, floor, limit)
+
+
+def _goes_with(mm: Mm, vma: Vma, last: Vma) -> bool:
+    near = vma.start <= last.end + mm.page_tables.pmd_size
+    return near and not is_hugetlb(vma) and not is_hugetlb(last)

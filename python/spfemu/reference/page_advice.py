@@ -8,6 +8,7 @@ from spfemu.reference.huge_split import split_huge_pmd
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
+    VM_HUGETLB,
     VM_LOCKED,
     File,
     OutOfFramesError,
@@ -26,7 +27,7 @@ def advise_pages(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, advice:
 
     **Source:** madvise_vma(), mm/madvise.c@5.1; cold and pageout are of 5.4.
     """
-    if advice != "willneed" and vma.flags & VM_LOCKED:
+    if advice != "willneed" and vma.flags & (VM_LOCKED | VM_HUGETLB):
         raise SyscallError(errno.EINVAL)
     if advice == "dontneed":
         zap_page_range(kernel, mm, vma, start, end)
@@ -114,7 +115,7 @@ def madvise_willneed(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> 
 
 def _read_file_pages(file: File, indexes: range) -> None:
     """force_page_cache_readahead()@5.1: what of the pages is not in the page cache."""
-    if file.sparse or file.kind == "devzero":  # there is nothing to read
+    if file.sparse or file.kind in ("devzero", "hugetlb"):  # there is nothing to read
         return
     for index in indexes:
         if not file.is_cached(index):

@@ -11,6 +11,7 @@ import errno
 from enum import Flag, auto
 
 from spfemu.reference.faults import handle_mm_fault
+from spfemu.reference.hugetlb import hugetlb_fault, is_hugetlb
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
@@ -123,11 +124,14 @@ def _follow_page(mm: Mm, address: int, how: Foll) -> bool:
 def _faultin_page(
     kernel: Kernel, mm: Mm, vma: Vma, address: int, how: Foll, *, allow_retry: bool
 ) -> bool:
-    """One fault; False if mmap_sem was dropped for it, so that the VMA may be another now."""
+    """One fault; False if mmap_sem was dropped for it, so that the VMA may be another now.
+
+    One of hugetlb is not counted (follow_hugetlb_page()).
+    """
     kind = WRITE if Foll.WRITE in how else READ
     fault = Fault(kernel, mm, address, kind, user=False, present=False, allow_retry=allow_retry)
     fault.cache_vma(vma)
-    result = handle_mm_fault(fault)
+    result = hugetlb_fault(fault) if is_hugetlb(vma) else handle_mm_fault(fault)
     if result & VM_FAULT_ERROR:
         raise SyscallError(errno.ENOMEM if result & VM_FAULT_OOM else errno.EFAULT)
     return not result & VM_FAULT_RETRY

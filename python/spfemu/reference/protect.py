@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from spfemu.program.ops import ADVICES
 from spfemu.reference.huge_pages import change_huge_pmds
+from spfemu.reference.hugetlb import change_hugetlb_protection, is_hugetlb
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
@@ -16,6 +17,7 @@ from spfemu.reference.model import (
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
@@ -110,7 +112,7 @@ def _mprotect_fixup(
     flags = old_flags & ~VM_ACCESS | prot
     if flags == old_flags:
         return vma
-    uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE)
+    uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE | VM_HUGETLB)
     if flags & VM_WRITE and uncharged:
         flags |= VM_ACCOUNT
     vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
@@ -160,6 +162,9 @@ def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
     was writable before. A dirty page of a file that is notified of writes stays writable: its
     notification has been sent.
     """
+    if is_hugetlb(vma):
+        change_hugetlb_protection(mm, vma, start, end)
+        return
     change_huge_pmds(mm, vma, start, end)
     protection = vm_page_prot(mm, vma)
     notified = wants_writenotify(vma)

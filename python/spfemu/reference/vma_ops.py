@@ -6,9 +6,19 @@ faults in it can be speculative at all (SPF_V12 3.2, H4), so these rules are kep
 
 from __future__ import annotations
 
+import errno
+
 from spfemu.reference.huge_split import split_at
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_ACCESS, AnonVma, File, Mempolicy, Vma
+from spfemu.reference.model import (
+    VM_ACCESS,
+    VM_HUGETLB,
+    AnonVma,
+    File,
+    Mempolicy,
+    SyscallError,
+    Vma,
+)
 
 
 def vma_merge(
@@ -29,6 +39,8 @@ def vma_merge(
 
     **Source:** vma_merge(), mm/mmap.c@5.1. Its eight cases are named below by their numbers there.
     """
+    if flags & VM_HUGETLB:  # VM_DONTEXPAND, one of VM_SPECIAL
+        return None
     area = mm.after(prev)
     next_ = area
     if area is not None and area.end == end:  # cases 6, 7, 8: `area` would vanish altogether
@@ -112,11 +124,13 @@ def _expand(mm: Mm, survivor: Vma, start: int, end: int) -> Vma:
 def split_vma(mm: Mm, vma: Vma, address: int, *, new_below: bool) -> None:
     """Cuts a VMA in two at `address`; `vma` stays the upper half if the new one is below.
 
-    Both halves have the anon_vma. A huge page across the cut is split. The limit on the number of
-    VMAs is the caller's to check.
+    Both halves have the anon_vma. A huge page across the cut is split; a hugetlb mapping is only
+    cut between its pages. The limit on the number of VMAs is the caller's to check.
 
     **Source:** __split_vma(), mm/mmap.c@5.1.
     """
+    if vma.flags & VM_HUGETLB and address % mm.page_tables.pmd_size:  # hugetlb_vm_op_split()
+        raise SyscallError(errno.EINVAL)
     split_at(mm, vma, address)
     new = vma.duplicate()
     new.anon_vma_chain = list(vma.anon_vma_chain)

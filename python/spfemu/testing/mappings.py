@@ -64,6 +64,9 @@ def _huge_mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
         "flags": ["private", "anonymous", "fixed"],
         "addr": At(None, words.window.base - span),
     }
+    if pick(draw, range(4)) == 3:
+        sharing = pick(draw, ("private", "private", "shared"))
+        return [{**operation, "flags": [*flags_of(sharing, None), "fixed", "hugetlb"]}]
     range_ = {"addr": operation["addr"], "length": operation["length"]}
     advise = {"op": "madvise", **range_, "advice": "hugepage"}
     touch = {"op": "touch", "addr": At(None, words.window_start), "length": 4 * words.page}
@@ -82,6 +85,6 @@ def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
 
     Source: ours. The mappings lie side by side in the window, so that what follows finds something;
     with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window;
-    sometimes one of them has been collapsed.
+    sometimes one of them has been collapsed, and sometimes they are hugetlb's.
     """
     return _huge_mappings(words) if words.huge else _mappings(words)

@@ -107,6 +107,34 @@ def _offset(draw: Draw, words: Vocabulary, addr: At) -> int:
     return pick(draw, (1, page // 2, (1 << 63) - page, (1 << 64) - page))
 
 
+def _mmap_hugetlb(draw: Draw, words: Vocabulary) -> Operation:
+    """Mostly whole huge pages, of the file or of none."""
+    page, span = words.page, words.places.table_span
+    operation: Operation = {
+        "op": "mmap",
+        "addr": pick(draw, (*words.huge_starts * 5, *words.addresses[:2])),
+        "length": pick(draw, (span, span, 2 * span, page, span + page, 0)),
+        "prot": pick(draw, ("rw", "rw", "rw", *words.prots)),
+    }
+    file = pick(draw, (None, *words.hugetlb_files))
+    flags = flags_of(pick(draw, ("private", "private", "shared")), file)
+    if file is not None:
+        operation |= {"file": file, "offset": pick(draw, (0, 0, 0, span, 2 * span, page))}
+    if file is None or not draw(below(4)):
+        flags.append("hugetlb")
+    where = pick(draw, _WHERE)
+    if where == ("anywhere",):
+        del operation["addr"]
+    elif where != ("hint",):
+        flags += where
+    if not draw(below(8)):
+        flags.append("noreserve")
+    operation["flags"] = flags
+    if (name := pick(draw, words.defined)) is not None:
+        operation["id"] = name
+    return operation
+
+
 def _munmap(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "munmap", **_range(draw, words)}
 
@@ -350,6 +378,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     _idle,
     *(_collapse,) * 2,
     *(_uffd,) * 2,
+    *(_mmap_hugetlb,) * 4,
 )
 
 
@@ -364,7 +393,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if not words.executing:
         left_out.add(_execute)
     if not words.huge:
-        left_out.add(_collapse)
+        left_out |= {_collapse, _mmap_hugetlb}
     if words.confined:  # which error it is depends on what others have mapped above
         left_out.add(_uffd)
     if words.host:  # what the kernel does by itself, or to all

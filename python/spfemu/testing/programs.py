@@ -30,7 +30,9 @@ _FILES: Final = (
     ("s", "shmem", True),
     ("u", "regular", False),
     ("z", "devzero", True),
+    ("h", "hugetlb", True),
 )
+_POOLS: Final = (None, None, None, 4, 3, 2, 1)
 _THP: Final = (*("madvise",) * 4, "never", "always")
 _SWAPS: Final[tuple[tuple[int, dict[str, Any]] | None, ...]] = (
     *(None,) * 8,
@@ -91,8 +93,8 @@ def programs(
     who has ended is waited for. So every engine must come to the same outcomes, counters and maps.
     Tasks are threads that start together, and children of fork, vfork and clone; some exec. The
     operations are those of ``operations``, also in loops, and files of all kinds with accesses
-    beyond their ends. Some have room for transparent huge pages. Now and then all tasks wait for
-    ever in the end.
+    beyond their ends. Some have room for huge pages, transparent ones and hugetlb's. Now and then
+    all tasks wait for ever in the end.
 
     Source: ours.
 
@@ -158,7 +160,8 @@ class _Plan:
         most_turns: int,
         **restrictions: bool,
     ) -> _Plan:
-        files = {name: kind for name, kind, _ in _FILES}
+        huge = restrictions["huge"]
+        files = {name: kind for name, kind, _ in _FILES if huge or kind != "hugetlb"}
         words = Vocabulary.of(
             arch, ids=_IDS, files=files, min_addr=min_addr, second=second, **restrictions
         )
@@ -202,6 +205,8 @@ def _programs(
     stuck = pick(draw, range(20)) == 19
     made = assembly.tasks_of(turns, stuck=stuck)
     system: dict[str, Any] = {}
+    if huge and (pages := pick(draw, _POOLS)) is not None:
+        system["hugetlb_pages"] = pages
     if min_addr != 65536:
         system["mmap_min_addr"] = min_addr
     if thp != "madvise":
@@ -226,11 +231,16 @@ def _programs(
 
 def _files(draw: st.DrawFn, words: Vocabulary, tasks: list[dict[str, Any]]) -> dict[str, Any]:
     """The files that the tasks map, each with a length that may end within a page or window."""
-    page = words.page
+    page, span = words.page, words.places.table_span
     lengths = (20 * page, 64 * page, 5 * page - 1, 3 * page + 100, page, 0)
+    huge_lengths = (2 * span, 0, span, 4 * span, span + page)
     used = set().union(*(files_used(task["ops"]) for task in tasks))
     return {
-        name: {"length": pick(draw, lengths), "kind": kind, "cached": cached or words.host}
+        name: {
+            "length": pick(draw, huge_lengths if kind == "hugetlb" else lengths),
+            "kind": kind,
+            "cached": cached or words.host,
+        }
         for name, kind, cached in _FILES
         if name in used
     }

@@ -150,7 +150,7 @@ class Vocabulary:
         elsewhere = [at for place in self.places.others for at in self._pages_of(place)[-2:]]
         second = self._pages_of(self.second)
         window = self._pages_of(self.window) * 8
-        return (*window, *self._huge_starts * 40, *self._at_ids, *second * 2, *elsewhere)
+        return (*window, *self.huge_starts * 40, *self._at_ids, *second * 2, *elsewhere)
 
     @cached_property
     def accessed(self) -> tuple[At, ...]:
@@ -158,7 +158,7 @@ class Vocabulary:
         if self.confined:
             return self.addresses
         bases = [At(None, self.places.address(place, 0)) for place in self.places.others]
-        window = (*self._pages_of(self.window) * 10, *self._huge_starts * 10)
+        window = (*self._pages_of(self.window) * 10, *self.huge_starts * 10)
         return (*window, *self._at_ids, *self._pages_of(self.second), *bases)
 
     @cached_property
@@ -179,9 +179,15 @@ class Vocabulary:
     @cached_property
     def backings(self) -> tuple[tuple[str, str | None], ...]:
         """Whether a mapping is shared, and its file. Source: ours."""
-        files = (*(None,) * 4 * max(1, len(self.files)), *sorted(self.files))
+        named = sorted(set(self.files) - set(self.hugetlb_files))
+        files = (*(None,) * 4 * max(1, len(named)), *named)
         shared = [("shared", file) for file in files] * self.sharing
         return (*[("private", file) for file in files] * (8 - self.sharing), *shared)
+
+    @cached_property
+    def hugetlb_files(self) -> tuple[str, ...]:
+        """The files whose pages are huge. Source: ours."""
+        return tuple(name for name, kind in self.files.items() if kind == "hugetlb")
 
     @cached_property
     def defined(self) -> tuple[str | None, ...]:
@@ -207,7 +213,8 @@ class Vocabulary:
         )
 
     @cached_property
-    def _huge_starts(self) -> tuple[At, ...]:
+    def huge_starts(self) -> tuple[At, ...]:
+        """With ``huge``: where the two huge pages are that meet in the window. Source: ours."""
         base, span = self.window.base, self.places.table_span
         return (At(None, base - span), At(None, base)) if self.huge else ()
 

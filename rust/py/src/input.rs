@@ -97,6 +97,7 @@ struct SystemText {
     nodes: u32,
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
+    hugetlb_pages: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -215,8 +216,9 @@ fn file(given: &FileText) -> Result<FileSpec, Error> {
         "regular" => FileKind::Regular,
         "shmem" => FileKind::Shmem,
         "devzero" => FileKind::DevZero,
+        "hugetlb" => FileKind::Hugetlb,
         other => {
-            let what = format!("file: kind '{other}' (allowed: regular, shmem, devzero)");
+            let what = format!("file: kind '{other}' (allowed: regular, shmem, devzero, hugetlb)");
             return Err(Error::Program(what));
         }
     };
@@ -229,6 +231,7 @@ fn system(given: &SystemText) -> Result<System, Error> {
         stack_limit: given.stack_limit,
         mmap_min_addr: given.mmap_min_addr,
         nodes: given.nodes,
+        hugetlb_pages: given.hugetlb_pages,
         ..System::default()
     };
     for (name, &value) in &given.sysctl {

@@ -20,6 +20,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         flags: FaultFlags,
     ) -> VmFault {
         self.count(cpu, Event::Pgfault);
+        self.handle_uncounted_fault(cpu, mm, vma, address, flags)
+    }
+
+    /// The same without `count_vm_event(PGFAULT)`: how get_user_pages() faults in hugetlb pages.
+    pub(super) fn handle_uncounted_fault<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        vma: VmaRef<'k, P>,
+        address: Vaddr,
+        flags: FaultFlags,
+    ) -> VmFault {
         let address = Vaddr(address.0 & !(self.page_size() - 1));
         let Some(pmd) = self.pmd_alloc(cpu, mm, address) else { return VmFault::OOM };
         let mut vmf = Vmf {
@@ -37,6 +49,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             orig_pte: Pte::EMPTY,
             ptl: None,
         };
+        if vmf.vma_flags.has(VmFlags::HUGETLB) {
+            return self.hugetlb_fault(cpu, &mut vmf);
+        }
         if self.has_transparent_hugepage()
             && let Some(result) = self.huge_pmd_fault(cpu, &mut vmf)
         {

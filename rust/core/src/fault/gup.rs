@@ -214,7 +214,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if drop == Drop::Allowed {
                 flags |= FaultFlags::ALLOW_RETRY;
             }
-            let fault = self.handle_mm_fault(cpu, mm, vma, address, flags);
+            let fault = if self.is_vm_hugetlb_page(cpu, vma) {
+                self.handle_uncounted_fault(cpu, mm, vma, address, flags)
+            } else {
+                self.handle_mm_fault(cpu, mm, vma, address, flags)
+            };
             if fault.has(VmFault::OOM) {
                 return Err(Errno::Enomem);
             }

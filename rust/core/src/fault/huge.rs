@@ -78,7 +78,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `__do_huge_pmd_anonymous_page()`: a huge page of its own.
     fn map_huge_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> VmFault {
-        let Some(page) = self.alloc_huge_page(cpu) else { return VmFault::FALLBACK };
+        let Some(page) = self.alloc_compound_page(cpu) else { return VmFault::FALLBACK };
         let Some(table) = self.pte_alloc_one(cpu) else {
             self.put_page(cpu, page);
             return VmFault::OOM;
@@ -174,7 +174,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: Option<PageRef<'k, P>>,
     ) -> VmFault {
         let new_page = if self.transparent_hugepage_enabled(vmf.vma_flags) {
-            self.alloc_huge_page(cpu)
+            self.alloc_compound_page(cpu)
         } else {
             None
         };

@@ -30,6 +30,7 @@ mod find_vma_rcu;
 mod gup;
 mod handle_pte;
 mod huge;
+mod hugetlb;
 mod numa;
 mod pte_lock;
 mod speculative;

@@ -24,6 +24,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         dirty_accountable: bool,
     ) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        if self.is_vm_hugetlb_page(cpu, vma) {
+            return self.hugetlb_change_protection(cpu, mm, start, end, prot);
+        }
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;

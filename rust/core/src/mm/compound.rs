@@ -6,7 +6,7 @@
 
 use super::kernel::Kernel;
 use super::objects::PageRef;
-use super::page::{PG_HEAD, PG_TAIL, PG_UPTODATE};
+use super::page::{PG_HEAD, PG_HUGETLB, PG_PRIVATE, PG_TAIL, PG_UPTODATE};
 use super::pmd::PmdVal;
 use crate::design::Design;
 use crate::events::Cost;
@@ -66,8 +66,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (first..first + self.hpage_pmd_nr()).map(|pfn| self.page(cpu, pfn))
     }
 
-    /// A huge page with one reference and undefined content. `None`: no frames in a row are free.
-    pub(crate) fn alloc_huge_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
+    /// `alloc_pages()` of order `HPAGE_PMD_ORDER`: one reference, undefined content. `None`: no frames in a row are free.
+    pub(crate) fn alloc_compound_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
         let first = self.rmqueue_huge(cpu)?;
         let head = self.pages.alloc_at(first);
         head.flags().poke(PG_HEAD | PG_UPTODATE);
@@ -96,12 +96,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     #[cold]
     pub(super) fn free_compound_page(&self, cpu: &P, head: PageRef<'_, P>) {
         let first = head.slot_index();
+        let flags = head.flags().peek();
         for page in self.subpages(cpu, head) {
             if page.mapcount().peek() != 0 || page.compound_mapcount().peek() != 0 {
                 let pfn = page.slot_index();
                 cpu.finding("page-freed-while-mapped", format!("page {pfn} of huge page {first}"));
             }
             self.pages.kill(cpu, page);
+        }
+        if flags & PG_HUGETLB != 0 {
+            self.enqueue_huge_page(cpu, flags & PG_PRIVATE != 0);
         }
         spin_lock(cpu, Field::permanent(&self.zone_lock));
         self.zone_free.lock().expect("no panic while held").huge.push(first);

@@ -44,6 +44,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !vm_flags.has(ALWAYS_COPIED) && vma.anon_vma().read(cpu).is_null() {
             return Ok(());
         }
+        if vm_flags.has(VmFlags::HUGETLB) {
+            return self.copy_hugetlb_page_range(cpu, dst_mm, src_mm, vma);
+        }
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);
         while let Some(found) = self.next_pmd(cpu, src_mm, address, end) {

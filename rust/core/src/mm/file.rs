@@ -28,6 +28,9 @@ use crate::sync::spinlock::{spin_lock, spin_unlock};
 const NODE_SHIFT: u32 = 9;
 pub(super) const NODE_ENTRIES: u32 = 1 << NODE_SHIFT;
 
+/// `MAX_LFS_FILESIZE`: where a file on disk or in memory must end.
+pub(crate) const MAX_FILE_BYTES: u64 = i64::MAX as u64;
+
 /// What kind of file an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -40,6 +43,8 @@ pub enum FileKind {
     DevZero = 2,
     /// The file behind one piece of shared anonymous memory.
     ShmemZero = 3,
+    /// A file of hugetlbfs, or behind one anonymous hugetlb mapping.
+    Hugetlb = 4,
 }
 
 impl FileKind {
@@ -48,7 +53,8 @@ impl FileKind {
             0 => Self::Regular,
             1 => Self::Shmem,
             2 => Self::DevZero,
-            _ => Self::ShmemZero,
+            3 => Self::ShmemZero,
+            _ => Self::Hugetlb,
         }
     }
 }
@@ -68,7 +74,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         inode.count().poke(1);
         inode.kind().poke(kind as u64);
         inode.uncached().poke(!cached);
-        let pages = length.div_ceil(self.page_size()).max(1);
+        let pages = if kind == FileKind::Hugetlb {
+            inode.resv_map().poke(self.resv_map_alloc().ptr());
+            // Indexed by huge pages; a mapping may make it longer.
+            MAX_FILE_BYTES / self.pmd_size()
+        } else {
+            length.div_ceil(self.page_size()).max(1)
+        };
         let bits = u64::BITS - (pages - 1).leading_zeros();
         inode.i_pages_levels().poke(u64::from(bits.div_ceil(NODE_SHIFT).max(1)));
         inode
@@ -86,8 +98,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Whether a page that is not in the page cache has to be read.
     pub(crate) fn must_read(&self, inode: InodeRef<'_, P>) -> bool {
-        let kind = self.file_kind(inode);
-        inode.uncached().peek() && !matches!(kind, FileKind::DevZero | FileKind::ShmemZero)
+        let has_backing = matches!(self.file_kind(inode), FileKind::Regular | FileKind::Shmem);
+        inode.uncached().peek() && has_backing
     }
 
     /// `get_file()`: one more mapping. Caller has a reference.
@@ -102,9 +114,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return;
         }
         let root = self.cache_nodes.get_opt(cpu, inode.i_pages().peek());
-        if let Some(root) = root {
-            self.evict_node(cpu, root, inode.i_pages_levels().peek());
-        }
+        let levels = inode.i_pages_levels().peek();
+        let freed = root.map_or(0, |root| self.evict_node(cpu, root, levels));
+        self.hugetlb_unreserve_pages(cpu, inode, freed);
         self.inodes.free(cpu, inode);
     }
 
@@ -115,8 +127,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// Frees a node and what is below it. Nobody else has a reference to the file.
-    fn evict_node(&self, cpu: &P, node: TableRef<'_, P>, levels: u64) {
+    /// Frees a node and what is below it: how many pages. Nobody else has a reference to the file.
+    fn evict_node(&self, cpu: &P, node: TableRef<'_, P>, levels: u64) -> u64 {
+        let mut freed = 0;
         for index in 0..node.len() {
             let word = node.pte(index).peek().to_word();
             if word == 0 {
@@ -124,8 +137,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             if levels > 1 {
                 let below = self.cache_nodes.get(cpu, Ptr::from_word(word));
-                self.evict_node(cpu, below, levels - 1);
+                freed += self.evict_node(cpu, below, levels - 1);
             } else {
+                freed += 1;
                 let page = self.page(cpu, pfn_of(word));
                 page.mapping().write(cpu, 0);
                 page.flags().fetch_add(cpu, -(PG_CACHE as i64), Ordering::Relaxed);
@@ -133,6 +147,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         self.cache_nodes.free(cpu, node);
+        freed
     }
 
     /// `find_get_page()`: the page at `index` with a reference for the caller; `None` when it is

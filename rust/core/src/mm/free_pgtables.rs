@@ -28,8 +28,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.unlink_vma_rmap(cpu, vma);
             cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
             // Neighbours that share a table go in one call down.
+            let alone = self.is_vm_hugetlb_page(cpu, vma);
             while let Some(next) = cursor
                 && next.vm_start().read(cpu).0 <= last.vm_end().read(cpu).0 + self.pmd_size()
+                && !alone
+                && !self.is_vm_hugetlb_page(cpu, next)
             {
                 self.unlink_vma_rmap(cpu, next);
                 last = next;

@@ -91,7 +91,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `pmdp_set_wrprotect()`: clears one bit atomically, for the hardware sets others meanwhile.
     /// As for PTEs, fork flushes later (A1).
-    fn pmdp_set_wrprotect(&self, cpu: &P, pmd: Pmd<'_, P>) {
+    pub(super) fn pmdp_set_wrprotect(&self, cpu: &P, pmd: Pmd<'_, P>) {
         let mut seen = pmd.read(cpu);
         loop {
             let protected = self.huge_pmd(self.leaf_of(seen).without(Pte::WRITE));

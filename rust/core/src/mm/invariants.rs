@@ -157,7 +157,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             let value = table.pmd(index).peek();
             if level == self.pmd_level() && value.is_huge() {
-                nr_huge += 1;
+                nr_huge += u32::from(!self.is_hugetlb_leaf(value));
                 self.check_huge_pmd(census, self.leaf_of(value), address, vmas);
                 continue;
             }
@@ -173,7 +173,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.check_deposited(census, level, table, nr_huge);
     }
 
-    /// With each leaf an empty table is deposited, and with nothing else.
+    /// With each leaf but hugetlb's an empty table is deposited, and with nothing else.
     fn check_deposited(
         &self,
         census: &mut Census,
@@ -331,7 +331,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let expect = if page.flags().peek() & PG_HEAD != 0 {
             // The references of all its parts.
             let parts = census.mapped.range(pfn..pfn + self.hpage_pmd_nr());
-            parts.map(|(_, mappings)| mappings).sum::<u64>() + by_pmds
+            parts.map(|(_, mappings)| mappings).sum::<u64>() + by_pmds + cached
         } else if page.flags().peek() & PG_TAIL != 0 {
             0
         } else {
@@ -369,6 +369,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("mempolicy", self.policies.live()),
             ("inode", self.inodes.live()),
             ("page-cache node", self.cache_nodes.live()),
+            ("resv_map", self.resv_maps.live()),
+            ("reserved huge page", self.hstate.resv_huge_pages.peek() as u32),
         ] {
             if live != 0 {
                 findings.push(Finding {

@@ -9,6 +9,7 @@ use super::compound::FreeArea;
 use super::counters::Counters;
 use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
+use super::hugetlb::{Hstate, ResvMap};
 use super::mempolicy::Mempolicy;
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::{pcp_batch, pcp_high};
@@ -45,6 +46,8 @@ pub struct System {
     pub nodes: u32,
     /// `CONFIG_NUMA`
     pub numa: bool,
+    /// Pages of the hugetlb pool; `None`: enough.
+    pub hugetlb_pages: Option<u64>,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
     /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
@@ -70,6 +73,7 @@ impl Default for System {
             transparent_hugepage: true,
             nodes: 2,
             numa: true,
+            hugetlb_pages: None,
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
@@ -159,6 +163,8 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) nr_mms: Local,
     /// The frame of the huge page of zeroes; 0: nobody has asked for it.
     pub(super) huge_zero_page: Word<P>,
+    pub(crate) resv_maps: Arena<ResvMap<P>>,
+    pub(super) hstate: Hstate<P>,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
     pub(crate) sysctl_max_map_count: Word<P>,
     pub(crate) sysctl_page_cluster: Word<P>,
@@ -213,6 +219,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 && config.arch.has_transparent_hugepage(),
             nr_mms: Local::default(),
             huge_zero_page: Word::new(zone, 16),
+            resv_maps: Arena::new(&lines, 0),
+            hstate: Hstate::new(&lines, config.nr_cpus),
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
@@ -256,6 +264,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.zone_fresh.poke(0);
         self.nr_mms.set(0);
         self.huge_zero_page.poke(0);
+        self.resv_maps.reset();
+        self.hstate.reset(self.config.system.hugetlb_pages);
         let system = &self.config.system;
         self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());
         self.sysctl_max_map_count.poke(system.max_map_count);

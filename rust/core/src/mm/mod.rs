@@ -14,6 +14,8 @@ mod gaps;
 mod gather;
 mod huge_memory;
 mod huge_pmd;
+mod hugetlb;
+mod hugetlb_pages;
 mod invariants;
 mod kernel;
 mod khugepaged;
@@ -48,8 +50,10 @@ mod zap;
 
 pub use counters::Counters;
 pub use file::FileKind;
+pub(crate) use file::MAX_FILE_BYTES;
 pub(crate) use gaps::UnmappedAreaInfo;
 pub use huge_memory::Thp;
+pub(crate) use hugetlb::{HPAGE_RESV_OWNER, HPAGE_RESV_UNMAPPED};
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
 pub use mempolicy::{Mempolicy, MempolicyRef, MpolMode};
@@ -61,7 +65,9 @@ pub use objects::{
 };
 #[cfg(test)]
 pub(crate) use page::PG_MLOCKED;
-pub(crate) use page::{PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN};
+pub(crate) use page::{
+    PG_CACHE, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, ZERO_PFN,
+};
 pub use pgtable::PteSlot;
 pub use pmd::{Pmd, PmdVal};
 pub(crate) use rmap::Rss;

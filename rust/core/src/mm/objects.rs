@@ -1,6 +1,7 @@
 //! The kernel's structs as words, with the kernel's field offsets (v5.1, x86-64, plus the
 //! series' fields), because the offset decides which fields share a cache line.
 
+use super::hugetlb::ResvMap;
 use super::mempolicy::Mempolicy;
 use super::pmd::PmdVal;
 use super::types::{Pte, Vaddr, VmFlags};
@@ -88,6 +89,10 @@ object! {
         vm_ops: u64 = 0x90,
         vm_pgoff: u64 = 0x98,
         vm_file: Ptr<Inode<P>> = 0xa0,
+        /// Of a private hugetlb mapping: its maker's reservations.
+        vm_private_data: Ptr<ResvMap<P>> = 0xa8,
+        /// `HPAGE_RESV_*`, which the kernel keeps in the low bits of `vm_private_data`.
+        resv_flags: u64 = 0xac,
         /// Where the last swap-in was, how much it read around, and how much of that was used.
         swap_readahead_info: u64 = 0xb0,
         vm_policy: Ptr<Mempolicy<P>> = 0xb8,
@@ -110,13 +115,15 @@ pub enum VmOps {
     File = 2,
     /// shmem: `fault` and `map_pages`.
     Shmem = 3,
+    /// hugetlbfs: `fault`, `open`, `close` and `split`.
+    Hugetlb = 4,
 }
 
 impl VmOps {
     /// Whether the operations that `word` stands for have `fault`.
     #[inline(always)]
     pub fn have_fault(word: u64) -> bool {
-        word == Self::File as u64 || word == Self::Shmem as u64
+        word >= Self::File as u64
     }
 }
 
@@ -190,6 +197,8 @@ object! {
         i_pages: Ptr<Table<P>> = 0x88,
         /// Levels below `i_pages`; 1: it holds pages.
         i_pages_levels: u64 = 0x90,
+        /// Of a hugetlbfs file: the huge pages that are reserved or there.
+        resv_map: Ptr<ResvMap<P>> = 0x98,
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) const PG_UPTODATE: u64 = 1 << 2;
 pub(crate) const PG_DIRTY: u64 = 1 << 3;
 /// In the swap cache: `page->private` is its slot.
 pub(crate) const PG_SWAPCACHE: u64 = 1 << 10;
+/// A page of the hugetlb pool whose reservation is not used up yet.
+pub(crate) const PG_PRIVATE: u64 = 1 << 13;
 /// On its way to the swap device.
 pub(crate) const PG_WRITEBACK: u64 = 1 << 15;
 /// The first page of a huge page.
@@ -34,6 +36,8 @@ pub(crate) const PG_ANON: u64 = 1 << 32;
 pub(crate) const PG_CACHE: u64 = 1 << 33;
 /// Another page of a huge page (in the kernel, bit 0 of `page->compound_head`).
 pub(crate) const PG_TAIL: u64 = 1 << 34;
+/// The head of a page of the hugetlb pool (in the kernel, by its destructor).
+pub(crate) const PG_HUGETLB: u64 = 1 << 35;
 
 /// The frame of the shared page of zeroes (`empty_zero_page`).
 pub(crate) const ZERO_PFN: u32 = 0;

@@ -58,6 +58,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.swap.is_some() {
             new.swap_readahead_info().poke(orig.swap_readahead_info().read(cpu));
         }
+        new.vm_private_data().poke(orig.vm_private_data().read(cpu));
+        new.resv_flags().poke(orig.resv_flags().read(cpu));
         // vma_dup_policy()
         new.vm_policy().poke(self.mpol_dup(cpu, orig.vm_policy().read(cpu)));
         self.init_vma(new);
@@ -199,6 +201,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.finding("vma-tree", format!("{:?} is removed while in the tree", vma.ptr()));
         }
         let next = self.vm_next(cpu, vma);
+        self.vm_ops_close(cpu, vma);
         let file = vma.vm_file().read(cpu);
         if !file.is_null() {
             // At once, not after a grace period: whoever unmaps may count on it. Source: P21.
@@ -207,6 +210,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         D::put_vma(self, cpu, vma);
         next
+    }
+
+    /// `vm_ops->close()`: only hugetlbfs has one.
+    pub(crate) fn vm_ops_close(&self, cpu: &P, vma: VmaRef<'_, P>) {
+        if self.is_vm_hugetlb_page(cpu, vma) {
+            self.hugetlb_vm_op_close(cpu, vma);
+        }
     }
 
     /// `vm_get_page_prot()`: `protection_map` of the arch. What is private is never writable

@@ -212,6 +212,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new_half: NewHalf,
     ) -> Result<(), Errno> {
         cpu.step("split_vma");
+        if !self.may_split(cpu, vma, address) {
+            return Err(Errno::Einval);
+        }
         let new = self.vm_area_dup(cpu, vma);
         let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         let pgoff_above = self.pgoff_of(cpu, vma, address);
@@ -230,6 +233,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !file.is_null() {
             self.get_file(cpu, file);
         }
+        self.hugetlb_vm_op_open(cpu, new);
         let (start, end, pgoff) = match new_half {
             NewHalf::Below => (address, end, pgoff_above),
             NewHalf::Above => (start, address, vma.vm_pgoff().read(cpu)),

@@ -34,7 +34,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let from = start.max(vm_start);
             let to = end.min(vma.vm_end().read(cpu));
             if from < to {
-                self.unmap_page_range(cpu, tlb, vma, from, to);
+                // unmap_single_vma
+                if self.is_vm_hugetlb_page(cpu, vma) {
+                    self.unmap_hugepage_range(cpu, tlb, from, to);
+                } else {
+                    self.unmap_page_range(cpu, tlb, vma, from, to);
+                }
             }
             cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
         }

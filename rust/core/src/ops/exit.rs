@@ -59,6 +59,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn remove_linked_vma(&self, cpu: &P, vma: VmaRef<'_, P>) {
         // RB_CLEAR_NODE
         vma.rb_parent().write(cpu, vma.ptr());
+        self.vm_ops_close(cpu, vma);
         let file = vma.vm_file().read(cpu);
         if !file.is_null() {
             self.fput(cpu, file);

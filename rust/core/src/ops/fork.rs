@@ -176,6 +176,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.vm_area_free(cpu, tmp);
             return Err(errno);
         }
+        self.reset_vma_resv_huge_pages(tmp);
         let unlocked = vm_flags & !(VmFlags::LOCKED | VmFlags::LOCKONFAULT);
         tmp.vm_flags().write(cpu, unlocked);
         tmp.vm_next().write(cpu, Ptr::NULL);

@@ -151,7 +151,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let vma = self.merge_or_split(cpu, mm, vma, prev, range, flags).map_err(|errno| {
             // ENOMEM is kept for too many VMAs; when memory for one is short, try again.
             let too_many = mm.map_count().read(cpu) >= self.max_map_count(cpu);
-            if too_many { errno } else { Errno::Eagain }
+            if too_many || errno != Errno::Enomem { errno } else { Errno::Eagain }
         })?;
         cpu.step("madvise_behavior");
         self.set_vm_flags(cpu, vma, flags);
@@ -224,7 +224,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             Advice::Keeponfork => flags & !VmFlags::WIPEONFORK,
             Advice::Dontdump => flags | VmFlags::DONTDUMP,
             Advice::Dodump => {
-                if flags.has(VM_SPECIAL) {
+                if flags.has(VM_SPECIAL) && !flags.has(VmFlags::HUGETLB) {
                     return Err(Errno::Einval);
                 }
                 flags & !VmFlags::DONTDUMP

@@ -4,7 +4,7 @@ use super::munmap::Downgrade;
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{
-    Errno, FileKind, Inode, Kernel, MergeRequest, MmRef, UnmappedAreaInfo, VM_LOCKED_BOTH,
+    Errno, FileKind, Inode, Kernel, MAX_FILE_BYTES, MergeRequest, MmRef, VM_LOCKED_BOTH,
     VM_SPECIAL, Vaddr, VmFlags, VmOps, VmaLinks, VmaRef,
 };
 use crate::platform::{Platform, Ptr};
@@ -25,6 +25,7 @@ impl MapFlags {
     /// Means nothing, as on Linux.
     pub const STACK: Self = Self(256);
     pub const GROWSDOWN: Self = Self(512);
+    pub const HUGETLB: Self = Self(1024);
 
     /// Whether all of `flags` are set.
     #[inline(always)]
@@ -68,9 +69,6 @@ struct Region<P: Platform> {
     pgoff: u64,
 }
 
-/// `MAX_LFS_FILESIZE`: where a file on disk or in shmem must end.
-const MAX_FILE_BYTES: u64 = i64::MAX as u64;
-
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `mmap`: returns the address. Errors are Linux's, in Linux's order.
     pub fn sys_mmap(&self, cpu: &P, args: &MmapArgs<P>) -> Result<u64, Errno> {
@@ -78,17 +76,46 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.offset_in_page(args.offset) != 0 {
             return Err(Errno::Einval);
         }
+        let huge = self.hugetlb_args(cpu, args)?;
+        let args = huge.as_ref().unwrap_or(args);
         let mm = self.current_mm(cpu);
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
         let result = self.do_mmap(cpu, mm, args);
         sem.up_write(cpu);
+        if huge.is_some() {
+            self.fput(cpu, args.file);
+        }
         if let Ok(start) = result
             && (args.flags.has(MapFlags::POPULATE) || args.flags.has(MapFlags::LOCKED))
         {
             self.mm_populate(cpu, start, self.page_align(args.length));
         }
         result
+    }
+
+    /// What `ksys_mmap_pgoff()` makes of a hugetlb mapping: whole pages, of a file with one
+    /// reference more. `None`: it is none.
+    fn hugetlb_args(&self, cpu: &P, args: &MmapArgs<P>) -> Result<Option<MmapArgs<P>>, Errno> {
+        let asked = args.flags.has(MapFlags::HUGETLB);
+        let length = self.huge_page_align(args.length);
+        let file = match self.inodes.get_opt(cpu, args.file) {
+            None if !asked => return Ok(None),
+            None => self.inode_new(cpu, length, FileKind::Hugetlb, true).ptr(),
+            Some(inode) if self.file_kind(inode) == FileKind::Hugetlb => {
+                self.get_file(cpu, args.file);
+                args.file
+            }
+            Some(_) if asked => return Err(Errno::Einval),
+            Some(_) => return Ok(None),
+        };
+        Ok(Some(MmapArgs { length, file, ..*args }))
+    }
+
+    /// `is_file_hugepages()`
+    fn is_file_hugepages(&self, cpu: &P, file: Ptr<Inode<P>>) -> bool {
+        let inode = self.inodes.get_opt(cpu, file);
+        inode.is_some_and(|inode| self.file_kind(inode) == FileKind::Hugetlb)
     }
 
     /// `do_mmap()`
@@ -107,7 +134,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if mm.map_count().read(cpu) > self.max_map_count(cpu) {
             return Err(Errno::Enomem);
         }
-        let start = self.get_unmapped_area(cpu, mm, hint, length, fixed)?;
+        let start = if self.is_file_hugepages(cpu, args.file) {
+            self.hugetlb_get_unmapped_area(cpu, mm, hint, length, fixed)?
+        } else {
+            self.get_unmapped_area(cpu, mm, hint, length, fixed)?
+        };
         if args.flags.has(MapFlags::FIXED_NOREPLACE)
             && self.find_vma_intersection(cpu, mm, start, start.offset(length)).is_some()
         {
@@ -159,8 +190,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `file_mmap_ok()`: whether the mapping ends where a file of this kind can.
     fn file_mmap_ok(&self, cpu: &P, file: Ptr<Inode<P>>, pgoff: u64, length: u64) -> bool {
         let max_bytes = match self.file_kind(self.inodes.get(cpu, file)) {
-            FileKind::Regular | FileKind::Shmem | FileKind::ShmemZero => MAX_FILE_BYTES,
             FileKind::DevZero => u64::MAX, // a device may have any
+            FileKind::Regular | FileKind::Shmem | FileKind::ShmemZero | FileKind::Hugetlb => {
+                MAX_FILE_BYTES
+            }
         };
         max_bytes
             .checked_sub(length)
@@ -177,78 +210,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `get_unmapped_area()`: where a mapping of `length` bytes goes, checked.
-    pub(super) fn get_unmapped_area(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        address: u64,
-        length: u64,
-        fixed: bool,
-    ) -> Result<Vaddr, Errno> {
-        let task_size = self.config.arch.task_size;
-        if length > task_size {
-            return Err(Errno::Enomem);
-        }
-        let start = if fixed {
-            // DEVIATION: the kernel takes any address of the last 4095 for an errno, by its
-            // negative. That of MAP_FAILED is EPERM; the others are no errnos we have.
-            if address == u64::MAX {
-                return Err(Errno::Eperm);
-            }
-            address
-        } else {
-            self.arch_get_unmapped_area_topdown(cpu, mm, address, length).ok_or(Errno::Enomem)?
-        };
-        if start > task_size - length {
-            return Err(Errno::Enomem);
-        }
-        if self.offset_in_page(start) != 0 {
-            return Err(Errno::Einval);
-        }
-        // security_mmap_addr(), without CAP_SYS_RAWIO.
-        if start < self.config.system.mmap_min_addr {
-            return Err(Errno::Eperm);
-        }
-        Ok(Vaddr(start))
-    }
-
-    /// `arch_get_unmapped_area_topdown()`: the hint if it is free, else the highest gap below
-    /// `mmap_base`, else the lowest above `TASK_UNMAPPED_BASE`.
-    ///
-    /// DEVIATION: the generic text for all arches; powerpc's slices are not modelled.
-    fn arch_get_unmapped_area_topdown(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        hint: u64,
-        length: u64,
-    ) -> Option<u64> {
-        let arch = &self.config.arch;
-        let min_address = self.config.system.mmap_min_addr;
-        if hint != 0 && hint >= min_address && hint <= arch.task_size - length {
-            let above = self.find_vma(cpu, mm, Vaddr(hint));
-            if above.is_none_or(|vma| hint + length <= self.vm_start_gap(cpu, vma)) {
-                return Some(hint);
-            }
-        }
-        let low_limit = self.page_size().max(self.page_align(min_address));
-        let topdown = UnmappedAreaInfo { length, low_limit, high_limit: arch.mmap_base };
-        self.unmapped_area_topdown(cpu, mm, topdown).or_else(|| {
-            let low_limit = self.page_align(arch.task_size / 3);
-            let info = UnmappedAreaInfo { length, low_limit, high_limit: arch.task_size };
-            self.unmapped_area(cpu, mm, info)
-        })
-    }
-
     /// `mmap_region()`: clears the place, then grows a neighbour or makes a VMA.
     fn mmap_region(&self, cpu: &P, mm: MmRef<'_, P>, mut region: Region<P>) -> Result<u64, Errno> {
         let start = region.start;
         let links = self.munmap_links(cpu, mm, start, region.length)?;
         // accountable_mapping(): private and writable. Memory is never short of promises here
         // (overcommit), but the flag decides about merging.
-        if region.flags & (VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE) == VmFlags::WRITE
-        {
+        let promises = VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE;
+        if region.flags & promises == VmFlags::WRITE && !self.is_file_hugepages(cpu, region.file) {
             region.flags |= VmFlags::ACCOUNT;
         }
         let request = MergeRequest {
@@ -263,7 +232,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let vma = match self.vma_merge(cpu, mm, links.prev, &request) {
             Some(vma) => vma,
             None => {
-                let vma = self.new_mapping(cpu, mm, &region);
+                let vma = self.new_mapping(cpu, mm, &region)?;
                 self.vma_link(cpu, mm, vma, links);
                 vma
             }
@@ -304,7 +273,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// A VMA for the region, with its file's operations.
-    fn new_mapping(&self, cpu: &P, mm: MmRef<'_, P>, region: &Region<P>) -> VmaRef<'_, P> {
+    fn new_mapping(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        region: &Region<P>,
+    ) -> Result<VmaRef<'_, P>, Errno> {
         let vma = self.vm_area_alloc(cpu, mm);
         vma.vm_start().poke(region.start);
         vma.vm_end().poke(region.start.offset(region.length));
@@ -314,16 +288,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !region.file.is_null() {
             self.get_file(cpu, region.file);
             vma.vm_file().poke(region.file);
-            self.call_mmap(cpu, vma, region.file);
+            if let Err(errno) = self.call_mmap(cpu, vma, region.file) {
+                self.fput(cpu, region.file);
+                self.vm_area_free(cpu, vma);
+                return Err(errno);
+            }
         } else if region.flags.has(VmFlags::SHARED) {
             self.shmem_zero_setup(cpu, vma);
         }
-        vma
+        Ok(vma)
     }
 
     /// `call_mmap()`: what the file does to a new mapping of it.
-    fn call_mmap(&self, cpu: &P, vma: VmaRef<'_, P>, file: Ptr<Inode<P>>) {
-        match self.file_kind(self.inodes.get(cpu, file)) {
+    fn call_mmap(&self, cpu: &P, vma: VmaRef<'_, P>, file: Ptr<Inode<P>>) -> Result<(), Errno> {
+        let inode = self.inodes.get(cpu, file);
+        match self.file_kind(inode) {
+            FileKind::Hugetlb => return self.hugetlbfs_file_mmap(cpu, vma, inode),
             FileKind::Regular => vma.vm_ops().poke(VmOps::File as u64),
             FileKind::Shmem | FileKind::ShmemZero => vma.vm_ops().poke(VmOps::Shmem as u64),
             // mmap_zero(): a shared mapping of /dev/zero is shmem, a private one anonymous
@@ -333,6 +313,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             FileKind::DevZero => {}
         }
+        Ok(())
     }
 
     /// `shmem_zero_setup()`: a file of its own for a shared mapping, instead of what it has.

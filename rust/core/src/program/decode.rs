@@ -201,7 +201,8 @@ impl Decoder<'_> {
             | MapFlags::LOCKED.0
             | MapFlags::NORESERVE.0
             | MapFlags::STACK.0
-            | MapFlags::GROWSDOWN.0;
+            | MapFlags::GROWSDOWN.0
+            | MapFlags::HUGETLB.0;
         let flags = self.record.flags & !GIVEN;
         if flags & !available != 0 {
             return Err(wrong("flags", format!("{flags:#x}"), &format!("bits of {available:#x}")));

@@ -9,7 +9,7 @@ use super::interpret::{Starter, TaskRun};
 use super::op::{Mmap, Mremap, OneAccess, Op, Range};
 use super::run::lock;
 use crate::design::Design;
-use crate::mm::{Access, Errno, Signal, VmFlags};
+use crate::mm::{Access, Errno, FileKind, Signal, VmFlags};
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
@@ -100,19 +100,22 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     fn observe_mmap(&mut self, mmap: &Mmap, base: u64, ret: Result<u64, Errno>) {
         let fixed = mmap.flags.has(MapFlags::FIXED);
+        let file = mmap.file.map(|number| self.run.program.files[number as usize].kind);
+        let hugetlb = mmap.flags.has(MapFlags::HUGETLB) || file == Some(FileKind::Hugetlb);
+        let length = if hugetlb { self.k.huge_page_align(mmap.length) } else { mmap.length };
         match (ret, mmap.hint) {
             (Ok(address), _) => {
                 let known = is_private_anonymous(mmap);
                 let content = if known { Sets::To(0) } else { Sets::Unknown };
                 let prot = Sets::To(letters(mmap.prot));
-                self.observe(address, mmap.length, What::Change { prot, content });
+                self.observe(address, length, What::Change { prot, content });
                 if mmap.flags.has(MapFlags::GROWSDOWN) {
                     self.observe_growth(address);
                 }
             }
             // What was there may be gone.
             (Err(_), Some(hint)) if fixed => {
-                self.observe(hint.resolve(base), mmap.length, UNKNOWN);
+                self.observe(hint.resolve(base), length, UNKNOWN);
             }
             (Err(_), _) => {}
         }
@@ -163,10 +166,13 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         }
     }
 
-    /// A refused argument changes nothing; any other error may come half way.
+    /// A refused argument changes nothing; any other error may come half way, at a mapping that
+    /// this cannot be done with.
     fn observe_range(&mut self, range: Range, base: u64, ret: Result<u64, Errno>, what: What) {
-        if ret != Err(Errno::Einval) {
-            self.observe(range.at.resolve(base), range.length, what);
+        let start = range.at.resolve(base);
+        let valid = self.k.offset_in_page(start) == 0 && start.checked_add(range.length).is_some();
+        if ret != Err(Errno::Einval) || valid {
+            self.observe(start, range.length, what);
         }
     }
 

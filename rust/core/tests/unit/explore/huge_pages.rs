@@ -141,3 +141,42 @@ fn a12_leaves_tables_behind() {
     let report = explored(&program, &[], &[Mutant::A12]);
     assert_eq!(found(&report)[0].1, Some("A12"), "{report:?}");
 }
+
+/// Hugetlb mappings, with so many pages for them.
+fn explored_hugetlb(pool: u64, program: &Arc<Program>) -> ExploreReport {
+    let mut config = Config { arch: small(), ..with_variants(Choice::Fixed) };
+    config.system.hugetlb_pages = Some(pool);
+    explore(program, Handler::Spf, &config, &dfs(1, true), &Arc::default()).unwrap()
+}
+
+fn hugetlb_at_table(pages: u64) -> Rec {
+    const HUGETLB: u32 = 1024;
+    let mapping = mmap_at_table(pages);
+    Rec { flags: mapping.flags | HUGETLB, ..mapping }
+}
+
+#[test]
+fn faults_on_a_hugetlb_page_find_one_page_and_one_reservation() {
+    // t0:  map [0 1 | 2 3]  post  ..  write 0  read 1  unmap [2 3]
+    // t1:                   await ..  write 1  write 2
+    let unmap = range(MUNMAP, 0, 2, 2);
+    let first = [hugetlb_at_table(4), aux(POST, 0), write(0, 0, 1), read(0, 1), unmap];
+    let second = [aux(AWAIT, 0), write(0, 1, 2), write(0, 2, 3)];
+    let report = explored_hugetlb(2, &program(&[(Start::First, &first), (Start::First, &second)]));
+    assert_eq!((found(&report), report.complete), (vec![], true));
+    assert!(report.schedules > 100, "{}", report.schedules);
+}
+
+#[test]
+fn a_parent_takes_a_page_that_its_child_copies_and_drops() {
+    // Both copy the page that they share, and there is one page for that.
+    // t0:  map [0 1]  write 0  fork t1  write 0  read 0
+    // t1:                      write 0
+    let first = [hugetlb_at_table(2), write(0, 0, 1), aux(FORK, 1), write(0, 0, 2), read(0, 0)];
+    let program = program(&[(Start::First, &first), (Start::Fork, &[write(0, 0, 3)])]);
+    for pool in [1, 2] {
+        let report = explored_hugetlb(pool, &program);
+        assert_eq!((found(&report), report.complete), (vec![], true));
+        assert!(report.schedules > 100, "{}", report.schedules);
+    }
+}

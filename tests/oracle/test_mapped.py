@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,8 @@ from spfemu.comparing import parsed_maps_line
 from spfemu.oracle.history import History
 from spfemu.oracle.mapped import Ranges, mapped, page_up
 from spfemu.testing import programs
-from tests.oracle.play import PAGE
+from tests.oracle.play import BASE, PAGE, mmap, op
+from tests.oracle.play import program as of
 
 changes = st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.integers(0, 20)), max_size=12)
 
@@ -44,10 +46,40 @@ def test_is_what_the_host_says(program: Program) -> None:
         result = spfemu.run(program, engine="kernel")
     except ProgramError:
         assume(False)
+    assert_is_what_the_host_says(result)
+
+
+@pytest.mark.parametrize("flags", [["maymove", "fixed"], ["maymove", "fixed", "dontunmap"]])
+def test_the_holes_of_a_range_are_not_moved(flags: list[str]) -> None:
+    # Before: p.qq....  oooooooo, and p..qq... goes over the o. Older kernels refuse to.
+    target = hex(BASE + 16 * PAGE)
+    ops = [
+        mmap(1),
+        mmap(2, addr=hex(BASE + 3 * PAGE)),
+        op("madvise", hex(BASE + 3 * PAGE), length=PAGE, advice="dontfork"),
+        mmap(8, addr=target, id="o"),
+        {"op": "mremap", "addr": hex(BASE), "old_length": 8 * PAGE, "new_length": 8 * PAGE,
+         "flags": flags, "new_addr": target},
+        op("munmap", "o", length=PAGE),
+    ]  # fmt: skip
+    assert_is_what_the_host_says(spfemu.run(of(ops), engine="kernel"))
+
+
+@pytest.mark.parametrize("length", ["32T", "256T"])
+@pytest.mark.parametrize("flag", ["shared", "private"])
+def test_what_is_left_by_an_mmap_that_cannot_be_had(flag: str, length: str) -> None:
+    ops = [mmap(4), mmap(length=length, flags=[flag, "anonymous", "fixed"], id="q")]
+    assert_is_what_the_host_says(spfemu.run(of(ops), engine="kernel"))
+
+
+def assert_is_what_the_host_says(result: spfemu.Result) -> None:
     history = History(result)
-    names = [task.name for task in program.tasks]
+    names = [task.name for task in history.program.tasks]
+    spaces = {name: history.spaces.of_process(names.index(name)) for name in result.maps}
     for name, lines in result.maps.items():
-        space = history.spaces.of_process(names.index(name))
+        space, task = spaces[name], history.program.tasks[names.index(name)]
+        if task.start == "vfork" and [*spaces.values()].count(space) > 1:
+            continue  # it ended in its parent's, whose maps these are no more
         account = mapped(history, history.end, space)
         assert_same(account, [parsed_maps_line(line)[:2] for line in lines], ends_of_calls(history))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from spfemu.oracle.history import Call, History, Reach
 from spfemu.program.ops import ADVICES, MMAP_FLAGS, MREMAP_FLAGS
 
-__all__ = ["Ranges", "mapped", "page_up"]
+__all__ = ["USER_END", "Ranges", "mapped", "page_up"]
+
+USER_END: Final = (1 << 47) - 4096
+"""Where user space ends on x86-64."""
 
 _DONTFORK: Final = ADVICES.index("dontfork")
 _DOFORK: Final = ADVICES.index("dofork")
@@ -82,6 +86,16 @@ def _grows_down(call: Call) -> bool:
     return call.op == "mmap" and bool(int(call.record["flags"]) & MMAP_FLAGS["growsdown"])
 
 
+def _is_promise_refused(call: Call) -> bool:
+    """Shared memory that is not to be had: what was at its fixed place has gone by then."""
+    flags = {name for name, bit in MMAP_FLAGS.items() if int(call.record["flags"]) & bit}
+    return (
+        (call.op, call.errno) == ("mmap", errno.ENOMEM)
+        and flags >= {"shared", "anonymous", "fixed"}
+        and call.address + call.length <= USER_END
+    )
+
+
 def page_up(address: int) -> int:
     """Returns the address, or the next one that begins a page. Source: ours."""
     return (address + 4095) & ~4095
@@ -102,7 +116,8 @@ class _Account:
         if call.op == "madvise":
             self._advise(call)  # what lies before a hole is advised even so
         elif call.errno:
-            return
+            if _is_promise_refused(call):
+                self._replace(call.address, call.address + call.length)
         elif call.op == "mmap":
             self._replace(call.ret, call.ret + call.length, is_mapped=True)
             if _grows_down(call):
@@ -148,11 +163,18 @@ class _Account:
             # What stays need not be whole.
             self._replace(new + new_length, new + length)
             return
-        # It is one VMA.
+        parts = [(old, old + new_length)]
+        if new_length == length:
+            # Since 6.17 it may be several VMAs, and the holes between them are not moved.
+            parts = self.found.within(old, old + length)
         flags = (self.not_for_children, self.growing)
-        kept = [ranges for ranges in flags if ranges.meets(old, old + 4096)]
+        kept = [
+            [ranges for ranges in flags if ranges.meets(start, start + 4096)] for start, _ in parts
+        ]
         if not int(call.record["flags"]) & MREMAP_FLAGS["dontunmap"]:
             self._replace(old, old + length)
-        self._replace(new, new + new_length, is_mapped=True)
-        for ranges in kept:
-            ranges.add(new, new + new_length)
+        for (start, end), had in zip(parts, kept, strict=True):
+            start, end = start - old + new, end - old + new
+            self._replace(start, end, is_mapped=True)
+            for ranges in had:
+                ranges.add(start, end)

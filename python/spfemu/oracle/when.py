@@ -10,7 +10,7 @@ from typing import Final
 
 from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call, History
-from spfemu.oracle.mapped import Ranges, mapped, page_up
+from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
@@ -41,7 +41,6 @@ __all__ = [
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
-_USER_END: Final = (1 << 47) - 4096
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
@@ -97,7 +96,7 @@ def is_mremap_checked_first(case: Case) -> bool:
         return False
     record = case.record
     old, new = int(record["length"]), int(record["length2"])
-    if max(old, new) > _USER_END:
+    if max(old, new) > USER_END:
         return True
     if host == "EFAULT":
         return False
@@ -128,7 +127,7 @@ def _is_move_that_failed(call: Call) -> bool:
         return False
     old, new, end = call.address, call.target, call.target + call.new_length
     overlaps = old < end and new < (old + call.length) % (1 << 64)
-    return (old | new) % 4096 == 0 and new < end <= _USER_END and not overlaps
+    return (old | new) % 4096 == 0 and new < end <= USER_END and not overlaps
 
 
 def has_cleared_its_place(history: History, call: Call) -> bool:

@@ -39,6 +39,7 @@ class Case:
 VARIANTS: Final = (
     Case("B1", "two_drops", 2, 439, 719, {"sequence"}),
     Case("B1", "drop_against_giving_up", 2, 343, 594, {"sequence"}),
+    Case("B1", "truncation_against_mprotect", 2, 787, 1297, {"sequence"}),
     Case("B2", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B4", "fault_on_a_moving_page", 1, 2292, 2136, {"use-after-free"}),

@@ -46,6 +46,8 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({"op": "mremap", "addr": "p", "old_length": 1, "new_length": 1, "flags": ["grow"]}, "key 'flags': value \"grow\" (allowed: maymove, fixed, dontunmap)"),
     ({"op": "mremap", "addr": "p", "old_length": 1, "new_length": 1, "new_addr": "q"}, "key 'new_addr': id \"q\" is never defined (allowed: p)"),
     ({"op": "ksm_scan", "addr": "p", "length": 1}, "operation 'ksm_scan' is not available yet"),
+    ({"op": "truncate", "file": "g", "length": 1}, "key 'file': value \"g\" (allowed: none; \"files\" is empty)"),
+    ({"op": "truncate", "length": 1}, "key 'file': missing"),
     ({"op": "exit", "x": 1}, "key 'x': unknown for exit (allowed: none)"),
     ({**ANON, "x\n": 1}, "key 'x\\n': unknown for mmap (allowed: length, prot, flags,"),
     ({"op": "munmap", "addr": "p"}, "key 'length': missing"),
@@ -113,6 +115,14 @@ def test_places_inside_repeats() -> None:
         ProgramError, match=r"^<program>: tasks\[0\]\.ops\[2\]\.ops\[1\]\.ops\[1\]: "
     ):
         Program.from_dict(with_op(op))
+
+
+def test_a_file_of_huge_pages_is_not_truncated() -> None:
+    program = with_op({"op": "truncate", "file": "h", "length": 0})
+    program["files"] = {"f": {"length": 0}, "h": {"length": 0, "kind": "hugetlb"}}
+    message = r"key 'file': value \"h\" \(allowed: a file of another kind than hugetlb\)"
+    with pytest.raises(ProgramError, match=message):
+        Program.from_dict(program)
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -760,6 +760,8 @@ class FlatMap:
             space.mbind(self.address(op), parse_int(op["length"]), op)
         elif name == "set_mempolicy":
             check_policy(op)
+        elif name == "truncate":
+            self.truncate(op["file"], parse_int(op["length"]))
         elif name in (
             "swap_out",
             "migrate",
@@ -780,6 +782,19 @@ class FlatMap:
         else:
             self.task_call(task, op)
         return 0
+
+    def truncate(self, name: str, length: int) -> None:
+        if length >= 1 << 63 or self.kinds[name] == "devzero":
+            raise FailedError("EINVAL")
+        file, page = self.files[name], self.arch.page_size
+        file.length = length
+        first = -(-length // page)
+        file.pages = {number: word for number, word in file.pages.items() if number < first}
+        for process in self.processes:
+            for area in process.space.areas:
+                if area.content is file:
+                    start = area.start + first * page - area.offset
+                    process.space.drop(max(start, area.start), area.end)
 
     def task_call(self, task: Task, op: dict[str, Any]) -> None:
         name, process = op["op"], task.process

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spfemu.profiles import Arch
 from spfemu.program import EVENTS, OPS, Program
+from spfemu.program.ops import ADVICES
 from spfemu.reference import run
 from spfemu.results import Result
 from spfemu.testing import disjoint_programs, programs
@@ -34,8 +35,15 @@ _KEEPS_PROMISES = {"L3": "fixed"}
 
 
 def is_followed(program: Program) -> bool:
-    """Whether the flat map follows it: userfaultfd splits mappings, and its faults are major."""
-    return not any(np.isin(task.ops["op"], _UFFD).any() for task in program.tasks)
+    """Whether the flat map follows it.
+
+    userfaultfd splits mappings, and its faults are major; truncation leaves what is in swap.
+    """
+    ops = np.concatenate([task.ops for task in program.tasks])
+    pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == ADVICES.index("pageout"))
+    swaps = pages_out.any() or (ops["op"] == OPS["swap_out"].code).any()
+    truncates = (ops["op"] == OPS["truncate"].code).any()
+    return not np.isin(ops["op"], _UFFD).any() and not (swaps and truncates)
 
 
 _UFFD = [OPS["uffd_register"].code, OPS["uffd_unregister"].code]

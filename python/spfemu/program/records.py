@@ -36,6 +36,7 @@ _Bools = npt.NDArray[np.bool_]
 _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
 _MMAP: Final = OPS["mmap"].code
+_TRUNCATE: Final = OPS["truncate"].code
 
 
 @dataclass(slots=True)
@@ -109,6 +110,8 @@ def _check_group(group: _Group) -> None:
         _check_repeat(group)
     if op.code == _MMAP:
         _check_mmap_file(group)
+    if op.code == _TRUNCATE:
+        _check_truncated(group)
     bits = _flag_bits(op)
     group.refuse_value(group.flag(~bits & 0xFFFFFFFF), "flags", records["flags"], f"bits {bits:#x}")
     used = _used_fields(op)
@@ -239,6 +242,14 @@ def _check_repeat(group: _Group) -> None:
     group.refuse_value(timed & (count != 0), "count", count, "not together with for_ns")
     group.refuse_value(~timed & (for_ns != 0), "for_ns", for_ns, "not together with count")
     group.refuse_value(~timed & (rounds != 0), "max_count", rounds, "only together with for_ns")
+
+
+def _check_truncated(group: _Group) -> None:
+    for number, file in enumerate(group.program.files):
+        if file.kind == "hugetlb":
+            allowed = "a file of another kind than hugetlb"
+            bad = group.records["aux"] == number
+            group.refuse(bad, out_of_range("file", file.name, allowed))
 
 
 def _check_mmap_file(group: _Group) -> None:

@@ -282,6 +282,10 @@ class TaskBuilder(TaskRecords):
         base, offset = self._address(addr)
         self.record(31, base=base, addr=offset)
 
+    def truncate(self, file: str, length: int) -> None:
+        """Appends ``truncate``: the file becomes so long. Source: the program format."""
+        self.record(36, aux=self._owner.file_number(file), length=length)
+
     def uffd_register(self, addr: Address, length: int) -> None:
         """Appends ``uffd_register``: the emulator brings missing pages. Source: the format."""
         base, offset = self._address(addr)

@@ -22,6 +22,7 @@ from spfemu.reference.munmap import munmap
 from spfemu.reference.protect import madvise, mprotect
 from spfemu.reference.reclaim import swap_out
 from spfemu.reference.tasks import Record
+from spfemu.reference.truncate import ftruncate
 from spfemu.reference.uffd_ranges import uffd_change
 
 
@@ -95,6 +96,11 @@ def _migrate(call: Call) -> int:
     return 0
 
 
+def _truncate(call: Call) -> int:
+    ftruncate(call.kernel, call.files[call.record.aux], call.record.length)
+    return 0
+
+
 def _uffd_register(call: Call) -> int:
     uffd_change(call.kernel, call.mm, call.addr, call.record.length, missing=True)
     return 0
@@ -142,6 +148,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "collapse": _collapse,
             "swap_out": _swap_out,
             "migrate": _migrate,
+            "truncate": _truncate,
             "uffd_register": _uffd_register,
             "uffd_unregister": _uffd_unregister,
         }.items()

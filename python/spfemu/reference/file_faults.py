@@ -119,7 +119,7 @@ def _file_fault(fault: Fault) -> tuple[Page | None, int]:
     index = _page_index(fault, fault.address)
     if index >= file.nr_pages(fault.kernel.arch.page_shift):
         return None, VM_FAULT_SIGBUS
-    if file.is_cached(index) or file.sparse:
+    if file.is_cached(index) or not file.must_read(index):
         return file.page(index), 0
     fault.kernel.count(PGMAJFAULT)
     if file.kind == "regular" and fault.allow_retry:

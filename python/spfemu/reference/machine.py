@@ -325,6 +325,7 @@ class Machine:
 
 def _opened(kernel: Kernel, spec: FileSpec) -> File:
     file = File(spec.name, spec.length, spec.kind, kernel.frames, cached=spec.cached)
+    file.nr_original = file.nr_pages(kernel.arch.page_shift)
     if spec.kind == "hugetlb":
         file.pool = kernel.hugetlb
     return file

@@ -258,9 +258,10 @@ class File:
     """An open file and its page cache. `kind` is "regular", "shmem", "devzero" or "hugetlb".
 
     A page that is in the page cache from the beginning (`cached`) gets its `Page` when it is first
-    used. `sparse` is anonymous memory's: pages exist from their first fault on, and go with the
-    last mapping. A hugetlb file has `huge_pages` from a `pool`, and `reserved` numbers of them,
-    those that it has included.
+    used. `nr_original` pages are there since the beginning; what truncation has cut off, and what
+    the file has grown by, are holes. `sparse` is anonymous memory's: pages exist from their first
+    fault on, and go with the last mapping. A hugetlb file has `huge_pages` from a `pool`, and
+    `reserved` numbers of them, those that it has included.
     """
 
     name: str
@@ -271,6 +272,7 @@ class File:
     sparse: bool = False
     pages: dict[int, Page] = field(default_factory=dict)
     mappings: int = 0
+    nr_original: int = 0
     pool: HugetlbPool | None = None
     huge_pages: dict[int, HugetlbPage] = field(default_factory=dict)
     reserved: set[int] = field(default_factory=set)
@@ -288,7 +290,16 @@ class File:
 
     def is_cached(self, index: int) -> bool:
         """Whether page `index`, which is below `nr_pages`, is in the page cache now."""
-        return index in self.pages or (self.cached and not self.sparse)
+        return index in self.pages or (self.cached and index < self.nr_original)
+
+    def must_read(self, index: int) -> bool:
+        """Whether page `index`, which is not in the page cache, is read and not only made.
+
+        Holes of files on disk are read, too; what is not cached of one in memory is in swap.
+        """
+        if self.kind == "regular":
+            return True
+        return self.kind == "shmem" and index < self.nr_original and not self.sparse
 
     def page(self, index: int) -> Page:
         """Page `index` of the page cache, brought in if it is not there."""
@@ -297,12 +308,18 @@ class File:
             self.pages[index] = Page(anonymous=False)
         return self.pages[index]
 
+    def drop_from(self, index: int) -> None:
+        """Takes pages out of the page cache, from `index` on. Nobody maps them any more."""
+        gone = [number for number in self.pages if number >= index]
+        for number in gone:
+            del self.pages[number]
+        self.frames.free(len(gone))
+
     def put(self) -> None:
         """Drops one mapping's reference (fput)."""
         self.mappings -= 1
         if self.sparse and self.mappings == 0:
-            self.frames.free(len(self.pages))
-            self.pages.clear()
+            self.drop_from(0)
             self._evict_huge_pages()
 
     def _evict_huge_pages(self) -> None:

@@ -64,6 +64,16 @@ def zap_page_range(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> No
             kernel.swap.unmap(pte)
 
 
+def zap_present(kernel: Kernel, mm: Mm, start: int, end: int) -> None:
+    """Empties the PTEs of a range of a file's mapping that are present. For truncation.
+
+    **Source:** unmap_mapping_pages(), mm/memory.c@5.1: with `zap_details` it spares swap entries.
+    """
+    for address, pte in list(mm.page_tables.present(start, end)):
+        mm.page_tables.clear(address)
+        kernel.swap.unmap(pte)
+
+
 def _free_pgtables(mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
     """Frees page tables under unlinked VMAs, those with at most a PMD between them as one range.
 

@@ -115,10 +115,8 @@ def madvise_willneed(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> 
 
 def _read_file_pages(file: File, indexes: range) -> None:
     """force_page_cache_readahead()@5.1: what of the pages is not in the page cache."""
-    if file.sparse or file.kind in ("devzero", "hugetlb"):  # there is nothing to read
-        return
     for index in indexes:
-        if not file.is_cached(index):
+        if not file.is_cached(index) and file.must_read(index):
             try:
                 file.page(index)
             except OutOfFramesError:

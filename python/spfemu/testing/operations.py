@@ -255,6 +255,16 @@ def _migrate(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "migrate", **_range(draw, words), "node": pick(draw, (0, 1, 1))}
 
 
+def _truncate(draw: Draw, words: Vocabulary) -> Operation:
+    length = pick(draw, _FILE_PAGES) * words.page + pick(draw, (0, 0, 100))
+    if pick(draw, range(32)) == 31:
+        length = 1 << 63
+    return {"op": "truncate", "file": pick(draw, words.truncated), "length": length}
+
+
+_FILE_PAGES: Final = (0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 70)
+
+
 _KEEPS: Final = (False, False, True)
 
 
@@ -372,6 +382,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
     *(_migrate,) * 2,
+    *(_truncate,) * 2,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -396,6 +407,10 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out |= {_collapse, _mmap_hugetlb}
     if words.confined:  # which error it is depends on what others have mapped above
         left_out.add(_uffd)
+        if not words.sharing:  # a child has the same file
+            left_out.add(_truncate)
+    if not words.truncated:
+        left_out.add(_truncate)
     if words.host:  # what the kernel does by itself, or to all
         left_out |= {_sysctl, _swap_out, _migrate, _uffd, _numa_scan}
     return tuple(maker for maker in _MAKERS if maker not in left_out)

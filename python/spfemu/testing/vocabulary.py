@@ -190,6 +190,11 @@ class Vocabulary:
         return tuple(name for name, kind in self.files.items() if kind == "hugetlb")
 
     @cached_property
+    def truncated(self) -> tuple[str, ...]:
+        """The files that may become shorter or longer. Source: ours."""
+        return tuple(sorted(name for name, kind in self.files.items() if kind != "hugetlb"))
+
+    @cached_property
     def defined(self) -> tuple[str | None, ...]:
         """What a call that returns an address may name it. Source: ours."""
         return (*(None,) * len(self.ids), *self.ids) or (None,)

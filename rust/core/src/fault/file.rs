@@ -106,9 +106,35 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmf: &Vmf<'_, P>,
     ) -> Result<(PageRef<'_, P>, VmFault), VmFault> {
         let inode = self.inodes.get(cpu, vmf.vma.vm_file().read(cpu));
-        if vmf.pgoff >= self.file_pages(cpu, inode) {
-            return Err(VmFault::SIGBUS);
+        let mut result = VmFault::NONE;
+        loop {
+            if vmf.pgoff >= self.file_pages(cpu, inode) {
+                return Err(VmFault::SIGBUS);
+            }
+            let (page, found) = self.lock_page_of_file(cpu, vmf, inode)?;
+            result |= found;
+            if self.is_page_of(cpu, page, inode) {
+                // Truncation first makes the file shorter, and then comes for the page.
+                if vmf.pgoff < self.file_pages(cpu, inode) {
+                    return Ok((page, result));
+                }
+                result = VmFault::SIGBUS;
+            }
+            self.unlock_page(cpu, page);
+            self.put_page(cpu, page);
+            if result.has(VmFault::SIGBUS) {
+                return Err(VmFault::SIGBUS);
+            }
         }
+    }
+
+    /// The page, brought in if it is not there, locked. It may have left the file.
+    fn lock_page_of_file(
+        &self,
+        cpu: &P,
+        vmf: &Vmf<'_, P>,
+        inode: InodeRef<'_, P>,
+    ) -> Result<(PageRef<'_, P>, VmFault), VmFault> {
         let may_drop = || {
             let is_file = vmf.vma.vm_ops().read(cpu) == VmOps::File as u64;
             is_file && vmf.flags.has(FaultFlags::ALLOW_RETRY)
@@ -128,22 +154,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             return Ok((page, VmFault::NONE));
         }
-        if !self.must_read(inode) {
+        if !self.pages_to_read(cpu, inode).contains(&vmf.pgoff) {
             cpu.charge(Cost::ClearPage, 1);
-            return Ok((self.fill_page(cpu, inode, vmf.pgoff)?, VmFault::NONE));
+            return Ok((self.fill_page(cpu, inode, vmf.pgoff, false)?, VmFault::NONE));
         }
         self.count(cpu, Event::Pgmajfault);
         if may_drop() {
             self.unlock_mmap_for_io(cpu, vmf, inode, || {
                 // Out of memory: the second round will see.
-                if let Ok(page) = self.fill_page(cpu, inode, vmf.pgoff) {
+                if let Ok(page) = self.fill_page(cpu, inode, vmf.pgoff, true) {
                     self.unlock_page(cpu, page);
                     self.put_page(cpu, page);
                 }
             });
             return Err(VmFault::MAJOR | VmFault::RETRY);
         }
-        Ok((self.fill_page(cpu, inode, vmf.pgoff)?, VmFault::MAJOR))
+        Ok((self.fill_page(cpu, inode, vmf.pgoff, true)?, VmFault::MAJOR))
     }
 
     /// `maybe_unlock_mmap_for_io()`, and what comes until the file is given back: waits without
@@ -162,26 +188,30 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.fput(cpu, inode.ptr());
     }
 
-    /// Brings a page into the page cache, by reading it if the file is not all there. Returned
-    /// locked, as it is while it is read: nobody sees half a page. One that is not locked is up
-    /// to date.
+    /// Brings a page into the page cache; `read`: from the device. Returned locked, as it is while
+    /// it is read: nobody sees half a page. One that is not locked is up to date.
     fn fill_page(
         &self,
         cpu: &P,
         inode: InodeRef<'_, P>,
         index: u64,
+        read: bool,
     ) -> Result<PageRef<'_, P>, VmFault> {
         let new = self.page_cache_alloc_locked(cpu).ok_or(VmFault::OOM)?;
-        if self.add_to_page_cache(cpu, inode, index, new) {
-            if self.must_read(inode) {
-                cpu.wait_for_io(Cost::ReadPage, 1);
+        loop {
+            if self.add_to_page_cache(cpu, inode, index, new) {
+                if read {
+                    cpu.wait_for_io(Cost::ReadPage, 1);
+                }
+                return Ok(new);
             }
-            return Ok(new);
+            // What is there now may be gone again.
+            if let Some(page) = self.find_get_page(cpu, inode, index) {
+                self.put_page(cpu, new);
+                self.lock_page(cpu, page);
+                return Ok(page);
+            }
         }
-        self.put_page(cpu, new);
-        let page = self.find_get_page(cpu, inode, index).expect("pages stay in the cache");
-        self.lock_page(cpu, page);
-        Ok(page)
     }
 
     /// `finish_fault()` and `alloc_set_pte()`: maps the locked `page`, or the private copy. The
@@ -252,6 +282,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let Some(page) = self.find_get_page(cpu, inode, index) else { continue };
             let address = start.offset((index - first) << self.page_shift());
             if !self.trylock_page(cpu, page) {
+                self.put_page(cpu, page);
+                continue;
+            }
+            let stays = self.is_page_of(cpu, page, inode) && index < self.file_pages(cpu, inode);
+            if !stays {
+                self.unlock_page(cpu, page);
                 self.put_page(cpu, page);
                 continue;
             }

@@ -1,8 +1,9 @@
 //! Files and their page caches.
 //!
 //! A page cache is a radix tree: nodes of [`NODE_ENTRIES`], as many levels as the file's length needs,
-//! made on demand. Look-ups take no lock: nodes and pages leave only with the whole file, and
-//! whoever looks holds a reference to it. Insertions hold `i_pages_lock`.
+//! made on demand. Look-ups take no lock: nodes leave only with the whole file, to which whoever
+//! looks holds a reference; a page may leave meanwhile, so its reference is taken only if there
+//! is one left. Who changes the tree holds `i_pages_lock`.
 //!
 //! A file is there as long as it is open (the files of a program stay open until the system
 //! ends) or mapped. What is in its cache at the beginning depends on the kind:
@@ -13,7 +14,12 @@
 //! | not cached | none | a read: a major fault |
 //! | shared anonymous memory | none | a zeroed page: a minor fault |
 //!
+//! What truncation has cut off, and what a file grows by, is a hole: its pages are read from a
+//! file on disk, and made for one in memory.
+//!
 //! Source: `mm/filemap.c`, `mm/shmem.c`, `lib/radix-tree.c`, v5.1.
+
+use std::ops::Range;
 
 use super::kernel::Kernel;
 use super::objects::{Inode, InodeRef, PageRef, Table, TableRef};
@@ -74,16 +80,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         inode.count().poke(1);
         inode.kind().poke(kind as u64);
         inode.uncached().poke(!cached);
-        let pages = if kind == FileKind::Hugetlb {
+        inode.nr_original().poke(length.div_ceil(self.page_size()));
+        if kind == FileKind::Hugetlb {
             inode.resv_map().poke(self.resv_map_alloc().ptr());
             // Indexed by huge pages; a mapping may make it longer.
-            MAX_FILE_BYTES / self.pmd_size()
+            self.inode_prepare_for(inode, MAX_FILE_BYTES >> self.hpage_pmd_order());
         } else {
-            length.div_ceil(self.page_size()).max(1)
-        };
-        let bits = u64::BITS - (pages - 1).leading_zeros();
-        inode.i_pages_levels().poke(u64::from(bits.div_ceil(NODE_SHIFT).max(1)));
+            self.inode_prepare_for(inode, length);
+        }
         inode
+    }
+
+    /// Before the first use of a file: it will be of up to `length` bytes. DEVIATION: the kernel
+    /// raises the tree when it has to.
+    pub fn inode_prepare_for(&self, inode: InodeRef<'_, P>, length: u64) {
+        let pages = length.div_ceil(self.page_size()).max(1);
+        let bits = u64::BITS - (pages - 1).leading_zeros();
+        let levels = u64::from(bits.div_ceil(NODE_SHIFT).max(1));
+        inode.i_pages_levels().poke(levels.max(inode.i_pages_levels().peek()));
     }
 
     /// What kind of file `inode` is.
@@ -96,10 +110,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         inode.i_size().read(cpu).div_ceil(self.page_size())
     }
 
-    /// Whether a page that is not in the page cache has to be read.
-    pub(crate) fn must_read(&self, inode: InodeRef<'_, P>) -> bool {
-        let has_backing = matches!(self.file_kind(inode), FileKind::Regular | FileKind::Shmem);
-        inode.uncached().peek() && has_backing
+    /// Which pages have to be read if they are not in the page cache. No others are there: those
+    /// of a file on disk are, holes included; of one in memory only what was not cached.
+    pub(crate) fn pages_to_read(&self, cpu: &P, inode: InodeRef<'_, P>) -> Range<u64> {
+        let original = || inode.nr_original().read(cpu);
+        match (self.file_kind(inode), inode.uncached().peek()) {
+            (FileKind::Regular, true) => 0..u64::MAX,
+            (FileKind::Regular, false) => original()..u64::MAX,
+            (FileKind::Shmem, true) => 0..original(),
+            _ => 0..0,
+        }
     }
 
     /// `get_file()`: one more mapping. Caller has a reference.
@@ -159,27 +179,41 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         inode: InodeRef<'_, P>,
         index: u64,
     ) -> Option<PageRef<'_, P>> {
-        let pfn = self.lookup(cpu, inode, index).or_else(|| self.first_use(cpu, inode, index))?;
-        let page = self.page(cpu, pfn);
-        // The page cache's own reference stays until the file goes: no inc-not-zero.
-        self.get_page(cpu, page);
-        Some(page)
+        loop {
+            let Some(slot) = self.lookup(cpu, inode, index) else {
+                return self.first_use(cpu, inode, index);
+            };
+            // Consume: the page was initialised before it was linked; pairs with the Release in
+            // add_to_page_cache.
+            let word = slot.load(cpu, Ordering::Consume).to_word();
+            if word == 0 {
+                return self.first_use(cpu, inode, index);
+            }
+            // page_cache_get_speculative(): it may leave, and the frame be somebody else's.
+            let Some(page) = self.get_frame_unless_free(cpu, pfn_of(word)) else { continue };
+            if slot.read(cpu).to_word() == word {
+                return Some(page);
+            }
+            self.put_page(cpu, page);
+        }
     }
 
-    /// The frame of a page of a cached file that nobody has used yet: it was there all the time,
-    /// so nothing is charged.
+    /// A page of a cached file that nobody has used yet, with a reference: it was there all the
+    /// time, so nothing is charged.
     #[cold]
-    fn first_use(&self, cpu: &P, inode: InodeRef<'_, P>, index: u64) -> Option<u32> {
+    fn first_use(&self, cpu: &P, inode: InodeRef<'_, P>, index: u64) -> Option<PageRef<'_, P>> {
         let all_cached = !inode.uncached().peek()
             && matches!(self.file_kind(inode), FileKind::Regular | FileKind::Shmem);
-        if !all_cached {
+        if !all_cached || index >= inode.nr_original().read(cpu) {
             return None;
         }
         let page = self.page_cache_alloc(cpu, 0)?;
-        self.add_to_page_cache(cpu, inode, index, page);
-        // Another CPU may have been first; then this frees the page again.
+        if self.add_to_page_cache(cpu, inode, index, page) {
+            return Some(page);
+        }
+        // Another CPU was first.
         self.put_page(cpu, page);
-        self.lookup(cpu, inode, index)
+        self.find_get_page(cpu, inode, index)
     }
 
     /// A page for the page cache, read and zero, with one reference and more `flags`. `None`:
@@ -212,25 +246,96 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let free = slot.read(cpu).is_none();
         if free {
             self.get_page(cpu, page);
-            // Release: the page is initialised; pairs with the Consume in lookup.
+            // Release: the page is initialised; pairs with the Consume in find_get_page.
             slot.store(cpu, Pte(word_of(page.slot_index())), Ordering::Release);
         }
         spin_unlock(cpu, inode.i_pages_lock());
         free
     }
 
-    /// The frame at `index`, without a lock.
-    fn lookup(&self, cpu: &P, inode: InodeRef<'_, P>, index: u64) -> Option<u32> {
-        // Consume, here and below: nodes and pages were initialised before they were linked;
-        // pairs with the Release in node_create and add_to_page_cache.
+    /// `delete_from_page_cache()`: the page that the caller has locked, and has a reference to,
+    /// belongs to the file no more.
+    pub(crate) fn delete_from_page_cache(
+        &self,
+        cpu: &P,
+        inode: InodeRef<'_, P>,
+        page: PageRef<'_, P>,
+    ) {
+        spin_lock(cpu, inode.i_pages_lock());
+        self.slot_create(cpu, inode, page.index().read(cpu)).write(cpu, Pte::EMPTY);
+        page.mapping().write(cpu, 0);
+        self.page_clear(cpu, page, PG_CACHE);
+        spin_unlock(cpu, inode.i_pages_lock());
+        self.put_page(cpu, page);
+    }
+
+    /// Whether the page, which the caller has locked, is still this file's: truncation takes
+    /// pages out under their locks.
+    pub(crate) fn is_page_of(&self, cpu: &P, page: PageRef<'_, P>, inode: InodeRef<'_, P>) -> bool {
+        // An anon_vma may have the same number.
+        page.mapping().read(cpu) == inode.ptr().to_word() && self.page_test(cpu, page, PG_CACHE)
+    }
+
+    /// The frames of the pages in the page cache from page `first` on.
+    pub(super) fn cached_from(&self, cpu: &P, inode: InodeRef<'_, P>, first: u64) -> Vec<u32> {
+        let mut found = Vec::new();
+        // DEVIATION: the kernel looks without a lock.
+        spin_lock(cpu, inode.i_pages_lock());
+        if let Some(root) = self.cache_nodes.get_opt(cpu, inode.i_pages().read(cpu)) {
+            self.cached_below(
+                cpu,
+                root,
+                inode.i_pages_levels().peek() as u32,
+                0,
+                first,
+                &mut found,
+            );
+        }
+        spin_unlock(cpu, inode.i_pages_lock());
+        found
+    }
+
+    /// As above, of a node that is `levels` above nothing and begins with page `base`.
+    fn cached_below(
+        &self,
+        cpu: &P,
+        node: TableRef<'_, P>,
+        levels: u32,
+        base: u64,
+        first: u64,
+        found: &mut Vec<u32>,
+    ) {
+        let shift = (levels - 1) * NODE_SHIFT;
+        for entry in node.peek_used() {
+            let index = base + (u64::from(entry) << shift);
+            if index + (1 << shift) <= first {
+                continue;
+            }
+            let word = node.pte(entry).peek().to_word();
+            if levels == 1 {
+                found.push(pfn_of(word));
+            } else {
+                let below = self.cache_nodes.get(cpu, Ptr::from_word(word));
+                self.cached_below(cpu, below, levels - 1, index, first, found);
+            }
+        }
+    }
+
+    /// The entry for `index` if there is one, without a lock.
+    fn lookup<'k>(
+        &'k self,
+        cpu: &P,
+        inode: InodeRef<'k, P>,
+        index: u64,
+    ) -> Option<Field<'k, P, Pte>> {
+        // Consume, here and below: nodes were initialised before they were linked; pairs with the
+        // Release in node_create.
         let mut node = inode.i_pages().load(cpu, Ordering::Consume);
         for level in (1..inode.i_pages_levels().peek() as u32).rev() {
             let table = self.cache_nodes.get_opt(cpu, node)?;
             node = table.entry(node_index(index, level)).load(cpu, Ordering::Consume);
         }
-        let leaf = self.cache_nodes.get_opt(cpu, node)?;
-        let word = leaf.pte(node_index(index, 0)).load(cpu, Ordering::Consume).to_word();
-        (word != 0).then(|| pfn_of(word))
+        Some(self.cache_nodes.get_opt(cpu, node)?.pte(node_index(index, 0)))
     }
 
     /// The entry for `index`, with the nodes above it. Caller holds `i_pages_lock`.

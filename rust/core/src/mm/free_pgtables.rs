@@ -53,6 +53,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if bracket {
             D::vm_write_end(cpu, vma);
         }
+        self.unlink_file_vma(cpu, vma);
     }
 
     /// `free_pgd_range()`: the tables that map only addresses of `start..end`, where nothing is

@@ -56,6 +56,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 self.check_mm(&mut census, mm);
             }
         }
+        for what in self.check_files() {
+            census.find("i-mmap", what);
+        }
         self.check_leaks(&mut census);
         self.check_swap(&mut census);
         self.check_pages(&mut census);

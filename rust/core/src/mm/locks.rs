@@ -1,7 +1,7 @@
 //! Where the kernel's locks live: the words of objects, as locks.
 
 use super::kernel::Kernel;
-use super::objects::{AnonVmaRef, MmRef};
+use super::objects::{AnonVmaRef, InodeRef, MmRef};
 use crate::arch::Family;
 use crate::design::Design;
 use crate::platform::{Platform, TaskId};
@@ -44,6 +44,34 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             wait_lock: root.sem_wait_lock(),
             osq: root.sem_osq(),
             owner: root.sem_owner(),
+            waiters: self,
+            fast_path: self.rwsem_fast_path(),
+        }
+    }
+
+    /// `mapping->i_mmap_rwsem` of a file.
+    pub(crate) fn i_mmap_sem<'k>(&'k self, inode: InodeRef<'k, P>) -> RwSem<'k, P, Self> {
+        RwSem {
+            count: inode.i_mmap_sem_count(),
+            wait_head: inode.i_mmap_sem_wait_head(),
+            wait_tail: inode.i_mmap_sem_wait_tail(),
+            wait_lock: inode.i_mmap_sem_wait_lock(),
+            osq: inode.i_mmap_sem_osq(),
+            owner: inode.i_mmap_sem_owner(),
+            waiters: self,
+            fast_path: self.rwsem_fast_path(),
+        }
+    }
+
+    /// `inode->i_rwsem`
+    pub(crate) fn inode_rwsem<'k>(&'k self, inode: InodeRef<'k, P>) -> RwSem<'k, P, Self> {
+        RwSem {
+            count: inode.sem_count(),
+            wait_head: inode.sem_wait_head(),
+            wait_tail: inode.sem_wait_tail(),
+            wait_lock: inode.sem_wait_lock(),
+            osq: inode.sem_osq(),
+            owner: inode.sem_owner(),
             waiters: self,
             fast_path: self.rwsem_fast_path(),
         }

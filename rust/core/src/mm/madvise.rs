@@ -252,11 +252,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         first: u64,
         beyond: u64,
     ) {
-        if !self.must_read(inode) {
-            return;
-        }
+        let to_read = self.pages_to_read(cpu, inode);
+        let beyond = beyond.min(self.file_pages(cpu, inode)).min(to_read.end);
         let mut reading = Vec::new();
-        for index in first..beyond.min(self.file_pages(cpu, inode)) {
+        for index in first.max(to_read.start)..beyond {
             if let Some(page) = self.find_get_page(cpu, inode, index) {
                 self.put_page(cpu, page);
                 continue;

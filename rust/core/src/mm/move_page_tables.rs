@@ -14,6 +14,7 @@ use super::variants::Variant;
 use crate::arch::Family;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
+use crate::sync::rwsem::RwSem;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 /// Whose pages move.
@@ -23,6 +24,12 @@ pub(crate) struct Moving<'k, P: Platform> {
     pub(crate) vma: VmaRef<'k, P>,
     /// Keep rmap out while pages are at neither place.
     pub(crate) rmap_locks: bool,
+}
+
+/// What keeps rmap walks out while pages move.
+struct RmapLocks<'k, P: Platform, D: Design> {
+    file: Option<RwSem<'k, P, Kernel<P, D>>>,
+    anon_vma: Option<RwSem<'k, P, Kernel<P, D>>>,
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -102,7 +109,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         } else {
             self.move_normal_pmd(cpu, moving.mm, found.from, new_pmd)
         };
-        self.drop_rmap_locks(cpu, moving, locked);
+        self.drop_rmap_locks(cpu, locked);
         moved
     }
 
@@ -192,25 +199,27 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             spin_unlock(cpu, new_first.ptl());
         }
         spin_unlock(cpu, old_first.ptl());
-        self.drop_rmap_locks(cpu, moving, locked);
+        self.drop_rmap_locks(cpu, locked);
     }
 
-    /// `take_rmap_locks()`, if needed. Files are not linked to their VMAs here, so only that of the
-    /// anonymous pages. Returns whether it is held.
-    fn take_rmap_locks(&self, cpu: &P, moving: &Moving<'_, P>) -> bool {
-        let anon_vma = self.anon_vmas.get_opt(cpu, moving.vma.anon_vma().read(cpu));
-        let anon_vma = anon_vma.filter(|_| moving.rmap_locks);
-        if let Some(anon_vma) = anon_vma {
-            self.anon_vma_sem(cpu, anon_vma).down_write(cpu);
+    /// `take_rmap_locks()`, if needed: of the file and of the anonymous pages.
+    fn take_rmap_locks<'k>(&'k self, cpu: &P, moving: &Moving<'k, P>) -> RmapLocks<'k, P, D> {
+        if !moving.rmap_locks {
+            return RmapLocks { file: None, anon_vma: None };
         }
-        anon_vma.is_some()
+        let file = self.i_mmap_lock_write(cpu, moving.vma);
+        let anon_vma = self.anon_vmas.get_opt(cpu, moving.vma.anon_vma().read(cpu));
+        let anon_vma = anon_vma.map(|anon_vma| self.anon_vma_sem(cpu, anon_vma));
+        if let Some(rmap) = &anon_vma {
+            rmap.down_write(cpu);
+        }
+        RmapLocks { file, anon_vma }
     }
 
     /// `drop_rmap_locks()`
-    fn drop_rmap_locks(&self, cpu: &P, moving: &Moving<'_, P>, locked: bool) {
-        if locked {
-            let anon_vma = self.anon_vmas.get(cpu, moving.vma.anon_vma().read(cpu));
-            self.anon_vma_sem(cpu, anon_vma).up_write(cpu);
+    fn drop_rmap_locks(&self, cpu: &P, locked: RmapLocks<'_, P, D>) {
+        for lock in [locked.anon_vma, locked.file].into_iter().flatten() {
+            lock.up_write(cpu);
         }
     }
 }

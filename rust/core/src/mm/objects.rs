@@ -80,6 +80,9 @@ object! {
         vm_mm: Ptr<Mm<P>> = 0x40,
         vm_page_prot: Pte = 0x48,
         vm_flags: VmFlags = 0x50,
+        /// Next and previous of those that map the same file (the kernel's interval tree).
+        i_mmap_next: Ptr<Vma<P>> = 0x58,
+        i_mmap_prev: Ptr<Vma<P>> = 0x60,
         /// Head of `anon_vma_chain` (the "same vma" list).
         anon_vma_chain: Ptr<AnonVmaChain<P>> = 0x78,
         /// Last of `anon_vma_chain`: the oldest.
@@ -197,8 +200,34 @@ object! {
         i_pages: Ptr<Table<P>> = 0x88,
         /// Levels below `i_pages`; 1: it holds pages.
         i_pages_levels: u64 = 0x90,
+        /// First and last VMA that maps the file.
+        i_mmap: Ptr<Vma<P>> = 0x98,
+        i_mmap_last: Ptr<Vma<P>> = 0xa0,
+        i_mmap_sem_count: i64 = 0xa8,
+        i_mmap_sem_wait_head: u64 = 0xb0,
+        i_mmap_sem_wait_tail: u64 = 0xb8,
+        i_mmap_sem_wait_lock: u64 = 0xc0,
+        i_mmap_sem_osq: u64 = 0xc4,
+        i_mmap_sem_owner: u64 = 0xc8,
+        /// `i_rwsem`
+        sem_count: i64 = 0xd0,
+        sem_wait_head: u64 = 0xd8,
+        sem_wait_tail: u64 = 0xe0,
+        sem_wait_lock: u64 = 0xe8,
+        sem_osq: u64 = 0xec,
+        sem_owner: u64 = 0xf0,
+        /// Ours: how many pages the file has had from the beginning, and has still.
+        nr_original: u64 = 0x70,
         /// Of a hugetlbfs file: the huge pages that are reserved or there.
-        resv_map: Ptr<ResvMap<P>> = 0x98,
+        resv_map: Ptr<ResvMap<P>> = 0xf8,
+    }
+}
+
+impl<P: Platform> Page<P> {
+    /// The reference count of a frame that may be free, or somebody else's by now.
+    #[inline(always)]
+    pub(super) fn refcount_of_anybody(&self) -> Field<'_, P, u64> {
+        Field::permanent(&self.refcount)
     }
 }
 

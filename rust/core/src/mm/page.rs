@@ -154,6 +154,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         false
     }
 
+    /// `page_cache_get_speculative()`: a reference to whatever the frame holds, unless it is free.
+    /// It need not be what the caller has seen there.
+    pub(super) fn get_frame_unless_free(&self, cpu: &P, pfn: u32) -> Option<PageRef<'_, P>> {
+        let refcount = self.pages.in_slot(pfn).refcount_of_anybody();
+        let mut count = refcount.read(cpu);
+        while count != 0 {
+            // Acquire: who has got the frame anew got it from who took it out of the page cache;
+            // pairs with the AcqRel of the last reference's end.
+            match refcount.compare_exchange(cpu, count, count + 1, Ordering::Acquire) {
+                Ok(_) => return Some(self.page(cpu, pfn)),
+                Err(now) => count = now,
+            }
+        }
+        None
+    }
+
     /// Drops a reference; frees the page with the last.
     pub(crate) fn put_page(&self, cpu: &P, page: PageRef<'_, P>) {
         let page = self.compound_head(cpu, page);

@@ -138,8 +138,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `vma_link()`: list, tree, `map_count`. Caller holds `mmap_sem` for write.
+    /// `vma_link()`: list, tree, file, `map_count`. Caller holds `mmap_sem` for write.
     pub(crate) fn vma_link(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        links: VmaLinks<'_, P>,
+    ) {
+        let file = self.i_mmap_lock_write(cpu, vma);
+        self.vma_link_mm(cpu, mm, vma, links);
+        if let Some(file) = file {
+            self.vma_link_file(cpu, vma);
+            file.up_write(cpu);
+        }
+    }
+
+    /// `__vma_link()`: list, tree and `map_count`, not the file.
+    pub(crate) fn vma_link_mm(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,
@@ -152,13 +168,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.add_map_count(cpu, mm, 1);
     }
 
-    /// `__insert_vm_struct()`: links a VMA where nothing is in its way.
+    /// `__insert_vm_struct()`: links a VMA where nothing is in its way, but not to its file.
     pub(super) fn insert_vm_struct(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>) {
         let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         let Some(links) = self.find_vma_links(cpu, mm, start, end) else {
             cpu.finding("vma-order", format!("{start:#x}..{end:#x} overlaps another VMA"));
         };
-        self.vma_link(cpu, mm, vma, links);
+        self.vma_link_mm(cpu, mm, vma, links);
     }
 
     /// `mm->map_count += change`; under `mmap_sem`, so no atomic operation.

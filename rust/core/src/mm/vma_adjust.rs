@@ -196,6 +196,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if let (Fate::Moves(_), Some(next), true) = (change.fate, change.next, anon_vma.is_null()) {
             anon_vma = next.anon_vma().read(cpu);
         }
+        let file = self.i_mmap_lock_write(cpu, vma);
+        if let (Some(_), Some(insert)) = (&file, change.to.insert) {
+            self.vma_link_file(cpu, insert);
+        }
         // anon_vma_lock_write(): rmap must not look for a page by half-moved boundaries.
         let anon_vma = self.anon_vmas.get_opt(cpu, anon_vma);
         let rmap = anon_vma.map(|anon_vma| self.anon_vma_sem(cpu, anon_vma));
@@ -203,6 +207,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             rmap.down_write(cpu);
         }
         let (start_changed, end_changed) = self.store_boundaries(cpu, change);
+        if let (Some(_), Some(next)) = (&file, change.next.filter(|_| change.fate.is_removed())) {
+            self.remove_shared_vm_struct(cpu, next);
+        }
         match (change.next.filter(|_| change.fate.is_removed()), change.to.insert) {
             (Some(next), _) => self.vma_unlink(cpu, mm, next),
             (None, Some(insert)) => self.insert_vm_struct(cpu, mm, insert),
@@ -223,11 +230,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if let Some(rmap) = &rmap {
             rmap.up_write(cpu);
         }
+        if let Some(file) = file {
+            file.up_write(cpu);
+        }
     }
 
-    /// Returns whether start and end of `vma` changed.
+    /// Returns whether start and end of `vma` changed. Their place among those that map the same
+    /// file goes by their offsets.
     fn store_boundaries(&self, cpu: &P, change: &Adjustment<'_, P>) -> (bool, bool) {
         let (vma, to) = (change.vma, &change.to);
+        let moved = change.next.filter(|_| matches!(change.fate, Fate::Moves(_)));
+        [Some(vma), moved].into_iter().flatten().for_each(|vma| {
+            self.remove_shared_vm_struct(cpu, vma);
+        });
         let start_changed = vma.vm_start().read(cpu) != to.start;
         if start_changed {
             vma.vm_start().write(cpu, to.start);
@@ -244,6 +259,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let pgoff = next.vm_pgoff().read(cpu);
             next.vm_pgoff().write(cpu, pgoff.wrapping_add_signed(pages));
         }
+        [moved, Some(vma)].into_iter().flatten().for_each(|vma| self.vma_link_file(cpu, vma));
         (start_changed, end_changed)
     }
 

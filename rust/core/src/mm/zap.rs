@@ -2,12 +2,15 @@
 //!
 //! Source: `mm/memory.c`, v5.1; bracket: P09.
 
+use std::ops::Range;
+
 use super::gather::MmuGather;
 use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
-use super::page::ZERO_PFN;
+use super::page::{PG_CACHE, ZERO_PFN};
 use super::pgtable::MappedPmd;
 use super::rmap::Rss;
+use super::truncate::ZapDetails;
 use super::types::{Pte, Vaddr};
 use super::variants::Variant;
 use crate::design::Design;
@@ -38,7 +41,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 if self.is_vm_hugetlb_page(cpu, vma) {
                     self.unmap_hugepage_range(cpu, tlb, from, to);
                 } else {
-                    self.unmap_page_range(cpu, tlb, vma, from, to);
+                    self.unmap_page_range(cpu, tlb, vma, from, to, None);
                 }
             }
             cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
@@ -50,25 +53,26 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn zap_page_range(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        self.unmap_page_range(cpu, &mut tlb, vma, start, end);
+        self.unmap_page_range(cpu, &mut tlb, vma, start, end, None);
         self.tlb_finish_mmu(cpu, tlb);
     }
 
     /// `unmap_page_range()`
-    fn unmap_page_range(
+    pub(super) fn unmap_page_range(
         &self,
         cpu: &P,
         tlb: &mut MmuGather<'_, P>,
         vma: VmaRef<'_, P>,
         start: Vaddr,
         end: Vaddr,
+        details: Option<ZapDetails>,
     ) {
         cpu.step("unmap_page_range");
         self.beside_other_readers(cpu, vma, || {
             let mut address = start;
             while let Some(found) = self.next_pmd(cpu, tlb.mm(), address, end) {
                 address = found.to;
-                self.zap_pmd(cpu, tlb, vma, found);
+                self.zap_pmd(cpu, tlb, vma, found, details);
             }
         });
     }
@@ -95,6 +99,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         tlb: &mut MmuGather<'_, P>,
         vma: VmaRef<'_, P>,
         found: MappedPmd<'_, P>,
+        details: Option<ZapDetails>,
     ) {
         let MappedPmd { pmd, mut value, from, to } = found;
         if value.is_huge() {
@@ -110,7 +115,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // pmd_none_or_trans_huge_or_clear_bad: beside another MADV_DONTNEED or a fault it may be
         // none, or huge again, and what they do counts as done later.
         if let Some(table) = value.table() {
-            self.zap_pte_range(cpu, tlb, table, from, to);
+            self.zap_pte_range(cpu, tlb, table, from..to, details);
         }
     }
 
@@ -120,18 +125,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         tlb: &mut MmuGather<'_, P>,
         table: Ptr<Table<P>>,
-        start: Vaddr,
-        end: Vaddr,
+        range: Range<Vaddr>,
+        details: Option<ZapDetails>,
     ) {
-        let first = self.pte_offset_map_lock(cpu, table, start);
+        let first = self.pte_offset_map_lock(cpu, table, range.start);
         let mut slot = first;
-        let nr_pages = end.since(start) >> self.page_shift();
+        let nr_pages = range.end.since(range.start) >> self.page_shift();
         for nth in 0..nr_pages {
             if nth > 0 {
                 slot = self.next_pte(slot);
             }
             let seen = slot.pte().read(cpu);
             if seen.is_none() {
+                continue;
+            }
+            if details.is_some_and(|details| self.is_spared(cpu, seen, details)) {
                 continue;
             }
             if let Some(entry) = seen.swap_slot() {
@@ -158,5 +166,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         spin_unlock(cpu, first.ptl());
+    }
+
+    /// Whether truncation leaves what a PTE says: a private copy, if it is not after those; and
+    /// whatever is not present, even the swap entry of a copy (5.1 does so).
+    fn is_spared(&self, cpu: &P, pte: Pte, details: ZapDetails) -> bool {
+        if !pte.is_present() {
+            return true;
+        }
+        !details.even_cows && !self.page_test(cpu, self.page(cpu, pte.pfn()), PG_CACHE)
     }
 }

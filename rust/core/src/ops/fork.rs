@@ -134,7 +134,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 continue;
             }
             let tmp = self.dup_vma(cpu, mm, mpnt)?;
-            self.vma_link(cpu, mm, tmp, VmaLinks::at_end(prev));
+            self.vma_link_file_after(cpu, tmp, mpnt);
+            self.vma_link_mm(cpu, mm, tmp, VmaLinks::at_end(prev));
             prev = Some(tmp);
             if !tmp.vm_flags().read(cpu).has(VmFlags::WIPEONFORK) {
                 if !cpu.mutant(Mutant::A1NoBracket) {

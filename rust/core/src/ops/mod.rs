@@ -16,6 +16,7 @@ pub mod mremap;
 pub mod munmap;
 mod numa_scan;
 mod swap_out;
+mod truncate;
 mod unmapped_area;
 mod userfaultfd;
 

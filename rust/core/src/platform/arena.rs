@@ -397,6 +397,12 @@ impl<T: Object> Arena<T> {
         Ref { slot, ptr: Ptr::new(index, generation) }
     }
 
+    /// What is in slot `index`, dead or alive.
+    #[inline(always)]
+    pub fn in_slot(&self, index: u32) -> &T {
+        &self.slot(index).object
+    }
+
     /// Whether `ptr` still names a live object.
     #[inline(always)]
     pub fn is_live(&self, ptr: Ptr<T>) -> bool {

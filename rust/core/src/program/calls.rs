@@ -90,6 +90,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Userfaultfd { range: Range { at, length }, register } => {
                 k.userfaultfd_change(cpu, at.resolve(base), length, register).map(zero)
             }
+            Op::Truncate { file, length } => {
+                k.sys_ftruncate(cpu, self.run.file(Some(file)), length).map(zero)
+            }
             Op::Collapse(at) => k.collapse(cpu, at.resolve(base)).map(zero),
             _ => {
                 self.no_call(op);

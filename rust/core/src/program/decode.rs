@@ -43,6 +43,7 @@ impl Op {
             31 => Ok(Self::Collapse(decoder.at()?)),
             32 => Ok(Self::NumaScan(decoder.range()?)),
             35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
+            36 => Ok(Self::Truncate { file: decoder.file()?, length: record.length }),
             40 | 41 => Ok(Self::Userfaultfd { range: decoder.range()?, register: record.op == 40 }),
             _ => Err(decoder.not_available()),
         }
@@ -304,6 +305,13 @@ impl Decoder<'_> {
             return Ok(self.record.aux);
         }
         Err(wrong("aux", self.record.aux, "the number of a task"))
+    }
+
+    fn file(&self) -> Result<u32, Wrong> {
+        if self.record.aux < self.tables.nr_files {
+            return Ok(self.record.aux);
+        }
+        Err(wrong("aux", self.record.aux, "the number of a file"))
     }
 
     fn name(&self) -> Result<u32, Wrong> {

@@ -7,7 +7,7 @@ use super::decode::Tables;
 use super::observe::Unfollowed;
 use super::op::Op;
 use super::record::Record;
-use crate::mm::FileKind;
+use crate::mm::{FileKind, MAX_FILE_BYTES};
 use crate::platform::TaskId;
 
 /// How a task comes to run.
@@ -81,6 +81,8 @@ pub struct Program {
     /// For each name: how many `post` records it has.
     pub(super) posts: Vec<u64>,
     pub(super) files: Vec<FileSpec>,
+    /// The most bytes that each file ever has.
+    pub(super) longest: Vec<u64>,
     pub(super) note_maps: BTreeSet<(u32, u32)>,
     pub(super) unfollowed: Unfollowed,
 }
@@ -102,9 +104,23 @@ impl Program {
         }
         check_starts(&tasks).map_err(ProgramError)?;
         let mut posts = vec![0; spec.nr_names as usize];
+        let mut longest: Vec<u64> = spec.files.iter().map(|file| file.length).collect();
         for op in tasks.iter().flat_map(|task| &task.ops) {
-            if let Op::Post { name } = *op {
-                posts[name as usize] += 1;
+            match *op {
+                Op::Post { name } => posts[name as usize] += 1,
+                Op::Truncate { file, length } => {
+                    let file = file as usize;
+                    if spec.files[file].kind == FileKind::Hugetlb {
+                        let allowed = "a file of another kind than hugetlb";
+                        return Err(ProgramError(format!(
+                            "truncate: file {file} (allowed: {allowed})"
+                        )));
+                    }
+                    if length <= MAX_FILE_BYTES {
+                        longest[file] = longest[file].max(length);
+                    }
+                }
+                _ => {}
             }
         }
         let unfollowed = Unfollowed::of(tasks.iter().flat_map(|task| &task.ops));
@@ -113,6 +129,7 @@ impl Program {
             nr_ids: spec.nr_ids,
             posts,
             files: spec.files.clone(),
+            longest,
             note_maps: spec.note_maps.iter().copied().collect(),
             unfollowed,
         })

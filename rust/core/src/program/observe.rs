@@ -40,6 +40,8 @@ impl Unfollowed {
                     found.stacks |= mmap.flags.has(MapFlags::GROWSDOWN);
                 }
                 Op::Madvise(_, Advice::Dontfork | Advice::Wipeonfork) => found.fork_advice = true,
+                // Copies go as well.
+                Op::Truncate { .. } => found.shared = true,
                 _ => {}
             }
         }

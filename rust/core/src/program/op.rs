@@ -156,6 +156,7 @@ pub(super) enum Op {
     Migrate { range: Range, node: u64 },
     Collapse(At),
     NumaScan(Range),
+    Truncate { file: u32, length: u64 },
     Userfaultfd { range: Range, register: bool },
 }
 
@@ -196,6 +197,7 @@ impl Op {
             Self::Migrate { .. } => 35,
             Self::Collapse(_) => 31,
             Self::NumaScan(_) => 32,
+            Self::Truncate { .. } => 36,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
         }
@@ -237,6 +239,7 @@ impl Op {
             Self::Migrate { .. } => "migrate",
             Self::Collapse(_) => "collapse",
             Self::NumaScan(_) => "numa_scan",
+            Self::Truncate { .. } => "truncate",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }

@@ -57,8 +57,10 @@ impl<P: Platform> Run<P> {
     /// Makes the files and the first address space, and starts the tasks that start with the
     /// program. Before any task runs. `Err`: there is no memory for that.
     pub fn boot<D: Design>(&self, k: &Kernel<P, D>, cpu: &P) -> Result<(), Errno> {
-        for (file, inode) in self.program.files.iter().zip(&self.files) {
+        let files = self.program.files.iter().zip(&self.program.longest);
+        for ((file, &longest), inode) in files.zip(&self.files) {
             let made = k.inode_new(cpu, file.length, file.kind, file.cached);
+            k.inode_prepare_for(made, longest);
             inode.set(made.ptr().to_word());
         }
         let first: Vec<TaskId> = self.program.first_tasks().collect();

@@ -23,7 +23,7 @@ fn a_cached_file_has_every_page_from_the_beginning() {
     let again = k.find_get_page(&cpu, inode, 3).unwrap();
     assert!(again == page);
     assert_eq!(page.refcount().peek(), 3);
-    assert!(!k.must_read(inode));
+    assert_eq!(k.pages_to_read(&cpu, inode), 16..u64::MAX);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn only_a_cached_file_has_pages_that_nobody_made() {
     let zero = k.inode_new(&cpu, 16 << 12, FileKind::ShmemZero, false);
     assert!(k.find_get_page(&cpu, disk, 3).is_none());
     assert!(k.find_get_page(&cpu, zero, 3).is_none());
-    assert_eq!((k.must_read(disk), k.must_read(zero)), (true, false));
+    assert_eq!((k.pages_to_read(&cpu, disk), k.pages_to_read(&cpu, zero)), (0..u64::MAX, 0..0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::design::Spf;
-use crate::mm::{FileKind, VmaRef};
+use crate::mm::{FileKind, InodeRef, VmaRef};
 use crate::platform::RcuGuard;
 use crate::platform::native::Cpu;
 use crate::support::{BASE, PAGE, PRIVATE_RW, World, at};
@@ -187,7 +187,7 @@ fn case_7_swallows_one_for_the_one_below() {
     let world = World::boot();
     let names = lay(&world, "PPPXXXNNN");
     named(&names, 'X').vm_flags().poke(READ_ONLY);
-    named(&names, 'N').vm_file().poke(world.file(9, FileKind::Regular).ptr());
+    give_file(&world, named(&names, 'N'), world.file(9, FileKind::Regular));
     merges_to(&world, &names, PRIVATE_RW, 'P', "PPPPPPNNN");
     assert_eq!(named(&names, 'N').vm_sequence().peek(), 2);
     world.end();
@@ -207,12 +207,18 @@ fn case_8_swallows_one_for_the_one_above() {
     world.end();
 }
 
+/// Lets a VMA map a file, with the reference that the caller has.
+fn give_file(world: &World<Spf>, vma: VmaRef<'_, Cpu>, file: InodeRef<'_, Cpu>) {
+    vma.vm_file().poke(file.ptr());
+    world.k.vma_link_file(&world.cpu, vma);
+}
+
 type Change = fn(&World<Spf>, VmaRef<'_, Cpu>);
 
 /// How a neighbour differs from what is asked for.
 const DIFFERENCES: [Change; 4] = [
     |_, vma| vma.vm_flags().poke(vma.vm_flags().peek() | VmFlags::DONTCOPY),
-    |world, vma| vma.vm_file().poke(world.file(9, FileKind::Regular).ptr()),
+    |world, vma| give_file(world, vma, world.file(9, FileKind::Regular)),
     |_, vma| vma.vm_pgoff().poke(vma.vm_pgoff().peek() + 1),
     |world, vma| vma.vm_policy().poke(world.policy()),
 ];
@@ -388,7 +394,7 @@ fn a_swallowed_vma_gives_its_file_back() {
     let file = world.file(600_000, FileKind::Regular);
     for (_, vma) in &names {
         world.k.get_file(&world.cpu, file.ptr());
-        vma.vm_file().poke(file.ptr());
+        give_file(&world, *vma, file);
     }
     named(&names, 'X').vm_flags().poke(READ_ONLY);
     assert_eq!(file.count().peek(), 3);
@@ -405,7 +411,7 @@ fn splits(new_half: NewHalf, after: &str) {
     let (old, mm) = (named(&names, 'P'), world.mm());
     let file = world.file(600_000, FileKind::Regular);
     world.k.get_file(&world.cpu, file.ptr());
-    old.vm_file().poke(file.ptr());
+    give_file(&world, old, file);
     touch(&world, old);
     let policy = world.policy();
     old.vm_policy().poke(policy);

@@ -1,0 +1,121 @@
+//! Truncation: pages of a file go, from its page cache and from wherever they are mapped.
+//!
+//! No `mmap_sem` is held here: `i_mmap_rwsem` keeps VMAs and page tables, and the page's lock keeps
+//! faults from mapping what leaves the page cache. `unmap_page_range` brackets each VMA all the
+//! same (P09), also beside a writer that holds `mmap_sem` for write: B1.
+//!
+//! Source: `mm/truncate.c`, `mm/memory.c`, `mm/shmem.c`, v5.1.
+
+use super::file::FileKind;
+use super::kernel::Kernel;
+use super::objects::{InodeRef, PageRef, VmaRef};
+use super::types::Vaddr;
+use crate::design::Design;
+use crate::platform::Platform;
+
+/// Which pages to zap: `struct zap_details`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ZapDetails {
+    /// Private copies, too; else only pages of the file.
+    pub(super) even_cows: bool,
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// What a file system does when it is told a new length. Caller holds the inode's lock.
+    pub(crate) fn setattr_size(&self, cpu: &P, inode: InodeRef<'_, P>, size: u64) {
+        cpu.step("truncate_setsize");
+        let old_size = inode.i_size().read(cpu);
+        inode.i_size().write(cpu, size);
+        let pages = self.file_pages(cpu, inode);
+        // What was there once is not when the file grows again.
+        inode.nr_original().write(cpu, inode.nr_original().read(cpu).min(pages));
+        if self.file_kind(inode) == FileKind::Shmem && old_size <= pages << self.page_shift() {
+            return; // shmem_setattr()
+        }
+        // Once so that truncation itself finds few pages mapped, and once for private copies that
+        // faults have made meanwhile.
+        self.unmap_mapping_pages(cpu, inode, pages, u64::MAX, true);
+        self.truncate_inode_pages(cpu, inode, pages);
+        self.unmap_mapping_pages(cpu, inode, pages, u64::MAX, true);
+    }
+
+    /// `unmap_mapping_pages()`: takes the pages `first..=last` of a file out of all page tables;
+    /// `even_cows`: and private copies.
+    fn unmap_mapping_pages(
+        &self,
+        cpu: &P,
+        inode: InodeRef<'_, P>,
+        first: u64,
+        last: u64,
+        even_cows: bool,
+    ) {
+        cpu.step("unmap_mapping_pages");
+        let details = ZapDetails { even_cows };
+        let sem = self.i_mmap_sem(inode);
+        sem.down_write(cpu);
+        let mut cursor = inode.i_mmap().read(cpu);
+        while let Some(vma) = self.vmas.get_opt(cpu, cursor) {
+            cursor = vma.i_mmap_next().read(cpu);
+            let start = vma.vm_pgoff().read(cpu);
+            let end = start + self.vma_pages(cpu, vma);
+            let (from, to) = (first.max(start), last.saturating_add(1).min(end));
+            if from < to {
+                let vm_start = vma.vm_start().read(cpu);
+                let at = |page: u64| vm_start.offset((page - start) << self.page_shift());
+                self.zap_page_range_single(cpu, vma, at(from), at(to), details);
+            }
+        }
+        sem.up_write(cpu);
+    }
+
+    /// `zap_page_range_single()`: of a VMA that stays. Caller holds its file's `i_mmap_rwsem`.
+    fn zap_page_range_single(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        start: Vaddr,
+        end: Vaddr,
+        details: ZapDetails,
+    ) {
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        let mut tlb = self.tlb_gather_mmu(cpu, mm);
+        self.unmap_page_range(cpu, &mut tlb, vma, start, end, Some(details));
+        self.tlb_finish_mmu(cpu, tlb);
+    }
+
+    /// `truncate_inode_pages()`: what the page cache has from page `first` on, and what comes
+    /// meanwhile.
+    ///
+    /// DEVIATION: a page that the file ends in keeps its word, which stands for all of it; the
+    /// kernel clears the rest.
+    fn truncate_inode_pages(&self, cpu: &P, inode: InodeRef<'_, P>, first: u64) {
+        loop {
+            let found = self.cached_from(cpu, inode, first);
+            if found.is_empty() {
+                return;
+            }
+            for pfn in found {
+                let Some(page) = self.get_frame_unless_free(cpu, pfn) else { continue };
+                self.lock_page(cpu, page);
+                if self.is_page_of(cpu, page, inode) && page.index().read(cpu) >= first {
+                    self.truncate_inode_page(cpu, inode, page);
+                }
+                self.unlock_page(cpu, page);
+                self.put_page(cpu, page);
+            }
+        }
+    }
+
+    /// `truncate_inode_page()`: caller has locked the page, so no fault maps it now.
+    fn truncate_inode_page(&self, cpu: &P, inode: InodeRef<'_, P>, page: PageRef<'_, P>) {
+        if page.mapcount().read(cpu) != 0 {
+            let index = page.index().read(cpu);
+            self.unmap_mapping_pages(cpu, inode, index, index, false);
+        }
+        self.delete_from_page_cache(cpu, inode, page);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/truncate.rs"]
+mod tests;

@@ -48,6 +48,7 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({"op": "ksm_scan", "addr": "p", "length": 1}, "operation 'ksm_scan' is not available yet"),
     ({"op": "truncate", "file": "g", "length": 1}, "key 'file': value \"g\" (allowed: none; \"files\" is empty)"),
     ({"op": "truncate", "length": 1}, "key 'file': missing"),
+    ({"op": "clear_refs"}, "key 'what': missing"),
     ({"op": "exit", "x": 1}, "key 'x': unknown for exit (allowed: none)"),
     ({**ANON, "x\n": 1}, "key 'x\\n': unknown for mmap (allowed: length, prot, flags,"),
     ({"op": "munmap", "addr": "p"}, "key 'length': missing"),

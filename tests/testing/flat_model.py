@@ -760,6 +760,9 @@ class FlatMap:
             space.mbind(self.address(op), parse_int(op["length"]), op)
         elif name == "set_mempolicy":
             check_policy(op)
+        elif name == "clear_refs":  # nobody can tell, but by faults
+            if parse_int(op["what"]) not in (1, 4):
+                raise FailedError("EINVAL")
         elif name == "truncate":
             self.truncate(op["file"], parse_int(op["length"]))
         elif name in (

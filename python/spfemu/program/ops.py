@@ -358,7 +358,7 @@ _TABLE: Final = (
     Op("collapse", 31, (_ADDR,)),
     Op("numa_scan", 32, _RANGE),
     Op("ksm_scan", 33, _RANGE, available=False),
-    Op("clear_refs", 34, (Key("what", "int", "value", required=True),), available=False),
+    Op("clear_refs", 34, (Key("what", "int", "value", required=True),)),
     Op("migrate", 35, (*_RANGE, Key("node", "int", "value", required=True))),
     Op("truncate", 36, (Key("file", "file", "aux", required=True), _LENGTH)),
     Op("oom_reap", 37, available=False),

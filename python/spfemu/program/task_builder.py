@@ -282,6 +282,10 @@ class TaskBuilder(TaskRecords):
         base, offset = self._address(addr)
         self.record(31, base=base, addr=offset)
 
+    def clear_refs(self, what: int) -> None:
+        """Appends ``clear_refs``: 1 referenced bits, 4 soft-dirty ones. Source: the format."""
+        self.record(34, value=what)
+
     def truncate(self, file: str, length: int) -> None:
         """Appends ``truncate``: the file becomes so long. Source: the program format."""
         self.record(36, aux=self._owner.file_number(file), length=length)

@@ -11,6 +11,7 @@ from spfemu.reference.model import (
     ADDRESS_MASK,
     VM_ACCOUNT,
     VM_READ,
+    VM_SOFTDIRTY,
     VM_WRITE,
     SyscallError,
     Vma,
@@ -67,5 +68,8 @@ def _grow_brk(kernel: Kernel, mm: Mm, old_end: int, new_end: int) -> None:
     flags = VM_READ | VM_WRITE | VM_ACCOUNT
     _, prev = mm.find_vma_prev(old_end)
     pgoff = old_end >> mm.arch.page_shift
-    if vma_merge(mm, prev, old_end, new_end, flags, None, None, pgoff) is None:
-        mm.link(Vma(old_end, new_end, flags, pgoff))
+    merged = vma_merge(mm, prev, old_end, new_end, flags, None, None, pgoff)
+    if merged is None:
+        mm.link(Vma(old_end, new_end, flags | VM_SOFTDIRTY, pgoff))
+    else:
+        merged.flags |= VM_SOFTDIRTY

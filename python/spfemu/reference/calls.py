@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from spfemu.program import OPS
 from spfemu.program.ops import GIVEN
 from spfemu.reference.brk import brk
+from spfemu.reference.clear_refs import clear_refs
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.khugepaged import collapse
 from spfemu.reference.mbind import mbind
@@ -96,6 +97,11 @@ def _migrate(call: Call) -> int:
     return 0
 
 
+def _clear_refs(call: Call) -> int:
+    clear_refs(call.mm, call.record.value)
+    return 0
+
+
 def _truncate(call: Call) -> int:
     ftruncate(call.kernel, call.files[call.record.aux], call.record.length)
     return 0
@@ -148,6 +154,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "collapse": _collapse,
             "swap_out": _swap_out,
             "migrate": _migrate,
+            "clear_refs": _clear_refs,
             "truncate": _truncate,
             "uffd_register": _uffd_register,
             "uffd_unregister": _uffd_unregister,

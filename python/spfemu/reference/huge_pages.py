@@ -201,7 +201,7 @@ def change_huge_pmds(mm: Mm, vma: Vma, start: int, end: int) -> None:
         if address < start or address + tables.pmd_size > end:
             split_huge_pmd(mm, vma, address)
         else:
-            leaf = tables.huge[address >> tables.pmd_shift]
+            leaf = tables.huge_at(address)
             tables.map_huge(address, leaf._replace(protection=protection))
 
 

@@ -16,12 +16,14 @@ from spfemu.reference.model import (
     VM_LOCKED,
     VM_NORESERVE,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WRITE,
     File,
     SyscallError,
     Vma,
 )
 from spfemu.reference.munmap import munmap
+from spfemu.reference.page_prot import set_page_prot
 from spfemu.reference.populate import mm_populate
 from spfemu.reference.vma_ops import vma_merge
 
@@ -215,9 +217,12 @@ def _mmap_region(
         flags |= VM_ACCOUNT  # accountable_mapping()
     end = address + length
     _, prev = mm.find_vma_prev(address)
-    if vma_merge(mm, prev, address, end, flags, None, file, pgoff):
+    merged = vma_merge(mm, prev, address, end, flags, None, file, pgoff)
+    if merged is not None:
+        merged.flags |= VM_SOFTDIRTY
+        set_page_prot(mm, merged)
         return
-    vma = Vma(address, end, flags, pgoff, file)
+    vma = Vma(address, end, flags | VM_SOFTDIRTY, pgoff, file)
     if huge:
         vma.flags = vma.flags & ~VM_LOCKED | VM_HUGETLB
         hugetlbfs_file_mmap(kernel, mm, vma)

@@ -36,6 +36,7 @@ VM_LOCKONFAULT = 1 << 14
 VM_GROWSDOWN = 1 << 15
 VM_UFFD_MISSING = 1 << 16
 VM_HUGETLB = 1 << 17
+VM_SOFTDIRTY = 1 << 18
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 """The three bits that mprotect replaces; the array form's `prot` has the same values."""
 
@@ -181,6 +182,8 @@ class Pte(NamedTuple):
     dirty: bool = False
     young: bool = True
     hinted: bool = False
+    soft_dirty: bool = False
+    """Set where the kernel makes it dirty, not where the hardware does."""
 
     @property
     def hardware_present(self) -> bool:
@@ -190,7 +193,10 @@ class Pte(NamedTuple):
     def made_writable(self) -> Pte:
         """This entry, dirty and writable: maybe_mkwrite(pte_mkdirty(…)) in a writable VMA."""
         return self._replace(
-            protection=self.protection._replace(write=True), dirty=True, young=True
+            protection=self.protection._replace(write=True),
+            dirty=True,
+            young=True,
+            soft_dirty=True,
         )
 
 
@@ -363,6 +369,8 @@ class Vma:
     policy: Mempolicy | None = None
     consumed: set[int] | None = None
     pages_lost: bool = False
+    tracked: bool = False
+    """vm_page_prot was made for who wants to know of writes: without VM_SOFTDIRTY."""
 
     def duplicate(self) -> Vma:
         """A copy that is linked nowhere and has no anon_vma chain yet (vm_area_dup)."""

@@ -17,6 +17,7 @@ from spfemu.reference.model import (
     VM_SHARED,
     VM_UFFD_MISSING,
     OutOfFramesError,
+    Pte,
     SyscallError,
     Vma,
 )
@@ -225,6 +226,8 @@ def move_page_tables(
             piece = min(stop - start, tables.pmd_size - target % tables.pmd_size)
             for address, pte in list(tables.entries(start, start + piece)):
                 tables.clear(address)
+                if isinstance(pte, Pte):  # move_soft_dirty_pte()
+                    pte = pte._replace(soft_dirty=True)
                 tables.store(address - start + target, pte)
             start += piece
     return length

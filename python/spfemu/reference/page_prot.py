@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from spfemu.profiles import Arch
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_ACCESS, VM_EXEC, VM_SHARED, VM_WRITE, Protection, Vma
+from spfemu.reference.model import (
+    VM_ACCESS,
+    VM_EXEC,
+    VM_HUGETLB,
+    VM_SHARED,
+    VM_SOFTDIRTY,
+    VM_WRITE,
+    Protection,
+    Vma,
+)
 
 
 def vm_page_prot(mm: Mm, vma: Vma) -> Protection:
@@ -18,13 +28,31 @@ def vm_page_prot(mm: Mm, vma: Vma) -> Protection:
     """
     access = vma.flags & VM_ACCESS
     readable = access & ~VM_EXEC if mm.arch.exec_only else access
-    writable = _is_shared_writable(vma) and not wants_writenotify(vma)
+    writable = _is_shared_writable(vma) and not (_has_page_mkwrite(vma) or vma.tracked)
     return Protection(bool(readable), writable, bool(access & VM_EXEC))
 
 
-def wants_writenotify(vma: Vma) -> bool:
-    """Whether the file has to be told of the first write to a page of this mapping."""
-    return _is_shared_writable(vma) and vma.vm_ops is not None and vma.vm_ops.page_mkwrite
+def set_page_prot(mm: Mm, vma: Vma) -> None:
+    """vma_set_page_prot(): lets vm_page_prot follow whether writes are tracked from now on."""
+    vma.tracked = _is_tracked(mm, vma)
+
+
+def wants_writenotify(mm: Mm, vma: Vma) -> bool:
+    """Whether somebody has to be told of the first write to a page of this mapping."""
+    return _is_shared_writable(vma) and (_has_page_mkwrite(vma) or _is_tracked(mm, vma))
+
+
+def _has_page_mkwrite(vma: Vma) -> bool:
+    return vma.vm_ops is not None and vma.vm_ops.page_mkwrite
+
+
+def _is_tracked(mm: Mm, vma: Vma) -> bool:
+    return has_soft_dirty(mm.arch) and not vma.flags & (VM_SOFTDIRTY | VM_HUGETLB)
+
+
+def has_soft_dirty(arch: Arch) -> bool:
+    """CONFIG_MEM_SOFT_DIRTY, which 5.1 has for x86 and Book3S, not for arm64."""
+    return arch.family != "arm64"
 
 
 def _is_shared_writable(vma: Vma) -> bool:

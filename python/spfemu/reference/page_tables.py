@@ -65,6 +65,10 @@ class PageTables:
         assert isinstance(pte, Pte), "what is in swap is not used"
         table[page_number] = pte._replace(young=True, dirty=pte.dirty or dirty)
 
+    def huge_at(self, address: int) -> Leaf:
+        """The PMD of `address`, which maps a huge page."""
+        return self.huge[address >> self.pmd_shift]
+
     def map_huge(self, address: int, leaf: Leaf) -> None:
         """Maps a huge page where nothing is. The frame of the deposited table is the caller's."""
         self.huge[address >> self.pmd_shift] = leaf

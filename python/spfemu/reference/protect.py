@@ -24,6 +24,7 @@ from spfemu.reference.model import (
     VM_RAND_READ,
     VM_SEQ_READ,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WIPEONFORK,
     VM_WRITE,
     Mempolicy,
@@ -33,7 +34,12 @@ from spfemu.reference.model import (
     Vma,
 )
 from spfemu.reference.page_advice import ABOUT_PAGES, advise_pages
-from spfemu.reference.page_prot import vm_page_prot, wants_writenotify
+from spfemu.reference.page_prot import (
+    has_soft_dirty,
+    set_page_prot,
+    vm_page_prot,
+    wants_writenotify,
+)
 from spfemu.reference.populate import madvise_populate, populate_quietly
 from spfemu.reference.vma_ops import split_vma, vma_merge
 
@@ -117,6 +123,7 @@ def _mprotect_fixup(
         flags |= VM_ACCOUNT
     vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
     vma.flags = flags
+    set_page_prot(mm, vma)
     _change_protection(mm, vma, start, end)
     if old_flags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
         populate_quietly(kernel, mm, vma, start, end)  # the copies that writes would make
@@ -160,20 +167,23 @@ def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
 
     The new protection lets private pages be read at most, so a write faults again even if the page
     was writable before. A dirty page of a file that is notified of writes stays writable: its
-    notification has been sent.
+    notification has been sent; but not if soft-dirty tracking began since, and has ended. (Where it
+    is at work, 5.1 looks at the wrong flag, and lets the page be writable.)
     """
     if is_hugetlb(vma):
         change_hugetlb_protection(mm, vma, start, end)
         return
     change_huge_pmds(mm, vma, start, end)
     protection = vm_page_prot(mm, vma)
-    notified = wants_writenotify(vma)
+    notified = wants_writenotify(mm, vma)
+    tracked = has_soft_dirty(mm.arch) and bool(vma.flags & VM_SOFTDIRTY)
     for address, pte in list(mm.page_tables.present(start, end)):
-        mm.page_tables.store(address, _modified(pte, protection, notified=notified))
+        known = pte.dirty and (pte.soft_dirty or not tracked)
+        mm.page_tables.store(address, _modified(pte, protection, known=notified and known))
 
 
-def _modified(pte: Pte, protection: Protection, *, notified: bool) -> Pte:
-    if notified and pte.dirty:
+def _modified(pte: Pte, protection: Protection, *, known: bool) -> Pte:
+    if known:
         protection = protection._replace(write=True)
     return pte._replace(protection=protection, hinted=False)
 

@@ -43,7 +43,11 @@ def _handle_pte_fault(fault: Fault) -> int:
     # 5.1-6, 7: locked, and the PTE is the same.
     if fault.write and not pte.protection.write:  # 5.1-8
         return do_wp_page(fault, pte)
-    entry = pte._replace(dirty=pte.dirty or fault.write, young=True)
+    entry = pte._replace(
+        dirty=pte.dirty or fault.write,
+        young=True,
+        soft_dirty=pte.soft_dirty or fault.write,
+    )
     if entry != pte:  # 5.1-9: ptep_set_access_flags()
         tables.store(fault.address, entry)
     elif fault.speculative and fault.kernel.is_fixed("C2"):

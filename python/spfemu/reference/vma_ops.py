@@ -13,6 +13,7 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     VM_ACCESS,
     VM_HUGETLB,
+    VM_SOFTDIRTY,
     AnonVma,
     File,
     Mempolicy,
@@ -79,7 +80,9 @@ def _mergeable(
     that came through a fork has more, and one that was never touched has none. So a touched range
     does not merge into an untouched neighbour, while an untouched range merges into a touched one.
     """
-    if (neighbour.flags, neighbour.policy) != (flags, policy) or neighbour.file is not file:
+    if (neighbour.flags ^ flags) & ~VM_SOFTDIRTY or neighbour.policy != policy:
+        return False
+    if neighbour.file is not file:
         return False
     if neighbour.anon_vma is anon_vma:
         return True
@@ -172,7 +175,7 @@ def _could_merge(mm: Mm, lower: Vma, upper: Vma) -> bool:
         lower.end == upper.start
         and lower.file is upper.file
         and lower.policy == upper.policy
-        and not (lower.flags ^ upper.flags) & ~VM_ACCESS
+        and not (lower.flags ^ upper.flags) & ~(VM_ACCESS | VM_SOFTDIRTY)
         and upper.pgoff == lower.pgoff + pages
     )
 

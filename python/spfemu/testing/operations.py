@@ -262,6 +262,10 @@ def _truncate(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "truncate", "file": pick(draw, words.truncated), "length": length}
 
 
+def _clear_refs(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "clear_refs", "what": pick(draw, (4, 4, 4, 1, 1, 0))}
+
+
 _FILE_PAGES: Final = (0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 70)
 
 
@@ -383,6 +387,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mlock,) * 2,
     *(_migrate,) * 2,
     *(_truncate,) * 2,
+    *(_clear_refs,) * 2,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -412,7 +417,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if not words.truncated:
         left_out.add(_truncate)
     if words.host:  # what the kernel does by itself, or to all
-        left_out |= {_sysctl, _swap_out, _migrate, _uffd, _numa_scan}
+        left_out |= {_clear_refs, _sysctl, _swap_out, _migrate, _uffd, _numa_scan}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -75,6 +75,11 @@ impl Arch {
         }
     }
 
+    /// Whether writes to pages are tracked (`CONFIG_MEM_SOFT_DIRTY`, v5.1).
+    pub fn has_soft_dirty(&self) -> bool {
+        self.family != Family::Arm64
+    }
+
     /// The profiles that come with the package.
     pub fn builtin() -> Vec<Arch> {
         vec![

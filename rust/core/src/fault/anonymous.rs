@@ -105,7 +105,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.add_new_anon_page(cpu, vmf, page);
         // Release: the page's content and rmap come first (the barrier in __SetPageUptodate);
         // pairs with the dependent access through this PTE.
-        pte.store(cpu, entry | Pte::DIRTY | Pte::YOUNG, Ordering::Release);
+        pte.store(cpu, entry | Pte::MKDIRTY | Pte::YOUNG, Ordering::Release);
         self.pte_unmap_unlock(cpu, vmf);
         VmFault::NONE
     }

@@ -237,7 +237,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn set_file_pte(&self, cpu: &P, vmf: &Vmf<'_, P>, slot: PteSlot<'_, P>, page: PageRef<'_, P>) {
         let mut entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::YOUNG);
         if vmf.is_write() {
-            entry = self.maybe_mkwrite(entry | Pte::DIRTY, vmf);
+            entry = self.maybe_mkwrite(entry | Pte::MKDIRTY, vmf);
         }
         if vmf.is_write() && !vmf.vma_flags.has(VmFlags::SHARED) {
             self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);

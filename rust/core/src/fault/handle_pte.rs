@@ -70,7 +70,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if !entry.has(Pte::WRITE) {
                 return self.do_wp_page(cpu, vmf);
             }
-            entry |= Pte::DIRTY;
+            entry |= Pte::MKDIRTY;
         }
         entry |= Pte::YOUNG;
         // ptep_set_access_flags. A spurious fault needs no flush: the hardware walks again.

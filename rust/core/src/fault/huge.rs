@@ -107,7 +107,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// The leaf for a page that is written to: dirty, young, and writable if the VMA is.
     fn new_huge_pmd(&self, page: PageRef<'_, P>, vmf: &Vmf<'_, P>) -> PmdVal<P> {
-        let entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::DIRTY | Pte::YOUNG);
+        let entry = Pte::new(page.slot_index(), vmf.vma_page_prot | Pte::MKDIRTY | Pte::YOUNG);
         self.huge_pmd(self.maybe_mkwrite(entry, vmf))
     }
 
@@ -116,7 +116,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.pmd_lock(cpu, vmf.pmd);
         let mut leaf = self.leaf_of(orig) | Pte::YOUNG;
         if vmf.is_write() {
-            leaf |= Pte::DIRTY;
+            leaf |= Pte::MKDIRTY;
         }
         // Not: another fault was first, or the hardware, which sets the same bits.
         let _ = vmf.pmd.set_access_flags(cpu, orig, self.huge_pmd(leaf));
@@ -153,7 +153,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let (reuse, _) = self.reuse_swap_page(cpu, page);
         if reuse {
-            let entry = self.maybe_mkwrite(leaf | Pte::YOUNG | Pte::DIRTY, vmf);
+            let entry = self.maybe_mkwrite(leaf | Pte::YOUNG | Pte::MKDIRTY, vmf);
             vmf.pmd.set(cpu, self.huge_pmd(entry));
         }
         self.unlock_page(cpu, page);
@@ -257,7 +257,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let mut address = self.hpage_pmd_start(vmf.address);
             for (index, &copy) in (0..).zip(&copies) {
                 let entry =
-                    Pte::new(copy.slot_index(), vmf.vma_page_prot | Pte::DIRTY | Pte::YOUNG);
+                    Pte::new(copy.slot_index(), vmf.vma_page_prot | Pte::MKDIRTY | Pte::YOUNG);
                 let at = self.anon_index(cpu, vmf, address);
                 self.page_add_new_anon_rmap(cpu, copy, vmf.vma, at);
                 self.lru_cache_add_active_or_unevictable(copy, vmf.vma_flags);

@@ -185,7 +185,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut result = VmFault::NONE;
         let exclusive = vmf.is_write() && self.reuse_swap_page(cpu, page).0;
         if exclusive {
-            entry = self.maybe_mkwrite(entry | Pte::DIRTY, vmf);
+            entry = self.maybe_mkwrite(entry | Pte::MKDIRTY, vmf);
             vmf.flags = vmf.flags & !FaultFlags::WRITE;
             result = VmFault::WRITE;
         }

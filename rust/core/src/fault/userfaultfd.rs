@@ -63,7 +63,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let page = self.alloc_zeroed_page(cpu)?;
         page.flags().poke(PG_UPTODATE);
         let vm_flags = vma.vm_flags().read(cpu);
-        let mut entry = Pte::new(page.slot_index(), vma.vm_page_prot().read(cpu)) | Pte::DIRTY;
+        let mut entry = Pte::new(page.slot_index(), vma.vm_page_prot().read(cpu)) | Pte::MKDIRTY;
         if vm_flags.has(VmFlags::WRITE) {
             entry |= Pte::WRITE;
         }

@@ -66,7 +66,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `wp_page_reuse()`: makes the PTE writable through the cached flags.
     fn wp_page_reuse(&self, cpu: &P, vmf: &mut Vmf<'_, P>) -> VmFault {
-        let entry = self.maybe_mkwrite(vmf.orig_pte | Pte::YOUNG | Pte::DIRTY, vmf);
+        let entry = self.maybe_mkwrite(vmf.orig_pte | Pte::YOUNG | Pte::MKDIRTY, vmf);
         let pte = vmf.pte.expect("mapped").pte();
         // ptep_set_access_flags: more permission needs no flush. The lock keeps all but the
         // hardware's own bits away, and those are set here.
@@ -146,7 +146,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         self.add_mm_counter(cpu, vmf.mm, Rss::Anon, 1);
         let entry = Pte::new(new_page.slot_index(), vmf.vma_page_prot);
-        let entry = self.maybe_mkwrite(entry | Pte::YOUNG | Pte::DIRTY, vmf);
+        let entry = self.maybe_mkwrite(entry | Pte::YOUNG | Pte::MKDIRTY, vmf);
         let pte = vmf.pte.expect("mapped").pte();
         // ptep_clear_flush_notify: no CPU may go on reading the old page once the new one can be
         // written. The flush interrupts others while the PTE lock is held (A9).

@@ -5,7 +5,7 @@
 use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
 use super::pgtable::MappedPmd;
-use super::types::{Pte, Vaddr};
+use super::types::{Pte, Vaddr, VmFlags};
 use super::variants::Variant;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
@@ -27,6 +27,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.is_vm_hugetlb_page(cpu, vma) {
             return self.hugetlb_change_protection(cpu, mm, start, end, prot);
         }
+        let writable = dirty_accountable.then(|| self.known_dirty(cpu, vma));
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;
@@ -48,7 +49,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 value = pmd.read(cpu);
             }
             if let Some(table) = value.table() {
-                pages += self.change_pte_range(cpu, table, from, to, prot, dirty_accountable);
+                pages += self.change_pte_range(cpu, table, from, to, prot, writable);
             }
         }
         if pages != 0 {
@@ -110,7 +111,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pages
     }
 
-    /// `change_pte_range()`: how many PTEs changed.
+    /// What PTEs have whose first write is known already. Where soft-dirty pages are tracked, 5.1
+    /// looks at the wrong flag, and misses the next write.
+    fn known_dirty(&self, cpu: &P, vma: VmaRef<'_, P>) -> Pte {
+        let flag = vma.vm_flags().read(cpu).has(VmFlags::SOFTDIRTY);
+        let tracked = self.config.arch.has_soft_dirty() && flag;
+        Pte::DIRTY | if tracked { Pte::SOFT_DIRTY } else { Pte::EMPTY }
+    }
+
+    /// `change_pte_range()`: how many PTEs changed. What has all bits of `writable` becomes so.
     fn change_pte_range(
         &self,
         cpu: &P,
@@ -118,7 +127,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
         prot: Pte,
-        dirty_accountable: bool,
+        writable: Option<Pte>,
     ) -> u64 {
         let first = self.pte_offset_map_lock(cpu, table, start);
         let mut slot = first;
@@ -139,7 +148,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // ptep_modify_prot_start: no young or dirty bit of the hardware may be lost.
             let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
             let mut new = old.modify(prot);
-            if dirty_accountable && new.has(Pte::DIRTY) {
+            if writable.is_some_and(|known| new & known == known) {
                 new |= Pte::WRITE;
             }
             slot.pte().write(cpu, new);

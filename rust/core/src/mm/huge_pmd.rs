@@ -81,7 +81,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.add_mm_counter(cpu, dst_mm, Rss::Anon, i64::from(self.hpage_pmd_nr()));
             dst_mm.pgtables().fetch_add(cpu, 1, Ordering::Relaxed);
             self.pgtable_trans_huge_deposit(cpu, dst, table);
-            self.pmdp_set_wrprotect(cpu, src);
+            // pmdp_set_wrprotect. As for PTEs, fork flushes later (A1).
+            self.pmdp_clear(cpu, src, Pte::WRITE);
             dst.set(cpu, self.huge_pmd(leaf.without(Pte::WRITE | Pte::YOUNG)));
         }
         spin_unlock(cpu, src.ptl());
@@ -89,13 +90,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(true)
     }
 
-    /// `pmdp_set_wrprotect()`: clears one bit atomically, for the hardware sets others meanwhile.
-    /// As for PTEs, fork flushes later (A1).
-    pub(super) fn pmdp_set_wrprotect(&self, cpu: &P, pmd: Pmd<'_, P>) {
+    /// `pmdp_set_wrprotect()`, `pmdp_test_and_clear_young()`: clears one bit atomically, for the
+    /// hardware sets others meanwhile. Caller holds the PMD lock.
+    pub(super) fn pmdp_clear(&self, cpu: &P, pmd: Pmd<'_, P>, bit: Pte) {
         let mut seen = pmd.read(cpu);
         loop {
-            let protected = self.huge_pmd(self.leaf_of(seen).without(Pte::WRITE));
-            match pmd.entry().compare_exchange(cpu, seen, protected, Ordering::Relaxed) {
+            let cleared = self.huge_pmd(self.leaf_of(seen).without(bit));
+            match pmd.entry().compare_exchange(cpu, seen, cleared, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => seen = other,
             }

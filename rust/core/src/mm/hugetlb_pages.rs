@@ -117,7 +117,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             spin_lock(cpu, src.ptl());
             if src.read(cpu).is_huge() {
                 if cow {
-                    self.pmdp_set_wrprotect(cpu, src);
+                    self.pmdp_clear(cpu, src, Pte::WRITE);
                 }
                 let value = src.read(cpu);
                 let page = self.page(cpu, self.leaf_of(value).pfn());

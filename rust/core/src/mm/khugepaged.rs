@@ -329,7 +329,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new_page: PageRef<'_, P>,
     ) {
         let prot = vma.vm_page_prot().read(cpu);
-        let mut leaf = Pte::new(new_page.slot_index(), prot | Pte::DIRTY | Pte::YOUNG);
+        let mut leaf = Pte::new(new_page.slot_index(), prot | Pte::MKDIRTY | Pte::YOUNG);
         if vma.vm_flags().read(cpu).has(VmFlags::WRITE) {
             leaf |= Pte::WRITE;
         }

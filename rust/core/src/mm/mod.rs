@@ -3,6 +3,7 @@
 mod anon_vma;
 mod anon_vma_chain;
 mod change_protection;
+mod clear_refs;
 mod compound;
 mod copy;
 mod copy_vma;
@@ -50,6 +51,7 @@ mod vma_merge;
 mod vmscan;
 mod zap;
 
+pub(crate) use clear_refs::ClearRefs;
 pub use counters::Counters;
 pub use file::FileKind;
 pub(crate) use file::MAX_FILE_BYTES;

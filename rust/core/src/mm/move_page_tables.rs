@@ -185,8 +185,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 continue;
             }
             // ptep_get_and_clear: the hardware sets young and dirty until it is out.
-            let pte = from.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
+            let mut pte = from.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
             force_flush |= pte.is_present();
+            if pte.is_present() {
+                pte |= Pte::SOFT_DIRTY; // move_soft_dirty_pte()
+            }
             // Release: who reads the page at the new place sees what was written at the old one;
             // pairs with the Consume of the hardware's walk.
             to.pte().store(cpu, pte, Ordering::Release);

@@ -140,6 +140,8 @@ flag_word! {
         /// Readable by the user; clear only for arm64's execute-only pages.
         READ = 0x4,
         EXEC = 0x8,
+        /// Made dirty by the kernel since `clear_refs`; what the hardware writes does not set it.
+        SOFT_DIRTY = 0x10,
         YOUNG = 0x20,
         DIRTY = 0x40,
         /// A leaf above the PTE table. Never in a PTE itself.
@@ -153,6 +155,8 @@ flag_word! {
         /// Not present: the page whose frame number begins at bit 12 is being moved; `WRITE` says
         /// whether it was writable.
         MIGRATION = 0x800,
+        /// What `pte_mkdirty()` sets.
+        MKDIRTY = 0x50,
         /// The bits that `vm_page_prot` holds.
         PROT = 0x10f,
     }

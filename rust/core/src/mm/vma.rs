@@ -255,13 +255,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         prot
     }
 
-    /// `vma_wants_writenotify()`: whether the file's owner is told of the first write to each
-    /// page. A file on disk has `page_mkwrite` and accounts dirty pages; shmem has neither.
+    /// `vma_wants_writenotify()`: whether somebody is told of the first write to each page. A file
+    /// on disk has `page_mkwrite` and accounts dirty pages; shmem has neither. DEVIATION: writes to
+    /// hugetlb are not tracked (5.1 takes its tracked shared pages for private ones).
     pub(crate) fn vma_wants_writenotify(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
         let flags = vma.vm_flags().read(cpu);
         flags.has(VmFlags::SHARED)
             && flags.has(VmFlags::WRITE)
-            && vma.vm_ops().read(cpu) == VmOps::File as u64
+            && (vma.vm_ops().read(cpu) == VmOps::File as u64
+                || self.config.arch.has_soft_dirty()
+                    && !flags.has(VmFlags::SOFTDIRTY | VmFlags::HUGETLB))
     }
 
     /// `vma_set_page_prot()`: makes `vm_page_prot` follow `vm_flags`. Caller is in a write

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod brk;
+mod clear_refs;
 mod exec;
 mod exit;
 mod fork;

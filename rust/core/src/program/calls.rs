@@ -54,17 +54,10 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Op::Madvise(range, advice) => {
                 k.sys_madvise(cpu, range.at.resolve(base), range.length, advice).map(zero)
             }
-            Op::Migrate { range: Range { at, length }, node } => {
-                k.migrate(cpu, at.resolve(base), length, node).map(zero)
-            }
             Op::Mbind { range: Range { at, length }, mode, nodes } => {
                 k.sys_mbind(cpu, at.resolve(base), length, mode, nodes).map(zero)
             }
-            Op::NumaScan(range) => k.numa_scan(cpu, range.at.resolve(base), range.length).map(zero),
             Op::SetMempolicy { mode, nodes } => k.sys_set_mempolicy(cpu, mode, nodes).map(zero),
-            Op::SwapOut { range: Range { at, length }, keep_cache } => {
-                k.swap_out(cpu, at.resolve(base), length, keep_cache).map(zero)
-            }
             Op::Mlock { range, onfault } => {
                 k.sys_mlock(cpu, range.at.resolve(base), range.length, onfault).map(zero)
             }
@@ -87,18 +80,34 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             }
             Op::Exec { brk_start } => return self.exec(brk_start),
             Op::Sysctl { which, value } => self.sysctl(which, value).map(zero),
-            Op::Userfaultfd { range: Range { at, length }, register } => {
-                k.userfaultfd_change(cpu, at.resolve(base), length, register).map(zero)
-            }
             Op::Truncate { file, length } => {
                 k.sys_ftruncate(cpu, self.run.file(Some(file)), length).map(zero)
             }
-            Op::Collapse(at) => k.collapse(cpu, at.resolve(base)).map(zero),
             _ => {
                 self.no_call(op);
-                Ok(0)
+                self.by_the_kernel(op, base).map(zero)
             }
         })
+    }
+
+    /// What the kernel does by itself, or for somebody else, when a program says so.
+    fn by_the_kernel(&self, op: &Op, base: u64) -> Result<(), Errno> {
+        let (k, cpu) = (self.k, self.cpu);
+        match *op {
+            Op::SwapOut { range: Range { at, length }, keep_cache } => {
+                k.swap_out(cpu, at.resolve(base), length, keep_cache)
+            }
+            Op::Collapse(at) => k.collapse(cpu, at.resolve(base)),
+            Op::NumaScan(range) => k.numa_scan(cpu, range.at.resolve(base), range.length),
+            Op::ClearRefs { what } => k.clear_refs(cpu, what),
+            Op::Migrate { range: Range { at, length }, node } => {
+                k.migrate(cpu, at.resolve(base), length, node)
+            }
+            Op::Userfaultfd { range: Range { at, length }, register } => {
+                k.userfaultfd_change(cpu, at.resolve(base), length, register)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is no system call, before what it waits for.

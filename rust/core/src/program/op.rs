@@ -157,6 +157,7 @@ pub(super) enum Op {
     Collapse(At),
     NumaScan(Range),
     Truncate { file: u32, length: u64 },
+    ClearRefs { what: u64 },
     Userfaultfd { range: Range, register: bool },
 }
 
@@ -198,6 +199,7 @@ impl Op {
             Self::Collapse(_) => 31,
             Self::NumaScan(_) => 32,
             Self::Truncate { .. } => 36,
+            Self::ClearRefs { .. } => 34,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
         }
@@ -240,6 +242,7 @@ impl Op {
             Self::Collapse(_) => "collapse",
             Self::NumaScan(_) => "numa_scan",
             Self::Truncate { .. } => "truncate",
+            Self::ClearRefs { .. } => "clear_refs",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }

@@ -48,7 +48,8 @@ fn protection_map_of_each_arch() {
 fn only_a_shared_writable_file_on_disk_is_told_of_writes() {
     let world = World::<Spf>::boot();
     let vma = world.k.vm_area_alloc(&world.cpu, world.mm());
-    let shared_rw = RW | VmFlags::SHARED;
+    // All of it counts as soft-dirty, so nobody tracks writes.
+    let shared_rw = RW | VmFlags::SHARED | VmFlags::SOFTDIRTY;
     let told = |flags: VmFlags, ops: VmOps| {
         vma.vm_flags().poke(flags);
         vma.vm_ops().poke(ops as u64);
@@ -60,6 +61,7 @@ fn only_a_shared_writable_file_on_disk_is_told_of_writes() {
     assert_eq!(told(shared_rw, VmOps::Shmem), (false, true));
     assert_eq!(told(VmFlags::READ | VmFlags::SHARED, VmOps::File), (false, false));
     assert_eq!(told(RW, VmOps::File), (false, false));
+    assert_eq!(told(RW | VmFlags::SHARED, VmOps::Shmem), (true, false));
     assert_eq!(told(RW, VmOps::None), (false, false));
     world.k.vm_area_free(&world.cpu, vma);
     world.end();

@@ -1,0 +1,42 @@
+//! `clear_refs`: a task writes a number to its own `/proc/self/clear_refs`.
+//!
+//! Source: `fs/proc/task_mmu.c`, v5.1; P10. `get_task_mm()` would count the address space used
+//! once more meanwhile (W3), but nobody of it faults while its only task is here.
+
+use crate::design::Design;
+use crate::events::Cost;
+use crate::mm::{ClearRefs, Errno, Kernel};
+use crate::platform::Platform;
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `clear_refs_write()`: 1 makes all pages old, 4 makes the next write to each fault. No others
+    /// are in the format.
+    pub fn clear_refs(&self, cpu: &P, what: u64) -> Result<(), Errno> {
+        cpu.charge(Cost::SyscallEntryExit, 1);
+        let what = match what {
+            1 => ClearRefs::All,
+            4 => ClearRefs::SoftDirty,
+            _ => return Err(Errno::Einval),
+        };
+        let mm = self.current_mm(cpu);
+        let sem = self.mmap_sem(mm);
+        sem.down_read(cpu);
+        // arm64 has neither the flag nor the bit.
+        let tracks = what == ClearRefs::All || self.config.arch.has_soft_dirty();
+        if tracks && what == ClearRefs::SoftDirty && self.any_vma_soft_dirty(cpu, mm) {
+            sem.up_read(cpu);
+            sem.down_write(cpu);
+            self.clear_vma_soft_dirty(cpu, mm);
+            sem.downgrade_write(cpu);
+        }
+        if tracks {
+            self.clear_refs_walk(cpu, mm, what);
+        }
+        sem.up_read(cpu);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/clear_refs.rs"]
+mod tests;

@@ -48,6 +48,7 @@ VARIANTS: Final = (
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),
     Case("C3", "refused_write", 0, 2, 2, {"signal"}),
     Case("C4", "write_against_trimming", 1, 278, 280, {"rmap"}),
+    Case("C5", "write_against_mbind", 1, 178, 156, {"use-after-free"}),
     # The refusal was right when the access began.
     Case("C9", "write_against_remapping", 2, 2890, 2814),
     Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
@@ -68,7 +69,7 @@ MUTANTS: Final = (
     Case("A8a", "write_against_munmap", 1, 298, 296, {"use-after-free"}),
     Case("A8b", "write_against_munmap", 2, 3409, 3418, {"use-after-free"}),
     Case("A9", "cow_against_first_write", 1, 80, 80, {"deadlock"}),
-    Case("A13", "first_write_beside_munmap", 1, 204, 1031, {"use-after-free"}),
+    Case("A13", "first_write_beside_munmap", 1, 204, 1034, {"use-after-free"}),
     # The cleared node and the PTE lock keep faults out.
     Case("A14", "write_against_munmap", 2, 3409, 3151),
     Case("A15", "write_against_split", 1, 284, 286, {"vma-bounds"}),

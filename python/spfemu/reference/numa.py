@@ -1,6 +1,7 @@
 """Memory policies: where pages shall come from. Of that, programs see one thing: H11.
 
-Frames have no nodes in this model: a policy decides which VMAs merge, and whether a fault may be
+Frames have no nodes in this model, for no outcome tells on which a page lies: as long as there is
+memory anywhere, there is. A policy decides which VMAs merge, and whether a fault may be
 speculative.
 """
 

@@ -56,7 +56,7 @@ def _handle_pte_fault(fault: Fault) -> int:
 
 
 def do_numa_page(fault: Fault, pte: Pte) -> int:
-    """Lets the hardware see the page again; it is on the node where it belongs. SPF_V12 5.4."""
+    """Lets the hardware see the page again. It may move to another node, unseen. SPF_V12 5.4."""
     protection = fault.page_prot._replace(write=pte.protection.write)
     fault.mm.page_tables.store(
         fault.address, pte._replace(protection=protection, young=True, hinted=False)

@@ -58,6 +58,11 @@ impl Arch {
         1 << self.page_shift
     }
 
+    /// `HPAGE_PMD_ORDER`: log2 of the pages that an entry above the PTE table maps.
+    pub fn hpage_pmd_order(&self) -> u32 {
+        self.levels[self.levels.len() - 2].shift - self.page_shift
+    }
+
     /// Bytes that the page table covers.
     pub fn covered(&self) -> u64 {
         let top = &self.levels[0];

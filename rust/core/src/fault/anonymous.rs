@@ -82,7 +82,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.anon_vma_prepare(cpu, vmf.vma).is_err() {
             return VmFault::OOM;
         }
-        let Some(page) = self.alloc_zeroed_page(cpu) else { return VmFault::OOM };
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let Some(page) = self.alloc_zeroed_page(cpu, place) else { return VmFault::OOM };
         page.flags().poke(PG_UPTODATE);
         let entry = self.maybe_mkwrite(Pte::new(page.slot_index(), vmf.vma_page_prot), vmf);
         if !self.pte_map_lock(cpu, vmf) {

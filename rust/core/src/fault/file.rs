@@ -58,7 +58,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.anon_vma_prepare(cpu, vmf.vma).is_err() {
             return VmFault::OOM;
         }
-        let Some(cow_page) = self.alloc_page(cpu) else { return VmFault::OOM };
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let Some(cow_page) = self.alloc_page_at(cpu, place) else { return VmFault::OOM };
         let (page, found) = match self.filemap_fault(cpu, vmf) {
             Ok(found) => found,
             Err(failed) => {

@@ -78,7 +78,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `__do_huge_pmd_anonymous_page()`: a huge page of its own.
     fn map_huge_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> VmFault {
-        let Some(page) = self.alloc_compound_page(cpu) else { return VmFault::FALLBACK };
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let Some(page) = self.alloc_compound_page(cpu, place) else { return VmFault::FALLBACK };
         let Some(table) = self.pte_alloc_one(cpu) else {
             self.put_page(cpu, page);
             return VmFault::OOM;
@@ -174,7 +175,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: Option<PageRef<'k, P>>,
     ) -> VmFault {
         let new_page = if self.transparent_hugepage_enabled(vmf.vma_flags) {
-            self.alloc_compound_page(cpu)
+            self.alloc_compound_page(cpu, self.vma_placement(cpu, vmf.vma, vmf.address))
         } else {
             None
         };
@@ -247,7 +248,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         orig: PmdVal<P>,
         page: PageRef<'k, P>,
     ) -> VmFault {
-        let Some(copies) = self.copy_to_small_pages(cpu, page) else { return VmFault::OOM };
+        let Some(copies) = self.copy_to_small_pages(cpu, vmf, page) else { return VmFault::OOM };
         self.pmd_lock(cpu, vmf.pmd);
         let same = vmf.pmd.read(cpu) == orig;
         if same {
@@ -281,11 +282,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn copy_to_small_pages<'k>(
         &'k self,
         cpu: &P,
+        vmf: &Vmf<'k, P>,
         head: PageRef<'k, P>,
     ) -> Option<Vec<PageRef<'k, P>>> {
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
         let mut copies = Vec::with_capacity(self.hpage_pmd_nr() as usize);
         for page in self.subpages(cpu, head) {
-            let Some(copy) = self.alloc_page(cpu) else {
+            let Some(copy) = self.alloc_page_at(cpu, place) else {
                 copies.into_iter().for_each(|copy| self.put_page(cpu, copy));
                 return None;
             };

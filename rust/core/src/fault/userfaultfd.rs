@@ -60,7 +60,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return None;
         }
         let table = pmd.read(cpu).table()?;
-        let page = self.alloc_zeroed_page(cpu)?;
+        let page = self.alloc_zeroed_page(cpu, self.vma_placement(cpu, vma, address))?;
         page.flags().poke(PG_UPTODATE);
         let vm_flags = vma.vm_flags().read(cpu);
         let mut entry = Pte::new(page.slot_index(), vma.vm_page_prot().read(cpu)) | Pte::MKDIRTY;

@@ -93,7 +93,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             put_old(self);
             return VmFault::OOM;
         }
-        let Some(new_page) = self.copy_of(cpu, old_page) else {
+        let Some(new_page) = self.copy_of(cpu, vmf, old_page) else {
             put_old(self);
             return VmFault::OOM;
         };
@@ -122,11 +122,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `cow_user_page()`, or a zeroed page. `None`: out of memory.
-    fn copy_of(&self, cpu: &P, old_page: Option<PageRef<'_, P>>) -> Option<PageRef<'_, P>> {
+    fn copy_of(
+        &self,
+        cpu: &P,
+        vmf: &Vmf<'_, P>,
+        old_page: Option<PageRef<'_, P>>,
+    ) -> Option<PageRef<'_, P>> {
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
         let new_page = match old_page {
-            None => self.alloc_zeroed_page(cpu)?,
+            None => self.alloc_zeroed_page(cpu, place)?,
             Some(old) => {
-                let new = self.alloc_page(cpu)?;
+                let new = self.alloc_page_at(cpu, place)?;
                 cpu.charge(Cost::CopyPage, 1);
                 new.content().poke(old.content().read(cpu));
                 new

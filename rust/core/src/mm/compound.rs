@@ -5,6 +5,7 @@
 //! and counts the mappings by PMDs. A page stays compound until it is free.
 
 use super::kernel::Kernel;
+use super::node::Placement;
 use super::objects::PageRef;
 use super::page::{PG_HEAD, PG_HUGETLB, PG_PRIVATE, PG_TAIL, PG_UPTODATE};
 use super::pmd::PmdVal;
@@ -33,7 +34,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `HPAGE_PMD_ORDER`: log2 of the frames that a PMD leaf maps.
     #[inline(always)]
     pub(crate) fn hpage_pmd_order(&self) -> u32 {
-        self.config.arch.levels[self.pmd_level()].shift - self.page_shift()
+        self.config.arch.hpage_pmd_order()
     }
     /// `HPAGE_PMD_NR`
     #[inline(always)]
@@ -67,8 +68,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `alloc_pages()` of order `HPAGE_PMD_ORDER`: one reference, undefined content. `None`: no frames in a row are free.
-    pub(crate) fn alloc_compound_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
-        let first = self.rmqueue_huge(cpu)?;
+    pub(crate) fn alloc_compound_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
+        let first = self.zonelist(place).find_map(|node| self.rmqueue_huge(cpu, node))?;
         let head = self.pages.alloc_at(first);
         head.flags().poke(PG_HEAD | PG_UPTODATE);
         head.refcount().poke(1);
@@ -107,37 +108,45 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if flags & PG_HUGETLB != 0 {
             self.enqueue_huge_page(cpu, flags & PG_PRIVATE != 0);
         }
-        spin_lock(cpu, Field::permanent(&self.zone_lock));
-        self.zone_free.lock().expect("no panic while held").huge.push(first);
-        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+        let zone = &self.zones[self.page_to_nid(head) as usize];
+        spin_lock(cpu, Field::permanent(&zone.lock));
+        zone.free.lock().expect("no panic while held").huge.push(first);
+        spin_unlock(cpu, Field::permanent(&zone.lock));
     }
 
-    /// Takes frames for a huge page from the zone: its first one.
-    fn rmqueue_huge(&self, cpu: &P) -> Option<u32> {
-        spin_lock(cpu, Field::permanent(&self.zone_lock));
-        let mut free = self.zone_free.lock().expect("no panic while held");
+    /// Takes frames for a huge page from a node: its first one.
+    fn rmqueue_huge(&self, cpu: &P, node: u32) -> Option<u32> {
+        let zone = &self.zones[node as usize];
+        spin_lock(cpu, Field::permanent(&zone.lock));
+        let mut free = zone.free.lock().expect("no panic while held");
         let reused = free.huge.pop();
-        let found =
-            reused.or_else(|| self.fresh_huge(&mut free)).or_else(|| self.merge_buddies(&mut free));
+        let found = reused
+            .or_else(|| self.fresh_huge(node, &mut free))
+            .or_else(|| self.merge_buddies(&mut free));
         drop(free);
-        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+        spin_unlock(cpu, Field::permanent(&zone.lock));
         found
     }
 
     /// Frames that were never used. What is passed to come to a multiple becomes single frames.
-    fn fresh_huge(&self, free: &mut FreeArea) -> Option<u32> {
-        let nr = u64::from(self.hpage_pmd_nr());
-        let fresh = self.zone_fresh.peek();
-        let first = fresh.next_multiple_of(nr);
-        let nr_pages = self.config.system.memory >> self.page_shift();
-        if first + nr > nr_pages.min(self.huge_limit()) {
+    fn fresh_huge(&self, node: u32, free: &mut FreeArea) -> Option<u32> {
+        let nr = self.hpage_pmd_nr();
+        if self.node_shift < self.hpage_pmd_order() {
+            return None; // in no node there are so many in a row
+        }
+        let fresh = &self.zones[node as usize].fresh;
+        let nth = fresh.peek().next_multiple_of(u64::from(nr));
+        let first = self.nth_of_node(node, nth)?;
+        let last = u64::from(first + nr - 1);
+        if last >= self.huge_limit() {
             return None;
         }
+        self.nth_of_node(node, nth + u64::from(nr) - 1)?;
         // The lowest is handed out first, as if it were fresh.
-        free.pages.extend((fresh as u32..first as u32).rev());
-        self.zone_fresh.poke(first + nr);
-        self.pages.cover((first + nr - 1) as u32);
-        Some(first as u32)
+        free.pages.extend((fresh.peek()..nth).rev().filter_map(|nth| self.nth_of_node(node, nth)));
+        fresh.poke(nth + u64::from(nr));
+        self.pages.cover(last as u32);
+        Some(first)
     }
 
     /// Frames beyond are in no huge page: a PMD cannot name it.

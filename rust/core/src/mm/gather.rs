@@ -80,6 +80,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             RcuCallback::PutVma(vma) => {
                 D::put_vma(self, cpu, self.vmas.get(cpu, Ptr::<Vma<P>>::from_word(vma)));
             }
+            RcuCallback::PutPolicy(policy) => self.mpol_put(cpu, Ptr::from_word(policy)),
             RcuCallback::FreeTable { level, table } => {
                 self.free_table_ptr(cpu, level, Ptr::from_word(table));
             }

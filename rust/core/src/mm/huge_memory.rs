@@ -71,7 +71,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if known != 0 {
             return Some(self.page(cpu, known as u32));
         }
-        let page = self.alloc_compound_page(cpu)?;
+        let page = self.alloc_compound_page(cpu, self.local_placement(cpu))?;
         self.clear_huge_page(cpu, page);
         let pfn = u64::from(page.slot_index());
         match cpu.compare_exchange(&self.huge_zero_page, 0, pfn, Ordering::AcqRel) {

@@ -301,7 +301,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return None;
         }
         let private = if from_reserve { PG_PRIVATE } else { 0 };
-        let Some(page) = self.alloc_compound_page(cpu) else {
+        let place = self.vma_placement(cpu, vma, address);
+        let Some(page) = self.alloc_compound_page(cpu, place) else {
             self.enqueue_huge_page(cpu, from_reserve);
             return None;
         };

@@ -1,16 +1,16 @@
 //! One emulated system: every object of it, its CPUs and its tasks.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::compound::FreeArea;
 use super::counters::Counters;
 use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
 use super::hugetlb::{Hstate, ResvMap};
 use super::mempolicy::Mempolicy;
+use super::node::{PerCpuPages, Zone, node_shift};
 use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
 use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
@@ -21,7 +21,7 @@ use crate::arch::Arch;
 use crate::design::Design;
 use crate::events::{Event, Trace};
 use crate::platform::arena::Lines;
-use crate::platform::{Arena, Line, Local, PaddedWord, Platform, Ptr, Value, Word};
+use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::Waiter;
 
 /// `system` of a program: what the machine has. Defaults as in the program format.
@@ -98,9 +98,23 @@ pub struct PerCpu<P: Platform> {
     pub(super) tlb: Tlb,
     /// The address space whose translations this CPU's TLB may hold (`mm_cpumask`).
     pub(super) active_mm: Word<P>,
-    /// Free pages of this CPU (`per_cpu_pages`): how many, and which.
-    pub(super) pcp_count: Local,
-    pub(super) pcp: Box<[Local]>,
+    /// `numa_node_id()`
+    pub(super) node: u32,
+    /// Free pages of this CPU, by node.
+    pub(super) pcp: Box<[PerCpuPages]>,
+}
+
+impl<P: Platform> PerCpu<P> {
+    fn new(config: &Config, cpu: u32, line: Line) -> Self {
+        let nodes = config.system.nodes;
+        let most = pcp_high(pcp_batch(config.system.memory, config.arch.page_size()));
+        Self {
+            tlb: Tlb::new(),
+            active_mm: Word::new(line, 0),
+            node: cpu * nodes / config.nr_cpus,
+            pcp: (0..nodes).map(|_| PerCpuPages::new(most)).collect(),
+        }
+    }
 }
 
 /// What belongs to one task.
@@ -113,6 +127,8 @@ pub struct TaskStruct<P: Platform> {
     pub(crate) rss_events: Local,
     /// `task->mempolicy`: where a VMA has none.
     pub(crate) mempolicy: Local,
+    /// `task->il_prev`: the node after which interleaving goes on.
+    pub(super) il_prev: Local,
     pub counters: Counters,
     pub(crate) waiter: Waiter<P>,
 }
@@ -126,6 +142,7 @@ impl<P: Platform> TaskStruct<P> {
             rss: Default::default(),
             rss_events: Local::default(),
             mempolicy: Local::default(),
+            il_prev: Local::default(),
             counters: Counters::default(),
             waiter: Waiter::new(line),
         }
@@ -150,11 +167,10 @@ pub struct Kernel<P: Platform, D: Design> {
     pub tasks: Vec<CachePadded<TaskStruct<P>>>,
     pub(crate) swap: Option<Swap<P>>,
     pub(crate) trace: Trace,
-    /// `zone->lock`; under it the free pages behind the per-CPU lists, and the first frame that
-    /// was never used.
-    pub(super) zone_lock: PaddedWord<P>,
-    pub(super) zone_free: CachePadded<Mutex<FreeArea>>,
-    pub(super) zone_fresh: PaddedWord<P>,
+    /// log2 of how many frames in a row belong to one node.
+    pub(super) node_shift: u32,
+    /// The free pages behind the per-CPU lists, by node.
+    pub(super) zones: Vec<CachePadded<Zone<P>>>,
     /// Pages that move between a per-CPU list and the zone at once.
     pub(super) pcp_batch: u64,
     /// Whether there can be transparent huge pages.
@@ -176,23 +192,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub fn new(config: Config) -> Self {
         let lines = Arc::new(Lines::default());
         let word = |line| Word::new(line, 0);
-        let zone = lines
-            .take_named("zone", 1, |offset| field(&["lock", "fresh", "huge_zero_page"], offset));
+        let nodes = config.system.nodes;
+        let Line(first_zone) = lines.take_named("zone", nodes, |offset| {
+            field(&["lock", "fresh", "huge_zero_page"], offset)
+        });
         let sysctls = lines.take_named("sysctl", 1, |offset| {
             field(&["speculative_page_fault", "max_map_count", "page_cluster"], offset)
         });
         let Line(first_cpu) =
             lines.take_named("cpu", config.nr_cpus, |offset| field(&["active_mm"], offset));
         let Line(first_task) = lines.take_named("task", config.nr_tasks, Waiter::<P>::field_name);
-        let pcp_batch = pcp_batch(config.system.memory, config.arch.page_size());
         let cpus = (0..config.nr_cpus)
-            .map(|cpu| PerCpu {
-                tlb: Tlb::new(),
-                active_mm: word(Line(first_cpu + cpu)),
-                pcp_count: Local::default(),
-                pcp: (0..pcp_high(pcp_batch)).map(|_| Local::default()).collect(),
-            })
-            .map(CachePadded::new)
+            .map(|cpu| CachePadded::new(PerCpu::new(&config, cpu, Line(first_cpu + cpu))))
             .collect();
         let tasks = (0..config.nr_tasks)
             .map(|task| CachePadded::new(TaskStruct::new(Line(first_task + task))))
@@ -211,14 +222,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             trace: Trace::new(config.system.trace_entries),
             cpus,
             tasks,
-            zone_lock: word(zone).into(),
-            zone_free: CachePadded::default(),
-            zone_fresh: Word::new(zone, 8).into(),
-            pcp_batch,
+            node_shift: node_shift(&config),
+            zones: (0..nodes)
+                .map(|node| CachePadded::new(Zone::new(Line(first_zone + node))))
+                .collect(),
+            pcp_batch: pcp_batch(config.system.memory, config.arch.page_size()),
             thp_possible: config.system.transparent_hugepage
                 && config.arch.has_transparent_hugepage(),
             nr_mms: Local::default(),
-            huge_zero_page: Word::new(zone, 16),
+            huge_zero_page: Word::new(Line(first_zone), 16),
             resv_maps: Arena::new(&lines, 0),
             hstate: Hstate::new(&lines, config.nr_cpus),
             sysctl_speculative_page_fault: word(sysctls),
@@ -247,7 +259,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for cpu in &self.cpus {
             cpu.tlb.reset();
             cpu.active_mm.poke(0);
-            cpu.pcp_count.set(0);
+            cpu.pcp.iter().for_each(PerCpuPages::reset);
         }
         for task in &self.tasks {
             task.mm.set(0);
@@ -256,12 +268,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             task.rss.iter().for_each(|count| count.set(0));
             task.rss_events.set(0);
             task.mempolicy.set(0);
+            task.il_prev.set(0);
             task.counters.reset();
             task.waiter.reset();
         }
-        self.zone_lock.poke(0);
-        self.zone_free.lock().expect("no panic while held").clear();
-        self.zone_fresh.poke(0);
+        self.zones.iter().for_each(|zone| zone.reset());
         self.nr_mms.set(0);
         self.huge_zero_page.poke(0);
         self.resv_maps.reset();

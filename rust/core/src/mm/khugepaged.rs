@@ -161,7 +161,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pmd: Pmd<'_, P>,
     ) -> Result<(), Errno> {
         cpu.step("collapse_huge_page");
-        let new_page = self.alloc_compound_page(cpu).ok_or(NO_HUGE_PAGE)?;
+        let new_page =
+            self.alloc_compound_page(cpu, self.local_placement(cpu)).ok_or(NO_HUGE_PAGE)?;
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
         let result = self.collapse_locked(cpu, mm, haddr, pmd, new_page);

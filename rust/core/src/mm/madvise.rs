@@ -109,7 +109,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The anonymous page that a PTE maps, unless it is part of a huge page.
-    pub(super) fn small_anon_page(&self, cpu: &P, pte: Pte) -> Option<PageRef<'_, P>> {
+    pub(crate) fn small_anon_page(&self, cpu: &P, pte: Pte) -> Option<PageRef<'_, P>> {
         if !pte.is_present() || pte.has(Pte::SPECIAL) {
             return None;
         }

@@ -5,13 +5,16 @@
 //! so `MPOL_LOCAL` alone is `MPOL_F_LOCAL`; shared memory has no policy beside its VMAs'.
 
 use super::kernel::Kernel;
-use super::objects::{MmRef, VmaRef};
+use super::node::Placement;
+use super::objects::{MmRef, PageRef, VmaRef};
+use super::page::{LAST_CPUPID_SET, LAST_NID_MASK, LAST_NID_SHIFT, LAST_PID_MASK, LAST_PID_SHIFT};
 use super::types::{Errno, Vaddr};
+use super::variants::Variant;
 use super::vma_merge::{MergeRequest, NewHalf};
 use crate::design::Design;
 use crate::events::Cost;
 use crate::object;
-use crate::platform::{Platform, Ptr, Ref, Value};
+use crate::platform::{Platform, Ptr, RcuCallback, RcuGuard, Ref, Value};
 use crate::sync::refcount::atomic_dec_and_test;
 
 object! {
@@ -80,12 +83,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.mpol_alloc(cpu, old.mode().read(cpu), old.nodes().read(cpu)).ptr()
     }
 
-    /// `mpol_put()`: at once, whoever may be reading it (C5).
+    /// `mpol_put()`: at once, whoever may be reading it.
     pub(crate) fn mpol_put(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) {
         if let Some(policy) = self.policies.get_opt(cpu, policy)
             && atomic_dec_and_test(cpu, policy.refcnt())
         {
             self.policies.free(cpu, policy);
+        }
+    }
+
+    /// Puts the policy that a VMA had, which faults without `mmap_sem` may be reading. C5: v12 does
+    /// not wait for them.
+    fn mpol_put_replaced(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) {
+        if self.v12(Variant::C5) || policy.is_null() {
+            self.mpol_put(cpu, policy);
+        } else {
+            cpu.call_rcu(RcuCallback::PutPolicy(policy.to_word()));
         }
     }
 
@@ -104,16 +117,125 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             && one.nodes().read(cpu) == other.nodes().read(cpu)
     }
 
-    /// `__get_vma_policy()`, or else `get_task_policy()`: whether pages are interleaved there.
-    /// No reference is taken.
+    /// `__get_vma_policy()`, or else `get_task_policy()`: mode and nodes, `None` for the default. No
+    /// reference is taken.
+    #[inline(always)]
+    fn policy_of(&self, cpu: &P, vma: VmaRef<'_, P>) -> Option<(u64, u64)> {
+        let seen = vma.vm_policy().read(cpu);
+        if seen.is_null() {
+            return self.task_policy(cpu);
+        }
+        self.vma_policy(cpu, vma, seen)
+    }
+
+    #[cold]
+    fn vma_policy(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        seen: Ptr<Mempolicy<P>>,
+    ) -> Option<(u64, u64)> {
+        if self.v12(Variant::C5) {
+            return self.policy_says(cpu, seen);
+        }
+        // Cured, what mbind replaces stays for a grace period: what is seen in here is there.
+        let _rcu = RcuGuard::new(cpu);
+        self.policy_says(cpu, vma.vm_policy().read(cpu))
+    }
+
+    #[inline(always)]
+    fn task_policy(&self, cpu: &P) -> Option<(u64, u64)> {
+        self.policy_says(cpu, Ptr::from_word(self.current(cpu).mempolicy.get()))
+    }
+
+    #[inline(always)]
+    fn policy_says(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) -> Option<(u64, u64)> {
+        let policy = self.policies.get_opt(cpu, policy)?;
+        Some((policy.mode().read(cpu), policy.nodes().read(cpu)))
+    }
+
+    /// Whether pages are interleaved there.
     #[inline(always)]
     pub(crate) fn is_interleaved(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
-        let mut policy = vma.vm_policy().read(cpu);
-        if policy.is_null() {
-            policy = Ptr::from_word(self.current(cpu).mempolicy.get());
+        matches!(self.policy_of(cpu, vma), Some((mode, _)) if mode == MpolMode::Interleave as u64)
+    }
+
+    /// `alloc_pages_vma()`: where the page at `address` of the VMA shall come from.
+    #[inline(always)]
+    pub(crate) fn vma_placement(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> Placement {
+        match if self.config.system.numa { self.policy_of(cpu, vma) } else { None } {
+            None => self.local_placement(cpu),
+            Some(policy) => self.placed(cpu, policy, |nodes| {
+                nth_node(nodes, self.linear_page_index(cpu, vma, address))
+            }),
         }
-        let policy = self.policies.get_opt(cpu, policy);
-        policy.is_some_and(|policy| policy.mode().read(cpu) == MpolMode::Interleave as u64)
+    }
+
+    /// `alloc_pages_current()`: of what belongs to no VMA.
+    #[inline(always)]
+    pub(super) fn task_placement(&self, cpu: &P) -> Placement {
+        match if self.config.system.numa { self.task_policy(cpu) } else { None } {
+            None => self.local_placement(cpu),
+            Some(policy) => self.placed(cpu, policy, |nodes| self.interleave_nodes(cpu, nodes)),
+        }
+    }
+
+    /// `policy_node()` and `policy_nodemask()`
+    #[cold]
+    fn placed(
+        &self,
+        cpu: &P,
+        (mode, nodes): (u64, u64),
+        interleaved: impl FnOnce(u64) -> u32,
+    ) -> Placement {
+        let local = self.local_placement(cpu);
+        if mode == MpolMode::Bind as u64 {
+            let place = Placement { allowed: nodes, ..local };
+            return Placement { first: self.zonelist(place).next().expect("a node"), ..place };
+        }
+        if mode == MpolMode::Interleave as u64 {
+            return self.on_node(interleaved(nodes));
+        }
+        if nodes == 0 { local } else { self.on_node(nodes.trailing_zeros()) }
+    }
+
+    /// `interleave_nodes()`: the next node after the one that the task had last.
+    fn interleave_nodes(&self, cpu: &P, nodes: u64) -> u32 {
+        let task = self.current(cpu);
+        let last = task.il_prev.get();
+        let above = if last >= 63 { 0 } else { nodes & (u64::MAX << (last + 1)) };
+        let next = if above == 0 { nodes } else { above }.trailing_zeros();
+        task.il_prev.set(u64::from(next));
+        next
+    }
+
+    /// `mpol_misplaced()`: the node where a page that this CPU uses should be, if it is on another.
+    /// Only the default policy lets pages move (`MPOL_F_MORON`): those of programs lack `MPOL_F_MOF`.
+    /// Caller holds the PTE lock.
+    pub(crate) fn mpol_misplaced(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+        vma: VmaRef<'_, P>,
+    ) -> Option<u32> {
+        if self.policy_of(cpu, vma).is_some() {
+            return None;
+        }
+        let here = self.numa_node_id(cpu);
+        let moves = self.should_numa_migrate_memory(cpu, page, here);
+        (moves && self.page_to_nid(page) != here).then_some(here)
+    }
+
+    /// `should_numa_migrate_memory()`: who took the last hinting fault on the page decides: nobody,
+    /// this task, or somebody on this node. DEVIATION: tasks have no groups, no preferred node, and
+    /// are always young.
+    fn should_numa_migrate_memory(&self, cpu: &P, page: PageRef<'_, P>, here: u32) -> bool {
+        let task = u64::from(cpu.task()) & LAST_PID_MASK;
+        let new = LAST_CPUPID_SET | u64::from(here) << LAST_NID_SHIFT | task << LAST_PID_SHIFT;
+        let last = self.page_cpupid_xchg_last(cpu, page, new);
+        last & LAST_CPUPID_SET == 0
+            || last >> LAST_PID_SHIFT & LAST_PID_MASK == task
+            || last >> LAST_NID_SHIFT & LAST_NID_MASK == u64::from(here)
     }
 
     /// Whether VMA or task have a policy.
@@ -191,8 +313,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let old = vma.vm_policy().read(cpu);
         vma.vm_policy().write(cpu, new);
         D::vm_write_end(cpu, vma);
-        self.mpol_put(cpu, old);
+        self.mpol_put_replaced(cpu, old);
     }
+}
+
+/// `offset_il_node()`: the nodes of a mask in turn.
+fn nth_node(nodes: u64, nth: u64) -> u32 {
+    let mut left = nodes;
+    for _ in 0..nth % u64::from(nodes.count_ones()) {
+        left &= left - 1;
+    }
+    left.trailing_zeros()
 }
 
 #[cfg(test)]

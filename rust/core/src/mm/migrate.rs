@@ -2,15 +2,16 @@
 //!
 //! Who faults on such an entry waits until the page is unlocked, and looks again.
 //!
-//! Source: `mm/migrate.c`, v5.1. DEVIATION: frames belong to no node, so the new one is any other;
-//! the pages are small and anonymous, chosen by address.
+//! Source: `mm/migrate.c`, v5.1. DEVIATION: the pages are small and anonymous, chosen by address or
+//! by a hinting fault, and may come from the node that they are to go to.
 
 use std::ops::Range;
 
 use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef, PageRef};
 use super::page::{
-    PG_ANON, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE, PG_WRITEBACK,
+    LAST_CPUPID, PG_ANON, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE,
+    PG_WRITEBACK,
 };
 use super::pmd::Pmd;
 use super::rmap_walk::Unmap;
@@ -24,6 +25,14 @@ use crate::sync::spinlock::spin_unlock;
 /// How often `migrate_pages()` comes back to pages that somebody is at.
 const PASSES: u32 = 10;
 
+/// Where pages are to go.
+#[derive(Clone, Copy)]
+struct Target {
+    node: u32,
+    /// `MIGRATE_ASYNC`: waits for nobody.
+    is_async: bool,
+}
+
 /// What became of one page.
 enum Moved {
     /// It is elsewhere, or nobody needs it any more.
@@ -35,20 +44,27 @@ enum Moved {
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// Moves the anonymous pages of `range` as far as memory lasts; the task stands for
+    /// Moves the anonymous pages of `range` to a node, as far as memory lasts; the task stands for
     /// compaction, or for what moves a task to another node. No lock is held between.
-    pub(crate) fn migrate_range(&self, cpu: &P, mm: MmRef<'_, P>, range: Range<Vaddr>) {
+    pub(crate) fn migrate_range(&self, cpu: &P, mm: MmRef<'_, P>, range: Range<Vaddr>, node: u32) {
+        let target = Target { node, is_async: false };
         let mut address = range.start;
         let mut memory = true;
         while address < range.end && memory {
             let (pages, next) = self.isolate_pages(cpu, mm, address..range.end);
-            memory = self.migrate_pages(cpu, pages);
+            memory = self.migrate_pages(cpu, pages, target);
             address = next;
         }
     }
 
+    /// `migrate_misplaced_page()`: moves a page that a hinting fault found on the wrong node, unless
+    /// somebody is at it.
+    pub(crate) fn migrate_misplaced_page(&self, cpu: &P, page: Isolated<'_, P>, node: u32) {
+        self.migrate_pages(cpu, vec![page], Target { node, is_async: true });
+    }
+
     /// `migrate_pages()`. False: there was no memory.
-    fn migrate_pages(&self, cpu: &P, mut left: Vec<Isolated<'_, P>>) -> bool {
+    fn migrate_pages(&self, cpu: &P, mut left: Vec<Isolated<'_, P>>, target: Target) -> bool {
         let mut memory = true;
         for pass in 0..PASSES {
             let mut later = Vec::new();
@@ -57,7 +73,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     // What is in the swap cache alone is not looked for.
                     None => Moved::Done,
                     Some(_) if !memory => Moved::NoMemory,
-                    Some(family) => self.unmap_and_move(cpu, isolated.page, family, pass > 2),
+                    Some(family) => {
+                        let force = pass > 2 && !target.is_async;
+                        self.unmap_and_move(cpu, isolated.page, family, target.node, force)
+                    }
                 };
                 match moved {
                     Moved::Done => self.putback(cpu, isolated),
@@ -93,10 +112,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         page: PageRef<'_, P>,
         family: AnonVmaRef<'_, P>,
+        node: u32,
         force: bool,
     ) -> Moved {
         cpu.step("unmap_and_move");
-        let Some(new) = self.alloc_page(cpu) else { return Moved::NoMemory };
+        let Some(new) = self.alloc_page_at(cpu, self.on_node(node)) else { return Moved::NoMemory };
         let freed = page.refcount().read(cpu) == 1;
         let moved = !freed && self.move_locked(cpu, page, new, family, force);
         // Its mappings have references of their own, if it is mapped.
@@ -148,7 +168,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn move_to_new_page(&self, cpu: &P, page: PageRef<'_, P>, new: PageRef<'_, P>) -> bool {
         new.index().write(cpu, page.index().read(cpu));
         new.mapping().write(cpu, page.mapping().read(cpu));
-        let kept = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY;
+        let kept = PG_ANON | PG_UPTODATE | PG_SWAPBACKED | PG_DIRTY | LAST_CPUPID;
         self.page_set(cpu, new, page.flags().read(cpu) & kept);
         let alone = if self.page_test(cpu, page, PG_SWAPCACHE) {
             self.replace_in_swap_cache(cpu, page, new)

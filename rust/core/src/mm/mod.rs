@@ -29,6 +29,7 @@ mod mempolicy;
 mod migrate;
 mod mlock;
 mod move_page_tables;
+mod node;
 mod objects;
 mod page;
 mod pgtable;
@@ -60,6 +61,7 @@ pub use huge_memory::Thp;
 pub(crate) use hugetlb::{HPAGE_RESV_OWNER, HPAGE_RESV_UNMAPPED};
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
 pub(crate) use lookup::VmaLinks;
+
 pub use mempolicy::{Mempolicy, MempolicyRef, MpolMode};
 pub(crate) use mlock::VM_LOCKED_BOTH;
 pub(crate) use move_page_tables::Moving;

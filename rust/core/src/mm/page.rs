@@ -1,9 +1,10 @@
 //! Page frames: reference counts, page locks, per-CPU free lists over a shared pool.
 //!
 //! Source: `mm/page_alloc.c`, `include/linux/mm.h`, v5.1. Pages are single (order 0) or, in
-//! `compound.rs`, huge; the pool has one zone. `docs/fidelity.md` says what that leaves out.
+//! `compound.rs`, huge. `node.rs` says where they come from, `docs/fidelity.md` what is left out.
 
 use super::kernel::Kernel;
+use super::node::Placement;
 use super::objects::PageRef;
 use crate::design::Design;
 use crate::events::Cost;
@@ -39,6 +40,16 @@ pub(crate) const PG_TAIL: u64 = 1 << 34;
 /// The head of a page of the hugetlb pool (in the kernel, by its destructor).
 pub(crate) const PG_HUGETLB: u64 = 1 << 35;
 
+/// Who took the last hinting fault on the page (`LAST_CPUPID`): whether anybody, on which node (the
+/// kernel keeps the CPU), and the last bits of the task's number.
+pub(super) const LAST_CPUPID_SET: u64 = 1 << 40;
+pub(super) const LAST_NID_SHIFT: u32 = 41;
+pub(super) const LAST_NID_MASK: u64 = 0x3f;
+pub(super) const LAST_PID_SHIFT: u32 = 47;
+pub(super) const LAST_PID_MASK: u64 = 0xff;
+pub(super) const LAST_CPUPID: u64 =
+    LAST_CPUPID_SET | LAST_NID_MASK << LAST_NID_SHIFT | LAST_PID_MASK << LAST_PID_SHIFT;
+
 /// The frame of the shared page of zeroes (`empty_zero_page`).
 pub(crate) const ZERO_PFN: u32 = 0;
 
@@ -63,20 +74,27 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let zero = self.pages.alloc_at(ZERO_PFN);
         zero.refcount().poke(1);
         zero.flags().poke(PG_UPTODATE);
-        self.zone_fresh.poke(u64::from(ZERO_PFN) + 1);
+        self.zones[self.page_to_nid(zero) as usize].fresh.poke(1);
     }
 
     /// `alloc_page()`: a frame with one reference and undefined content (0 here, or what a
-    /// stranger left, is not told apart: callers clear or copy). `None`: out of memory.
-    #[inline(always)]
+    /// stranger left, is not told apart: callers clear or copy), from where the task's policy
+    /// says. `None`: out of memory.
     pub(crate) fn alloc_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
+        self.alloc_page_at(cpu, self.task_placement(cpu))
+    }
+
+    /// `__alloc_pages_nodemask()`, of order 0.
+    #[inline(always)]
+    pub(crate) fn alloc_page_at(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
         let mine = &self.cpus[cpu.id() as usize];
-        if mine.pcp_count.get() == 0 {
-            self.rmqueue_bulk(cpu);
+        let mut list = &mine.pcp[place.first as usize];
+        if list.count.get() == 0 {
+            list = &mine.pcp[self.refill(cpu, place)? as usize];
         }
-        let count = mine.pcp_count.get().checked_sub(1)?;
-        mine.pcp_count.set(count);
-        let pfn = mine.pcp[count as usize].get() as u32;
+        let count = list.count.get() - 1;
+        list.count.set(count);
+        let pfn = list.pages[count as usize].get() as u32;
         let page = self.pages.alloc_at(pfn);
         page.refcount().poke(1);
         Some(page)
@@ -84,56 +102,68 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `alloc_zeroed_user_highpage_movable()`
     #[inline(always)]
-    pub(crate) fn alloc_zeroed_page(&self, cpu: &P) -> Option<PageRef<'_, P>> {
-        let page = self.alloc_page(cpu)?;
+    pub(crate) fn alloc_zeroed_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
+        let page = self.alloc_page_at(cpu, place)?;
         cpu.charge(Cost::ClearPage, 1);
         page.content().poke(0);
         Some(page)
     }
 
-    /// Fills this CPU's list from the zone.
+    /// `get_page_from_freelist()`: the first node that has pages for this CPU.
     #[cold]
-    fn rmqueue_bulk(&self, cpu: &P) {
+    fn refill(&self, cpu: &P, place: Placement) -> Option<u32> {
         let mine = &self.cpus[cpu.id() as usize];
-        let nr_pages = self.config.system.memory >> self.page_shift();
-        spin_lock(cpu, Field::permanent(&self.zone_lock));
-        let mut free = self.zone_free.lock().expect("no panic while held");
+        self.zonelist(place).find(|&node| {
+            if mine.pcp[node as usize].count.get() == 0 {
+                self.rmqueue_bulk(cpu, node);
+            }
+            mine.pcp[node as usize].count.get() != 0
+        })
+    }
+
+    /// Fills this CPU's list from the zone.
+    fn rmqueue_bulk(&self, cpu: &P, node: u32) {
+        let mine = &self.cpus[cpu.id() as usize].pcp[node as usize];
+        let zone = &self.zones[node as usize];
+        spin_lock(cpu, Field::permanent(&zone.lock));
+        let mut free = zone.free.lock().expect("no panic while held");
         let mut count = 0;
         while count < self.pcp_batch {
-            let fresh = self.zone_fresh.peek();
+            let fresh = zone.fresh.peek();
             let pfn = if let Some(pfn) = free.pages.pop() {
                 pfn
-            } else if fresh < nr_pages {
-                self.zone_fresh.poke(fresh + 1);
-                fresh as u32
+            } else if let Some(pfn) = self.nth_of_node(node, fresh) {
+                zone.fresh.poke(fresh + 1);
+                self.pages.cover(pfn);
+                pfn
             } else if self.break_up_huge(&mut free) {
                 continue;
             } else {
                 break;
             };
-            mine.pcp[count as usize].set(u64::from(pfn));
+            mine.pages[count as usize].set(u64::from(pfn));
             count += 1;
         }
         drop(free);
-        self.pages.cover(self.zone_fresh.peek() as u32 - 1);
-        mine.pcp_count.set(count);
-        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+        mine.count.set(count);
+        spin_unlock(cpu, Field::permanent(&zone.lock));
     }
 
-    /// Gives a batch of this CPU's list back to the zone (`free_pcppages_bulk()`).
+    /// Gives a batch of a list of this CPU back to the zone (`free_pcppages_bulk()`).
     #[cold]
-    fn free_pcppages_bulk(&self, cpu: &P) {
-        let mine = &self.cpus[cpu.id() as usize];
-        spin_lock(cpu, Field::permanent(&self.zone_lock));
-        let mut free = self.zone_free.lock().expect("no panic while held");
-        let left = mine.pcp_count.get() - self.pcp_batch;
+    fn free_pcppages_bulk(&self, cpu: &P, node: u32) {
+        let mine = &self.cpus[cpu.id() as usize].pcp[node as usize];
+        let zone = &self.zones[node as usize];
+        spin_lock(cpu, Field::permanent(&zone.lock));
+        let mut free = zone.free.lock().expect("no panic while held");
+        let left = mine.count.get() - self.pcp_batch;
         // Last taken goes first, so that a replay hands frames out in the same order.
-        for slot in (left..mine.pcp_count.get()).rev() {
-            free.pages.push(mine.pcp[slot as usize].get() as u32);
+        for slot in (left..mine.count.get()).rev() {
+            free.pages.push(mine.pages[slot as usize].get() as u32);
         }
         drop(free);
-        mine.pcp_count.set(left);
-        spin_unlock(cpu, Field::permanent(&self.zone_lock));
+        mine.count.set(left);
+        spin_unlock(cpu, Field::permanent(&zone.lock));
     }
 
     /// `get_page()`: one more reference. Those of a huge page are all at its head.
@@ -190,12 +220,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             );
         }
         self.pages.kill(cpu, page);
-        let mine = &self.cpus[cpu.id() as usize];
-        let count = mine.pcp_count.get();
-        mine.pcp[count as usize].set(u64::from(page.slot_index()));
-        mine.pcp_count.set(count + 1);
+        let node = self.page_to_nid(page);
+        let mine = &self.cpus[cpu.id() as usize].pcp[node as usize];
+        let count = mine.count.get();
+        mine.pages[count as usize].set(u64::from(page.slot_index()));
+        mine.count.set(count + 1);
         if count + 1 >= pcp_high(self.pcp_batch) {
-            self.free_pcppages_bulk(cpu);
+            self.free_pcppages_bulk(cpu, node);
         }
     }
 
@@ -254,6 +285,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// atomically. Returns which of them were set.
     pub(crate) fn page_clear(&self, cpu: &P, page: PageRef<'_, P>, which: u64) -> u64 {
         self.change_page_flags(cpu, page, 0, which) & which
+    }
+
+    /// `page_cpupid_xchg_last()`
+    pub(super) fn page_cpupid_xchg_last(&self, cpu: &P, page: PageRef<'_, P>, new: u64) -> u64 {
+        self.change_page_flags(cpu, page, new, LAST_CPUPID & !new) & LAST_CPUPID
     }
 
     /// Sets and clears bits of `page->flags` in one atomic operation; returns what they were.

@@ -23,6 +23,8 @@ pub enum Variant {
     C3,
     /// A page's index from the start and the offset of a VMA that is changing.
     C4,
+    /// A memory policy read while mbind replaces it.
+    C5,
     /// A VMA unlinked before its sequence was read.
     C9,
     /// A page reused by its map count while another CPU's stale translation still maps it.
@@ -61,7 +63,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 15] = [
+pub const VARIANTS: [VariantInfo; 16] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -154,6 +156,16 @@ pub const VARIANTS: [VariantInfo; 15] = [
                was checked",
         cpus: 2,
         oracle: "rmap",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::C5,
+        entry: "C5",
+        name: "policy-without-reference",
+        what: "v12 reads the policy of a VMA without a reference, and mbind gives the one that it \
+               replaces back at once; fixed (ours): a grace period later",
+        cpus: 2,
+        oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {

@@ -23,7 +23,7 @@ const SWAP_CLUSTER_MAX: u64 = 32;
 
 /// A page that reclaim has a reference to, and (unless it is only in the swap cache) to its
 /// anon_vma.
-pub(super) struct Isolated<'k, P: Platform> {
+pub(crate) struct Isolated<'k, P: Platform> {
     pub(super) page: PageRef<'k, P>,
     pub(super) anon_vma: Option<AnonVmaRef<'k, P>>,
 }
@@ -120,7 +120,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `isolate_lru_page()`: of a page that is mapped under the PTE lock which the caller holds.
-    pub(super) fn isolate<'k>(&'k self, cpu: &P, page: PageRef<'k, P>) -> Isolated<'k, P> {
+    pub(crate) fn isolate<'k>(&'k self, cpu: &P, page: PageRef<'k, P>) -> Isolated<'k, P> {
         self.get_page(cpu, page);
         Isolated { page, anon_vma: Some(self.page_get_anon_vma(cpu, page)) }
     }

@@ -1,4 +1,4 @@
-//! `migrate`: pages go to other frames. No system call: the task stands for compaction.
+//! `migrate`: pages go to other frames, of a node. No system call: the task stands for compaction.
 
 use crate::design::Design;
 use crate::mm::{Errno, Kernel, Vaddr};
@@ -18,7 +18,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let task_size = self.config.arch.task_size;
         let end = start.saturating_add(length).min(task_size).next_multiple_of(self.page_size());
         let mm = self.current_mm(cpu);
-        self.migrate_range(cpu, mm, Vaddr(start)..Vaddr(end));
+        self.migrate_range(cpu, mm, Vaddr(start)..Vaddr(end), node as u32);
         Ok(())
     }
 }

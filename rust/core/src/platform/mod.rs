@@ -206,6 +206,8 @@ pub enum RcuCallback {
     PutVma(u64),
     /// Free the page table with this pointer word (`CONFIG_HAVE_RCU_TABLE_FREE`).
     FreeTable { level: u8, table: u64 },
+    /// Drop the reference of a VMA that had the policy with this pointer word (C5, cured).
+    PutPolicy(u64),
 }
 
 impl std::fmt::Display for RcuCallback {
@@ -214,6 +216,7 @@ impl std::fmt::Display for RcuCallback {
         let slot = |word: u64| u64::from(word as u32) - 1;
         match *self {
             Self::PutVma(vma) => write!(f, "put_vma vm_area_struct[{}]", slot(vma)),
+            Self::PutPolicy(policy) => write!(f, "mpol_put mempolicy[{}]", slot(policy)),
             Self::FreeTable { level, table } => {
                 write!(f, "free page table[{}] of level {level}", slot(table))
             }

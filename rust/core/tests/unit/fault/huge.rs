@@ -231,7 +231,8 @@ fn after_fork_a_write_copies_the_huge_page() {
 fn without_room_for_another_huge_page_small_ones_are_copied() {
     // Two huge pages' worth of frames are left, but none in a row, when the second is wanted.
     let w = forked(4 * HUGE);
-    let taken: Vec<_> = (0..).map_while(|_| w.k.alloc_compound_page(&w.cpu)).collect();
+    let taken: Vec<_> =
+        (0..).map_while(|_| w.k.alloc_compound_page(&w.cpu, w.k.on_node(0))).collect();
     assert!(taken.len() < 3);
     let before = w.faults();
     let wrote = w.write(BASE + PAGE, 77);

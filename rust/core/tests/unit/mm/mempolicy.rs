@@ -65,6 +65,7 @@ fn a_policy_changes_with_the_vma_odd_and_is_put_after_it() {
     let policy = world.policy();
     for round in 1..=2 {
         world.k.vma_replace_policy(&world.cpu, vma, policy);
+        world.settle();
         assert_eq!(vma.vm_sequence().peek() % 2, 0);
         assert_ne!(vma.vm_policy().peek(), policy, "its own");
         assert_eq!(world.k.policies.live(), 2, "round {round}: the old one is gone");

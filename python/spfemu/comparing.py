@@ -205,8 +205,8 @@ def _resolved(result: Result, text: str, task: int) -> int:
 def compare(expected: Result, actual: Result) -> list[Difference]:
     """Compares two results of one program, operation by operation, and the final maps.
 
-    Source: ours. Returns the places where ``actual`` differs from ``expected``; elapsed times are
-    not compared. Raises ProgramError when the results
+    Source: ours. Returns the places where ``actual`` differs from ``expected``, ``proc`` included
+    if both have it; elapsed times are not compared. Raises ProgramError when the results
     are of different programs.
     """
     if [len(task.ops) for task in expected.program.tasks] != [
@@ -223,6 +223,11 @@ def compare(expected: Result, actual: Result) -> list[Difference]:
         mine, theirs = expected.maps.get(name), actual.maps.get(name)
         if mine != theirs:
             differences.append(Difference("", "", 0, f"maps {name}", mine, theirs))
+    for name in sorted(set(expected.proc) & set(actual.proc)):
+        for file, lines in expected.proc[name].items():
+            now = actual.proc[name][file]
+            if lines != now:
+                differences.append(Difference("", "", 0, f"{file} {name}", lines, now))
     return differences
 
 

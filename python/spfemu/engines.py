@@ -60,6 +60,7 @@ def run(
     record: bool = True,
     max_outcomes: int = 10_000_000,
     trace: bool = False,
+    proc: bool = False,
     variants: str | Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -77,11 +78,11 @@ def run(
     (default: as the engine chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
     ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
     a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
-    entries at most (native, vtime, explore; see ``trace_lines``). ``variants`` is "v12" or "fixed"
-    for all, or a mapping of names to these; the default is the engine's own choice. ``settings``
-    are further settings of the engine
-    (vtime: ``tick_slack_ns``; kernel: ``timeout_s`` and ``counting``). ``progress`` is called with
-    0 to 1.
+    entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
+    says of each process in the end (not on kernel; see ``Result``). ``variants`` is "v12" or
+    "fixed" for all, or a mapping of names to these; the default is the engine's own choice.
+    ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``; kernel: ``timeout_s``
+    and ``counting``). ``progress`` is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.
@@ -95,14 +96,11 @@ def run(
     """
     one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
-    if type(seed) is not int or not 0 <= seed < 1 << 64:
-        raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
-    if cpus is not None and (type(cpus) is not int or cpus < 1):
-        raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
-    if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
-        raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
+    _check_numbers(seed, cpus, max_outcomes)
     if trace and engine not in TRACED:
         raise EngineError(f"trace: engine {engine} (allowed: {', '.join(TRACED)})")
+    if proc and engine == "kernel":
+        raise EngineError(f"proc: engine kernel (allowed: {', '.join(ENGINES[:-1])})")
     profile = profile_of(arch)
     program = prepare(program, profile)
     if engine in ("reference", "explore"):
@@ -116,6 +114,7 @@ def run(
             arch=profile,
             seed=seed,
             max_outcomes=max_outcomes,
+            proc=proc,
             variants=variant_values(variants),
         )
     if engine == "kernel":
@@ -128,11 +127,21 @@ def run(
         "record": record,
         "max_outcomes": max_outcomes,
         "trace": trace,
+        "proc": proc,
         "variants": variant_values(variants),
         "note_maps": [list(k) for k, expect in program.expect.items() if "maps_lines" in expect],
         **(settings or {}),
     }
     return _run_core(program, engine, handler, profile, options, progress)
+
+
+def _check_numbers(seed: int, cpus: int | None, max_outcomes: int) -> None:
+    if type(seed) is not int or not 0 <= seed < 1 << 64:
+        raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
+    if cpus is not None and (type(cpus) is not int or cpus < 1):
+        raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
+    if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
+        raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
 
 
 def _run_kernel(
@@ -187,6 +196,7 @@ def _run_core(
         trace=trace.view(TRACE_DTYPE),
         trace_written=summary["trace_written"],
         maps=summary["maps"],
+        proc=summary["proc"],
         rounds=tuple(summary["rounds"]),
         stuck=tuple(summary["stuck"]),
         settings=summary["settings"],

@@ -31,6 +31,7 @@ RESULT_FORMAT: Final = "spfemu-result/1"
 ERRNO_NAMES: Final = {number: name for name, number in ERRNOS.items()}
 SIGNAL_NAMES: Final = {number: name for name, number in SIGNALS.items()}
 
+_VMSTAT: Final = ("pgfault", "pgmajfault", "speculative_pgfault")
 _HAS_RET: Final = 1
 _HAS_VALUE: Final = 2
 _AT_ONCE: Final = 4096
@@ -88,7 +89,9 @@ class Result:
     on vtime and 0 on the reference and on explore. ``turns``, on the kernel engine only, says whose
     outcomes came after each other: (task number, how many). ``trace`` is an array of
     ``TRACE_DTYPE``, shape (entries,), in order of time, with ``trace`` only; ``trace_written`` says
-    how many entries there ever were.
+    how many entries there ever were. ``proc``, with ``proc`` only, maps each process to the lines
+    of its ``smaps`` and ``status`` in the end, as far as docs/semantics.md says; ``vmstat`` has
+    those of ``/proc/vmstat``.
 
     Determinism: program, engine, seed, settings and version fix everything but, on native, the
     elapsed time and the interleaving.
@@ -112,6 +115,7 @@ class Result:
     turns: tuple[tuple[int, int], ...] = ()
     trace: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, TRACE_DTYPE))
     trace_written: int = 0
+    proc: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}
@@ -178,6 +182,18 @@ class Result:
                 obj["access"] = access
             yield obj
 
+    @property
+    def vmstat(self) -> list[str]:
+        """The lines of ``/proc/vmstat`` that count faults. Source: Linux 5.1, mm/vmstat.c; P27.
+
+        >>> import spfemu
+        >>> builder = spfemu.ProgramBuilder()
+        >>> builder.task().mmap(4096, id="p")
+        >>> spfemu.run(builder.build(), engine="reference").vmstat
+        ['pgfault 0', 'pgmajfault 0', 'speculative_pgfault 0']
+        """
+        return [f"{name} {self.counters[name]}" for name in _VMSTAT]
+
     def header(self) -> dict[str, Any]:
         """Returns what every JSON result carries: format, version, engine, …, settings.
 
@@ -197,14 +213,16 @@ class Result:
         }
 
     def tail(self) -> dict[str, Any]:
-        """Returns what stands after the outcomes in the JSON form: maps, rounds, stuck.
+        """Returns what stands after the outcomes in the JSON form: maps, rounds, stuck; and proc.
 
         Source: the command line's ``--json``.
         """
+        proc = {name: dict(text) for name, text in self.proc.items()}
         return {
             "maps": {name: list(lines) for name, lines in self.maps.items()},
             "rounds": list(self.rounds),
             "stuck": list(self.stuck),
+            **({"proc": proc} if proc else {}),
         }
 
     def to_json(self) -> dict[str, Any]:

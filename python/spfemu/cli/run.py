@@ -73,6 +73,9 @@ def run_command(
     with_check: Annotated[
         bool, typer.Option("--check", help="Compare with the program's expectations.")
     ] = False,
+    with_proc: Annotated[
+        bool, typer.Option("--proc", help="Also print smaps, status and vmstat, as /proc does.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a program and print each outcome."""
@@ -92,6 +95,7 @@ def run_command(
             arch=profile,
             seed=seed,
             pace=pace,
+            proc=with_proc,
             settings=_settings(timeout, (engine,)),
             progress=progress,
         )
@@ -207,9 +211,17 @@ def _print_result(result: Result) -> None:
     for event, count in result.counters.items():
         print(f"{count:>18,}      {event}")
     for process, lines in result.maps.items():
-        print(f"\nmaps of {process}:")
-        for line in lines:
-            print(f"  {line}")
+        _print_lines(f"maps of {process}", lines)
+        for name, text in result.proc.get(process, {}).items():
+            _print_lines(f"{name} of {process}", text)
+    if result.proc:
+        _print_lines("vmstat", result.vmstat)
+
+
+def _print_lines(title: str, lines: Sequence[str]) -> None:
+    print(f"\n{title}:")
+    for line in lines:
+        print(f"  {line}")
 
 
 def _outcome_rows(result: Result) -> Iterator[list[str]]:

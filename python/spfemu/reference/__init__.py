@@ -33,6 +33,7 @@ def run(
     arch: Arch,
     seed: int = 0,
     max_outcomes: int = 10_000_000,
+    proc: bool = False,
     variants: Mapping[str, str] | None = None,
 ) -> Result:
     """Runs a program on the model and returns what came of it.
@@ -50,6 +51,7 @@ def run(
         arch: the machine's profile; its page size must be the program's.
         seed: goes into the result; the model draws nothing.
         max_outcomes: how many outcomes may be kept.
+        proc: whether the result has what `/proc/PID` said in the end.
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
             C3 and L3 can be seen without concurrency.
 
@@ -77,7 +79,7 @@ def run(
     _check_page_size(program, arch)
     _check_repeats(program)
     kernel = _boot(program, handler, arch, variants or {})
-    machine = Machine(program, kernel, max_outcomes)
+    machine = Machine(program, kernel, max_outcomes, proc)
     try:
         stuck = machine.run()
     except SyscallError:  # only the first address space is made outside an operation
@@ -97,6 +99,7 @@ def run(
         counters=dict(zip(EVENTS, kernel.counters, strict=True)),
         ops=np.array(rows, dtype=OUTCOME_DTYPE),
         maps={process.name: process.maps for process in machine.processes},
+        proc={process.name: process.proc for process in machine.processes} if proc else {},
         rounds=tuple(task.timed_rounds for task in machine.tasks),
         stuck=tuple(stuck),
         settings={"variants": dict(variants or {})},

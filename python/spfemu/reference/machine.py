@@ -23,6 +23,7 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
 from spfemu.reference.numa import numa_scan, set_mempolicy
 from spfemu.reference.order import touch_order
+from spfemu.reference.task_mmu import proc_text
 from spfemu.reference.tasks import Barrier, Condition, Outcome, Process, Record, Steps, Task
 from spfemu.reference.vm_fault import EXECUTE, READ, WRITE
 
@@ -43,10 +44,13 @@ FAILED_ID = ADDRESS_MASK
 class Machine:
     """A program at work on a kernel. `run` takes it to its end."""
 
-    def __init__(self, program: Program, kernel: Kernel, max_outcomes: int = sys.maxsize) -> None:
+    def __init__(
+        self, program: Program, kernel: Kernel, max_outcomes: int = sys.maxsize, proc: bool = False
+    ) -> None:
         self.program = program
         self.kernel = kernel
         self.max_outcomes = max_outcomes
+        self.proc = proc
         self.nr_outcomes = 0
         self.files = [_opened(kernel, file) for file in program.files]
         self.ids: list[int | None] = [None] * len(program.ids)
@@ -81,7 +85,7 @@ class Machine:
             pass
         for process in self.processes:
             if process.is_alive:
-                process.maps = process.mm.maps()
+                self._keep_last(process)
         return [t.name for t in self.tasks if t.process is not None and not t.ended]
 
     def _run_round(self) -> bool:
@@ -114,12 +118,18 @@ class Machine:
         process.mm.users += 1
 
     def _end(self, task: Task) -> None:
-        """Ends a task; the last of a process leaves its maps, the last of an mm frees it."""
+        """Ends a task; the last of a process leaves what /proc says, the last of an mm frees it."""
         assert task.process is not None, "the task has started"
         task.ended = True
         if not task.process.is_alive:
-            task.process.maps = task.mm.maps()
+            self._keep_last(task.process)
         self._leave(task.mm)
+
+    def _keep_last(self, process: Process) -> None:
+        """Keeps what /proc says of a process now."""
+        process.maps = process.mm.maps()
+        if self.proc:
+            process.proc = proc_text(process.mm)
 
     def _leave(self, mm: Mm) -> None:
         mm.users -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from spfemu.reference.model import Frames, Leaf, Pte, SwapEntry
+from spfemu.reference.model import Frames, HugetlbPage, Leaf, Pte, SwapEntry
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
@@ -29,6 +29,8 @@ class PageTables:
         self.page_shift = arch.page_shift
         self.shifts = [level.shift for level in arch.levels[:-1]]
         """For each kind of table below the top one, what it covers, upper tables first."""
+        self.table_entries = [level.entries for level in arch.levels[1:]]
+        """How many entries a table has, upper tables first."""
         self.pmd_shift = self.shifts[-1]
         self.pmd_size = 1 << self.pmd_shift
         self.frames = frames
@@ -36,6 +38,12 @@ class PageTables:
         self.levels: list[Tables] = [{} for _ in self.shifts]
         self.tables = self.levels[-1]
         self.huge: dict[int, Leaf] = {}
+
+    def size_in_bytes(self) -> int:
+        """mm_pgtables_bytes(): what all but the top one take, those deposited included."""
+        numbers = [len(tables) for tables in self.levels]
+        numbers[-1] += sum(not isinstance(leaf.page, HugetlbPage) for leaf in self.huge.values())
+        return sum(number * 8 * n for number, n in zip(numbers, self.table_entries, strict=True))
 
     def table(self, address: int) -> dict[int, Entry] | None:
         """The PTE table that covers `address`, None while there is no table or a huge page."""

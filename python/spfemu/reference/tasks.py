@@ -54,12 +54,13 @@ class Outcome(NamedTuple):
 
 @dataclass(eq=False)
 class Process:
-    """A thread group: its address space, its tasks, and what its VMAs were in the end."""
+    """A thread group: its address space, its tasks, and what /proc said of it in the end."""
 
     name: str
     mm: Mm
     tasks: list[Task] = field(default_factory=list)
     maps: list[str] = field(default_factory=list)
+    proc: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def is_alive(self) -> bool:

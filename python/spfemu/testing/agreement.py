@@ -153,6 +153,7 @@ def differential(
                 "seed": seed,
                 "cpus": cpus,
                 "variants": variants,
+                "proc": True,
             }
             expected = run(program, engine=first, **settings)
             for engine in others:

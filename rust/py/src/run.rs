@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
 use spfemu_core::explore;
 use spfemu_core::mm::{System, Variants};
-use spfemu_core::program::{Handler, Options, RunResult, Watch, native};
+use spfemu_core::program::{Handler, Last, Options, RunResult, Watch, native};
 use spfemu_core::vtime::{self, Machine, Settings};
 
 use crate::error::Error;
@@ -28,6 +28,7 @@ struct OptionsText {
     record: bool,
     max_outcomes: u64,
     trace: bool,
+    proc: bool,
     #[serde(default)]
     variants: BTreeMap<String, String>,
     #[serde(default)]
@@ -45,7 +46,7 @@ type Arrays<'py> = (String, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u8>>);
 /// a profile; `tasks` one array of bytes a task (records of the array form); `meta` and `options`
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
-/// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `note_maps`, `rounds`, `stuck`,
+/// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `proc`, `note_maps`, `rounds`, `stuck`,
 /// `trace_written`, `settings`), the outcomes, dtype uint8, shape (outcomes * 98,), and what the
 /// tracepoints recorded, dtype uint8, shape (entries * 42,).
 ///
@@ -124,7 +125,8 @@ impl Job {
         let system = System { trace_entries, ..given.system.clone() };
         let config = input::config(self.arch.clone(), system, self.variants.clone());
         let OptionsText { record, max_outcomes, pace, .. } = self.options;
-        let options = Options { record, max_outcomes, pace, ..Options::default() };
+        let last = if self.options.proc { Last::ProcText } else { Last::Maps };
+        let options = Options { record, max_outcomes, pace, last, ..Options::default() };
         let result = match &self.engine {
             Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
             Engine::Vtime(machine) => {
@@ -195,6 +197,11 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
         .collect();
     let maps: serde_json::Map<String, Value> =
         result.maps.iter().map(|(task, maps)| (name(*task), json!(maps))).collect();
+    let proc: serde_json::Map<String, Value> = result
+        .proc
+        .iter()
+        .map(|(task, text)| (name(*task), json!({"smaps": text.smaps, "status": text.status})))
+        .collect();
     let note_maps: Vec<Value> = result
         .note_maps
         .iter()
@@ -206,6 +213,7 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
         "elapsed_ns": result.elapsed_ns,
         "counters": counters,
         "maps": maps,
+        "proc": proc,
         "note_maps": note_maps,
         "rounds": result.rounds,
         "trace_written": result.trace_written,

@@ -13,7 +13,9 @@ use crate::design::{Classic, Design, Spf};
 use crate::mm::{Config, Kernel};
 use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, quietly};
 use crate::program::history;
-use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
+use crate::program::{
+    Handler, Last, Options, Program, ProgramError, Run, RunResult, Watch, run_task,
+};
 
 /// A program on a kernel of design `D`.
 struct ProgramSubject<D: Design> {
@@ -144,7 +146,7 @@ fn explorer<D: Design>(
     let fingerprint = fingerprint(of.as_bytes());
     let run = Options {
         record: false,
-        maps: false,
+        last: Last::Nothing,
         check_before_exit: true,
         history: true,
         ..Options::default()

@@ -51,6 +51,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.page(cpu, page.slot_index() & !(self.hpage_pmd_nr() - 1))
     }
 
+    /// The head of the page with this number, itself if it is small, as nobody's access. `None`: it
+    /// is free.
+    pub(super) fn peek_head(&self, pfn: u32) -> Option<PageRef<'_, P>> {
+        let page = self.pages.peek(pfn)?;
+        match page.flags().peek() & PG_TAIL {
+            0 => Some(page),
+            _ => self.pages.peek(pfn & !(self.hpage_pmd_nr() - 1)),
+        }
+    }
+
     /// `PageTransCompound()`
     #[inline(always)]
     pub(crate) fn page_is_compound(&self, page: PageRef<'_, P>) -> bool {

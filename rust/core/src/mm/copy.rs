@@ -49,19 +49,43 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);
-        while let Some(found) = self.next_pmd(cpu, src_mm, address, end) {
-            address = found.to;
-            let dst = self.pmd_alloc(cpu, dst_mm, found.from).ok_or(Errno::Enomem)?;
-            let mut value = found.value;
-            if value.is_huge() {
-                if self.copy_huge_pmd(cpu, dst_mm, dst, found.pmd, vma)? {
-                    continue;
-                }
-                value = found.pmd.read(cpu);
+        while address < end {
+            // As far down as the parent has tables the child gets some, even if these are empty.
+            let (src, next) = self.walk_pmd_until(cpu, src_mm, address, end);
+            let lowest = *src.as_ref().err().unwrap_or(&self.pmd_level());
+            let dst_table = self.table_alloc(cpu, dst_mm, address, lowest).ok_or(Errno::Enomem)?;
+            if let Ok(src) = src {
+                let dst = Pmd::new(dst_table, src.index());
+                self.copy_pmd_range(cpu, dst_mm, (dst, src), vma, address..next)?;
+            }
+            address = next;
+        }
+        Ok(())
+    }
+
+    /// `copy_pmd_range()`: one table of PMDs, from its entry `src` on.
+    fn copy_pmd_range(
+        &self,
+        cpu: &P,
+        dst_mm: MmRef<'_, P>,
+        (mut dst, mut src): (Pmd<'_, P>, Pmd<'_, P>),
+        vma: VmaRef<'_, P>,
+        range: Range<Vaddr>,
+    ) -> Result<(), Errno> {
+        let vm_flags = vma.vm_flags().read(cpu);
+        let mut address = range.start;
+        while address < range.end {
+            let next = self.pmd_addr_end(address, range.end);
+            let mut value = src.read(cpu);
+            let is_copied = value.is_huge() && self.copy_huge_pmd(cpu, dst_mm, dst, src, vma)?;
+            if value.is_huge() && !is_copied {
+                value = src.read(cpu);
             }
             if let Some(src_table) = value.table() {
-                self.copy_pte_range(cpu, dst_mm, dst, src_table, vm_flags, found.from..found.to)?;
+                self.copy_pte_range(cpu, dst_mm, dst, src_table, vm_flags, address..next)?;
             }
+            address = next;
+            (dst, src) = (dst.next(), src.next());
         }
         Ok(())
     }

@@ -107,11 +107,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let flags = vma.vm_flags().read(cpu);
         let cow = flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE;
         let (mut address, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
-        while let Some(MappedPmd { pmd: src, from, to, .. }) =
-            self.next_pmd(cpu, src_mm, address, end)
-        {
-            address = to;
-            let dst = self.pmd_alloc(cpu, dst_mm, from).ok_or(Errno::Enomem)?;
+        while address < end {
+            // huge_pte_offset() finds an entry that is none, too: the child gets the table above.
+            let (found, next) = self.walk_pmd_until(cpu, src_mm, address, end);
+            let Ok(src) = found else {
+                address = next;
+                continue;
+            };
+            let dst = self.pmd_alloc(cpu, dst_mm, address).ok_or(Errno::Enomem)?;
+            address = self.pmd_addr_end(address, end);
             self.pmd_lock(cpu, dst);
             // Nested: nobody else can reach the child's table yet.
             spin_lock(cpu, src.ptl());

@@ -132,7 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmas
     }
 
-    fn peek_table(&self, level: usize, ptr: Ptr<Table<P>>) -> Option<TableRef<'_, P>> {
+    pub(super) fn peek_table(&self, level: usize, ptr: Ptr<Table<P>>) -> Option<TableRef<'_, P>> {
         if ptr.is_null() {
             return None;
         }
@@ -253,12 +253,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// The reverse map of an anonymous page finds this mapping: by an anon_vma of the VMA, at the
     /// place that the page's index says. The oracle of C4.
     fn check_rmap(&self, census: &mut Census, pte: Pte, address: u64, vma: VmaRef<'_, P>) {
-        let Some(page) = self.pages.peek(pte.pfn()).filter(|_| !self.is_zero_pfn(pte.pfn())) else {
+        let Some(head) = self.peek_head(pte.pfn()).filter(|_| !self.is_zero_pfn(pte.pfn())) else {
             return;
-        };
-        let head = match page.flags().peek() & PG_TAIL {
-            0 => page,
-            _ => self.pages.peek(pte.pfn() & !(self.hpage_pmd_nr() - 1)).expect("its head"),
         };
         if head.flags().peek() & PG_ANON == 0 {
             return;
@@ -274,7 +270,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if avc.is_null() {
             census.find("rmap", format!("the page at {address:#x} is of no anon_vma of its VMA"));
         }
-        let within = u64::from(page.slot_index() - head.slot_index());
+        let within = u64::from(pte.pfn() - head.slot_index());
         let index = head.index().peek() + within;
         let pages = (address - vma.vm_start().peek().0) >> self.page_shift();
         let expect = vma.vm_pgoff().peek() + pages;

@@ -140,6 +140,23 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(Pmd::new(table, index))
     }
 
+    /// The PMD entry for `address`, or the upper level whose entry is none; and where ends what was
+    /// found, or `end`: the table of PMDs, or what that entry covers.
+    pub(super) fn walk_pmd_until(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        end: Vaddr,
+    ) -> (Result<Pmd<'_, P>, usize>, Vaddr) {
+        let found = self.walk_pmd_or_level(cpu, mm, address);
+        let covers = match found {
+            Ok(_) => self.pmd_level().checked_sub(1),
+            Err(level) => Some(level),
+        };
+        (found, covers.map_or(end, |level| self.addr_end(level, address, end)))
+    }
+
     /// The next PMD entry for addresses of `from..end` that is not none, its value, and which of
     /// them it maps. What an upper level has none of is passed at once, as by
     /// `pgd_none_or_clear_bad()` and so on.
@@ -152,15 +169,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Option<MappedPmd<'_, P>> {
         let mut address = from;
         while address < end {
-            let mut pmd = match self.walk_pmd_or_level(cpu, mm, address) {
-                Ok(pmd) => pmd,
-                Err(level) => {
-                    address = self.addr_end(level, address, end);
-                    continue;
-                }
+            let (found, last) = self.walk_pmd_until(cpu, mm, address, end);
+            let Ok(mut pmd) = found else {
+                address = last;
+                continue;
             };
-            let above = self.pmd_level().checked_sub(1);
-            let last = above.map_or(end, |level| self.addr_end(level, address, end));
             while address < last {
                 let next = self.pmd_addr_end(address, end);
                 let value = pmd.read(cpu);
@@ -240,8 +253,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm: MmRef<'_, P>,
         address: Vaddr,
     ) -> Option<Pmd<'_, P>> {
+        let table = self.table_alloc(cpu, mm, address, self.pmd_level())?;
+        Some(Pmd::new(table, self.index_at(self.pmd_level(), address)))
+    }
+
+    /// As [`Kernel::pmd_alloc`]: the table of level `lowest`.
+    #[inline]
+    pub(super) fn table_alloc(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        lowest: usize,
+    ) -> Option<TableRef<'_, P>> {
         let mut table = self.tables[0].get(cpu, mm.pgd().read(cpu));
-        for level in 0..self.pmd_level() {
+        for level in 0..lowest {
             let entry = table.entry(self.index_at(level, address));
             if entry.read(cpu).is_null() {
                 let new = self.alloc_table(cpu, level + 1)?;
@@ -250,7 +276,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // Consume: pairs with the Release in populate.
             table = self.tables[level + 1].get(cpu, entry.load(cpu, Ordering::Consume));
         }
-        Some(Pmd::new(table, self.index_at(self.pmd_level(), address)))
+        Some(table)
     }
 
     /// `pte_alloc()`: makes sure that `pmd` is not none. False: out of memory.

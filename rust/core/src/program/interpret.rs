@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use super::op::{Op, Repeat};
 use super::record::{OUTCOME_BYTES, Outcome};
-use super::result::Options;
+use super::result::{Last, Options};
 use super::run::{Run, TaskEnd, drain_rcu};
 use super::sync::Stop;
 use crate::design::Design;
 use crate::events::NR_EVENTS;
-use crate::mm::Kernel;
+use crate::mm::{Kernel, MmRef};
 use crate::platform::{Platform, TaskId};
 
 /// Operations between two reports of progress.
@@ -244,8 +244,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.cpu.finding(finding.invariant, finding.what);
             }
         }
-        if self.run.sync.leave(self.cpu) && self.run.options.maps {
-            self.run.sync.set_maps(self.cpu, self.maps());
+        if self.run.sync.leave(self.cpu) && self.run.options.last != Last::Nothing {
+            let last = self.at_rest(|mm| self.run.options.last.of(self.k, mm));
+            self.run.sync.set_last(self.cpu, last);
         }
         self.k.exit_mm(self.cpu);
         drain_rcu(self.k, self.cpu);
@@ -254,12 +255,17 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// The VMAs of the current address space, as /proc/PID/maps shows them.
     pub fn maps(&self) -> Vec<String> {
+        self.at_rest(|mm| self.k.maps(mm))
+    }
+
+    /// Looks at the current address space while nothing changes its VMAs.
+    fn at_rest<T>(&self, look: impl FnOnce(MmRef<'_, P>) -> T) -> T {
         let mm = self.k.current_mm(self.cpu);
         // With nobody else there, nothing can change, and no time need pass.
         let shared = mm.mm_users().peek() > 1;
         let guard = shared.then(|| self.k.mmap_sem(mm).read(self.cpu));
-        let maps = self.k.maps(mm);
+        let found = look(mm);
         drop(guard);
-        maps
+        found
     }
 }

@@ -22,7 +22,7 @@ pub use access::shuffled;
 pub use interpret::{Starter, run_task};
 pub use load::{FileSpec, Program, ProgramError, ProgramSpec, Start, TaskSpec};
 pub use record::{OUTCOME_BYTES, Outcome, RECORD_BYTES, Record};
-pub use result::{Handler, NoteMaps, Options, RunResult, Watch};
+pub use result::{Handler, Last, NoteMaps, Options, RunResult, Watch};
 pub use run::Run;
 
 #[cfg(test)]

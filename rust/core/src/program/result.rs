@@ -4,8 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::run::lock;
+use crate::design::Design;
 use crate::events::NR_EVENTS;
-use crate::platform::{Finding, TaskId};
+use crate::mm::{Kernel, MmRef, ProcText};
+use crate::platform::{Finding, Platform, TaskId};
 
 /// Which design handles faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,8 @@ pub struct Options {
     pub max_outcomes: u64,
     /// Native: whether `compute` and `sleep` take the time they say.
     pub pace: bool,
-    /// Whether to keep the VMAs that each process had in the end.
-    pub maps: bool,
+    /// What to keep of the address space that each process had in the end.
+    pub last: Last,
     /// Whether the system is checked at rest when it has ended.
     pub check: bool,
     /// Explore: whether it is also checked whenever a task is about to end while no other is at
@@ -34,12 +36,33 @@ pub struct Options {
     pub history: bool,
 }
 
+/// What is kept of a process's last address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    Nothing,
+    /// Its VMAs.
+    Maps,
+    /// All that `/proc/PID` says of it.
+    ProcText,
+}
+
+impl Last {
+    /// What is kept of `mm`.
+    pub(super) fn of<P: Platform, D: Design>(self, k: &Kernel<P, D>, mm: MmRef<'_, P>) -> ProcText {
+        match self {
+            Self::Nothing => ProcText::default(),
+            Self::Maps => ProcText { maps: k.maps(mm), ..ProcText::default() },
+            Self::ProcText => k.proc_text(mm),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             record: true,
             max_outcomes: u64::MAX,
-            maps: true,
+            last: Last::Maps,
             pace: false,
             check: true,
             check_before_exit: false,
@@ -99,6 +122,8 @@ pub struct RunResult {
     pub outcomes: Vec<u8>,
     /// The final VMAs of each process, by the number of its first task.
     pub maps: Vec<(TaskId, Vec<String>)>,
+    /// All that /proc/PID said of each process in the end, if that was to be kept.
+    pub proc: Vec<(TaskId, ProcText)>,
     pub note_maps: Vec<NoteMaps>,
     /// For each task: finished rounds of its `for_ns` repeats.
     pub rounds: Vec<u64>,

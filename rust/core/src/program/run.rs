@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::history::Event;
 use super::load::Program;
-use super::result::{NoteMaps, Options, RunResult, Watch};
+use super::result::{Last, NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
 use crate::design::Design;
 use crate::events::{NR_EVENTS, TraceEntry};
-use crate::mm::{Errno, Inode, Kernel, Mm};
+use crate::mm::{Errno, Inode, Kernel, Mm, ProcText};
 use crate::platform::{Local, Platform, Ptr, TaskId, Value};
 
 /// What one task leaves behind.
@@ -109,10 +109,12 @@ impl<P: Platform> Run<P> {
         let mut note_maps = std::mem::take(&mut *lock(&self.note_maps));
         note_maps.sort_by_key(|note| (note.task, note.index, note.round));
         let (trace, trace_written) = k.trace.take();
+        let last = self.last_texts(k);
         RunResult {
             counters,
             outcomes,
-            maps: self.final_maps(k),
+            maps: last.iter().map(|(task, text)| (*task, text.maps.clone())).collect(),
+            proc: if self.options.last == Last::ProcText { last } else { Vec::new() },
             note_maps,
             rounds,
             stuck: self.sync.stuck(),
@@ -141,17 +143,17 @@ impl<P: Platform> Run<P> {
         outcomes
     }
 
-    /// The VMAs of each process: when its last task began to end, or now.
-    fn final_maps<D: Design>(&self, k: &Kernel<P, D>) -> Vec<(TaskId, Vec<String>)> {
+    /// What /proc/PID says of each process: when its last task began to end, or now.
+    fn last_texts<D: Design>(&self, k: &Kernel<P, D>) -> Vec<(TaskId, ProcText)> {
         let ends = self.sync.process_ends().into_iter();
-        let maps = ends.map(|end| {
+        let texts = ends.map(|end| {
             let mm = end.live.and_then(|task| {
                 let mm = Ptr::<Mm<P>>::from_word(k.tasks[task as usize].mm.get());
                 if mm.is_null() { None } else { k.mms.peek(mm.index()) }
             });
-            (end.first, mm.map_or(end.maps, |mm| k.maps(mm)))
+            (end.first, mm.map_or(end.last, |mm| self.options.last.of(k, mm)))
         });
-        maps.collect()
+        texts.collect()
     }
 
     pub(super) fn file(&self, number: Option<u32>) -> Ptr<Inode<P>> {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) use self::state::{ProcessEnd, Wait};
 use self::state::{State, Waiting, WakeUps, Woken};
 use super::load::Program;
+use crate::mm::ProcText;
 use crate::platform::{Field, Line, Ordering, Platform, TaskId, Word};
 
 /// What an id holds that nobody has set. No call returns it: it is no page, and no break.
@@ -139,9 +140,9 @@ impl<P: Platform> ProgramSync<P> {
         self.lock().leave(cpu.task())
     }
 
-    /// What the VMAs of the current task's process were in the end.
-    pub fn set_maps(&self, cpu: &P, maps: Vec<String>) {
-        self.lock().set_maps(cpu.task(), maps);
+    /// What the address space of the current task's process was in the end.
+    pub fn set_last(&self, cpu: &P, last: ProcText) {
+        self.lock().set_last(cpu.task(), last);
     }
 
     /// The current task has ended, and holds nothing any more.

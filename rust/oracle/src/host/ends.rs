@@ -70,6 +70,7 @@ impl Run<'_> {
             counters: self.counters,
             outcomes: self.tasks.iter().flat_map(|task| &task.outcomes).copied().collect(),
             maps: maps.map(|process| (process.first, std::mem::take(&mut process.maps))).collect(),
+            proc: Vec::new(),
             note_maps,
             rounds: self.tasks.iter().map(|task| task.rounds).collect(),
             stuck,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Stop;
+use crate::mm::ProcText;
 use crate::platform::TaskId;
 use crate::program::load::Program;
 
@@ -70,8 +71,8 @@ struct Process {
     staying: u32,
     /// Tasks that have not ended.
     present: u32,
-    /// Its VMAs when its last task began to end.
-    maps: Vec<String>,
+    /// Its address space when its last task began to end.
+    last: ProcText,
 }
 
 #[derive(Default)]
@@ -101,7 +102,7 @@ pub(super) enum Waiting {
 /// A process as a result shows it.
 pub(in crate::program) struct ProcessEnd {
     pub first: TaskId,
-    pub maps: Vec<String>,
+    pub last: ProcText,
     /// A task of it that has not ended.
     pub live: Option<TaskId>,
 }
@@ -174,7 +175,7 @@ impl State {
     }
 
     fn new_process(&mut self, first: TaskId) -> usize {
-        self.processes.push(Process { first, staying: 0, present: 0, maps: Vec::new() });
+        self.processes.push(Process { first, staying: 0, present: 0, last: ProcText::default() });
         self.processes.len() - 1
     }
 
@@ -294,9 +295,9 @@ impl State {
         self.processes[process].staying == 0
     }
 
-    pub fn set_maps(&mut self, task: TaskId, maps: Vec<String>) {
+    pub fn set_last(&mut self, task: TaskId, last: ProcText) {
         let process = self.process_of(task);
-        self.processes[process].maps = maps;
+        self.processes[process].last = last;
     }
 
     /// `task` has ended, and holds nothing any more.
@@ -346,7 +347,7 @@ impl State {
             .iter()
             .map(|process| ProcessEnd {
                 first: process.first,
-                maps: process.maps.clone(),
+                last: process.last.clone(),
                 live: None,
             })
             .collect();

@@ -110,8 +110,8 @@ fn a_child_is_a_process_of_its_own_or_a_thread() {
     state.wait(0, Wait::LeftMm(3), &mut WakeUps::default()).unwrap();
     assert_eq!(woken(|wake| state.left_mm(3, wake)).1, [(0, Woken::Go)]);
     assert!(state.leave(3));
-    state.set_maps(3, vec!["line".to_owned()]);
+    state.set_last(3, ProcText { maps: vec!["line".to_owned()], ..ProcText::default() });
     state.ended(3, &mut WakeUps::default());
     let ends = state.process_ends();
-    assert_eq!((ends[1].first, ends[1].maps.len(), ends[1].live), (3, 1, None));
+    assert_eq!((ends[1].first, ends[1].last.maps.len(), ends[1].live), (3, 1, None));
 }

@@ -168,6 +168,8 @@ TABLES: list[tuple[Any, str]] = [
     (changed(lambda p: p.update(system={"thp": "sometimes"})), "system: key 'thp': value \"sometimes\" (allowed: madvise, never, always)"),
     (changed(lambda p: p.update(system={"config": {"NUMA": 2}})), "system.config: key 'NUMA': value 2 (allowed: true, false)"),
     (changed(lambda p: p.update(system={"nodes": 65})), "system: key 'nodes': value 65 (allowed: 1 to 64)"),
+    (changed(lambda p: p["tasks"][0]["ops"].append({"op": "set_mempolicy", "nodes": [0]})), "tasks[0].ops[2]: key 'nodes': mode \"default\" has none (allowed: with bind, interleave, preferred)"),
+    (changed(lambda p: p["tasks"][0]["ops"].append({"op": "set_mempolicy", "mode": "local", "nodes": []})), "tasks[0].ops[2]: key 'nodes': mode \"local\" has none (allowed: with bind"),
     (changed(lambda p: p.update(system={"config": {"THP": 1}})), "system.config: key 'THP': value 1 (allowed: true, false)"),
     (changed(lambda p: p.update(system={"memcg": "1M"})), "system: key 'memcg' is not available yet"),
     (changed(lambda p: p.update(system={"swap": 1})), "system.swap: value 1 (allowed: an object)"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from spfemu.program.values import shown
 
-__all__ = ["listed", "out_of_range", "unavailable_choice", "unavailable_op"]
+__all__ = ["listed", "no_nodes", "out_of_range", "unavailable_choice", "unavailable_op"]
 
 
 def unavailable_op(name: str) -> str:
@@ -23,6 +23,11 @@ def unavailable_choice(op: str, key: str, name: str) -> str:
 def out_of_range(key: str, value: object, allowed: str) -> str:
     """The message for a value that is not allowed. Source: ours."""
     return f"key '{key}': value {shown(value)} (allowed: {allowed})"
+
+
+def no_nodes(mode: str) -> str:
+    """The message for nodes that are given to a policy that has none. Source: ours."""
+    return f"key 'nodes': mode {shown(mode)} has none (allowed: with bind, interleave, preferred)"
 
 
 def listed(names: Iterable[object]) -> str:

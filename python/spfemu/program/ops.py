@@ -34,6 +34,7 @@ __all__ = [
     "OUTCOME_DTYPE",
     "PAGE_SIZES",
     "POLICIES",
+    "POLICIES_WITHOUT_NODES",
     "RECORD_DEFAULTS",
     "SITE_DTYPE",
     "STARTS",
@@ -165,6 +166,7 @@ ADVICES: Final = (
 )  # fmt: skip
 ADVICES_AVAILABLE: Final = frozenset(ADVICES) - {"mergeable", "unmergeable"}
 POLICIES: Final = ("default", "bind", "interleave", "preferred", "local")
+POLICIES_WITHOUT_NODES: Final = ("default", "local")
 ACCESSES: Final = ("read", "write", "execute")
 MODES: Final = ("user", "kernel")
 ORDERS: Final = ("forward", "backward", "random")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
 from spfemu.program.expect import check_expect, normal_expect
 from spfemu.program.fields import Fields, quoted
-from spfemu.program.messages import out_of_range, unavailable_choice, unavailable_op
+from spfemu.program.messages import no_nodes, out_of_range, unavailable_choice, unavailable_op
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
@@ -17,6 +17,8 @@ from spfemu.program.ops import (
     MAX_CPUS,
     MAX_DEPTH,
     OPS,
+    POLICIES,
+    POLICIES_WITHOUT_NODES,
     RECORD_DEFAULTS,
     STARTS,
     SWAP_KINDS,
@@ -321,6 +323,9 @@ class _Reader(Fields):
     def _nodes(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:
         if not isinstance(value, list):
             self.fail(place, out_of_range(key.name, value, "a list of node numbers"))
+        mode = op.key("mode")
+        if mode is not None and POLICIES[fields[mode.field]] in POLICIES_WITHOUT_NODES:
+            self.fail(place, no_nodes(POLICIES[fields[mode.field]]))
         mask = 0
         for node in value:
             mask |= 1 << self.integer(place, key.name, node, 0, 63)

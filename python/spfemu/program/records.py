@@ -12,7 +12,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spfemu.program.messages import listed, out_of_range, unavailable_choice, unavailable_op
+from spfemu.program.messages import (
+    listed,
+    no_nodes,
+    out_of_range,
+    unavailable_choice,
+    unavailable_op,
+)
 from spfemu.program.model import Program
 from spfemu.program.ops import (
     FIELDS,
@@ -20,6 +26,8 @@ from spfemu.program.ops import (
     MMAP_FLAGS,
     OPS,
     OPS_BY_CODE,
+    POLICIES,
+    POLICIES_WITHOUT_NODES,
     RECORD_DEFAULTS,
     SYSCTLS,
     Key,
@@ -181,7 +189,14 @@ def _check_bool(group: _Group, key: Key) -> None:
 
 
 def _check_nodes(group: _Group, key: Key) -> None:
-    """Any 64 bits are a mask."""
+    """Any 64 bits are a mask, but for a policy that has no nodes."""
+    mode = group.op.key("mode")
+    if mode is None:
+        return
+    given = group.records[key.field] != key.default
+    for name in POLICIES_WITHOUT_NODES:
+        bad = given & (group.records[mode.field] == POLICIES.index(name))
+        group.refuse(bad, no_nodes(name))
 
 
 def _check_choice(group: _Group, key: Key) -> None:

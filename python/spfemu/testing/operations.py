@@ -7,6 +7,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from spfemu.program.ops import POLICIES_WITHOUT_NODES
 from spfemu.testing.vocabulary import At, Operation, Vocabulary, below, pick
 
 __all__ = ["Maker", "flags_of", "makers", "plain_operations"]
@@ -223,7 +224,8 @@ def _mlock(draw: Draw, words: Vocabulary) -> Operation:
 def _policy(draw: Draw) -> Operation:
     """Mostly one that is interleaved; sometimes with nodes that there are not."""
     operation: Operation = {"mode": pick(draw, _POLICIES)}
-    if (nodes := pick(draw, _NODES)) is not None:
+    nodes = pick(draw, _NODES)
+    if nodes is not None and operation["mode"] not in POLICIES_WITHOUT_NODES:
         operation["nodes"] = nodes
     return operation
 

@@ -2,16 +2,19 @@
 //! while the system lives, as with `SLAB_TYPESAFE_BY_RCU`. A stale pointer is a finding on every
 //! platform, never undefined behaviour.
 
+#![allow(unsafe_code)]
+
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering as Std};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering as Std};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::injection::Injection;
 use super::{Line, Platform, Value};
 
 /// A kind of object made of words.
-pub trait Object: Sized {
+pub trait Object: Sized + Send + Sync {
     type P: Platform;
     /// The kernel's name of the struct.
     const NAME: &'static str;
@@ -247,7 +250,10 @@ const NR_CHUNKS: usize = u32::BITS as usize;
 
 /// Slots of one type. Chunks double in size and stay where they are.
 pub struct Arena<T: Object> {
-    chunks: [OnceLock<Box<[Slot<T>]>>; NR_CHUNKS],
+    /// The first slot of each chunk that was made; NULL of another.
+    chunks: [AtomicPtr<Slot<T>>; NR_CHUNKS],
+    /// Held by who makes a chunk.
+    making: Mutex<()>,
     shape: u32,
     name: &'static str,
     /// Which arena of the system this is.
@@ -268,7 +274,8 @@ impl<T: Object> Arena<T> {
     /// An arena whose objects are not called what their type is.
     pub fn with_name(lines: &Arc<Lines>, shape: u32, name: &'static str) -> Self {
         Self {
-            chunks: [const { OnceLock::new() }; NR_CHUNKS],
+            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; NR_CHUNKS],
+            making: Mutex::default(),
             shape,
             name,
             number: lines.nr_arenas.fetch_add(1, Std::Relaxed),
@@ -279,11 +286,23 @@ impl<T: Object> Arena<T> {
         }
     }
 
+    /// The slots of chunk `nth`, if it was made. Each access goes through here: one pointer, with
+    /// no length beside it.
+    #[inline(always)]
+    fn chunk(&self, nth: usize) -> Option<&[Slot<T>]> {
+        // Acquire: pairs with the Release in `make_chunk`.
+        let first = self.chunks[nth].load(Std::Acquire);
+        // SAFETY: (1) A pointer that is not NULL is that of 2^nth slots, all made, in one
+        // allocation (`make_chunk`). (2) They stay there, and only shared references to them exist,
+        // until the arena is dropped.
+        (!first.is_null()).then(|| unsafe { std::slice::from_raw_parts(first, 1 << nth) })
+    }
+
     /// A slot that was handed out before.
     #[inline(always)]
     fn slot(&self, index: u32) -> &Slot<T> {
         let (chunk, offset) = place(index);
-        match self.chunks[chunk].get() {
+        match self.chunk(chunk) {
             Some(slots) => &slots[offset],
             None => never_used(self.name, index),
         }
@@ -293,7 +312,7 @@ impl<T: Object> Arena<T> {
     #[inline(always)]
     fn slot_to_use(&self, index: u32) -> &Slot<T> {
         let (chunk, offset) = place(index);
-        match self.chunks[chunk].get() {
+        match self.chunk(chunk) {
             Some(slots) => &slots[offset],
             None => &self.make_chunk(chunk)[offset],
         }
@@ -302,32 +321,38 @@ impl<T: Object> Arena<T> {
     /// Makes chunk `chunk`, unless another CPU was first.
     #[cold]
     fn make_chunk(&self, chunk: usize) -> &[Slot<T>] {
-        self.chunks[chunk].get_or_init(|| {
-            let nr_slots = 1 << chunk;
-            let first_index = nr_slots - FIRST_CHUNK;
-            let per_object = T::lines(self.shape);
-            let Line(first) = self.lines.take_block(Block {
-                arena: self.number,
-                name: self.name,
-                first: Line::FREE,
-                per_object,
-                nr_objects: nr_slots,
-                base: first_index,
-                field_name: T::field_name,
-                field_text: T::field_text,
-            });
-            let slot = |i| {
-                let line = Line(first + i * per_object);
-                let object = T::new(line, self.shape);
-                Slot { generation: AtomicU64::new(0), index: first_index + i, line, object }
-            };
-            let mut slots = Vec::new();
-            if slots.try_reserve_exact(nr_slots as usize).is_err() {
-                panic!("no memory for {nr_slots} more of {}", self.name);
-            }
-            slots.extend((0..nr_slots).map(slot));
-            slots.into_boxed_slice()
-        })
+        // Who panicked with it, for want of memory, left nothing half done.
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slots) = self.chunk(chunk) {
+            return slots;
+        }
+        let nr_slots = 1 << chunk;
+        let first_index = nr_slots - FIRST_CHUNK;
+        let per_object = T::lines(self.shape);
+        let Line(first) = self.lines.take_block(Block {
+            arena: self.number,
+            name: self.name,
+            first: Line::FREE,
+            per_object,
+            nr_objects: nr_slots,
+            base: first_index,
+            field_name: T::field_name,
+            field_text: T::field_text,
+        });
+        let slot = |i| {
+            let line = Line(first + i * per_object);
+            let object = T::new(line, self.shape);
+            Slot { generation: AtomicU64::new(0), index: first_index + i, line, object }
+        };
+        let mut slots = Vec::new();
+        if slots.try_reserve_exact(nr_slots as usize).is_err() {
+            panic!("no memory for {nr_slots} more of {}", self.name);
+        }
+        slots.extend((0..nr_slots).map(slot));
+        let first = Box::into_raw(slots.into_boxed_slice()).cast();
+        // Release: who sees the pointer sees the slots; pairs with the Acquire in `chunk`.
+        self.chunks[chunk].store(first, Std::Release);
+        self.chunk(chunk).expect("just made")
     }
 
     /// Allocates a zeroed object.
@@ -438,7 +463,7 @@ impl<T: Object> Arena<T> {
         let below_used = move |nth: usize| {
             let first_index = (1u32 << nth) - FIRST_CHUNK;
             let nr_used = used.checked_sub(first_index).filter(|&nr_used| nr_used != 0)? as usize;
-            let slots = self.chunks[nth].get().map_or(&[][..], |slots| slots);
+            let slots = self.chunk(nth).unwrap_or(&[]);
             Some(&slots[..nr_used.min(slots.len())])
         };
         (FIRST_CHUNK.ilog2() as usize..NR_CHUNKS).map_while(below_used).flatten()
@@ -478,6 +503,20 @@ impl<T: Object> Arena<T> {
         self.slots(used).for_each(|slot| slot.generation.store(0, Std::Relaxed));
         self.injection.reset();
         self.free.lock().expect("no panic while held").clear();
+    }
+}
+
+impl<T: Object> Drop for Arena<T> {
+    fn drop(&mut self) {
+        for (nth, chunk) in self.chunks.iter_mut().enumerate() {
+            let first = *chunk.get_mut();
+            if !first.is_null() {
+                let slots = ptr::slice_from_raw_parts_mut(first, 1 << nth);
+                // SAFETY: (1) It came out of a box of so many slots (`make_chunk`). (2) Nobody
+                // has a reference into it, for those borrow the arena; and nobody drops it again.
+                drop(unsafe { Box::from_raw(slots) });
+            }
+        }
     }
 }
 

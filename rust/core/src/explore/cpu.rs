@@ -10,7 +10,7 @@ use super::mutants::{MUTANTS, MutantInfo};
 use super::strategy::Dfs;
 use super::timeline::{Access, Step};
 use super::token::TaskSet;
-use crate::platform::coroutine::Switch;
+use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::Reader;
 use crate::platform::{
     CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Value, Word,
@@ -79,7 +79,7 @@ impl Cpu {
     pub(super) fn at_rest(task: TaskId, nr_tasks: u32) -> Self {
         let machine = Machine::new(nr_tasks, None, Box::new(Dfs::new(0)), &Arc::default());
         let machine = Rc::new(machine);
-        Self::new(task, &machine, Switch::new())
+        Self::new(task, &machine, Switch::new(&StackPool::new()))
     }
 
     pub(super) fn switch(&self) -> &Rc<Switch> {
@@ -520,7 +520,7 @@ impl Platform for Cpu {
         self.end_section();
     }
 
-    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+    fn ipi(&self, is_target: impl Fn(CpuId) -> bool) {
         if !self.is_live() {
             return;
         }
@@ -530,6 +530,7 @@ impl Platform for Cpu {
         self.wait_for_sections();
         self.choice_before_next(|machine| machine.decide(self.task, true));
         self.grant.set(NO_GRANT);
+        let targets = (0..self.machine.nr_tasks).filter(|&cpu| is_target(cpu));
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
         let waits_for = set & self.machine.irqs_off.get();
         self.event(|| format!("interrupts {}", cpus_of(set)));

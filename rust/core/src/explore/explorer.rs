@@ -107,7 +107,6 @@ pub struct Explorer<S: Subject> {
     pub(super) machine: Rc<Machine>,
     cpus: Vec<Rc<Cpu>>,
     coroutines: Vec<Coroutine>,
-    pool: Rc<StackPool>,
     pub(super) options: ExploreOptions,
     pub(super) watch: Arc<Watch>,
 }
@@ -130,10 +129,11 @@ impl<S: Subject> Explorer<S> {
         machine.livelock_faults.set(options.livelock_faults);
         machine.reduces.set(matches!(options.search, Search::Dfs { reduce: true, .. }));
         let pool = StackPool::new();
-        let cpus: Vec<_> =
-            (0..nr_tasks).map(|task| Rc::new(Cpu::new(task, &machine, Switch::new()))).collect();
+        let cpus: Vec<_> = (0..nr_tasks)
+            .map(|task| Rc::new(Cpu::new(task, &machine, Switch::new(&pool))))
+            .collect();
         let (coroutines, watch) = (Vec::new(), Arc::clone(watch));
-        let mut explorer = Self { subject, machine, cpus, coroutines, pool, options, watch };
+        let mut explorer = Self { subject, machine, cpus, coroutines, options, watch };
         explorer.make_coroutines().map_err(|error| format!("tasks: no stack: {error}"))?;
         Ok(explorer)
     }
@@ -143,7 +143,7 @@ impl<S: Subject> Explorer<S> {
         for cpu in &self.cpus {
             let subject = Rc::clone(&self.subject);
             let mine = Rc::clone(cpu);
-            let made = Coroutine::new(&self.pool, cpu.switch(), move || {
+            let made = Coroutine::new(cpu.switch(), move || {
                 // The same coroutine serves all schedules that run to their end.
                 loop {
                     subject.run_task(&mine);

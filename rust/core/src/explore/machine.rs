@@ -9,7 +9,7 @@ use super::sharing::Sharing;
 use super::strategy::{Point, Strategy};
 use super::timeline::Step;
 use super::token::{Deviation, TaskSet, rank_of};
-use crate::platform::coroutine::Condition;
+use crate::platform::condition::Condition;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, LIVELOCK_FAULTS, Line, Lines, RcuCallback, TaskId};
 use crate::program::Watch;

@@ -6,13 +6,13 @@
 //! then an old translation may still be used: that is what the worst race of the series needs.
 //! Source: `arch/x86/mm/tlb.c`, v5.1; simplifications in `docs/fidelity.md`.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, PerCpu};
 use super::objects::{Mm, MmRef};
 use super::pmd::{Pmd, PmdVal};
 use super::types::{Access, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Fence, Local, Ordering, Platform, Ptr, Value};
+use crate::platform::{CpuId, Fence, Local, Ordering, Platform, Ptr, Value};
 
 /// Entries of one CPU's TLB, direct mapped by page number.
 const NR_ENTRIES: usize = 64;
@@ -247,15 +247,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(Pte::new(used.pfn() + within as u32, used & Pte(0xfff)))
     }
 
-    /// The CPUs whose TLB may hold translations of `mm`.
-    fn mm_cpumask(&self, cpu: &P, mm: Ptr<Mm<P>>) -> impl Iterator<Item = u32> {
-        let me = cpu.id();
-        let word = mm.to_word();
-        self.cpus
-            .iter()
-            .enumerate()
-            .filter(move |(id, other)| *id as u32 != me && cpu.observe(&other.active_mm) == word)
-            .map(|(id, _)| id as u32)
+    /// Whether the TLB of `other`, which is not this CPU, may hold translations of `mm`
+    /// (`mm_cpumask`).
+    fn may_translate(&self, cpu: &P, mm: Ptr<Mm<P>>, other: CpuId) -> bool {
+        let active_mm = |other: &PerCpu<P>| cpu.observe(&other.active_mm);
+        other != cpu.id()
+            && self.cpus.get(other as usize).is_some_and(|other| active_mm(other) == mm.to_word())
     }
 
     /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before. Ranges
@@ -278,7 +275,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let generation = mm.tlb_gen().fetch_add(cpu, 1, Ordering::SeqCst) + 1;
         let info = page_number.and_then(|page_number| flush_info(generation, page_number));
         mm.tlb_flush_info().poke(info.unwrap_or(0));
-        cpu.ipi(&mut self.mm_cpumask(cpu, mm.ptr()));
+        cpu.ipi(|other| self.may_translate(cpu, mm.ptr(), other));
     }
 
     /// `inc_tlb_flush_pending()`: before the first PTE is changed. The PTE lock orders it: who

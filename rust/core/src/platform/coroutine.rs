@@ -1,12 +1,12 @@
 //! Coroutines: tasks with stacks of their own that hand control over by themselves, all on one
 //! thread. Explore and virtual time run on them.
 //!
-//! A coroutine suspends itself through its [`Switch`] and is resumed by its owner. A panic inside
-//! is caught and handed to the owner; a suspended coroutine can be [cancelled], which unwinds its
-//! stack. While that goes on the switch [is cut]: whoever implements word operations must then
-//! neither suspend nor count, for a switch in the middle of an unwinding corrupts the count of
-//! panics. Stacks have a guard page each (two maps of the process; Linux allows 65,530) and are
-//! pooled.
+//! A coroutine suspends itself through its [`Switch`] and is resumed by its owner, or hands over to
+//! another one. A panic inside is caught and handed to the owner; a suspended coroutine can be
+//! [cancelled], which unwinds its stack. While that goes on the switch [is cut]: whoever implements
+//! word operations must then neither suspend nor count, for a switch in the middle of an unwinding
+//! corrupts the count of panics. Stacks have a guard page each (two maps of the process; Linux
+//! allows 65,530) and are pooled.
 //!
 //! [cancelled]: Coroutine::cancel
 //! [is cut]: Switch::is_cut
@@ -16,27 +16,81 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::NonNull;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use corosensei::CoroutineResult;
-use corosensei::stack::DefaultStack;
+use corosensei::stack::{DefaultStack, Stack, StackPointer};
 
-type Inner = corosensei::Coroutine<(), (), Result<(), Payload>, DefaultStack>;
-type Yielder = corosensei::Yielder<(), ()>;
+use self::fiber::{Fiber, Root};
+
+// What switches stacks. RUSTFLAGS='--cfg spfemu_portable' tests the other one here, too.
+#[cfg(all(target_arch = "x86_64", unix, not(spfemu_portable)))]
+#[path = "coroutine/by_hand.rs"]
+mod fiber;
+#[cfg(not(all(target_arch = "x86_64", unix, not(spfemu_portable))))]
+#[path = "coroutine/portable.rs"]
+mod fiber;
 
 /// What a panic carried.
 pub type Payload = Box<dyn Any + Send>;
+
+/// What runs on a stack; it catches its panics.
+type Body = Box<dyn FnOnce()>;
 
 /// Bytes of a stack: enough for a backtrace inside a panic in a debug build. Only touched pages
 /// take memory.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Guarded stacks, given out again once their coroutine has ended.
+/// A stack whose top is not at a page's end but some cache lines below, another number for each of
+/// its neighbours: else the topmost frames of all coroutines, which are touched at each switch,
+/// would share a few sets of the host's first-level cache.
+struct ColouredStack {
+    whole: DefaultStack,
+    base: StackPointer,
+}
+
+impl ColouredStack {
+    /// The `nth` stack of a pool.
+    fn new(nth: usize) -> io::Result<Self> {
+        const COLOURS: usize = 64;
+        const LINE: usize = 64;
+        let whole = DefaultStack::new(STACK_BYTES)?;
+        let base = whole.base().get() - nth % COLOURS * LINE;
+        let base = StackPointer::new(base).expect("no stack is at address 0");
+        Ok(Self { whole, base })
+    }
+}
+
+// SAFETY: (1) What is between `limit` and `base` is part of `whole`, which is mapped while this
+// lives, and is at least 252 KiB. (2) Its guard page is the one of `whole`, at the same limit.
+// (3) `base` is a multiple of 64 below the end of a page, so it is aligned.
+unsafe impl Stack for ColouredStack {
+    fn base(&self) -> StackPointer {
+        self.base
+    }
+    fn limit(&self) -> StackPointer {
+        self.whole.limit()
+    }
+    #[cfg(windows)]
+    fn teb_fields(&self) -> corosensei::stack::StackTebFields {
+        self.whole.teb_fields()
+    }
+    #[cfg(windows)]
+    fn update_teb_fields(&mut self, stack_limit: usize, guaranteed_stack_bytes: usize) {
+        self.whole.update_teb_fields(stack_limit, guaranteed_stack_bytes);
+    }
+}
+
+/// Coroutines that may hand over to each other, and their guarded stacks, given out again once
+/// their coroutine has ended.
 #[derive(Default)]
 pub struct StackPool {
-    free: RefCell<Vec<DefaultStack>>,
+    root: Root,
+    /// Whether a coroutine has control now.
+    is_running: Cell<bool>,
+    /// How the coroutine ended that gave control back last, if it did.
+    end: Cell<Option<Result<(), Payload>>>,
+    free: RefCell<Vec<ColouredStack>>,
     nr_made: Cell<usize>,
 }
 
@@ -50,35 +104,51 @@ impl StackPool {
         self.nr_made.get()
     }
 
-    fn take(&self) -> io::Result<DefaultStack> {
+    fn take(&self) -> io::Result<ColouredStack> {
         if let Some(stack) = self.free.borrow_mut().pop() {
             return Ok(stack);
         }
-        let stack = DefaultStack::new(STACK_BYTES)?;
+        let stack = ColouredStack::new(self.nr_made.get())?;
         self.nr_made.set(self.nr_made.get() + 1);
         Ok(stack)
     }
-
-    fn give_back(&self, stack: DefaultStack) {
-        self.free.borrow_mut().push(stack);
-    }
 }
 
-/// How the code inside a coroutine suspends it.
-#[derive(Default)]
+/// Where the coroutine of a switch is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// There is none.
+    #[default]
+    Free,
+    /// It has not begun.
+    Ready,
+    Suspended,
+    Running,
+    Ended,
+}
+
+/// How the code inside a coroutine suspends it. What each switch looks at is in one cache line of
+/// the host.
+#[repr(C, align(64))]
 pub struct Switch {
-    /// Where the coroutine's way back is, while its body runs or is suspended.
-    yielder: Cell<Option<NonNull<Yielder>>>,
-    /// Whether a coroutine that has not ended uses this switch.
-    is_taken: Cell<bool>,
-    /// Whether the coroutine has control now.
-    is_running: Cell<bool>,
+    state: Cell<State>,
     is_cut: Cell<bool>,
+    pool: Rc<StackPool>,
+    fiber: Fiber,
 }
+
+/// What a cancelled coroutine unwinds with.
+struct Cancelled;
 
 impl Switch {
-    pub fn new() -> Rc<Self> {
-        Rc::default()
+    /// A switch for coroutines of `pool`.
+    pub fn new(pool: &Rc<StackPool>) -> Rc<Self> {
+        Rc::new(Self {
+            state: Cell::default(),
+            is_cut: Cell::new(false),
+            fiber: Fiber::default(),
+            pool: Rc::clone(pool),
+        })
     }
 
     /// Gives control back to whoever resumed the coroutine, and returns when it is resumed.
@@ -90,15 +160,59 @@ impl Switch {
         if self.is_cut.get() {
             return;
         }
-        assert!(self.is_running.get(), "suspended from outside of the coroutine");
-        let yielder = self.yielder.get().expect("the body of a running coroutine has begun");
-        // SAFETY: (1) The pointer was made from the reference that the coroutine's body was
-        // called with, which is good as long as the body runs, and is removed when the body
-        // ends, unwinding included (`Body`). (2) It belongs to the coroutine that runs: a switch
-        // serves one at a time (`is_taken`), and `is_running` is set only between a resumption
-        // and the next suspension of it. (3) It is used on the thread of the coroutine: neither
-        // `Switch` nor `Coroutine` is Send or Sync.
-        unsafe { yielder.as_ref() }.suspend(());
+        assert!(self.is_running(), "suspended from outside of the coroutine");
+        self.state.set(State::Suspended);
+        // SAFETY: (1) The fiber has control: the state says so, which is set only between its being
+        // entered and its next leaving. (2) It is used on its thread: neither `Switch` nor
+        // `Coroutine` is Send or Sync. (3) The root of the pool is the one it was entered through.
+        unsafe { self.fiber.leave(&self.pool.root) };
+        self.unwind_if_cut();
+    }
+
+    /// As [`Switch::suspend`], and resumes the coroutine of `other` at once: whoever resumed this
+    /// one gets control when that one, or whom it hands over to, suspends itself or ends.
+    ///
+    /// Panics if `other` is of another pool, or its coroutine is not suspended.
+    #[inline]
+    pub fn hand_over(&self, other: &Self) {
+        if self.is_cut.get() {
+            return;
+        }
+        assert!(self.is_running(), "suspended from outside of the coroutine");
+        assert!(Rc::ptr_eq(&self.pool, &other.pool), "coroutines of two pools");
+        assert!(other.can_be_entered(), "resumed while it runs, or after its end");
+        self.state.set(State::Suspended);
+        other.state.set(State::Running);
+        // SAFETY: (1) to (3) as in `suspend`. (4) The other fiber is prepared or has left, and has
+        // not ended: its state said so. It is where it was prepared, within an `Rc`, which its
+        // coroutine holds (`Coroutine::switch`) until the stack was taken back.
+        unsafe { self.fiber.hand_over(&other.fiber, &self.pool.root) };
+        self.unwind_if_cut();
+    }
+
+    /// Enters the coroutine from outside of any; returns when one gives control back.
+    #[inline]
+    fn enter(&self) {
+        assert!(self.can_be_entered(), "resumed while it runs, or after its end");
+        assert!(!self.pool.is_running.replace(true), "resumed from within another coroutine");
+        self.state.set(State::Running);
+        // SAFETY: (1) No coroutine of the pool has control, as just seen. (2) This one is prepared
+        // or has left, and has not ended: its state said so. (3) It stays where it is, see
+        // `hand_over`.
+        unsafe { self.fiber.enter(&self.pool.root) };
+        self.pool.is_running.set(false);
+    }
+
+    #[inline(always)]
+    fn can_be_entered(&self) -> bool {
+        matches!(self.state.get(), State::Ready | State::Suspended)
+    }
+
+    #[inline(always)]
+    fn unwind_if_cut(&self) {
+        if self.is_cut.get() {
+            resume_unwind(Box::new(Cancelled));
+        }
     }
 
     /// Whether the coroutine was cancelled: its stack is being unwound.
@@ -110,16 +224,7 @@ impl Switch {
     /// Whether the coroutine has control now.
     #[inline(always)]
     pub fn is_running(&self) -> bool {
-        self.is_running.get()
-    }
-}
-
-/// Clears the way back when the body ends.
-struct Body<'s>(&'s Switch);
-
-impl Drop for Body<'_> {
-    fn drop(&mut self) {
-        self.0.yielder.set(None);
+        self.state.get() == State::Running
     }
 }
 
@@ -133,10 +238,9 @@ pub enum Pause {
 
 /// A coroutine. Dropping a suspended one cancels it.
 pub struct Coroutine {
-    /// `None` once the stack was given back.
-    inner: Option<Inner>,
     switch: Rc<Switch>,
-    pool: Rc<StackPool>,
+    /// The stack was given back, and the switch may have another coroutine.
+    is_over: bool,
 }
 
 impl Coroutine {
@@ -145,40 +249,35 @@ impl Coroutine {
     ///
     /// Errors: no further stack can be mapped (`vm.max_map_count`, two for each stack). Panics
     /// if another coroutine uses `switch`.
-    pub fn new(
-        pool: &Rc<StackPool>,
-        switch: &Rc<Switch>,
-        body: impl FnOnce() + 'static,
-    ) -> io::Result<Self> {
-        let stack = pool.take()?;
-        assert!(!switch.is_taken.replace(true), "one switch for two coroutines");
-        let inside = Rc::clone(switch);
+    pub fn new(switch: &Rc<Switch>, body: impl FnOnce() + 'static) -> io::Result<Self> {
+        assert_eq!(switch.state.get(), State::Free, "one switch for two coroutines");
+        let stack = switch.pool.take()?;
         switch.is_cut.set(false);
-        let inner = Inner::with_stack(stack, move |yielder: &Yielder, ()| {
-            inside.yielder.set(Some(NonNull::from(yielder)));
-            let _clear = Body(&inside);
-            catch_unwind(AssertUnwindSafe(body))
-        });
-        Ok(Self { inner: Some(inner), switch: Rc::clone(switch), pool: Rc::clone(pool) })
+        switch.state.set(State::Ready);
+        let inside = Rc::downgrade(switch);
+        let whole = move || {
+            let end = catch_unwind(AssertUnwindSafe(body));
+            let switch = inside.upgrade().expect("the coroutine holds it until the end");
+            switch.pool.end.set(Some(end));
+            switch.state.set(State::Ended);
+        };
+        switch.fiber.prepare(stack, Box::new(whole));
+        Ok(Self { switch: Rc::clone(switch), is_over: false })
     }
 
-    /// Runs the body until it suspends, returns or panics.
+    /// Runs the body until it suspends, returns or panics; if it hands over, until the one that has
+    /// control then does.
     ///
     /// Panics if it has ended.
     #[inline]
     pub fn resume(&mut self) -> Pause {
-        let inner = self.inner.as_mut().expect("resumed after its end");
-        self.switch.is_running.set(true);
-        let result = inner.resume(());
-        self.switch.is_running.set(false);
-        match result {
-            CoroutineResult::Yield(()) => Pause::Suspended,
-            CoroutineResult::Return(result) => {
-                self.release_stack();
-                match result {
-                    Ok(()) => Pause::Returned,
-                    Err(payload) => Pause::Panicked(payload),
-                }
+        assert!(!self.is_over, "resumed after its end");
+        self.switch.enter();
+        match self.switch.pool.end.take() {
+            None => Pause::Suspended,
+            Some(end) => {
+                self.release_if_ended();
+                end.map_or_else(Pause::Panicked, |()| Pause::Returned)
             }
         }
     }
@@ -186,24 +285,33 @@ impl Coroutine {
     /// Ends a suspended coroutine: unwinds its stack and gives it back. Does nothing after the
     /// end.
     pub fn cancel(&mut self) {
-        let Some(inner) = self.inner.as_mut() else { return };
-        self.switch.is_cut.set(true);
-        self.switch.is_running.set(true);
-        // What unwinds comes to an end in `catch_unwind` above, or in corosensei's own.
-        inner.force_unwind();
-        self.switch.is_running.set(false);
-        self.release_stack();
+        match self.switch.state.get() {
+            _ if self.is_over => return,
+            State::Ready => {
+                self.switch.is_cut.set(true);
+                self.switch.state.set(State::Ended);
+            }
+            State::Suspended => {
+                self.switch.is_cut.set(true);
+                self.switch.enter();
+                // What it unwound with.
+                drop(self.switch.pool.end.take());
+            }
+            State::Free | State::Running | State::Ended => {}
+        }
+        self.release_if_ended();
     }
 
     /// Whether the body has returned, panicked or been cancelled.
     pub fn has_ended(&self) -> bool {
-        self.inner.is_none()
+        self.is_over || self.switch.state.get() == State::Ended
     }
 
-    fn release_stack(&mut self) {
-        if let Some(inner) = self.inner.take() {
-            self.pool.give_back(inner.into_stack());
-            self.switch.is_taken.set(false);
+    fn release_if_ended(&mut self) {
+        if !self.is_over && self.switch.state.get() == State::Ended {
+            self.is_over = true;
+            self.switch.state.set(State::Free);
+            self.switch.pool.free.borrow_mut().extend(self.switch.fiber.reclaim());
         }
     }
 }
@@ -221,50 +329,6 @@ pub fn panic_text(payload: &Payload) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
-}
-
-type Test = dyn Fn(u64) -> bool;
-
-/// The condition that a suspended coroutine waits for, kept where others can test it although it
-/// lives on the coroutine's stack.
-#[derive(Default)]
-pub struct Condition {
-    test: Cell<Option<NonNull<Test>>>,
-}
-
-impl Condition {
-    /// Lets others test `condition` while `wait` runs.
-    pub fn during<R>(&self, condition: &dyn Fn(u64) -> bool, wait: impl FnOnce() -> R) -> R {
-        let short: NonNull<dyn Fn(u64) -> bool + '_> = NonNull::from(condition);
-        // SAFETY: (1) Only the lifetime changes, so the layout is the same. (2) The pointer is
-        // removed before the borrow of `condition` ends: `Clear` does so when this function
-        // returns or unwinds, and a coroutine that is suspended inside `wait` keeps its stack,
-        // and this borrow with it, until it is resumed or unwound; leaking it leaks the stack.
-        let long = unsafe {
-            std::mem::transmute::<NonNull<dyn Fn(u64) -> bool + '_>, NonNull<Test>>(short)
-        };
-        self.test.set(Some(long));
-        let _clear = Clear(&self.test);
-        wait()
-    }
-
-    /// What the condition says of `value`; false if nobody waits.
-    #[inline]
-    pub fn holds(&self, value: u64) -> bool {
-        // SAFETY: (1) The pointer is good, see `during`. (2) It was made from a shared reference
-        // and only shared references are made from it. (3) `Condition` is not Sync, so this is
-        // the thread of the coroutine that waits.
-        self.test.get().is_some_and(|test| unsafe { test.as_ref() }(value))
-    }
-}
-
-/// Removes the pointer on the way out.
-struct Clear<'c>(&'c Cell<Option<NonNull<Test>>>);
-
-impl Drop for Clear<'_> {
-    fn drop(&mut self) {
-        self.0.set(None);
-    }
 }
 
 #[cfg(test)]

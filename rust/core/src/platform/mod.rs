@@ -8,6 +8,8 @@
 //! touches shared state. There are no thread-locals, no clocks and no randomness but through it.
 
 pub mod arena;
+pub(crate) mod cell_vec;
+pub mod condition;
 pub mod coroutine;
 pub mod grace;
 mod injection;
@@ -130,9 +132,9 @@ pub trait Platform: Sized + 'static {
     /// Disables interrupts on this CPU; an RCU read section too. Sections do not nest.
     fn local_irq_disable(&self);
     fn local_irq_enable(&self);
-    /// Interrupts every CPU of `targets` except this one, and returns once each has been seen
+    /// Interrupts every CPU that `is_target`, except this one, and returns once each has been seen
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
-    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>);
+    fn ipi(&self, is_target: impl Fn(CpuId) -> bool);
 
     /// Faults of one access after which it counts as a livelock (C2).
     #[inline(always)]

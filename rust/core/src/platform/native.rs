@@ -278,12 +278,14 @@ impl Platform for Cpu {
         self.next_irq_sequence(Std::Release);
         self.readers.leave();
     }
-    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+    fn ipi(&self, is_target: impl Fn(CpuId) -> bool) {
         debug_assert!(!self.has_interrupts_off(), "an IPI with interrupts off");
         // Pairs with the fence in `local_irq_disable`.
         fence(Std::SeqCst);
-        for target in targets.filter(|&target| target != self.id) {
-            let interrupts = &self.machine.interrupts[target as usize];
+        for (target, interrupts) in self.machine.interrupts.iter().enumerate() {
+            if target == self.id as usize || !is_target(target as CpuId) {
+                continue;
+            }
             // Acquire: pairs with the Release in `local_irq_enable`.
             let seen = interrupts.load(Std::Acquire);
             let mut turns = 0;

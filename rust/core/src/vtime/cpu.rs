@@ -20,9 +20,6 @@ pub struct Cpu {
     reader: Reader,
     /// The task's clock while it has control; `world` has it otherwise.
     clock: Cell<u64>,
-    /// Not so before the first task runs, for the CPU that boots is no task's; and not while
-    /// there is something to do at the next accesses.
-    is_live: Cell<bool>,
     /// The task went on when the word at this address changed, and has so many accesses for its
     /// turn; then the next who waits may go on.
     turn: Cell<Option<(usize, u32)>>,
@@ -59,7 +56,6 @@ impl Cpu {
             switch: Rc::clone(switch),
             reader: Reader::default(),
             clock: Cell::new(0),
-            is_live: Cell::new(false),
             turn: Cell::new(None),
         }
     }
@@ -78,26 +74,49 @@ impl Cpu {
     /// Gives control away; the clock may have moved when it is back.
     fn suspend(&self) {
         self.world.task(self.task).clock.set(self.clock.get());
-        self.switch.suspend();
+        self.suspend_asleep();
+    }
+
+    /// As `suspend`, when the clock was handed over before and may have been moved since.
+    fn suspend_asleep(&self) {
+        self.give_control_away();
         self.take_clock();
     }
 
-    /// After a suspension: the clock, and what interrupts took meanwhile.
-    pub(super) fn take_clock(&self) {
-        self.is_live.set(self.turn.get().is_none());
-        let stolen = self.world.cpus[self.id as usize].stolen_ns.take();
-        self.clock.set(self.world.task(self.task).clock.get() + stolen);
+    /// Whoever is first goes on.
+    fn give_control_away(&self) {
+        match self.world.queue.pop() {
+            Some(next) if next == self.task => {}
+            Some(next) => self.switch.hand_over(&self.world.task(next).switch),
+            None => self.switch.suspend(),
+        }
+    }
+
+    /// After a suspension: the clock, and what interrupts took meanwhile. Whether they took any.
+    #[inline(always)]
+    pub(super) fn take_clock(&self) -> bool {
+        let this = self.world.task(self.task);
+        let stolen = this.stolen_ns.take();
+        self.clock.set(this.clock.get() + stolen);
+        if self.turn.get().is_none() {
+            self.world.set_limit();
+        } else {
+            self.world.limit.set(0);
+        }
+        stolen != 0
     }
 
     /// Waits until no other task is behind this one by more than `slack`.
     #[inline(always)]
     fn sync(&self, slack: u64) {
-        while !self.world.is_first(self.task, self.clock.get().saturating_sub(slack))
-            && !self.switch.is_cut()
-        {
-            self.world.task(self.task).clock.set(self.clock.get());
-            self.world.enqueue(self.task);
-            self.suspend();
+        let world = &*self.world;
+        while !world.is_first(self.task, self.clock.get().saturating_sub(slack)) {
+            let next = world.queue_behind_first(self.task, self.clock.get());
+            self.switch.hand_over(&world.task(next).switch);
+            // It has control, so it is first, unless that moved its clock.
+            if !self.take_clock() {
+                return;
+            }
         }
     }
 
@@ -107,61 +126,59 @@ impl Cpu {
     fn access(&self, word: &Word<Self>, kind: Kind) -> bool {
         let world = &*self.world;
         let line = word.site();
-        if line == Line::FREE.0 || !self.is_live.get() {
-            return self.access_specially(line, kind);
-        }
-        let writes = kind != Kind::Load;
-        if kind == Kind::Atomic {
-            self.advance(world.machine.atomic_ns);
-        }
-        if self.clock.get() < world.horizon.get().saturating_add(world.slack_ns)
-            && let Some(watched) = world.lines.borrow().hit(line, self.id, writes)
+        let atomic_ns = if kind == Kind::Atomic { world.machine.atomic_ns } else { 0 };
+        let clock = self.clock.get() + atomic_ns;
+        if clock < world.limit.get()
+            && world.lines.hits_unwatched(line, self.id, kind != Kind::Load)
         {
-            self.advance(world.machine.line_ns[0]);
-            return watched;
+            self.clock.set(clock + world.machine.line_ns[0]);
+            return false;
         }
-        self.access_slowly(line, writes)
+        self.access_slowly(line, kind)
     }
 
-    /// An access that costs nothing, or before which something is to be done.
-    #[cold]
-    fn access_specially(&self, line: u32, kind: Kind) -> bool {
-        if !self.counts() {
-            return line == Line::FREE.0;
-        }
+    /// Counts an access of the turn, if the task has one. Whether it has none.
+    #[inline(always)]
+    fn in_no_turn(&self) -> bool {
         match self.turn.get() {
+            None => return true,
             Some((_, 0)) => self.end_turn(),
             Some((address, left)) => self.turn.set(Some((address, left - 1))),
-            None => {}
         }
-        if line == Line::FREE.0 {
-            // What one task of the program tells another is still told in order of time.
-            self.sync(0);
-            return true;
-        }
-        if kind == Kind::Atomic {
-            self.advance(self.world.machine.atomic_ns);
-        }
-        self.access_slowly(line, kind != Kind::Load)
+        false
     }
 
     /// Whoever waits for the same word may go on now.
     fn end_turn(&self) {
         if let Some((address, _)) = self.turn.take() {
-            self.is_live.set(true);
+            self.world.set_limit();
             self.world.pass_on(address, self.clock.get());
         }
     }
 
-    /// An access that others must not see too early: they go first, or the line has to come.
+    /// An access that others must not see too early, or that is of no line, or before which there
+    /// is something to do: they go first, or the line has to come.
     #[inline(never)]
-    fn access_slowly(&self, line: u32, writes: bool) -> bool {
+    fn access_slowly(&self, line: u32, kind: Kind) -> bool {
         let world = &*self.world;
+        let is_free = line == Line::FREE.0;
         if !self.counts() {
-            return false;
+            return is_free;
         }
-        self.sync(world.slack_ns);
-        if let Some(watched) = world.lines.borrow().hit(line, self.id, writes) {
+        let in_no_turn = self.in_no_turn();
+        if is_free {
+            // What one task of the program tells another is still told in order of time.
+            self.sync(0);
+            return true;
+        }
+        if kind == Kind::Atomic {
+            self.advance(world.machine.atomic_ns);
+        }
+        if !in_no_turn || self.clock.get() >= world.limit.get() {
+            self.sync(world.slack_ns);
+        }
+        let writes = kind != Kind::Load;
+        if let Some(watched) = world.lines.hit(line, self.id, writes) {
             self.advance(world.machine.line_ns[0]);
             return watched;
         }
@@ -169,7 +186,7 @@ impl Cpu {
         self.sync(0);
         let now = self.clock.get();
         // Meanwhile the line may have come: then transfer costs no distance.
-        let (end, watched) = world.lines.borrow_mut().transfer(line, self.id, writes, now);
+        let (end, watched) = world.lines.transfer(line, self.id, writes, now);
         self.clock.set(end);
         watched
     }
@@ -183,7 +200,7 @@ impl Cpu {
 
     fn begin_turn(&self, word: &Word<Self>) {
         self.turn.set(Some((address(word), TURN_ACCESSES)));
-        self.is_live.set(false);
+        self.world.limit.set(0);
     }
 
     /// What comes after a store to a watched line: whoever spins on the word sees it.
@@ -360,20 +377,19 @@ impl Platform for Cpu {
         self.world.irqs_on(self.id, self.clock.get());
     }
 
-    fn ipi(&self, targets: &mut dyn Iterator<Item = CpuId>) {
+    fn ipi(&self, is_target: impl Fn(CpuId) -> bool) {
         if !self.counts() {
             return;
         }
         self.sync(0);
         let machine = &self.world.machine;
         self.advance(machine.ipi_base_ns);
-        // An idle CPU looks at the generation before it runs anything (lazy TLB).
-        let targets: Vec<CpuId> = targets.filter(|&cpu| self.world.is_busy(cpu)).collect();
-        for &target in &targets {
-            self.advance(machine.ipi_target_ns);
-            let stolen = &self.world.cpus[target as usize].stolen_ns;
-            stolen.set(stolen.get() + machine.ipi_handler_ns);
-        }
+        // An idle CPU is told of no flush: it looks at the generation before it runs anything (lazy
+        // TLB).
+        let others = self.world.busy_cpus().filter(|&cpu| cpu != self.id && is_target(cpu));
+        let targets: Vec<CpuId> = others.collect();
+        targets.iter().for_each(|&cpu| self.world.interrupt(cpu));
+        self.advance(machine.ipi_target_ns * targets.len() as u64);
         // They answer side by side, each once its interrupts are on; a later section does not
         // hold back what was sent before it.
         self.world.task(self.task).clock.set(self.clock.get());
@@ -406,9 +422,9 @@ impl Platform for Cpu {
         }
         self.world.task(self.task).clock.set(self.clock.get());
         self.world.pause(self.task, self.clock.get() + ns);
-        self.switch.suspend();
+        self.give_control_away();
         if self.world.after_pause(self.task) {
-            self.switch.suspend();
+            self.give_control_away();
         }
         self.take_clock();
     }
@@ -429,8 +445,7 @@ impl Platform for Cpu {
         if self.counts() {
             // No operation is free, so that a loop of those that charge nothing ends.
             self.advance(1);
-            self.world.task(self.task).clock.set(self.clock.get());
-            if self.world.yield_slice(self.task) {
+            if self.world.yields_slice(self.task, self.clock.get()) {
                 self.suspend();
             }
         }
@@ -445,13 +460,5 @@ impl Platform for Cpu {
     fn finding(&self, invariant: &'static str, what: String) -> ! {
         self.world.report(Finding { invariant, what });
         self.unwind()
-    }
-}
-
-impl Cpu {
-    /// As `suspend`, when the clock was handed over before and may have been moved since.
-    fn suspend_asleep(&self) {
-        self.switch.suspend();
-        self.take_clock();
     }
 }

@@ -1,56 +1,70 @@
 //! Where cache lines are: held by one CPU for writing, or by several for reading.
 
+use std::cell::RefCell;
+
 use super::machine::{Distance, Machine};
+use crate::platform::cell_vec::CellVec;
 
-/// Nobody holds the line.
-const NOBODY: u32 = u32::MAX;
+/// Who holds a line, in one word, for each access looks at it: nobody (0), the CPU of this number
+/// + 1, or, with `SHARED`, the set of CPUs that begins at this number in `sets`.
+type Holder = u32;
 
-/// One line. Held exclusively by `owner`, or, when `sharers` is set, by a set of CPUs.
-#[derive(Clone, Copy)]
-struct Line {
-    owner: u32,
-    /// Number + 1 of a set in the pool; 0: only `owner` holds the line.
-    sharers: u32,
+const NOBODY: Holder = 0;
+const SHARED: Holder = 1 << 31;
+/// Somebody spins on a word of the line.
+const WATCHED: Holder = 1 << 30;
+
+/// What only a transfer, or who waits, needs to know of a line.
+#[derive(Clone, Copy, Default)]
+struct Traffic {
     /// When the transfer under way ends; the next one begins then.
     busy_until: u64,
     /// How many tasks spin on words of this line.
     spinners: u32,
 }
 
-const FRESH: Line = Line { owner: NOBODY, sharers: 0, busy_until: 0, spinners: 0 };
-
 /// All lines of a system.
 pub(super) struct Lines {
-    lines: Vec<Line>,
+    holders: CellVec<Holder>,
+    traffic: CellVec<Traffic>,
     /// Sets of CPUs, `set_words` words each; `free` are those not in use.
-    sets: Vec<u64>,
-    free: Vec<u32>,
+    sets: CellVec<u64>,
+    free: RefCell<Vec<u32>>,
     set_words: usize,
     /// For each CPU its core and its socket.
     places: Vec<(u32, u32)>,
     line_ns: [u64; 4],
-    /// For each CPU the sets of CPUs on its core and in its socket.
-    same_core: Vec<u64>,
-    same_socket: Vec<u64>,
+    /// For each CPU the sets of CPUs on its core and in its socket, but for words without any.
+    same_core: Vec<Box<[SetWord]>>,
+    same_socket: Vec<Box<[SetWord]>>,
+}
+
+/// The word at a place of a set.
+#[derive(Clone, Copy)]
+struct SetWord {
+    place: u32,
+    word: u64,
 }
 
 impl Lines {
     pub(super) fn new(machine: &Machine, nr_cpus: u32) -> Self {
         let set_words = nr_cpus.div_ceil(64) as usize;
         let near = |farthest: Distance| {
-            let mut sets = vec![0; nr_cpus as usize * set_words];
-            for cpu in 0..nr_cpus {
-                let set = &mut sets[cpu as usize * set_words..][..set_words];
+            let set = |cpu| {
+                let mut set = vec![0u64; set_words];
                 for other in (0..nr_cpus).filter(|&o| machine.distance(cpu, o) <= farthest) {
                     set[other as usize / 64] |= 1 << (other % 64);
                 }
-            }
-            sets
+                let words = (0..).zip(set).map(|(place, word)| SetWord { place, word });
+                words.filter(|word| word.word != 0).collect()
+            };
+            (0..nr_cpus).map(set).collect()
         };
         Self {
-            lines: Vec::new(),
-            sets: Vec::new(),
-            free: Vec::new(),
+            holders: CellVec::new(),
+            traffic: CellVec::new(),
+            sets: CellVec::new(),
+            free: RefCell::default(),
             set_words,
             places: (0..nr_cpus).map(|cpu| machine.place(cpu)).collect(),
             line_ns: machine.line_ns,
@@ -59,60 +73,86 @@ impl Lines {
         }
     }
 
+    /// Whether `cpu` can read (or write) the line without leaving its own cache, and nobody spins
+    /// on a word of it: the usual case of [`Lines::hit`].
     #[inline(always)]
-    fn at(&mut self, line: u32) -> &mut Line {
-        let index = line as usize;
-        if index >= self.lines.len() {
-            self.lines.resize((index + 1).next_power_of_two(), FRESH);
+    pub(super) fn hits_unwatched(&self, line: u32, cpu: u32, writes: bool) -> bool {
+        let Some(holder) = self.holders.get(line as usize) else { return false };
+        if writes || holder & SHARED == 0 {
+            holder == cpu + 1
+        } else {
+            holder & WATCHED == 0 && self.in_set(holder, cpu)
         }
-        &mut self.lines[index]
     }
 
     /// If `cpu` can read (or write) the line without leaving its own cache: whether somebody
     /// spins on a word of it.
     #[inline(always)]
     pub(super) fn hit(&self, line: u32, cpu: u32, writes: bool) -> Option<bool> {
-        let &Line { owner, sharers, spinners, .. } = self.lines.get(line as usize)?;
-        let hit = if sharers == 0 { owner == cpu } else { !writes && self.in_set(sharers, cpu) };
-        hit.then_some(spinners != 0)
+        let holder = self.holders.get(line as usize)?;
+        let unwatched = holder & !WATCHED;
+        let hit = unwatched == cpu + 1
+            || (!writes && unwatched & SHARED != 0 && self.in_set(unwatched, cpu));
+        hit.then_some(holder & WATCHED != 0)
     }
 
+    /// Whether the set that a shared line's `holder` names has `cpu`.
     #[inline(always)]
-    fn in_set(&self, set: u32, cpu: u32) -> bool {
-        let word = (set as usize - 1) * self.set_words + cpu as usize / 64;
-        self.sets[word] >> (cpu % 64) & 1 != 0
+    fn in_set(&self, holder: Holder, cpu: u32) -> bool {
+        let word = (holder & !SHARED) as usize + cpu as usize / 64;
+        self.sets.get(word).is_some_and(|word| word >> (cpu % 64) & 1 != 0)
     }
 
     /// Brings the line to `cpu`, which asks at `now`; returns when it has it, and whether somebody
     /// spins on a word of it. Requests for one line are served one after another, in the order in
     /// which they are made.
-    pub(super) fn transfer(&mut self, line: u32, cpu: u32, writes: bool, now: u64) -> (u64, bool) {
-        let Line { owner, sharers, busy_until, spinners } = *self.at(line);
-        let begin = now.max(busy_until);
-        let distance = match (owner, sharers) {
-            (NOBODY, 0) => Distance::Own,
-            (owner, 0) => self.distance(cpu, owner),
+    pub(super) fn transfer(&self, line: u32, cpu: u32, writes: bool, now: u64) -> (u64, bool) {
+        let line = line as usize;
+        self.cover(line);
+        let holder = self.holders.get(line).expect("covered");
+        let traffic = self.traffic.get(line).expect("covered");
+        let (watched, holder) = (holder & WATCHED, holder & !WATCHED);
+        let shared = holder & SHARED != 0;
+        let distance = match holder {
+            NOBODY => Distance::Own,
             // A reader takes the nearest copy; a writer waits for the farthest to be gone.
-            (_, set) if writes => self.farthest(set, cpu),
-            (_, set) => self.nearest(set, cpu),
+            set if shared && writes => self.farthest(set, cpu),
+            set if shared => self.nearest(set, cpu),
+            owner => self.distance(cpu, owner - 1),
         };
-        let end = begin + self.line_ns[distance as usize];
-        if writes || (owner == NOBODY && sharers == 0) {
-            self.release_set(sharers);
-            let line = self.at(line);
-            (line.owner, line.sharers, line.busy_until) = (cpu, 0, end);
-        } else if sharers == 0 {
-            // The first copy: the owner keeps it for reading.
-            let set = self.take_set();
-            self.insert(set, owner);
-            self.insert(set, cpu);
-            let line = self.at(line);
-            (line.owner, line.sharers, line.busy_until) = (NOBODY, set, end);
-        } else {
+        let end = now.max(traffic.busy_until) + self.line_ns[distance as usize];
+        let holder = match holder {
             // Copies of a copy do not wait for each other.
-            self.insert(sharers, cpu);
+            set if shared && !writes => {
+                self.insert(set, cpu);
+                return (end, watched != 0);
+            }
+            set if shared => {
+                self.release_set(set);
+                cpu + 1
+            }
+            owner if writes || owner == NOBODY => cpu + 1,
+            // The first copy: the owner keeps it for reading.
+            owner => {
+                let set = self.take_set();
+                self.insert(set, owner - 1);
+                self.insert(set, cpu);
+                set
+            }
+        };
+        self.holders.set(line, holder | watched);
+        self.traffic.set(line, Traffic { busy_until: end, ..traffic });
+        (end, watched != 0)
+    }
+
+    /// Makes room for what is known of `line`.
+    #[inline(always)]
+    fn cover(&self, line: usize) {
+        if line >= self.holders.len() {
+            let nr_lines = (line + 1).next_power_of_two();
+            self.holders.grow(nr_lines, NOBODY);
+            self.traffic.grow(nr_lines, Traffic::default());
         }
-        (end, spinners != 0)
     }
 
     #[inline(always)]
@@ -130,64 +170,93 @@ impl Lines {
         }
     }
 
-    /// The words of a set, beside those of the CPUs near `cpu`.
-    fn beside<'s>(
-        &'s self,
-        set: u32,
-        near: &'s [u64],
-        cpu: u32,
-    ) -> impl Iterator<Item = (u64, u64)> + 's {
-        let set = &self.sets[(set as usize - 1) * self.set_words..][..self.set_words];
-        let near = &near[cpu as usize * self.set_words..][..self.set_words];
-        set.iter().copied().zip(near.iter().copied())
+    /// The word at `place` of a set.
+    #[inline(always)]
+    fn word(&self, set: Holder, place: u32) -> u64 {
+        self.sets.get(((set & !SHARED) + place) as usize).expect("a word of the set")
     }
 
-    fn nearest(&self, set: u32, cpu: u32) -> Distance {
-        if self.beside(set, &self.same_core, cpu).any(|(set, near)| set & near != 0) {
+    /// The least distance of a CPU of the set.
+    #[inline(always)]
+    fn nearest(&self, set: Holder, cpu: u32) -> Distance {
+        let has_any = |near: &SetWord| self.word(set, near.place) & near.word != 0;
+        if self.same_core[cpu as usize].iter().any(has_any) {
             Distance::Core
-        } else if self.beside(set, &self.same_socket, cpu).any(|(set, near)| set & near != 0) {
+        } else if self.same_socket[cpu as usize].iter().any(has_any) {
             Distance::Socket
         } else {
             Distance::Machine
         }
     }
 
-    fn farthest(&self, set: u32, cpu: u32) -> Distance {
-        if self.beside(set, &self.same_socket, cpu).any(|(set, near)| set & !near != 0) {
+    /// The greatest distance of a CPU of the set.
+    #[inline(always)]
+    fn farthest(&self, set: Holder, cpu: u32) -> Distance {
+        if self.has_others(set, &self.same_socket[cpu as usize]) {
             Distance::Machine
-        } else if self.beside(set, &self.same_core, cpu).any(|(set, near)| set & !near != 0) {
+        } else if self.has_others(set, &self.same_core[cpu as usize]) {
             Distance::Socket
         } else {
             Distance::Core
         }
     }
 
-    fn insert(&mut self, set: u32, cpu: u32) {
-        self.sets[(set as usize - 1) * self.set_words + cpu as usize / 64] |= 1 << (cpu % 64);
-    }
-
-    fn take_set(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.sets.resize(self.sets.len() + self.set_words, 0);
-            (self.sets.len() / self.set_words) as u32
+    /// Whether the set has a CPU that is not among `near`.
+    #[inline(always)]
+    fn has_others(&self, set: Holder, mut near: &[SetWord]) -> bool {
+        (0..self.set_words as u32).any(|place| {
+            let mut word = self.word(set, place);
+            if let Some((first, rest)) = near.split_first()
+                && first.place == place
+            {
+                word &= !first.word;
+                near = rest;
+            }
+            word != 0
         })
     }
 
-    fn release_set(&mut self, set: u32) {
-        if set != 0 {
-            let from = (set as usize - 1) * self.set_words;
-            self.sets[from..from + self.set_words].fill(0);
-            self.free.push(set);
-        }
+    fn insert(&self, set: Holder, cpu: u32) {
+        let index = (set & !SHARED) as usize + cpu as usize / 64;
+        let word = self.sets.get(index).expect("a word of the set");
+        self.sets.set(index, word | 1 << (cpu % 64));
+    }
+
+    /// An empty set.
+    fn take_set(&self) -> Holder {
+        let first = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            let first = self.sets.len();
+            self.sets.grow(first + self.set_words, 0);
+            first as u32
+        });
+        assert!(first < WATCHED, "sets of CPUs for all lines");
+        SHARED | first
+    }
+
+    fn release_set(&self, set: Holder) {
+        let first = set & !SHARED;
+        self.sets.fill(first as usize, self.set_words, 0);
+        self.free.borrow_mut().push(first);
     }
 
     /// One more task spins on a word of the line.
-    pub(super) fn watch(&mut self, line: u32) {
-        self.at(line).spinners += 1;
+    pub(super) fn watch(&self, line: u32) {
+        self.cover(line as usize);
+        self.change_spinners(line, 1);
     }
     /// One less.
-    pub(super) fn unwatch(&mut self, line: u32) {
-        self.at(line).spinners -= 1;
+    pub(super) fn unwatch(&self, line: u32) {
+        self.change_spinners(line, -1);
+    }
+
+    fn change_spinners(&self, line: u32, change: i32) {
+        let line = line as usize;
+        let holder = self.holders.get(line).expect("covered");
+        let traffic = self.traffic.get(line).expect("covered");
+        let spinners = traffic.spinners.checked_add_signed(change).expect("who goes came");
+        let watched = if spinners == 0 { 0 } else { WATCHED };
+        self.holders.set(line, holder & !WATCHED | watched);
+        self.traffic.set(line, Traffic { spinners, ..traffic });
     }
 }
 

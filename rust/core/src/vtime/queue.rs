@@ -1,7 +1,10 @@
-//! Which task goes next: a tournament over the clocks of all tasks.
+//! Which task goes next: a tournament over the clocks of the tasks that want to go on.
 //!
-//! Every task has a leaf; each node above holds the smaller of its two children, so the root is
-//! the winner and a change costs one path of comparisons, nothing allocated.
+//! Each node holds the smallest of its four children, so the root is the winner and a change costs
+//! one path of comparisons, nothing allocated. A task has a leaf only while it competes: who hands
+//! over to the winner takes the winner's, and one path serves both.
+
+use std::cell::{Cell, RefCell};
 
 use rand_core::Rng;
 use rand_pcg::Pcg64Mcg;
@@ -12,33 +15,50 @@ use crate::platform::TaskId;
 /// at once, fits into one number with the rank of any of 2^16 tasks.
 pub(super) const MAX_NS: u64 = 1 << 46;
 
-/// A leaf whose task does not compete.
+/// A leaf that no task has.
 const ABSENT: u64 = u64::MAX;
+
+/// Children of a node.
+const FAN_OUT: usize = 4;
 
 /// Tasks by clock; equal clocks by a rank drawn once.
 pub(super) struct Queue {
-    /// Node 1 is the root; the children of n are 2n and 2n + 1; the last half are the leaves.
-    keys: Vec<u64>,
-    nr_leaves: usize,
+    /// The key of node 0, the root.
+    first: Cell<u64>,
+    /// For each node but the leaves the keys of its children: those of n are 4n + 1 to 4n + 4.
+    keys: Box<[[Cell<u64>; FAN_OUT]]>,
+    /// Leaves without a task, the next to be taken last.
+    free: RefCell<Vec<u32>>,
     rank_bits: u32,
-    rank_of: Vec<u32>,
-    task_of: Vec<TaskId>,
+    rank_of: Box<[u32]>,
+    /// By rank: the task, and the leaf that it has, if it has one.
+    task_of: Box<[TaskId]>,
+    leaf_of: Box<[Cell<u32>]>,
 }
 
 impl Queue {
     /// A queue for tasks 0 to `nr_tasks` - 1, none of which is in it.
     pub(super) fn new(nr_tasks: u32, random: &mut Pcg64Mcg) -> Self {
-        let mut task_of: Vec<TaskId> = (0..nr_tasks).collect();
+        let mut task_of: Box<[TaskId]> = (0..nr_tasks).collect();
         for last in (1..task_of.len()).rev() {
             task_of.swap(last, random.next_u64() as usize % (last + 1));
         }
-        let mut rank_of = vec![0; task_of.len()];
+        let mut rank_of = vec![0; task_of.len()].into_boxed_slice();
         for (rank, &task) in task_of.iter().enumerate() {
             rank_of[task as usize] = rank as u32;
         }
-        let nr_leaves = task_of.len().next_power_of_two();
-        let rank_bits = nr_leaves.trailing_zeros();
-        Self { keys: vec![ABSENT; 2 * nr_leaves], nr_leaves, rank_bits, rank_of, task_of }
+        // So many nodes have children that what is left is enough leaves.
+        let nr_inner = nr_tasks.saturating_sub(1).div_ceil(FAN_OUT as u32 - 1).max(1);
+        let leaves = nr_inner..FAN_OUT as u32 * nr_inner + 1;
+        Self {
+            first: Cell::new(ABSENT),
+            keys: (0..nr_inner).map(|_| [const { Cell::new(ABSENT) }; FAN_OUT]).collect(),
+            free: RefCell::new(leaves.rev().collect()),
+            rank_bits: nr_tasks.next_power_of_two().trailing_zeros(),
+            rank_of,
+            leaf_of: task_of.iter().map(|_| Cell::new(0)).collect(),
+            task_of,
+        }
     }
 
     /// What a task competes with at `clock`; each task's keys differ from every other's.
@@ -51,7 +71,7 @@ impl Queue {
     /// The smallest key, or the largest number if nobody competes.
     #[inline(always)]
     pub(super) fn first(&self) -> u64 {
-        self.keys[1]
+        self.first.get()
     }
 
     /// The smallest clock; later than any if nobody competes.
@@ -62,33 +82,54 @@ impl Queue {
 
     /// Lets the task compete at `clock`.
     #[inline]
-    pub(super) fn push(&mut self, task: TaskId, clock: u64) {
-        let key = self.key(task, clock);
-        self.set(self.rank_of[task as usize] as usize, key);
+    pub(super) fn push(&self, task: TaskId, clock: u64) {
+        let leaf = self.free.borrow_mut().pop().expect("a leaf for each task");
+        self.leaf_of[self.rank_of[task as usize] as usize].set(leaf);
+        self.set(leaf, self.key(task, clock));
     }
 
     /// Takes out the task with the smallest key.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<TaskId> {
+    pub(super) fn pop(&self) -> Option<TaskId> {
+        let (rank, leaf) = self.winner()?;
+        self.set(leaf, ABSENT);
+        self.free.borrow_mut().push(leaf);
+        Some(self.task_of[rank])
+    }
+
+    /// As `pop` and then `push`: takes out the task with the smallest key, there is one, and lets
+    /// `task` compete at `clock`.
+    #[inline(always)]
+    pub(super) fn replace_first(&self, task: TaskId, clock: u64) -> TaskId {
+        let (rank, leaf) = self.winner().expect("somebody competes");
+        self.leaf_of[self.rank_of[task as usize] as usize].set(leaf);
+        self.set(leaf, self.key(task, clock));
+        self.task_of[rank]
+    }
+
+    /// Rank and leaf of the task with the smallest key.
+    #[inline(always)]
+    fn winner(&self) -> Option<(usize, u32)> {
         let first = self.first();
         if first == ABSENT {
             return None;
         }
-        let rank = (first & (self.nr_leaves as u64 - 1)) as usize;
-        self.set(rank, ABSENT);
-        Some(self.task_of[rank])
+        let rank = (first & ((1 << self.rank_bits) - 1)) as usize;
+        Some((rank, self.leaf_of[rank].get()))
     }
 
     #[inline(always)]
-    fn set(&mut self, rank: usize, key: u64) {
-        let mut node = self.nr_leaves + rank;
-        self.keys[node] = key;
-        let mut smaller = key;
-        while node > 1 {
-            smaller = smaller.min(self.keys[node ^ 1]);
-            node /= 2;
-            self.keys[node] = smaller;
+    fn set(&self, leaf: u32, key: u64) {
+        let (mut node, mut key) = (leaf as usize, key);
+        while node != 0 {
+            let place = node - 1;
+            node = place / FAN_OUT;
+            let keys = &self.keys[node];
+            keys[place % FAN_OUT].set(key);
+            let [a, b, c, d] = keys;
+            key = a.get().min(b.get()).min(c.get().min(d.get()));
         }
+        self.first.set(key);
     }
 }
 

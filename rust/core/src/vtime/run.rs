@@ -57,7 +57,7 @@ fn run_design<D: Design>(
     let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch));
     let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
     let run = Rc::new(Run::new(program, options, watch));
-    let outside = Switch::new();
+    let outside = Switch::new(&StackPool::new());
     let boot_cpu = Cpu::new(run.first_task(), &world, &outside);
     if let Err(errno) = run.boot(&kernel, &boot_cpu) {
         return Err(ProgramError(format!(
@@ -71,6 +71,7 @@ fn run_design<D: Design>(
         world.at_rest.set(false);
         let elapsed_ns = drive(&world, &mut tasks);
         world.at_rest.set(true);
+        world.limit.set(0);
         elapsed_ns
     };
     let interrupted = watch.is_stopped();
@@ -89,19 +90,18 @@ fn spawn(
     world: &Rc<World>,
     body: impl Fn(&Cpu) + Clone + 'static,
 ) -> Result<Vec<Coroutine>, ProgramError> {
-    let pool = StackPool::new();
     let nr_tasks = world.tasks.len() as TaskId;
     (0..nr_tasks)
         .map(|task| {
-            let switch = Switch::new();
-            let cpu = Cpu::new(task, world, &switch);
+            let switch = &world.task(task).switch;
+            let cpu = Cpu::new(task, world, switch);
             let body = body.clone();
             let whole = move || {
                 cpu.take_clock();
                 body(&cpu);
                 cpu.end();
             };
-            Coroutine::new(&pool, &switch, whole).map_err(|error| {
+            Coroutine::new(switch, whole).map_err(|error| {
                 ProgramError(format!(
                     "{nr_tasks} tasks: no stack for task {task} ({error}); each takes two maps of \
                      vm.max_map_count"
@@ -111,13 +111,11 @@ fn spawn(
         .collect()
 }
 
-/// Resumes whoever is first until nobody is left. Returns the last clock.
+/// Resumes whoever is first, which hands over to who is then, until nobody is left. Returns the last
+/// clock.
 fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
-    let mut last = 0;
-    while let Some(task) = world.dequeue() {
-        let pause = tasks[task as usize].resume();
-        last = last.max(world.task(task).clock.get());
-        match pause {
+    while let Some(task) = world.queue.pop() {
+        match tasks[task as usize].resume() {
             Pause::Suspended | Pause::Returned => {}
             Pause::Panicked(payload) if payload.is::<Stopped>() => break,
             Pause::Panicked(payload) => {
@@ -135,7 +133,7 @@ fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
         let what = format!("nobody can go on: tasks {}", waiting.join(", "));
         world.report(Finding { invariant: "deadlock", what });
     }
-    last
+    world.tasks.iter().map(|task| task.clock.get()).max().unwrap_or(0)
 }
 
 #[cfg(test)]

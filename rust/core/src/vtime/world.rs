@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rand_core::{Rng, SeedableRng};
@@ -15,7 +16,8 @@ use rand_pcg::Pcg64Mcg;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
-use crate::platform::coroutine::Condition;
+use crate::platform::condition::Condition;
+use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, RcuCallback, TaskId};
 use crate::program::Watch;
@@ -54,8 +56,13 @@ impl fmt::Display for State {
 }
 
 /// One task.
+#[repr(align(64))]
 pub(super) struct Task {
+    /// How its coroutine gets and gives control.
+    pub(super) switch: Rc<Switch>,
     pub(super) clock: Cell<u64>,
+    /// What interrupts took from the task while others had control, to be added to its clock.
+    pub(super) stolen_ns: Cell<u64>,
     pub(super) state: Cell<State>,
     /// What it spins for.
     pub(super) condition: Condition,
@@ -75,8 +82,7 @@ pub(super) struct CpuState {
     pub(super) irqs_off: Cell<bool>,
     /// Tasks that wait until interrupts are on again.
     irq_waiters: RefCell<Vec<TaskId>>,
-    /// What interrupts took from the task that runs here, to be added to its clock.
-    pub(super) stolen_ns: Cell<u64>,
+    has_irq_waiters: Cell<bool>,
 }
 
 /// Who waits for a word.
@@ -96,13 +102,16 @@ pub(super) struct World {
     pub(super) slack_ns: u64,
     pub(super) tasks: Vec<Task>,
     pub(super) cpus: Vec<CpuState>,
-    pub(super) lines: RefCell<Lines>,
+    /// The set of CPUs on which a task runs.
+    busy: Vec<Cell<u64>>,
+    pub(super) lines: Lines,
     pub(super) grace: GracePeriods,
     callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     /// Ready tasks on their CPUs, apart from the one that has control; and tasks that pause.
-    queue: RefCell<Queue>,
-    /// The smallest clock in the queue.
-    pub(super) horizon: Cell<u64>,
+    pub(super) queue: Queue,
+    /// Up to here, exclusive, the clock of the task that has control may run ahead on lines that
+    /// it holds; 0: each access needs a closer look.
+    pub(super) limit: Cell<u64>,
     /// Tasks that spin or sleep, by address of the word.
     waiters: RefCell<BTreeMap<usize, Waiters>>,
     /// Tasks that spin for as long as this task is on a CPU.
@@ -125,9 +134,12 @@ impl World {
         watch: &Arc<Watch>,
     ) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(seed);
+        let pool = StackPool::new();
         let tasks = (0..nr_tasks)
             .map(|_| Task {
+                switch: Switch::new(&pool),
                 clock: Cell::new(0),
+                stolen_ns: Cell::new(0),
                 state: Cell::new(State::Ready),
                 condition: Condition::default(),
                 on_cpu_since: Cell::new(0),
@@ -139,11 +151,12 @@ impl World {
             slack_ns,
             tasks,
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
-            lines: RefCell::new(Lines::new(machine, nr_cpus)),
+            busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
+            lines: Lines::new(machine, nr_cpus),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
-            queue: RefCell::new(Queue::new(nr_tasks, &mut random)),
-            horizon: Cell::new(u64::MAX),
+            queue: Queue::new(nr_tasks, &mut random),
+            limit: Cell::new(0),
             waiters: RefCell::default(),
             owner_waiters: RefCell::default(),
             random: RefCell::new(random),
@@ -174,23 +187,28 @@ impl World {
     /// Whether nobody is behind `task` if its clock is `clock`.
     #[inline(always)]
     pub(super) fn is_first(&self, task: TaskId, clock: u64) -> bool {
-        let queue = self.queue.borrow();
-        queue.key(task, clock) < queue.first()
+        self.queue.key(task, clock) < self.queue.first()
+    }
+
+    /// The task that has control runs ahead of those in the queue by the slack.
+    #[inline(always)]
+    pub(super) fn set_limit(&self) {
+        self.limit.set(self.queue.first_clock().saturating_add(self.slack_ns));
     }
 
     /// Puts a task that goes on at its clock into the queue.
-    pub(super) fn enqueue(&self, task: TaskId) {
-        let mut queue = self.queue.borrow_mut();
-        queue.push(task, self.task(task).clock.get());
-        self.horizon.set(queue.first_clock());
+    fn enqueue(&self, task: TaskId) {
+        let clock = self.task(task).clock.get();
+        self.queue.push(task, clock);
+        self.limit.set(self.limit.get().min(clock.saturating_add(self.slack_ns)));
     }
 
-    /// Takes the task with the smallest clock out of the queue.
-    pub(super) fn dequeue(&self) -> Option<TaskId> {
-        let mut queue = self.queue.borrow_mut();
-        let task = queue.pop();
-        self.horizon.set(queue.first_clock());
-        task
+    /// The task that has control goes on at `clock`, after the first in the queue, which has to be
+    /// before it, and which is returned.
+    #[inline(always)]
+    pub(super) fn queue_behind_first(&self, task: TaskId, clock: u64) -> TaskId {
+        self.task(task).clock.set(clock);
+        self.queue.replace_first(task, clock)
     }
 
     /// A ready task gets its CPU, now or when those before it give it up.
@@ -205,6 +223,7 @@ impl World {
 
     fn give_cpu(&self, cpu: &CpuState, task: TaskId) {
         cpu.runs.set(Some(task));
+        self.set_busy(task, true);
         let this = self.task(task);
         this.clock.set(this.clock.get().max(cpu.free_since.get()));
         this.on_cpu_since.set(this.clock.get());
@@ -212,10 +231,17 @@ impl World {
         self.enqueue(task);
     }
 
+    fn set_busy(&self, task: TaskId, is_busy: bool) {
+        let cpu = self.cpu_of(task);
+        let (word, bit) = (&self.busy[cpu as usize / 64], 1 << (cpu % 64));
+        word.set(if is_busy { word.get() | bit } else { word.get() & !bit });
+    }
+
     /// The task that has control gives its CPU up.
     fn leave_cpu(&self, task: TaskId) {
         let cpu = self.cpu_state(task);
         cpu.runs.set(None);
+        self.set_busy(task, false);
         cpu.free_since.set(self.task(task).clock.get());
         for spinner in self.owner_waiters.borrow_mut().remove(&task).unwrap_or_default() {
             self.resume_spinner(spinner, self.task(task).clock.get());
@@ -226,14 +252,21 @@ impl World {
         }
     }
 
-    /// The task's time slice is over and another wants the CPU: it goes to the end of the queue.
-    /// Whether it did; then the caller suspends it.
-    pub(super) fn yield_slice(&self, task: TaskId) -> bool {
+    /// Whether the time slice of the task, whose clock is `now`, is over and another wants the CPU:
+    /// then it went to the end of the queue, and the caller suspends it.
+    #[inline(always)]
+    pub(super) fn yields_slice(&self, task: TaskId, now: u64) -> bool {
+        let used = now - self.task(task).on_cpu_since.get();
+        used >= self.machine.slice_ns && self.yield_slice(task, now)
+    }
+
+    #[cold]
+    fn yield_slice(&self, task: TaskId, now: u64) -> bool {
         let cpu = self.cpu_state(task);
-        let used = self.task(task).clock.get() - self.task(task).on_cpu_since.get();
-        if used < self.machine.slice_ns || cpu.queue.borrow().is_empty() {
+        if cpu.queue.borrow().is_empty() {
             return false;
         }
+        self.task(task).clock.set(now);
         cpu.queue.borrow_mut().push_back(task);
         self.leave_cpu(task);
         true
@@ -243,7 +276,7 @@ impl World {
     /// holds `value` now.
     pub(super) fn spin(&self, task: TaskId, address: usize, line: u32, value: u64) {
         self.task(task).state.set(State::Spins { address, line });
-        self.lines.borrow_mut().watch(line);
+        self.lines.watch(line);
         let mut waiters = self.waiters.borrow_mut();
         let waiters = waiters.entry(address).or_default();
         waiters.tasks.push_back(task);
@@ -342,7 +375,7 @@ impl World {
     fn go_on(&self, task: TaskId, now: u64) {
         let this = self.task(task);
         if let State::Spins { line, .. } = this.state.get() {
-            self.lines.borrow_mut().unwatch(line);
+            self.lines.unwatch(line);
         }
         this.clock.set(this.clock.get().max(now));
         this.state.set(State::Ready);
@@ -385,6 +418,7 @@ impl World {
         let mut nr_off = 0;
         for cpu in cpus.filter(|cpu| cpu.irqs_off.get()) {
             cpu.irq_waiters.borrow_mut().push(task);
+            cpu.has_irq_waiters.set(true);
             nr_off += 1;
         }
         if nr_off != 0 {
@@ -394,26 +428,46 @@ impl World {
     }
 
     /// Interrupts of this CPU are on again at `now`.
+    #[inline(always)]
     pub(super) fn irqs_on(&self, cpu: u32, now: u64) {
         let cpu = &self.cpus[cpu as usize];
         cpu.irqs_off.set(false);
-        if !cpu.irq_waiters.borrow().is_empty() {
-            for task in cpu.irq_waiters.take() {
-                let this = self.task(task);
-                match this.state.get() {
-                    State::WaitsForIrqs(left) if left > 1 => {
-                        this.clock.set(this.clock.get().max(now));
-                        this.state.set(State::WaitsForIrqs(left - 1));
-                    }
-                    _ => self.go_on(task, now),
+        if cpu.has_irq_waiters.replace(false) {
+            self.answer_irqs(cpu, now);
+        }
+    }
+
+    #[cold]
+    fn answer_irqs(&self, cpu: &CpuState, now: u64) {
+        for task in cpu.irq_waiters.take() {
+            let this = self.task(task);
+            match this.state.get() {
+                State::WaitsForIrqs(left) if left > 1 => {
+                    this.clock.set(this.clock.get().max(now));
+                    this.state.set(State::WaitsForIrqs(left - 1));
                 }
+                _ => self.go_on(task, now),
             }
         }
     }
 
-    /// Whether a task runs on `cpu`: an idle CPU is told of no flush (lazy TLB).
-    pub(super) fn is_busy(&self, cpu: u32) -> bool {
-        self.cpus[cpu as usize].runs.get().is_some()
+    /// The CPUs on which a task runs.
+    pub(super) fn busy_cpus(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.busy).flat_map(|(nth, word)| {
+            let mut left = word.get();
+            std::iter::from_fn(move || {
+                let lowest = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (lowest < 64).then_some(64 * nth + lowest)
+            })
+        })
+    }
+
+    /// The handler of an interrupt takes its time from the task that runs on `cpu`.
+    pub(super) fn interrupt(&self, cpu: u32) {
+        let task = self.cpus[cpu as usize].runs.get().expect("a busy CPU");
+        let stolen = &self.task(task).stolen_ns;
+        stolen.set(stolen.get() + self.machine.ipi_handler_ns);
     }
 
     /// The task has ended.

@@ -263,7 +263,7 @@ fn a_lock_taken_with_interrupts_off_deadlocks_with_an_interrupt() {
     // A9: the holder sends an interrupt and waits; the other spins with interrupts off.
     let holder = task(|cpu, shared| {
         spin_lock(cpu, shared.field(0));
-        cpu.ipi(&mut [0, 1].into_iter());
+        cpu.ipi(|_| true);
         spin_unlock(cpu, shared.field(0));
     });
     let spinning = task(|cpu, shared| {
@@ -286,7 +286,7 @@ fn a_lock_taken_with_interrupts_off_deadlocks_with_an_interrupt() {
     });
     let clone = task(|cpu, shared| {
         spin_lock(cpu, shared.field(0));
-        cpu.ipi(&mut [0, 1].into_iter());
+        cpu.ipi(|_| true);
         spin_unlock(cpu, shared.field(0));
     });
     let report = explore(&Toy::new(vec![holder, spinning]), dfs(2, true));
@@ -308,7 +308,7 @@ fn an_interrupt_waits_for_the_section_it_finds_and_for_no_later_one() {
         });
         let writer = task(|cpu, shared| {
             shared.store(cpu, 0, 1);
-            cpu.ipi(&mut [0].into_iter());
+            cpu.ipi(|cpu| cpu == 0);
             shared.store(cpu, 1, 1);
         });
         let toy = Toy::new(vec![reader, writer]);
@@ -568,7 +568,7 @@ fn random_task(seed: u64) -> Box<Run> {
                 }
                 4 => {
                     shared.store(cpu, 0, seen + 1);
-                    cpu.ipi(&mut (0..3));
+                    cpu.ipi(|_| true);
                     shared.store(cpu, 1, seen + 1);
                 }
                 5 => {

@@ -85,7 +85,7 @@ impl Platform for Cpu {
     }
     fn local_irq_disable(&self) {}
     fn local_irq_enable(&self) {}
-    fn ipi(&self, _targets: &mut dyn Iterator<Item = CpuId>) {}
+    fn ipi(&self, _is_target: impl Fn(CpuId) -> bool) {}
     fn now_ns(&self) -> u64 {
         0
     }

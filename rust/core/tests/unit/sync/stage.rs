@@ -51,7 +51,6 @@ pub enum Did {
 
 /// All tasks of a test.
 pub struct Stage {
-    pool: Rc<StackPool>,
     shared: Rc<Shared>,
     actors: Vec<Rc<Actor>>,
     running: RefCell<Vec<Option<Coroutine>>>,
@@ -65,11 +64,12 @@ impl Stage {
             clocks: RefCell::new(Clocks::new(nr_tasks)),
             trace: RefCell::default(),
         });
+        let pool = StackPool::new();
         let actors: Vec<Rc<Actor>> = (0..nr_tasks)
             .map(|task| {
                 Rc::new(Actor {
                     task,
-                    switch: Switch::new(),
+                    switch: Switch::new(&pool),
                     at: Cell::new(At::End),
                     accesses: Cell::new(0),
                     is_on_cpu: Rc::new(Cell::new(true)),
@@ -80,7 +80,7 @@ impl Stage {
         *shared.on_cpu.borrow_mut() =
             actors.iter().map(|actor| Rc::clone(&actor.is_on_cpu)).collect();
         let running = RefCell::new(actors.iter().map(|_| None).collect());
-        Self { pool: StackPool::new(), shared, actors, running }
+        Self { shared, actors, running }
     }
 
     /// Lets `task` begin to do something, as far as it gets.
@@ -88,7 +88,7 @@ impl Stage {
         let actor = Rc::clone(&self.actors[task as usize]);
         let switch = Rc::clone(&actor.switch);
         let body = move || act(&actor);
-        let coroutine = Coroutine::new(&self.pool, &switch, body).expect("a stack");
+        let coroutine = Coroutine::new(&switch, body).expect("a stack");
         let old = self.running.borrow_mut()[task as usize].replace(coroutine);
         assert!(old.is_none_or(|old| old.has_ended()), "task {task} is not through");
         self.resume(task)
@@ -261,7 +261,7 @@ impl Platform for Actor {
     }
     fn local_irq_disable(&self) {}
     fn local_irq_enable(&self) {}
-    fn ipi(&self, _targets: &mut dyn Iterator<Item = CpuId>) {}
+    fn ipi(&self, _is_target: impl Fn(CpuId) -> bool) {}
     fn now_ns(&self) -> u64 {
         0
     }

@@ -8,7 +8,7 @@ fn machine() -> Machine {
 #[test]
 fn the_first_to_touch_a_line_has_it_and_then_hits() {
     let machine = machine();
-    let mut lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48);
     assert!(lines.hit(5, 0, true).is_none());
     assert_eq!(lines.transfer(5, 0, true, 100).0, 101);
     assert!(lines.hit(5, 0, true).is_some() && lines.hit(5, 0, false).is_some());
@@ -19,7 +19,7 @@ fn the_first_to_touch_a_line_has_it_and_then_hits() {
 fn a_transfer_costs_by_distance() {
     let machine = machine();
     for (cpu, ns) in [(24, 8), (1, 45), (12, 120)] {
-        let mut lines = Lines::new(&machine, 48);
+        let lines = Lines::new(&machine, 48);
         lines.transfer(5, 0, true, 0);
         assert_eq!(lines.transfer(5, cpu, true, 1000).0, 1000 + ns, "CPU {cpu}");
     }
@@ -28,7 +28,7 @@ fn a_transfer_costs_by_distance() {
 #[test]
 fn readers_share_and_a_writer_takes_all_copies_away() {
     let machine = machine();
-    let mut lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48);
     lines.transfer(5, 0, true, 0);
     lines.transfer(5, 1, false, 1000);
     lines.transfer(5, 12, false, 2000);
@@ -43,7 +43,7 @@ fn readers_share_and_a_writer_takes_all_copies_away() {
 #[test]
 fn requests_for_one_line_queue_up() {
     let machine = machine();
-    let mut lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48);
     lines.transfer(5, 0, true, 0);
     let first = lines.transfer(5, 1, true, 1000).0;
     let second = lines.transfer(5, 2, true, 1000).0;
@@ -53,7 +53,7 @@ fn requests_for_one_line_queue_up() {
 #[test]
 fn sets_are_used_again() {
     let machine = machine();
-    let mut lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48);
     for round in 0..100 {
         lines.transfer(5, 0, true, round);
         lines.transfer(5, 1, false, round);

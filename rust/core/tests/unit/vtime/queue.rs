@@ -11,7 +11,7 @@ fn queue(nr_tasks: u32, seed: u64) -> Queue {
 #[test]
 fn the_smallest_clock_goes_first_whatever_the_number_of_tasks() {
     for nr_tasks in [1, 2, 3, 48, 1025] {
-        let mut queue = queue(nr_tasks, 1);
+        let queue = queue(nr_tasks, 1);
         assert_eq!(queue.pop(), None);
         for task in 0..nr_tasks {
             queue.push(task, u64::from(task * 7919 % nr_tasks) * 10 + 5);
@@ -30,7 +30,7 @@ fn the_smallest_clock_goes_first_whatever_the_number_of_tasks() {
 #[test]
 fn equal_clocks_go_in_an_order_that_only_the_seed_decides() {
     let order = |seed| -> Vec<TaskId> {
-        let mut queue = queue(48, seed);
+        let queue = queue(48, seed);
         (0..48).for_each(|task| queue.push(task, 3));
         std::iter::from_fn(|| queue.pop()).collect()
     };
@@ -41,7 +41,7 @@ fn equal_clocks_go_in_an_order_that_only_the_seed_decides() {
 
 #[test]
 fn it_agrees_with_a_sorted_set() {
-    let mut queue = queue(37, 5);
+    let queue = queue(37, 5);
     let mut sorted = BTreeSet::new();
     let mut random = Pcg64Mcg::seed_from_u64(9);
     for _ in 0..10_000 {
@@ -62,7 +62,7 @@ fn it_agrees_with_a_sorted_set() {
 #[test]
 fn the_latest_clock_comes_last_among_many_tasks() {
     let nr_tasks = 1 << 16;
-    let mut queue = Queue::new(nr_tasks, &mut Pcg64Mcg::seed_from_u64(1));
+    let queue = Queue::new(nr_tasks, &mut Pcg64Mcg::seed_from_u64(1));
     queue.push(0, MAX_NS + 1_000_000_000);
     queue.push(nr_tasks - 1, 0);
     assert_eq!(queue.pop(), Some(nr_tasks - 1));

@@ -165,7 +165,7 @@ fn an_interrupt_waits_for_the_section_that_it_finds() {
     };
     let sender: Body = |cpu, shared| {
         cpu.pass_ns(100, true);
-        cpu.ipi(&mut [0].into_iter());
+        cpu.ipi(|cpu| cpu == 0);
         shared.note_time(cpu);
     };
     let log = run_well(48, &[section, sender]);
@@ -196,7 +196,7 @@ fn an_interrupt_waits_for_no_later_section() {
     ];
     let sender: Body = |cpu, shared| {
         cpu.pass_ns(5_000, true);
-        cpu.ipi(&mut [0, 1].into_iter());
+        cpu.ipi(|cpu| cpu < 2);
         shared.note_time(cpu);
     };
     let log = run_well(48, &[brief, long, sender]);

@@ -1,8 +1,9 @@
 //! From a record to an operation: every field is checked against what it may be.
 
+use super::load::FileSpec;
 use super::op::{At, GIVEN, Mmap, Mremap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
 use super::record::Record;
-use crate::mm::{Access, MpolMode, VmFlags};
+use crate::mm::{Access, FileKind, MpolMode, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
@@ -13,7 +14,7 @@ pub(super) struct Tables<'a> {
     pub nr_ids: u32,
     pub nr_names: u32,
     pub nr_tasks: u32,
-    pub nr_files: u32,
+    pub files: &'a [FileSpec],
     pub texts: &'a [String],
 }
 
@@ -153,7 +154,7 @@ impl Decoder<'_> {
         let hint = if record.flags & GIVEN != 0 { Some(self.at()?) } else { None };
         let file = match record.aux {
             0 => None,
-            file if file <= self.tables.nr_files => Some(file - 1),
+            file if file as usize <= self.tables.files.len() => Some(file - 1),
             file => return Err(wrong("aux", file, "0, or the number of a file plus 1")),
         };
         Ok(Op::Mmap(Mmap {
@@ -308,11 +309,13 @@ impl Decoder<'_> {
         Err(wrong("aux", self.record.aux, "the number of a task"))
     }
 
+    /// The file that `truncate` is about.
     fn file(&self) -> Result<u32, Wrong> {
-        if self.record.aux < self.tables.nr_files {
-            return Ok(self.record.aux);
+        let number = self.record.aux;
+        match self.tables.files.get(number as usize) {
+            Some(file) if file.kind != FileKind::Hugetlb => Ok(number),
+            _ => Err(wrong("aux", number, "the number of a file of another kind than hugetlb")),
         }
-        Err(wrong("aux", self.record.aux, "the number of a file"))
     }
 
     fn name(&self) -> Result<u32, Wrong> {

@@ -94,7 +94,7 @@ impl Program {
             nr_ids: spec.nr_ids,
             nr_names: spec.nr_names,
             nr_tasks: spec.tasks.len() as u32,
-            nr_files: spec.files.len() as u32,
+            files: &spec.files,
             texts: spec.texts,
         };
         let mut tasks = Vec::with_capacity(spec.tasks.len());
@@ -108,17 +108,9 @@ impl Program {
         for op in tasks.iter().flat_map(|task| &task.ops) {
             match *op {
                 Op::Post { name } => posts[name as usize] += 1,
-                Op::Truncate { file, length } => {
-                    let file = file as usize;
-                    if spec.files[file].kind == FileKind::Hugetlb {
-                        let allowed = "a file of another kind than hugetlb";
-                        return Err(ProgramError(format!(
-                            "truncate: file {file} (allowed: {allowed})"
-                        )));
-                    }
-                    if length <= MAX_FILE_BYTES {
-                        longest[file] = longest[file].max(length);
-                    }
+                Op::Truncate { file, length } if length <= MAX_FILE_BYTES => {
+                    let longest = &mut longest[file as usize];
+                    *longest = length.max(*longest);
                 }
                 _ => {}
             }

@@ -26,5 +26,9 @@ pub use result::{Handler, Last, NoteMaps, Options, RunResult, Watch};
 pub use run::Run;
 
 #[cfg(test)]
+#[path = "../../tests/unit/program/raw.rs"]
+mod raw;
+
+#[cfg(test)]
 #[path = "../../tests/unit/program/build.rs"]
 pub(crate) mod build;

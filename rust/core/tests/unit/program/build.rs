@@ -35,7 +35,7 @@ pub const PAGE: u64 = 4096;
 pub(super) use crate::program::op::GIVEN;
 
 /// A record with every field at its default.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rec {
     pub op: u16,
     pub flags: u32,

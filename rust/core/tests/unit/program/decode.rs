@@ -98,6 +98,7 @@ fn operations_stay_small() {
 fn decode(record: Rec) -> Result<Op, String> {
     let bytes = packed(&[record]);
     let texts = ["vm.page-cluster".to_owned()];
-    let tables = Tables { nr_ids: 8, nr_names: 8, nr_tasks: 1, nr_files: 1, texts: &texts };
+    let files = [FileSpec { length: PAGE, kind: FileKind::Regular, cached: true }];
+    let tables = Tables { nr_ids: 8, nr_names: 8, nr_tasks: 1, files: &files, texts: &texts };
     Op::decode(&Record::read(bytes.as_slice().try_into().unwrap()), &tables)
 }

@@ -71,7 +71,9 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata
 
-        return metadata.version("spfemu")
+        # Each run writes it into its result, and it takes longer to find than many a run: once.
+        globals()[name] = metadata.version("spfemu")
+        return globals()[name]
     if name in _HOME_OF:
         value = getattr(importlib.import_module(f"spfemu.{_HOME_OF[name]}"), name)
         globals()[name] = value

@@ -50,7 +50,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         self.begin_observed();
         let outcome = self.k.user_access(self.cpu, address, access, value, user);
         self.observe_access(one, address, &outcome);
-        self.record(op, &before, Outcome { access: number, ..outcome_of(outcome, access) });
+        self.record(op, before, Outcome { access: number, ..outcome_of(outcome, access) });
     }
 }
 

@@ -37,7 +37,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Ok(ret) => (ret as i64, 0),
             Err(errno) => (-1, errno as i32),
         };
-        self.record(op, &before, Outcome { ret: Some(ret), errno, ..Outcome::default() });
+        self.record(op, before, Outcome { ret: Some(ret), errno, ..Outcome::default() });
         if *op == Op::Exit { Err(Stop::Exit) } else { Ok(()) }
     }
 

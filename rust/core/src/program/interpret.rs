@@ -191,23 +191,18 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// The counters of the current task, if outcomes are kept.
     #[inline]
-    pub fn counters(&self) -> [u64; NR_EVENTS] {
-        if !self.run.options.record {
-            return [0; NR_EVENTS];
-        }
-        self.k.current(self.cpu).counters.snapshot()
+    pub fn counters(&self) -> Option<[u64; NR_EVENTS]> {
+        self.run.options.record.then(|| self.k.current(self.cpu).counters.snapshot())
     }
 
     /// Keeps an outcome of the current operation, which began when the counters were `before`.
-    pub fn record(&mut self, op: &Op, before: &[u64; NR_EVENTS], outcome: Outcome) {
+    #[inline]
+    pub fn record(&mut self, op: &Op, before: Option<[u64; NR_EVENTS]>, outcome: Outcome) {
         self.unreported += 1;
         if self.unreported == PROGRESS_STEP {
             self.report_progress();
         }
-        if !self.run.options.record {
-            return;
-        }
-        let after = self.counters();
+        let Some((before, after)) = before.zip(self.counters()) else { return };
         let outcome = Outcome {
             task: self.cpu.task(),
             index: self.index as u32,

@@ -96,6 +96,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Appends the packed form, which is put together first: one append, not one for each field.
+    #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
         let has = u8::from(self.ret.is_some()) | u8::from(self.value.is_some()) << 1;
         let mut packed = [0; OUTCOME_BYTES];

@@ -128,18 +128,18 @@ impl<P: Platform> Run<P> {
 
     /// The outcomes of all tasks; none of a run that was ended, which nobody will look at.
     fn all_outcomes(&self, ends: Vec<TaskEnd>) -> Vec<u8> {
-        let mut outcomes = Vec::new();
-        let length = ends.iter().map(|end| end.outcomes.len()).sum();
         if self.watch.is_stopped() {
-            return outcomes;
+            return Vec::new();
         }
+        // The first task's are not copied.
+        let mut ends = ends.into_iter();
+        let mut outcomes = ends.next().map(|end| end.outcomes).unwrap_or_default();
+        let length = ends.as_slice().iter().map(|end| end.outcomes.len()).sum();
         if outcomes.try_reserve_exact(length).is_err() {
             self.watch.refuse("no memory for the outcomes of all tasks".into());
-            return outcomes;
+            return Vec::new();
         }
-        for end in ends {
-            outcomes.extend_from_slice(&end.outcomes);
-        }
+        ends.for_each(|end| outcomes.extend_from_slice(&end.outcomes));
         outcomes
     }
 

@@ -21,21 +21,21 @@ use crate::sync::spinlock::{spin_lock, spin_unlock};
 /// The page tables of one level.
 pub struct TableLevel<P: Platform> {
     tables: Arena<Table<P>>,
-    /// As in the profile: here too, for each step of a walk needs both.
+    /// As in the profile: here too, for each step of a walk needs both; entries less one.
     shift: u32,
-    entries: u32,
+    mask: u32,
 }
 
 impl<P: Platform> TableLevel<P> {
     pub(super) fn new(lines: &Arc<Lines>, level: &Level) -> Self {
         let tables = Arena::with_name(lines, level.entries, level.name);
-        Self { tables, shift: level.shift, entries: level.entries }
+        Self { tables, shift: level.shift, mask: level.entries - 1 }
     }
 
     /// The entry of a table of this level that `address` is in.
     #[inline(always)]
     fn index(&self, address: Vaddr) -> u32 {
-        (address.0 >> self.shift) as u32 & (self.entries - 1)
+        (address.0 >> self.shift) as u32 & self.mask
     }
 }
 

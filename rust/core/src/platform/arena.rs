@@ -286,9 +286,7 @@ impl<T: Object> Arena<T> {
         }
     }
 
-    /// The slots of chunk `nth`, if it was made. Each access goes through here: one pointer, with
-    /// no length beside it.
-    #[inline(always)]
+    /// The slots of chunk `nth`, if it was made.
     fn chunk(&self, nth: usize) -> Option<&[Slot<T>]> {
         // Acquire: pairs with the Release in `make_chunk`.
         let first = self.chunks[nth].load(Std::Acquire);
@@ -298,12 +296,21 @@ impl<T: Object> Arena<T> {
         (!first.is_null()).then(|| unsafe { std::slice::from_raw_parts(first, 1 << nth) })
     }
 
+    /// The slot at a [`place`], if its chunk was made. Each access goes through here.
+    #[inline(always)]
+    fn slot_in(&self, (chunk, offset): (usize, usize)) -> Option<&Slot<T>> {
+        debug_assert!(offset >> chunk == 0);
+        // Acquire: as in `chunk`.
+        let first = self.chunks[chunk].load(Std::Acquire);
+        // SAFETY: (1) and (2) as in `chunk`. (3) `place` gives an offset below 2^chunk.
+        (!first.is_null()).then(|| unsafe { &*first.add(offset) })
+    }
+
     /// A slot that was handed out before.
     #[inline(always)]
     fn slot(&self, index: u32) -> &Slot<T> {
-        let (chunk, offset) = place(index);
-        match self.chunk(chunk) {
-            Some(slots) => &slots[offset],
+        match self.slot_in(place(index)) {
+            Some(slot) => slot,
             None => never_used(self.name, index),
         }
     }
@@ -311,10 +318,10 @@ impl<T: Object> Arena<T> {
     /// Any slot that may be handed out; with the first of a chunk the chunk is made.
     #[inline(always)]
     fn slot_to_use(&self, index: u32) -> &Slot<T> {
-        let (chunk, offset) = place(index);
-        match self.chunk(chunk) {
-            Some(slots) => &slots[offset],
-            None => &self.make_chunk(chunk)[offset],
+        let place = place(index);
+        match self.slot_in(place) {
+            Some(slot) => slot,
+            None => &self.make_chunk(place.0)[place.1],
         }
     }
 
@@ -520,7 +527,8 @@ impl<T: Object> Drop for Arena<T> {
     }
 }
 
-/// The chunk that slot `index` is in, and its place there. Each access goes through here: the
+/// The chunk that slot `index` is in, and its place there, which is within the chunk: of the number
+/// the highest bit says which chunk, the others which place. Each access goes through here: the
 /// chunk's number needs no bounds check, and that of `NULL - 1` is one that is never made.
 #[inline(always)]
 fn place(index: u32) -> (usize, usize) {

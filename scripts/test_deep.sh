@@ -33,6 +33,10 @@ run env SPFEMU_DEEP=1 cargo test --release --locked --workspace
 run env SPFEMU_DEEP=1 "$python" -m pytest --hypothesis-profile=deep -m "deep or not deep" \
     --timeout=3600
 
+# What switches stacks where no assembly was written by hand.
+run env RUSTFLAGS="--cfg spfemu_portable" CARGO_TARGET_DIR=target/portable \
+    cargo test --locked -p spfemu-core -- coroutine condition vtime explorer
+
 host=$(rustc -vV | sed -n 's/^host: //p')
 if cargo +nightly --version >/dev/null 2>&1; then
     checked address-sanitizer -Zsanitizer=address test --locked -p spfemu-core --target "$host"

@@ -37,16 +37,17 @@ _KEEPS_PROMISES = {"L3": "fixed"}
 def is_followed(program: Program) -> bool:
     """Whether the flat map follows it.
 
-    userfaultfd splits mappings, and its faults are major; truncation leaves what is in swap.
+    userfaultfd splits mappings, and its faults are major; truncation leaves what is in swap; the
+    OOM reaper leaves what nobody promises.
     """
     ops = np.concatenate([task.ops for task in program.tasks])
     pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == ADVICES.index("pageout"))
     swaps = pages_out.any() or (ops["op"] == OPS["swap_out"].code).any()
     truncates = (ops["op"] == OPS["truncate"].code).any()
-    return not np.isin(ops["op"], _UFFD).any() and not (swaps and truncates)
+    return not np.isin(ops["op"], _NOT_FOLLOWED).any() and not (swaps and truncates)
 
 
-_UFFD = [OPS["uffd_register"].code, OPS["uffd_unregister"].code]
+_NOT_FOLLOWED = [OPS[name].code for name in ("uffd_register", "uffd_unregister", "oom_reap")]
 
 
 def assert_promises_kept(program: Program, result: Result, flat: FlatMap) -> None:

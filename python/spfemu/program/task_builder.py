@@ -286,6 +286,10 @@ class TaskBuilder(TaskRecords):
         """Appends ``clear_refs``: 1 referenced bits, 4 soft-dirty ones. Source: the format."""
         self.record(34, value=what)
 
+    def oom_reap(self) -> None:
+        """Appends ``oom_reap``: the OOM reaper takes private memory. Source: the format."""
+        self.record(37)
+
     def truncate(self, file: str, length: int) -> None:
         """Appends ``truncate``: the file becomes so long. Source: the program format."""
         self.record(36, aux=self._owner.file_number(file), length=length)

@@ -20,6 +20,7 @@ from spfemu.reference.mmap import mmap
 from spfemu.reference.model import File
 from spfemu.reference.mremap import mremap
 from spfemu.reference.munmap import munmap
+from spfemu.reference.oom_reap import oom_reap
 from spfemu.reference.protect import madvise, mprotect
 from spfemu.reference.reclaim import swap_out
 from spfemu.reference.tasks import Record
@@ -102,6 +103,11 @@ def _clear_refs(call: Call) -> int:
     return 0
 
 
+def _oom_reap(call: Call) -> int:
+    oom_reap(call.kernel, call.mm)
+    return 0
+
+
 def _truncate(call: Call) -> int:
     ftruncate(call.kernel, call.files[call.record.aux], call.record.length)
     return 0
@@ -155,6 +161,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "swap_out": _swap_out,
             "migrate": _migrate,
             "clear_refs": _clear_refs,
+            "oom_reap": _oom_reap,
             "truncate": _truncate,
             "uffd_register": _uffd_register,
             "uffd_unregister": _uffd_unregister,

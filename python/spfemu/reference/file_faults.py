@@ -41,6 +41,8 @@ def do_read_fault(fault: Fault) -> int:
         if fault.mm.page_tables.pte(fault.address) is not None:
             return VM_FAULT_NOPAGE
     page, result = _file_fault(fault)
+    if page is not None and fault.mm.unstable and not fault.flags & VM_SHARED:
+        return VM_FAULT_SIGBUS  # a copy may have been lost
     if page is not None:
         _map_file_page(fault, fault.address, page)
     return result
@@ -56,6 +58,8 @@ def do_cow_fault(fault: Fault) -> int:
     copy = new_anonymous_page(frames)
     try:
         page, result = _file_fault(fault)
+        if page is not None and fault.mm.unstable:
+            page, result = None, VM_FAULT_SIGBUS
         if page is not None:
             tables.allocate(fault.address)
     except OutOfFramesError:

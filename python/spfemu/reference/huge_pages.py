@@ -25,7 +25,7 @@ from spfemu.reference.model import (
 )
 from spfemu.reference.page_prot import vm_page_prot
 from spfemu.reference.userfaultfd import handle_userfault, is_missing
-from spfemu.reference.vm_fault import VM_FAULT_WRITE, Fault
+from spfemu.reference.vm_fault import VM_FAULT_SIGBUS, VM_FAULT_WRITE, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
         if not _has_huge_zero_page(kernel, mm):
             kernel.frames.free()
             return None
+        if mm.unstable:
+            kernel.frames.free()
+            return VM_FAULT_SIGBUS
         if is_missing(fault):
             kernel.frames.free()
             return handle_userfault(fault)
@@ -97,6 +100,10 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
     except OutOfFramesError:
         put_huge_page(kernel.frames, page)
         raise
+    if mm.unstable:
+        put_huge_page(kernel.frames, page)
+        kernel.frames.free()
+        return VM_FAULT_SIGBUS
     if is_missing(fault):
         put_huge_page(kernel.frames, page)
         kernel.frames.free()

@@ -32,6 +32,8 @@ class Mm:
         self.vmas: list[Vma] = []
         self.page_tables = PageTables(arch, frames)
         self.users = 0
+        self.unstable = False
+        """MMF_UNSTABLE: the OOM reaper has been here."""
         self.page_size = 1 << arch.page_shift
         self.start_brk: int | None = None
         """Where the heap begins, None until exec or the first brk has settled it."""

@@ -13,7 +13,13 @@ from spfemu.reference.model import (
 )
 from spfemu.reference.swap_faults import do_swap_page
 from spfemu.reference.userfaultfd import handle_userfault, is_missing
-from spfemu.reference.vm_fault import VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_WRITE, Fault
+from spfemu.reference.vm_fault import (
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    VM_FAULT_WRITE,
+    Fault,
+)
 from spfemu.reference.vma_ops import anon_vma_prepare
 
 
@@ -69,12 +75,17 @@ def do_anonymous_page(fault: Fault) -> int:
     tables = fault.mm.page_tables
     tables.allocate(fault.address)  # pte_alloc(): nothing to do when speculative
     if not fault.write:
+        if fault.mm.unstable:
+            return VM_FAULT_SIGBUS
         if is_missing(fault):
             return handle_userfault(fault)
         tables.store(fault.address, Pte(ZERO_PAGE, fault.page_prot))
         return 0
     anon_vma_prepare(fault.mm, fault.vma)  # there already when speculative (H4)
     page = new_anonymous_page(fault.kernel.frames)
+    if fault.mm.unstable:
+        fault.kernel.frames.free()
+        return VM_FAULT_SIGBUS
     if is_missing(fault):
         fault.kernel.frames.free()
         return handle_userfault(fault)

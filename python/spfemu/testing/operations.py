@@ -268,6 +268,10 @@ def _clear_refs(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "clear_refs", "what": pick(draw, (4, 4, 4, 1, 1, 0))}
 
 
+def _oom_reap(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "oom_reap"}
+
+
 _FILE_PAGES: Final = (0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 70)
 
 
@@ -390,6 +394,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_migrate,) * 2,
     *(_truncate,) * 2,
     *(_clear_refs,) * 2,
+    _oom_reap,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -412,14 +417,14 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
         left_out.add(_execute)
     if not words.huge:
         left_out |= {_collapse, _mmap_hugetlb}
-    if words.confined:  # which error it is depends on what others have mapped above
-        left_out.add(_uffd)
+    if words.confined:  # the error depends on what others have mapped above; it takes all of them
+        left_out |= {_uffd, _oom_reap}
         if not words.sharing:  # a child has the same file
             left_out.add(_truncate)
     if not words.truncated:
         left_out.add(_truncate)
     if words.host:  # what the kernel does by itself, or to all
-        left_out |= {_clear_refs, _sysctl, _swap_out, _migrate, _uffd, _numa_scan}
+        left_out |= {_clear_refs, _oom_reap, _sysctl, _swap_out, _migrate, _uffd, _numa_scan}
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

@@ -38,6 +38,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let pte = vmf.pte.expect("mapped").pte();
         if pte.read(cpu).is_none() {
+            let unstable = self.check_stable_address_space(cpu, vmf.mm);
+            if unstable != VmFault::NONE {
+                self.pte_unmap_unlock(cpu, vmf);
+                return unstable;
+            }
             if self.userfaultfd_missing(vmf) {
                 self.pte_unmap_unlock(cpu, vmf);
                 return self.handle_userfault(cpu, vmf);
@@ -96,6 +101,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.pte_unmap_unlock(cpu, vmf);
             self.put_page(cpu, page);
             return VmFault::NONE;
+        }
+        let unstable = self.check_stable_address_space(cpu, vmf.mm);
+        if unstable != VmFault::NONE {
+            self.pte_unmap_unlock(cpu, vmf);
+            self.put_page(cpu, page);
+            return unstable;
         }
         if self.userfaultfd_missing(vmf) {
             self.pte_unmap_unlock(cpu, vmf);

@@ -218,6 +218,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `finish_fault()` and `alloc_set_pte()`: maps the locked `page`, or the private copy. The
     /// page table comes only now, so that a fault that fails leaves none.
     fn finish_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>, page: PageRef<'_, P>) -> VmFault {
+        // Also for a read: a copy may have been lost. Not so where pages are mapped around.
+        if !vmf.vma_flags.has(VmFlags::SHARED) {
+            let unstable = self.check_stable_address_space(cpu, vmf.mm);
+            if unstable != VmFault::NONE {
+                return unstable;
+            }
+        }
         if !self.pte_alloc(cpu, vmf.mm, vmf.pmd) {
             return VmFault::OOM;
         }

@@ -63,9 +63,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::FALLBACK;
         }
         self.pmd_lock(cpu, vmf.pmd);
-        let none = vmf.pmd.read(cpu).is_none();
-        let missing = none && self.userfaultfd_missing(vmf);
-        let set = none && !missing;
+        let (set, missing, unstable) = self.may_map_huge(cpu, vmf);
         if set {
             self.set_huge_zero_page(cpu, vmf.mm, vmf.pmd, table, vmf.vma_page_prot);
         }
@@ -73,7 +71,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !set {
             self.pte_free(cpu, table);
         }
-        if missing { self.handle_userfault(cpu, vmf) } else { VmFault::NONE }
+        if missing { self.handle_userfault(cpu, vmf) } else { unstable }
+    }
+
+    /// With the PMD lock held: whether there is nothing yet, and nothing against a huge page; if
+    /// there is, whether user space is to bring it, or the OOM reaper has been here.
+    fn may_map_huge(&self, cpu: &P, vmf: &Vmf<'_, P>) -> (bool, bool, VmFault) {
+        if !vmf.pmd.read(cpu).is_none() {
+            return (false, false, VmFault::NONE);
+        }
+        let unstable = self.check_stable_address_space(cpu, vmf.mm);
+        let missing = unstable == VmFault::NONE && self.userfaultfd_missing(vmf);
+        (unstable == VmFault::NONE && !missing, missing, unstable)
     }
 
     /// `__do_huge_pmd_anonymous_page()`: a huge page of its own.
@@ -86,9 +95,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         };
         self.clear_huge_page(cpu, page);
         self.pmd_lock(cpu, vmf.pmd);
-        let none = vmf.pmd.read(cpu).is_none();
-        let missing = none && self.userfaultfd_missing(vmf);
-        let set = none && !missing;
+        let (set, missing, unstable) = self.may_map_huge(cpu, vmf);
         if set {
             let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
             self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, index);
@@ -103,7 +110,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.pte_free(cpu, table);
             self.put_page(cpu, page);
         }
-        if missing { self.handle_userfault(cpu, vmf) } else { VmFault::NONE }
+        if missing { self.handle_userfault(cpu, vmf) } else { unstable }
     }
 
     /// The leaf for a page that is written to: dirty, young, and writable if the VMA is.

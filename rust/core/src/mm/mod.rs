@@ -30,6 +30,7 @@ mod mlock;
 mod move_page_tables;
 mod node;
 mod objects;
+mod oom_kill;
 mod page;
 mod pgtable;
 mod pmd;

@@ -52,6 +52,8 @@ object! {
         anon_pages: i64 = 0x2c8,
         /// `rss_stat.count[MM_SWAPENTS]`
         swap_entries: i64 = 0x2d0,
+        /// `MMF_*` bits.
+        flags: u64 = 0x310,
         /// `tlb_flush_pending`
         tlb_flush_pending: u64 = 0x340,
         /// `context.tlb_gen` of x86: counts flushes of this address space.

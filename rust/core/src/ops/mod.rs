@@ -16,6 +16,7 @@ pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
 mod numa_scan;
+mod oom_reap;
 mod swap_out;
 mod truncate;
 mod unmapped_area;

@@ -94,6 +94,11 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 let what = What::Change { prot: Sets::Nothing, content: Sets::Unknown };
                 self.observe_range(range, base, ret, what);
             }
+            Op::OomReap => {
+                // Children find zeroes, nobody else anything.
+                let what = What::Change { prot: Sets::Nothing, content: Sets::Unknown };
+                self.observe(0, self.k.config.arch.task_size, what);
+            }
             Op::Brk { delta, .. } => self.observe_brk(delta, ret),
             Op::Fork { child, .. } if ret.is_ok() => self.observe_fork(child),
             _ => {}

@@ -158,6 +158,7 @@ pub(super) enum Op {
     NumaScan(Range),
     Truncate { file: u32, length: u64 },
     ClearRefs { what: u64 },
+    OomReap,
     Userfaultfd { range: Range, register: bool },
 }
 
@@ -200,6 +201,7 @@ impl Op {
             Self::NumaScan(_) => 32,
             Self::Truncate { .. } => 36,
             Self::ClearRefs { .. } => 34,
+            Self::OomReap => 37,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
         }
@@ -243,6 +245,7 @@ impl Op {
             Self::NumaScan(_) => "numa_scan",
             Self::Truncate { .. } => "truncate",
             Self::ClearRefs { .. } => "clear_refs",
+            Self::OomReap => "oom_reap",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }

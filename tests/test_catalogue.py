@@ -43,6 +43,8 @@ VARIANTS: Final = (
     Case("B2", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B4", "fault_on_a_moving_page", 1, 2292, 2136, {"use-after-free"}),
+    Case("B6", "copy_beside_mprotect_with_notifier", 1, 236, 236, {"notifier-balance"}),
+    Case("B7", "copy_beside_registration", 1, 120, 83, {"notifier-balance"}),
     Case("B8", "write_against_table_move", 1, 517, 501, {"lost-store"}),
     Case("C1", "second_fault_against_munmap", 2, 3572, 8974, {"use-after-free"}),
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),

@@ -308,7 +308,7 @@ class TestArrays:
         [
             (0, "op", 0, ".ops[0]: key 'op': value 0 (allowed: 1 to 41)"),
             (0, "op", 65535, ".ops[0]: key 'op': value 65535"),
-            (0, "op", 37, ".ops[0]: operation 'oom_reap' is not available yet"),
+            (0, "op", 38, ".ops[0]: operation 'rebind' is not available yet"),
             (0, "flags", 1 << 20 | 5, ".ops[0]: key 'flags': value 1048581 (allowed: bits "),
             (0, "flags", 1, ".ops[0]: key 'file': missing"),
             (0, "prot", 8, ".ops[0]: key 'prot': value 8 (allowed: bits 1 (r), 2 (w), 4 (x))"),

@@ -776,7 +776,7 @@ class FlatMap:
             low = SYSCTL_LOW.get(op["name"], 0)
             if not low <= parse_int(op["value"]) < 1 << 31:
                 raise FailedError("EINVAL")
-        elif name in ("collapse", "uffd_register", "uffd_unregister"):
+        elif name in ("collapse", "notifier", "uffd_register", "uffd_unregister"):
             # Whether that can be is the kernel's business; nobody sees what it does.
             if (error := self.came_to(task, place)) is not None:
                 raise FailedError(error)

@@ -290,6 +290,10 @@ class TaskBuilder(TaskRecords):
         """Appends ``oom_reap``: the OOM reaper takes private memory. Source: the format."""
         self.record(37)
 
+    def notifier(self, *, on: bool) -> None:
+        """Appends ``notifier``: registers or unregisters an mmu notifier. Source: the format."""
+        self.record(39, int(on))
+
     def truncate(self, file: str, length: int) -> None:
         """Appends ``truncate``: the file becomes so long. Source: the program format."""
         self.record(36, aux=self._owner.file_number(file), length=length)

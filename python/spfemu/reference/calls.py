@@ -17,6 +17,7 @@ from spfemu.reference.migrate import migrate
 from spfemu.reference.mlock import mlock, munlock
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import mmap
+from spfemu.reference.mmu_notifier import notifier
 from spfemu.reference.model import File
 from spfemu.reference.mremap import mremap
 from spfemu.reference.munmap import munmap
@@ -108,6 +109,11 @@ def _oom_reap(call: Call) -> int:
     return 0
 
 
+def _notifier(call: Call) -> int:
+    notifier(call.mm, on=bool(call.record.flags & 1))
+    return 0
+
+
 def _truncate(call: Call) -> int:
     ftruncate(call.kernel, call.files[call.record.aux], call.record.length)
     return 0
@@ -162,6 +168,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "migrate": _migrate,
             "clear_refs": _clear_refs,
             "oom_reap": _oom_reap,
+            "notifier": _notifier,
             "truncate": _truncate,
             "uffd_register": _uffd_register,
             "uffd_unregister": _uffd_unregister,

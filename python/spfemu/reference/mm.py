@@ -32,6 +32,7 @@ class Mm:
         self.vmas: list[Vma] = []
         self.page_tables = PageTables(arch, frames)
         self.users = 0
+        self.has_notifier = False
         self.unstable = False
         """MMF_UNSTABLE: the OOM reaper has been here."""
         self.page_size = 1 << arch.page_shift

@@ -272,6 +272,10 @@ def _oom_reap(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "oom_reap"}
 
 
+def _notifier(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "notifier", "on": pick(draw, (True, True, False))}
+
+
 _FILE_PAGES: Final = (0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 70)
 
 
@@ -392,9 +396,6 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
     *(_migrate,) * 2,
-    *(_truncate,) * 2,
-    *(_clear_refs,) * 2,
-    _oom_reap,
     *(_execute,) * 2,
     *(_brk,) * 3,
     _sysctl,
@@ -402,6 +403,10 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_collapse,) * 2,
     *(_uffd,) * 2,
     *(_mmap_hugetlb,) * 4,
+    *(_truncate,) * 2,
+    *(_clear_refs,) * 2,
+    _oom_reap,
+    _notifier,
 )
 
 
@@ -418,13 +423,22 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
     if not words.huge:
         left_out |= {_collapse, _mmap_hugetlb}
     if words.confined:  # the error depends on what others have mapped above; it takes all of them
-        left_out |= {_uffd, _oom_reap}
+        left_out |= {_uffd, _oom_reap, _notifier}
         if not words.sharing:  # a child has the same file
             left_out.add(_truncate)
     if not words.truncated:
         left_out.add(_truncate)
     if words.host:  # what the kernel does by itself, or to all
-        left_out |= {_clear_refs, _oom_reap, _sysctl, _swap_out, _migrate, _uffd, _numa_scan}
+        left_out |= {
+            _clear_refs,
+            _oom_reap,
+            _notifier,
+            _sysctl,
+            _swap_out,
+            _migrate,
+            _uffd,
+            _numa_scan,
+        }
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 
 

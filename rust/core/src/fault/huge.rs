@@ -191,6 +191,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             Some(page) => self.copy_huge_page(cpu, new_page, page),
             None => self.clear_huge_page(cpu, new_page),
         }
+        self.invalidate_range_start(cpu, vmf.mm);
         self.pmd_lock(cpu, vmf.pmd);
         if let Some(page) = page {
             self.put_page(cpu, page);
@@ -216,6 +217,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         spin_unlock(cpu, vmf.pmd.ptl());
+        self.invalidate_range_end(cpu, vmf.mm);
         if same {
             VmFault::WRITE
         } else {
@@ -256,6 +258,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: PageRef<'k, P>,
     ) -> VmFault {
         let Some(copies) = self.copy_to_small_pages(cpu, vmf, page) else { return VmFault::OOM };
+        self.invalidate_range_start(cpu, vmf.mm);
         self.pmd_lock(cpu, vmf.pmd);
         let same = vmf.pmd.read(cpu) == orig;
         if same {
@@ -276,6 +279,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.page_remove_huge_rmap(cpu, page);
         }
         spin_unlock(cpu, vmf.pmd.ptl());
+        self.invalidate_range_end(cpu, vmf.mm);
         if same {
             self.put_page(cpu, page);
             VmFault::WRITE

@@ -8,7 +8,8 @@ use crate::mm::{
     HPAGE_RESV_OWNER, HPAGE_RESV_UNMAPPED, InodeRef, Kernel, PG_CACHE, PG_LOCKED, PageRef, PmdVal,
     Pte, VmFault, VmFlags,
 };
-use crate::platform::{Field, Ordering, Platform, Ptr, Value};
+use crate::platform::{Platform, Ptr, Value};
+use crate::sync::mutex::{mutex_lock, mutex_unlock};
 use crate::sync::spinlock::spin_unlock;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -240,6 +241,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if prepared {
             self.copy_huge_page(cpu, new, old);
         }
+        self.invalidate_range_start(cpu, vmf.mm);
         self.pmd_lock(cpu, vmf.pmd);
         let copied = prepared && vmf.pmd.read(cpu) == entry;
         if copied {
@@ -253,6 +255,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.page_remove_huge_rmap(cpu, old);
         }
         spin_unlock(cpu, vmf.pmd.ptl());
+        self.invalidate_range_end(cpu, vmf.mm);
         if copied {
             self.put_page(cpu, old); // the mapping's
         } else {
@@ -281,25 +284,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
             let mut tlb = self.tlb_gather_mmu(cpu, mm);
-            self.unmap_lost_hugepage(cpu, &mut tlb, vma, vmf.address, page);
+            self.invalidate_range(cpu, mm, || {
+                self.unmap_lost_hugepage(cpu, &mut tlb, vma, vmf.address, page);
+            });
             self.tlb_finish_mmu(cpu, tlb);
         }
         rmap.up_write(cpu);
     }
-}
-
-/// `mutex_lock()`
-fn mutex_lock<P: Platform>(cpu: &P, mutex: Field<'_, P, u64>) {
-    // Acquire: pairs with the Release in mutex_unlock.
-    while mutex.compare_exchange(cpu, 0, 1, Ordering::Acquire).is_err() {
-        cpu.sleep_until(mutex.word(), |held| held == 0);
-    }
-}
-
-/// `mutex_unlock()`
-fn mutex_unlock<P: Platform>(cpu: &P, mutex: Field<'_, P, u64>) {
-    mutex.store(cpu, 0, Ordering::Release);
-    cpu.wake(mutex.word());
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Kernel, PG_UPTODATE, PageRef, Pte, Rss, VmFault, VmFlags};
+use crate::mm::{Kernel, PG_UPTODATE, PageRef, Pte, Rss, Variant, VmFault, VmFlags};
 use crate::platform::{Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -97,16 +97,28 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             put_old(self);
             return VmFault::OOM;
         };
-        if !self.pte_map_lock(cpu, vmf) {
+        let give_up = || {
             self.put_page(cpu, new_page);
             put_old(self);
-            return VmFault::RETRY;
+            VmFault::RETRY
+        };
+        let Some(notifiers) = self.keep_notifiers(cpu, vmf) else { return give_up() };
+        self.invalidate_range_start(cpu, vmf.mm);
+        if !self.pte_map_lock(cpu, vmf) {
+            // B6: v12 leaves it begun.
+            if !self.v12(Variant::B6) {
+                self.invalidate_range_end(cpu, vmf.mm);
+            }
+            self.let_notifiers(cpu, notifiers);
+            return give_up();
         }
         let copied = self.pte_same(cpu, vmf);
         if copied {
             self.install_copy(cpu, vmf, old_page, new_page);
         }
         self.pte_unmap_unlock(cpu, vmf);
+        self.invalidate_range_end(cpu, vmf.mm);
+        self.let_notifiers(cpu, notifiers);
         if copied {
             if let Some(old) = old_page.filter(|_| vmf.vma_flags.has(VmFlags::LOCKED)) {
                 // Another task, whose VMA need not be locked, may keep it.
@@ -118,6 +130,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_page(cpu, new_page);
             put_old(self);
             VmFault::NONE
+        }
+    }
+
+    /// B7: without `mmap_sem` nothing keeps notifiers as they are until the end of the copy but the
+    /// cure's lock. Inner `None`: it is not needed; outer: it cannot be had.
+    fn keep_notifiers(&self, cpu: &P, vmf: &Vmf<'_, P>) -> Option<Option<u32>> {
+        if !vmf.is_speculative() || self.v12(Variant::B7) {
+            return Some(None);
+        }
+        self.mmu_notifier_trylock(cpu, vmf.mm).map(Some)
+    }
+
+    fn let_notifiers(&self, cpu: &P, kept: Option<u32>) {
+        if let Some(id) = kept {
+            self.mmu_notifier_unlock(cpu, id);
         }
     }
 

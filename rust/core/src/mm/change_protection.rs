@@ -31,10 +31,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;
+        let mut notified = false;
         while let Some(MappedPmd { pmd, mut value, from, to }) =
             self.next_pmd(cpu, mm, address, end)
         {
             address = to;
+            if !notified {
+                // change_pmd_range: only if there is something. (It ends with each PUD.)
+                self.invalidate_range_start(cpu, mm);
+                notified = true;
+            }
             if value.is_huge() {
                 if to.since(from) == self.pmd_size() {
                     let changed = self.change_huge_pmd(cpu, mm, pmd, prot);
@@ -51,6 +57,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if let Some(table) = value.table() {
                 pages += self.change_pte_range(cpu, table, from, to, prot, writable);
             }
+        }
+        if notified {
+            self.invalidate_range_end(cpu, mm);
         }
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);
@@ -71,12 +80,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
         let mut address = start;
-        while let Some(MappedPmd { value, from, to, .. }) = self.next_pmd(cpu, mm, address, end) {
-            address = to;
-            if let Some(table) = value.table() {
-                pages += self.hint_pte_range(cpu, table, from, to);
+        self.invalidate_range(cpu, mm, || {
+            while let Some(found) = self.next_pmd(cpu, mm, address, end) {
+                address = found.to;
+                if let Some(table) = found.value.table() {
+                    pages += self.hint_pte_range(cpu, table, found.from, found.to);
+                }
             }
-        }
+        });
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);
         }

@@ -52,6 +52,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         // tlb_gather_mmu(0, -1): fullmm, so there is something to flush whatever the walk finds.
         tlb.remove_tlb_entry();
+        match what {
+            ClearRefs::All => self.clear_refs_vmas(cpu, mm, what),
+            ClearRefs::SoftDirty => {
+                self.invalidate_range(cpu, mm, || self.clear_refs_vmas(cpu, mm, what));
+            }
+        }
+        self.tlb_finish_mmu(cpu, tlb);
+    }
+
+    fn clear_refs_vmas(&self, cpu: &P, mm: MmRef<'_, P>, what: ClearRefs) {
         let mut cursor = self.vma_after(cpu, mm, None);
         while let Some(vma) = cursor {
             // No hugetlb_entry.
@@ -60,7 +70,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             cursor = self.vm_next(cpu, vma);
         }
-        self.tlb_finish_mmu(cpu, tlb);
     }
 
     fn clear_refs_vma(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>, what: ClearRefs) {

@@ -44,9 +44,27 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !vm_flags.has(ALWAYS_COPIED) && vma.anon_vma().read(cpu).is_null() {
             return Ok(());
         }
-        if vm_flags.has(VmFlags::HUGETLB) {
-            return self.copy_hugetlb_page_range(cpu, dst_mm, src_mm, vma);
-        }
+        let is_cow = vm_flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE;
+        let copy = || {
+            if vm_flags.has(VmFlags::HUGETLB) {
+                self.copy_hugetlb_page_range(cpu, dst_mm, src_mm, vma)
+            } else {
+                self.copy_pmds(cpu, dst_mm, src_mm, vma, vm_flags)
+            }
+        };
+        // What the child gets a copy of becomes read-only.
+        if is_cow { self.invalidate_range(cpu, src_mm, copy) } else { copy() }
+    }
+
+    /// `copy_pmd_range()`, for all of a VMA.
+    fn copy_pmds(
+        &self,
+        cpu: &P,
+        dst_mm: MmRef<'_, P>,
+        src_mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        vm_flags: VmFlags,
+    ) -> Result<(), Errno> {
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);
         while address < end {

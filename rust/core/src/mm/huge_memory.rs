@@ -177,6 +177,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn split_huge_pmd(&self, cpu: &P, vma: VmaRef<'_, P>, pmd: Pmd<'_, P>) {
         cpu.step("split_huge_pmd");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        self.invalidate_range(cpu, mm, || self.split_leaf(cpu, mm, vma, pmd));
+    }
+
+    fn split_leaf(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>, pmd: Pmd<'_, P>) {
         let Some(leaf) = self.pmd_trans_huge_lock(cpu, pmd) else { return };
         // What PTEs map of it is not locked in memory.
         self.clear_page_mlock(cpu, self.page(cpu, leaf.pfn()));

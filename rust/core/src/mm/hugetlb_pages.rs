@@ -81,18 +81,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         prot: Pte,
     ) {
-        let mut address = start;
-        while let Some(MappedPmd { pmd, to, .. }) = self.next_pmd(cpu, mm, address, end) {
-            address = to;
-            self.pmd_lock(cpu, pmd);
-            if pmd.read(cpu).is_huge() {
-                // huge_ptep_modify_prot_start: no young or dirty bit of the hardware may be lost.
-                let leaf = self.leaf_of(pmd.entry().swap(cpu, PmdVal::NONE, Ordering::Relaxed));
-                pmd.set(cpu, self.huge_pmd(leaf.modify(prot)));
+        self.invalidate_range(cpu, mm, || {
+            let mut address = start;
+            while let Some(MappedPmd { pmd, to, .. }) = self.next_pmd(cpu, mm, address, end) {
+                address = to;
+                self.pmd_lock(cpu, pmd);
+                if pmd.read(cpu).is_huge() {
+                    // huge_ptep_modify_prot_start: no young or dirty bit of the hardware may be lost.
+                    let leaf = self.leaf_of(pmd.entry().swap(cpu, PmdVal::NONE, Ordering::Relaxed));
+                    pmd.set(cpu, self.huge_pmd(leaf.modify(prot)));
+                }
+                spin_unlock(cpu, pmd.ptl());
             }
-            spin_unlock(cpu, pmd.ptl());
-        }
-        self.flush_tlb_mm(cpu, mm);
+            self.flush_tlb_mm(cpu, mm);
+        });
     }
 
     /// `copy_hugetlb_page_range()`: the child maps the same pages; private ones both may only

@@ -51,10 +51,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             locked: BTreeSet::new(),
             findings: Vec::new(),
         };
-        for index in 0..self.mms.used() {
-            if let Some(mm) = self.mms.peek(index) {
-                self.check_mm(&mut census, mm);
-            }
+        for mm in self.mms.peek_all() {
+            self.check_mm(&mut census, mm);
+        }
+        for what in self.check_notifiers() {
+            census.find("notifier-balance", what);
         }
         for what in self.check_files() {
             census.find("i-mmap", what);
@@ -367,6 +368,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("anon_vma_chain", self.avcs.live()),
             ("mempolicy", self.policies.live()),
             ("inode", self.inodes.live()),
+            ("mmu_notifier_mm", self.notifiers.live()),
             ("page-cache node", self.cache_nodes.live()),
             ("resv_map", self.resv_maps.live()),
             ("reserved huge page", self.hstate.resv_huge_pages.peek() as u32),

@@ -11,7 +11,9 @@ use super::huge_memory::Thp;
 use super::hugetlb::{Hstate, ResvMap};
 use super::mempolicy::Mempolicy;
 use super::node::{PerCpuPages, Zone, node_shift};
-use super::objects::{AnonVma, AnonVmaChain, Inode, Mm, MmRef, Page, PageRef, Table, Vma};
+use super::objects::{
+    AnonVma, AnonVmaChain, Inode, Mm, MmRef, MmuNotifierMm, Page, PageRef, Table, Vma,
+};
 use super::page::{pcp_batch, pcp_high};
 use super::pgtable::TableLevel;
 use super::swap::{Swap, SwapConfig};
@@ -98,6 +100,8 @@ pub struct PerCpu<P: Platform> {
     pub(super) tlb: Tlb,
     /// The address space whose translations this CPU's TLB may hold (`mm_cpumask`).
     pub(super) active_mm: Word<P>,
+    /// How many of its speculative faults keep notifiers as they are (B7 cured).
+    pub(super) notifier_readers: Word<P>,
     /// `numa_node_id()`
     pub(super) node: u32,
     /// Free pages of this CPU, by node.
@@ -105,12 +109,22 @@ pub struct PerCpu<P: Platform> {
 }
 
 impl<P: Platform> PerCpu<P> {
-    fn new(config: &Config, cpu: u32, line: Line) -> Self {
+    fn all(lines: &Lines, config: &Config) -> Vec<CachePadded<Self>> {
+        let nr_cpus = config.nr_cpus;
+        let Line(first) = lines.take_named("cpu", nr_cpus, |offset| field(&["active_mm"], offset));
+        let Line(notifier) =
+            lines.take_named("notifier", nr_cpus, |offset| field(&["readers"], offset));
+        let new = |cpu| Self::new(config, cpu, Line(first + cpu), Line(notifier + cpu));
+        (0..nr_cpus).map(new).map(CachePadded::new).collect()
+    }
+
+    fn new(config: &Config, cpu: u32, line: Line, notifier: Line) -> Self {
         let nodes = config.system.nodes;
         let most = pcp_high(pcp_batch(config.system.memory, config.arch.page_size()));
         Self {
             tlb: Tlb::new(),
             active_mm: Word::new(line, 0),
+            notifier_readers: Word::new(notifier, 0),
             node: cpu * nodes / config.nr_cpus,
             pcp: (0..nodes).map(|_| PerCpuPages::new(most)).collect(),
         }
@@ -158,6 +172,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) avcs: Arena<AnonVmaChain<P>>,
     pub(crate) policies: Arena<Mempolicy<P>>,
     pub(crate) inodes: Arena<Inode<P>>,
+    pub(crate) notifiers: Arena<MmuNotifierMm<P>>,
     pub(crate) pages: Arena<Page<P>>,
     /// Page tables by level, top down, as in `config.arch.levels`.
     pub(crate) tables: Vec<TableLevel<P>>,
@@ -179,6 +194,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) nr_mms: Local,
     /// The frame of the huge page of zeroes; 0: nobody has asked for it.
     pub(super) huge_zero_page: Word<P>,
+    pub(super) mm_all_locks_mutex: Word<P>,
     pub(crate) resv_maps: Arena<ResvMap<P>>,
     pub(super) hstate: Hstate<P>,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
@@ -194,17 +210,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let word = |line| Word::new(line, 0);
         let nodes = config.system.nodes;
         let Line(first_zone) = lines.take_named("zone", nodes, |offset| {
-            field(&["lock", "fresh", "huge_zero_page"], offset)
+            field(&["lock", "fresh", "huge_zero_page", "mm_all_locks_mutex"], offset)
         });
         let sysctls = lines.take_named("sysctl", 1, |offset| {
             field(&["speculative_page_fault", "max_map_count", "page_cluster"], offset)
         });
-        let Line(first_cpu) =
-            lines.take_named("cpu", config.nr_cpus, |offset| field(&["active_mm"], offset));
+        let cpus = PerCpu::all(&lines, &config);
         let Line(first_task) = lines.take_named("task", config.nr_tasks, Waiter::<P>::field_name);
-        let cpus = (0..config.nr_cpus)
-            .map(|cpu| CachePadded::new(PerCpu::new(&config, cpu, Line(first_cpu + cpu))))
-            .collect();
         let tasks = (0..config.nr_tasks)
             .map(|task| CachePadded::new(TaskStruct::new(Line(first_task + task))))
             .collect();
@@ -215,6 +227,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             avcs: Arena::new(&lines, 0),
             policies: Arena::new(&lines, 0),
             inodes: Arena::new(&lines, 0),
+            notifiers: Arena::new(&lines, 0),
             pages: Arena::new(&lines, 0),
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
             cache_nodes: Arena::new(&lines, NODE_ENTRIES),
@@ -231,6 +244,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 && config.arch.has_transparent_hugepage(),
             nr_mms: Local::default(),
             huge_zero_page: Word::new(Line(first_zone), 16),
+            mm_all_locks_mutex: Word::new(Line(first_zone), 24),
             resv_maps: Arena::new(&lines, 0),
             hstate: Hstate::new(&lines, config.nr_cpus),
             sysctl_speculative_page_fault: word(sysctls),
@@ -251,6 +265,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.avcs.reset();
         self.policies.reset();
         self.inodes.reset();
+        self.notifiers.reset();
         self.pages.reset();
         self.tables.iter().for_each(|level| level.reset());
         self.cache_nodes.reset();
@@ -259,6 +274,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for cpu in &self.cpus {
             cpu.tlb.reset();
             cpu.active_mm.poke(0);
+            cpu.notifier_readers.poke(0);
             cpu.pcp.iter().for_each(PerCpuPages::reset);
         }
         for task in &self.tasks {
@@ -275,6 +291,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.zones.iter().for_each(|zone| zone.reset());
         self.nr_mms.set(0);
         self.huge_zero_page.poke(0);
+        self.mm_all_locks_mutex.poke(0);
         self.resv_maps.reset();
         self.hstate.reset(self.config.system.hugetlb_pages);
         let system = &self.config.system;

@@ -219,10 +219,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // pmdp_collapse_flush(): after the flush, which interrupts every CPU that may walk the
         // table with interrupts off, nobody comes to it any more but whoever has its lock.
         cpu.step("pmdp_collapse_flush");
-        self.pmd_lock(cpu, pmd);
-        pmd.set(cpu, PmdVal::NONE);
-        self.flush_tlb_mm(cpu, mm);
-        spin_unlock(cpu, pmd.ptl());
+        self.invalidate_range(cpu, mm, || {
+            self.pmd_lock(cpu, pmd);
+            pmd.set(cpu, PmdVal::NONE);
+            self.flush_tlb_mm(cpu, mm);
+            spin_unlock(cpu, pmd.ptl());
+        });
 
         let first = self.pte_offset_map_lock(cpu, table, haddr);
         let mut pages = Vec::with_capacity(self.hpage_pmd_nr() as usize);

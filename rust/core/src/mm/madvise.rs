@@ -36,9 +36,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("madvise_free_page_range");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        self.beside_other_readers(cpu, vma, || {
-            self.for_each_table(cpu, vma, start, end, |table, from, to| {
-                self.madvise_free_pte_range(cpu, &mut tlb, table, from, to);
+        self.invalidate_range(cpu, mm, || {
+            self.beside_other_readers(cpu, vma, || {
+                self.for_each_table(cpu, vma, start, end, |table, from, to| {
+                    self.madvise_free_pte_range(cpu, &mut tlb, table, from, to);
+                });
             });
         });
         self.tlb_finish_mmu(cpu, tlb);

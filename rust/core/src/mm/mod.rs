@@ -27,6 +27,7 @@ mod madvise;
 mod mempolicy;
 mod migrate;
 mod mlock;
+mod mmu_notifier;
 mod move_page_tables;
 mod node;
 mod objects;
@@ -67,8 +68,8 @@ pub use mempolicy::{Mempolicy, MempolicyRef, MpolMode};
 pub(crate) use mlock::VM_LOCKED_BOTH;
 pub(crate) use move_page_tables::Moving;
 pub use objects::{
-    AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, Page, PageRef, Table,
-    TableRef, VmOps, Vma, VmaRef,
+    AnonVma, AnonVmaChain, AnonVmaRef, AvcRef, Inode, InodeRef, Mm, MmRef, MmuNotifierMm, Page,
+    PageRef, Table, TableRef, VmOps, Vma, VmaRef,
 };
 #[cfg(test)]
 pub(crate) use page::PG_MLOCKED;

@@ -44,6 +44,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         length: u64,
     ) -> u64 {
         cpu.step("move_page_tables");
+        self.invalidate_range(cpu, moving.mm, || self.move_pmds(cpu, moving, old, new, length))
+    }
+
+    fn move_pmds(
+        &self,
+        cpu: &P,
+        moving: &Moving<'_, P>,
+        old: Vaddr,
+        new: Vaddr,
+        length: u64,
+    ) -> u64 {
         let end = old.offset(length);
         let mut at = old;
         // Where the old place has nothing the kernel goes on, too, one PMD at a time.

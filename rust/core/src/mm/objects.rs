@@ -52,14 +52,28 @@ object! {
         anon_pages: i64 = 0x2c8,
         /// `rss_stat.count[MM_SWAPENTS]`
         swap_entries: i64 = 0x2d0,
+        mmu_notifier_mm: Ptr<MmuNotifierMm<P>> = 0x308,
         /// `MMF_*` bits.
         flags: u64 = 0x310,
+        /// Ours, where B7 is cured: somebody registers a notifier.
+        notifier_writer: bool = 0x318,
         /// `tlb_flush_pending`
         tlb_flush_pending: u64 = 0x340,
         /// `context.tlb_gen` of x86: counts flushes of this address space.
         tlb_gen: u64 = 0x350,
         /// Ours: what the interrupts of the last flush carry, see `tlb.rs`.
         tlb_flush_info: u64 = 0x358,
+    }
+}
+
+object! {
+    /// The notifiers of an address space; here at most one, with what KVM's keeps.
+    pub struct MmuNotifierMm of Word = "mmu_notifier_mm", 64 {
+        registered: bool = 0x00,
+        /// `kvm->mmu_notifier_count`: invalidations that have begun and not ended.
+        count: i64 = 0x10,
+        /// `kvm->mmu_notifier_seq`
+        seq: u64 = 0x18,
     }
 }
 

@@ -136,7 +136,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         rmap.down_read(cpu);
         if page.mapcount().read(cpu) != 0 {
             for (vma, address) in self.vmas_of(cpu, page) {
-                if !self.try_to_unmap_one(cpu, page, vma, address, why) {
+                let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+                let unmap = || self.try_to_unmap_one(cpu, page, vma, address, why);
+                if !self.invalidate_range(cpu, mm, unmap) {
                     break;
                 }
             }

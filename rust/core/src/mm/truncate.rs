@@ -79,7 +79,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        self.unmap_page_range(cpu, &mut tlb, vma, start, end, Some(details));
+        self.invalidate_range(cpu, mm, || {
+            self.unmap_page_range(cpu, &mut tlb, vma, start, end, Some(details));
+        });
         self.tlb_finish_mmu(cpu, tlb);
     }
 

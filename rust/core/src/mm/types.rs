@@ -310,6 +310,7 @@ impl Signal {
 #[repr(i32)]
 pub enum Errno {
     Eperm = 1,
+    Enoent = 2,
     Eagain = 11,
     Enomem = 12,
     Eacces = 13,

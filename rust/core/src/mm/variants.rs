@@ -13,6 +13,10 @@ pub enum Variant {
     B3,
     /// `migration_entry_wait` in a speculative fault.
     B4,
+    /// A copy that is given up forgets to end its invalidation.
+    B6,
+    /// A notifier is registered between a speculative copy's start and end.
+    B7,
     /// A whole page table moved under the PMDs' locks alone.
     B8,
     /// The vmacache in `find_vma_rcu`.
@@ -63,7 +67,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 16] = [
+pub const VARIANTS: [VariantInfo; 18] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -103,6 +107,28 @@ pub const VARIANTS: [VariantInfo; 16] = [
                fixed (a later Android port): it gives up at once",
         cpus: 3,
         oracle: "use-after-free",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B6,
+        entry: "B6",
+        name: "forgotten-range-end",
+        what: "v12's speculative copy-on-write, when it gives up, leaves the invalidation begun that \
+               it has told mmu notifiers of, so a guest waits for ever; fixed (a later Android \
+               port): it ends it",
+        cpus: 2,
+        oracle: "notifier-balance",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B7,
+        entry: "B7",
+        name: "notifier-registration",
+        what: "v12 lets an mmu notifier be registered in the middle of a speculative copy-on-write, \
+               which then ends an invalidation that this notifier has not seen begin; fixed (Michel \
+               Lespinasse): a lock keeps the two apart, and the fault does not wait for it",
+        cpus: 2,
+        oracle: "notifier-balance",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {

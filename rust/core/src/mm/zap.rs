@@ -28,6 +28,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) {
+        let mm = tlb.mm();
+        self.invalidate_range_start(cpu, mm);
         let mut cursor = Some(first);
         while let Some(vma) = cursor {
             let vm_start = vma.vm_start().read(cpu);
@@ -46,6 +48,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             cursor = self.vmas.get_opt(cpu, vma.vm_next().read(cpu));
         }
+        self.invalidate_range_end(cpu, mm);
     }
 
     /// `zap_page_range()`: zaps part of a VMA that stays, as MADV_DONTNEED does. Caller holds
@@ -53,7 +56,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn zap_page_range(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        self.unmap_page_range(cpu, &mut tlb, vma, start, end, None);
+        self.invalidate_range(cpu, mm, || {
+            self.unmap_page_range(cpu, &mut tlb, vma, start, end, None);
+        });
         self.tlb_finish_mmu(cpu, tlb);
     }
 

@@ -15,6 +15,7 @@ pub mod mmap;
 pub mod mprotect;
 pub mod mremap;
 pub mod munmap;
+mod notifier;
 mod numa_scan;
 mod oom_reap;
 mod swap_out;

@@ -159,6 +159,7 @@ pub(super) enum Op {
     Truncate { file: u32, length: u64 },
     ClearRefs { what: u64 },
     OomReap,
+    Notifier { on: bool },
     Userfaultfd { range: Range, register: bool },
 }
 
@@ -202,6 +203,7 @@ impl Op {
             Self::Truncate { .. } => 36,
             Self::ClearRefs { .. } => 34,
             Self::OomReap => 37,
+            Self::Notifier { .. } => 39,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
         }
@@ -246,6 +248,7 @@ impl Op {
             Self::Truncate { .. } => "truncate",
             Self::ClearRefs { .. } => "clear_refs",
             Self::OomReap => "oom_reap",
+            Self::Notifier { .. } => "notifier",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",
         }

@@ -3,6 +3,7 @@
 //! Contention costs what the accesses here cost; no primitive is known to a platform.
 //! `docs/locking.md` has the table of which ordering pairs with which.
 
+pub mod mutex;
 pub mod refcount;
 pub mod rwsem;
 pub mod seqcount;

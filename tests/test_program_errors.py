@@ -171,7 +171,7 @@ TABLES: list[tuple[Any, str]] = [
     (changed(lambda p: p["tasks"][0]["ops"].append({"op": "set_mempolicy", "nodes": [0]})), "tasks[0].ops[2]: key 'nodes': mode \"default\" has none (allowed: with bind, interleave, preferred)"),
     (changed(lambda p: p["tasks"][0]["ops"].append({"op": "set_mempolicy", "mode": "local", "nodes": []})), "tasks[0].ops[2]: key 'nodes': mode \"local\" has none (allowed: with bind"),
     (changed(lambda p: p.update(system={"config": {"THP": 1}})), "system.config: key 'THP': value 1 (allowed: true, false)"),
-    (changed(lambda p: p.update(system={"memcg": "1M"})), "system: key 'memcg' is not available yet"),
+    (changed(lambda p: p.update(system={"memcg": -1})), "system: key 'memcg': value -1 (allowed: 0 to 2^63-1)"),
     (changed(lambda p: p.update(system={"swap": 1})), "system.swap: value 1 (allowed: an object)"),
     (changed(lambda p: p.update(system={"swap": {"sise": 1}})), "system.swap: key 'sise': unknown (allowed: size,"),
     (changed(lambda p: p.update(system={"swap": {"size": -1}})), "system.swap: key 'size': value -1 (allowed: 0 to"),
@@ -276,7 +276,7 @@ class TestFiles:
             ({"expect_for": {}}, "meta: key 'expect_for': value {}"),
             ({"page_size": "4K"}, "meta: key 'page_size'"),
             ({"page_size": 100}, "key 'page_size': value 100"),
-            ({"system": {"memcg": 1}}, "meta: system: key 'memcg' is not available yet"),
+            ({"system": {"memcg": "x"}}, "meta: system: key 'memcg': value \"x\""),
         ],
     )
     def test_bad_meta(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:

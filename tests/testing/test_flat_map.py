@@ -38,13 +38,15 @@ def is_followed(program: Program) -> bool:
     """Whether the flat map follows it.
 
     userfaultfd splits mappings, and its faults are major; truncation leaves what is in swap; the
-    OOM reaper leaves what nobody promises.
+    OOM reaper leaves what nobody promises, and a memory cgroup how much there is.
     """
     ops = np.concatenate([task.ops for task in program.tasks])
     pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == ADVICES.index("pageout"))
     swaps = pages_out.any() or (ops["op"] == OPS["swap_out"].code).any()
     truncates = (ops["op"] == OPS["truncate"].code).any()
-    return not np.isin(ops["op"], _NOT_FOLLOWED).any() and not (swaps and truncates)
+    limited = program.system.memcg is not None
+    followed = not np.isin(ops["op"], _NOT_FOLLOWED).any()
+    return followed and not limited and not (swaps and truncates)
 
 
 _NOT_FOLLOWED = [OPS[name].code for name in ("uffd_register", "uffd_unregister", "oom_reap")]

@@ -207,6 +207,8 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
         yield "", "key 'memory': the host's memory is not limited"
     if system.swap != default.swap:
         yield "", "key 'swap': the host has its own"
+    if system.memcg is not None:
+        yield "", "key 'memcg': the host's cgroups are not ours"
     if system.sysctl:
         yield "", "key 'sysctl': it would change the host"
     if system.thp == "always":

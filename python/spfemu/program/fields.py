@@ -25,15 +25,11 @@ class Fields:
         where = f"{self.source}: {place}: " if place else f"{self.source}: "
         raise ProgramError(where + message)
 
-    def object(
-        self, place: str, value: Any, keys: tuple[str, ...], later: tuple[str, ...] = ()
-    ) -> dict[str, Any]:
-        """Returns an object of ``keys``; those of ``later`` are not there yet. Source: ours."""
+    def object(self, place: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+        """Returns an object of ``keys``. Source: ours."""
         if not isinstance(value, dict):
             self.fail(place, f"value {shown(value)} (allowed: an object)")
         for key in value:
-            if key in later:
-                self.fail(place, f"key '{key}' is not available yet")
             if key not in keys:
                 self.fail(place, f"key {quoted(key)}: unknown (allowed: {', '.join(keys)})")
         return value

@@ -71,7 +71,8 @@ class System:
     (8 MiB), how large a mapping that grows down gets; ``mmap_min_addr`` in bytes (65536);
     ``overcommit`` as vm.overcommit_memory (1); ``sysctl`` initial values by name; ``config`` what
     of the kernel is compiled in, by name, where it is not as v12 has it by default;
-    ``hugetlb_pages`` how many the pool has (None: enough).
+    ``hugetlb_pages`` how many the pool has (None: enough); ``memcg`` how many bytes of anonymous
+    memory the processes may have together (None: any).
     """
 
     memory: int = 16 << 30
@@ -84,6 +85,7 @@ class System:
     sysctl: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, bool] = field(default_factory=dict)
     hugetlb_pages: int | None = None
+    memcg: int | None = None
 
     def has(self, name: str, family: str) -> bool:
         """Says whether CONFIG_``name`` is set on an arch of that family. Source: 5.1's Kconfig."""
@@ -103,6 +105,7 @@ class System:
             "sysctl": dict(self.sysctl),
             "config": dict(self.config),
             "hugetlb_pages": self.hugetlb_pages,
+            "memcg": self.memcg,
         }
 
 

@@ -37,10 +37,9 @@ _TASK_KEYS: Final = ("name", "start", "ops")
 _FILE_KEYS: Final = ("length", "kind", "cached")
 _SYSTEM_KEYS: Final = (
     "memory", "thp", "swap", "nodes", "stack_limit", "mmap_min_addr", "overcommit",
-    "sysctl", "config", "hugetlb_pages",
+    "sysctl", "config", "hugetlb_pages", "memcg",
 )  # fmt: skip
 _SWAP_KEYS: Final = ("size", "kind", "readahead", "vma_ra_enabled")
-_SYSTEM_LATER: Final = ("memcg",)
 _THP: Final = ("madvise", "never", "always")
 _MMAP_PRIVATE: Final = 1
 
@@ -81,7 +80,7 @@ class _Reader(Fields):
 
     def system(self, value: Any) -> System:
         place = "system"
-        system = self.object(place, value, _SYSTEM_KEYS, _SYSTEM_LATER)
+        system = self.object(place, value, _SYSTEM_KEYS)
         default = System()
         thp = self.choice(place, "thp", system.get("thp", default.thp), _THP)
         overcommit = self.integer(place, "overcommit", system.get("overcommit", 1), 0, 2)
@@ -118,7 +117,11 @@ class _Reader(Fields):
             },
             config=self.config(system.get("config", {})),
             hugetlb_pages=self.hugetlb_pages(system.get("hugetlb_pages")),
+            memcg=self.memcg(system.get("memcg")),
         )
+
+    def memcg(self, value: Any) -> int | None:
+        return None if value is None else self.integer("system", "memcg", value, 0, (1 << 63) - 1)
 
     def hugetlb_pages(self, value: Any) -> int | None:
         if value is None:

@@ -124,6 +124,8 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
         kernel.thp = system.thp
     if system.hugetlb_pages is not None:
         kernel.hugetlb.free = system.hugetlb_pages
+    if system.memcg is not None:
+        kernel.frames.memcg = system.memcg >> arch.page_shift
     kernel.sysctl.update(system.sysctl)
     return kernel
 

@@ -13,8 +13,8 @@ from spfemu.reference.model import (
     Page,
     Pte,
     Vma,
-    new_anonymous_page,
 )
+from spfemu.reference.pages import free_page, new_anonymous_page
 from spfemu.reference.vm_fault import (
     VM_FAULT_MAJOR,
     VM_FAULT_NOPAGE,
@@ -63,10 +63,10 @@ def do_cow_fault(fault: Fault) -> int:
         if page is not None:
             tables.allocate(fault.address)
     except OutOfFramesError:
-        frames.free()
+        free_page(frames, copy)
         raise
     if page is None:
-        frames.free()
+        free_page(frames, copy)
     else:
         copy.value = page.value
         tables.store(fault.address, Pte(copy, fault.page_prot).made_writable())

@@ -20,10 +20,9 @@ from spfemu.reference.model import (
     OutOfFramesError,
     Pte,
     Vma,
-    new_anonymous_page,
-    put_huge_page,
 )
 from spfemu.reference.page_prot import vm_page_prot
+from spfemu.reference.pages import free_huge_page, free_page, new_anonymous_page, put_huge_page
 from spfemu.reference.userfaultfd import handle_userfault, is_missing
 from spfemu.reference.vm_fault import VM_FAULT_SIGBUS, VM_FAULT_WRITE, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
@@ -93,7 +92,7 @@ def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:
         mm.page_tables.map_huge(fault.address, Leaf(None, fault.page_prot))
         return 0
     page = new_huge_page(kernel.frames, mm)
-    if page is None:
+    if page is None or not charge_huge_page(kernel.frames, page):
         return None
     try:
         kernel.frames.allocate()
@@ -133,6 +132,17 @@ def new_huge_page(frames: Frames, mm: Mm) -> HugePage | None:
     return HugePage(nr, mapcount=1, mappings=1)
 
 
+def charge_huge_page(frames: Frames, page: HugePage) -> bool:
+    """Counts it for the memory cgroup; what may not be counted is freed."""
+    try:
+        frames.charge(page.nr)
+    except OutOfFramesError:
+        free_huge_page(frames, page)
+        return False
+    page.charged = True
+    return True
+
+
 def do_huge_pmd_wp_page(fault: Fault, leaf: Leaf) -> int | None:
     """Handles a write to a huge page that is mapped read-only.
 
@@ -149,6 +159,9 @@ def do_huge_pmd_wp_page(fault: Fault, leaf: Leaf) -> int | None:
         tables.map_huge(fault.address, leaf.made_writable())
         return VM_FAULT_WRITE
     copy = new_huge_page(frames, mm) if is_wanted(kernel, fault.flags) else None
+    if copy is not None and not charge_huge_page(frames, copy):
+        split_huge_pmd(mm, fault.vma, fault.address)
+        return None
     if copy is not None:
         if leaf.page is not None:
             for index, page in leaf.page.pages.items():
@@ -171,7 +184,8 @@ def _copy_to_small_pages(fault: Fault, page: HugePage) -> bool:
             copy = new_anonymous_page(frames, page.page(index).value)
             ptes.append(Pte(copy, fault.page_prot).made_writable())
     except OutOfFramesError:
-        frames.free(len(ptes))
+        for pte in ptes:
+            free_page(frames, pte.page)
         return False
     _unmap_huge(frames, page)
     withdraw(fault.mm, fault.address, ptes)

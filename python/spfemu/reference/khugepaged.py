@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 
-from spfemu.reference.huge_pages import is_wanted, new_huge_page
+from spfemu.reference.huge_pages import charge_huge_page, is_wanted, new_huge_page
 from spfemu.reference.huge_split import fits
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
@@ -20,6 +20,7 @@ from spfemu.reference.model import (
 )
 from spfemu.reference.page_prot import vm_page_prot
 from spfemu.reference.page_tables import Entry, PageTables
+from spfemu.reference.pages import free_huge_page
 
 
 def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
@@ -46,13 +47,13 @@ def collapse(kernel: Kernel, mm: Mm, address: int) -> None:
         entries = _none_missing(tables, address, entries)
     ptes = _pages(entries)
     page = new_huge_page(kernel.frames, mm)
-    if page is None:
+    if page is None or not charge_huge_page(kernel.frames, page):
         raise SyscallError(errno.ENOMEM)
     for _, pte in ptes:
         if pte.page.slot is None:
             continue
         if not kernel.swap.is_used_once(pte.page):
-            kernel.frames.free(page.nr)
+            free_huge_page(kernel.frames, page)
             raise SyscallError(errno.EINVAL)
         kernel.swap.try_to_free(pte.page)
     for at, pte in ptes:

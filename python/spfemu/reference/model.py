@@ -62,6 +62,9 @@ class Frames:
 
     total: int
     used: int = 0
+    memcg: int | None = None
+    charged: int = 0
+    """Pages of anonymous memory that count for the memory cgroup, and how many may."""
 
     def allocate(self, count: int = 1) -> None:
         """Takes frames or raises `OutOfFramesError`."""
@@ -73,6 +76,12 @@ class Frames:
         """Gives frames back."""
         self.used -= count
 
+    def charge(self, count: int = 1) -> None:
+        """mem_cgroup_try_charge(): counts pages, or raises `OutOfFramesError`."""
+        if self.memcg is not None and self.charged + count > self.memcg:
+            raise OutOfFramesError
+        self.charged += count
+
 
 @dataclass(eq=False)
 class Page:
@@ -80,7 +89,8 @@ class Page:
 
     `huge` is the huge page that it is a part of. `slot` is its slot of the swap device while it is
     in the swap cache; `dirty` (PG_dirty) says that the device does not have its content, `lazyfree`
-    that MADV_FREE gave it up, `readahead` that it was read and not used yet.
+    that MADV_FREE gave it up, `readahead` that it was read and not used yet. `charged`: it counts
+    for the memory cgroup.
     """
 
     anonymous: bool
@@ -91,6 +101,7 @@ class Page:
     dirty: bool = False
     lazyfree: bool = False
     readahead: bool = False
+    charged: bool = False
 
     @property
     def is_small_anonymous(self) -> bool:
@@ -110,6 +121,7 @@ class HugePage:
     pages: dict[int, Page] = field(default_factory=dict)
     mapcount: int = 0
     mappings: int = 0
+    charged: bool = False
 
     def page(self, index: int) -> Page:
         """One of its base pages."""
@@ -220,23 +232,10 @@ class Leaf(NamedTuple):
         return Pte(page, self.protection, self.dirty, self.young)
 
 
-def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
-    """A page of anonymous memory that is about to be mapped once."""
-    frames.allocate()
-    return Page(anonymous=True, value=value, mapcount=1)
-
-
 class SwapEntry(NamedTuple):
     """A PTE whose page was swapped out: it is in this slot of the device."""
 
     slot: int
-
-
-def put_huge_page(frames: Frames, page: HugePage) -> None:
-    """Takes one mapping, of whatever kind, off a huge page."""
-    page.mappings -= 1
-    if page.mappings == 0:
-        frames.free(page.nr)
 
 
 @dataclass(eq=False)

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from spfemu.reference.file_faults import do_fault
-from spfemu.reference.model import (
-    VM_SHARED,
-    ZERO_PAGE,
-    OutOfFramesError,
-    Pte,
-    SwapEntry,
-    new_anonymous_page,
-)
+from spfemu.reference.model import VM_SHARED, ZERO_PAGE, OutOfFramesError, Pte, SwapEntry
+from spfemu.reference.pages import free_page, new_anonymous_page
 from spfemu.reference.swap_faults import do_swap_page
 from spfemu.reference.userfaultfd import handle_userfault, is_missing
 from spfemu.reference.vm_fault import (
@@ -84,10 +78,10 @@ def do_anonymous_page(fault: Fault) -> int:
     anon_vma_prepare(fault.mm, fault.vma)  # there already when speculative (H4)
     page = new_anonymous_page(fault.kernel.frames)
     if fault.mm.unstable:
-        fault.kernel.frames.free()
+        free_page(fault.kernel.frames, page)
         return VM_FAULT_SIGBUS
     if is_missing(fault):
-        fault.kernel.frames.free()
+        free_page(fault.kernel.frames, page)
         return handle_userfault(fault)
     tables.store(fault.address, Pte(page, fault.page_prot).made_writable())
     return 0

@@ -6,14 +6,8 @@ import errno
 
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import (
-    VM_LOCKED,
-    VM_SEQ_READ,
-    Page,
-    Pte,
-    SwapEntry,
-    SyscallError,
-)
+from spfemu.reference.model import VM_LOCKED, VM_SEQ_READ, Page, Pte, SwapEntry, SyscallError
+from spfemu.reference.pages import free_page
 
 
 def swap_out(kernel: Kernel, mm: Mm, start: int, length: int, *, keep_cache: bool) -> None:
@@ -102,7 +96,7 @@ def discard(kernel: Kernel, page: Page) -> None:
             return
         mm.page_tables.clear(address)
         page.mapcount -= 1
-    kernel.frames.free()
+    free_page(kernel.frames, page)
 
 
 def mappings(kernel: Kernel, page: Page) -> list[tuple[Mm, int, Pte]]:

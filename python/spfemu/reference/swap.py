@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from spfemu.reference.model import Frames, OutOfFramesError, Page, Pte, Vma, put_huge_page
+from spfemu.reference.model import Frames, OutOfFramesError, Page, Pte, Vma
+from spfemu.reference.pages import free_page, put_huge_page
 
 if TYPE_CHECKING:
     from spfemu.program.model import Swap as Settings
@@ -104,7 +105,7 @@ class Swap:
         if not self.counts[slot]:
             del self.counts[slot]
         if page.mapcount == 0:
-            self.frames.free()
+            free_page(self.frames, page)
 
     def try_to_free(self, page: Page) -> None:
         """try_to_free_swap(): takes a page out of the swap cache if no PTE names its slot."""
@@ -139,7 +140,7 @@ class Swap:
         if page.huge is not None:
             put_huge_page(self.frames, page.huge)
         elif page.mapcount == 0 and page.slot is None:
-            self.frames.free()
+            free_page(self.frames, page)
         elif page.mapcount == 0:
             self.try_to_free(page)
 

@@ -31,7 +31,8 @@ def do_swap_page(fault: Fault, entry: SwapEntry) -> tuple[int, Pte | None]:
         result = VM_FAULT_MAJOR
         if waits and fault.allow_retry:  # 5.3-6: lock_page_or_retry()
             return result | VM_FAULT_RETRY, None
-    # 5.3-7, 8: nothing can have changed.
+    _charge(fault, page)  # 5.3-7
+    # 5.3-8: nothing can have changed.
     page.mapcount += 1
     pte = Pte(page, fault.page_prot)
     reused = fault.write and page.mapcount - 1 + _swapped(fault, page) <= 1
@@ -46,6 +47,19 @@ def do_swap_page(fault: Fault, entry: SwapEntry) -> tuple[int, Pte | None]:
     if swap.is_half_full or fault.vma.flags & VM_LOCKED:
         swap.try_to_free(page)
     return result, pte if fault.write and not reused else None
+
+
+def _charge(fault: Fault, page: Page) -> None:
+    """Counts a page that has been read and was not mapped since; it stays in the swap cache."""
+    if page.charged:
+        return
+    try:
+        fault.kernel.frames.charge()
+    except OutOfFramesError:
+        if page.slot is None:  # past the cache
+            fault.kernel.frames.free()
+        raise
+    page.charged = True
 
 
 def _swapped(fault: Fault, page: Page) -> int:

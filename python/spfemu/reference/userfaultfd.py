@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from spfemu.reference.model import (
-    VM_UFFD_MISSING,
-    VM_WRITE,
-    OutOfFramesError,
-    Pte,
-    new_anonymous_page,
-)
+from spfemu.reference.model import VM_UFFD_MISSING, VM_WRITE, OutOfFramesError, Pte
 from spfemu.reference.page_prot import vm_page_prot
+from spfemu.reference.pages import new_anonymous_page
 from spfemu.reference.vm_fault import VM_FAULT_MAJOR, VM_FAULT_RETRY, VM_FAULT_SIGBUS, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
 

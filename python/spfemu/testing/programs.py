@@ -32,6 +32,8 @@ _FILES: Final = (
     ("z", "devzero", True),
     ("h", "hugetlb", True),
 )
+_MEMCGS: Final = (*(None,) * 12, 1, 3, 6, 12, 520)
+"""How many pages of anonymous memory all processes may have."""
 _POOLS: Final = (None, None, None, 4, 3, 2, 1)
 _THP: Final = (*("madvise",) * 4, "never", "always")
 _SWAPS: Final[tuple[tuple[int, dict[str, Any]] | None, ...]] = (
@@ -214,6 +216,8 @@ def _programs(
     if (swap := pick(draw, _SWAPS)) is not None and not host:
         size, settings = swap
         system["swap"] = {"size": size * arch.page_size, **settings}
+    if (pages := pick(draw, _MEMCGS)) is not None and not host:
+        system["memcg"] = pages * arch.page_size + 100
     if (stack_limit := pick(draw, _STACK_LIMITS)) is not None and not host:
         system["stack_limit"] = stack_limit * arch.page_size + 100
     if limits and pick(draw, range(16)) == 15:

@@ -98,6 +98,7 @@ struct SystemText {
     sysctl: BTreeMap<String, i64>,
     config: BTreeMap<String, bool>,
     hugetlb_pages: Option<u64>,
+    memcg: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -232,6 +233,7 @@ fn system(given: &SystemText) -> Result<System, Error> {
         mmap_min_addr: given.mmap_min_addr,
         nodes: given.nodes,
         hugetlb_pages: given.hugetlb_pages,
+        memcg: given.memcg,
         ..System::default()
     };
     for (name, &value) in &given.sysctl {

@@ -90,6 +90,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let place = self.vma_placement(cpu, vmf.vma, vmf.address);
         let Some(page) = self.alloc_zeroed_page(cpu, place) else { return VmFault::OOM };
         page.flags().poke(PG_UPTODATE);
+        if self.mem_cgroup_charge(cpu, page).is_none() {
+            self.put_page(cpu, page);
+            return VmFault::OOM;
+        }
         let entry = self.maybe_mkwrite(Pte::new(page.slot_index(), vmf.vma_page_prot), vmf);
         if !self.pte_map_lock(cpu, vmf) {
             self.put_page(cpu, page);

@@ -60,6 +60,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let place = self.vma_placement(cpu, vmf.vma, vmf.address);
         let Some(cow_page) = self.alloc_page_at(cpu, place) else { return VmFault::OOM };
+        if self.mem_cgroup_charge(cpu, cow_page).is_none() {
+            self.put_page(cpu, cow_page);
+            return VmFault::OOM;
+        }
         let (page, found) = match self.filemap_fault(cpu, vmf) {
             Ok(found) => found,
             Err(failed) => {
@@ -69,7 +73,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         };
         cpu.charge(Cost::CopyPage, 1);
         cow_page.content().poke(page.content().read(cpu));
-        cow_page.flags().poke(PG_UPTODATE);
+        cow_page.flags().poke(cow_page.flags().peek() | PG_UPTODATE);
         let result = found | self.finish_fault(cpu, vmf, cow_page);
         self.unlock_page(cpu, page);
         self.put_page(cpu, page);

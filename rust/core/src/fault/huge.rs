@@ -89,6 +89,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn map_huge_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> VmFault {
         let place = self.vma_placement(cpu, vmf.vma, vmf.address);
         let Some(page) = self.alloc_compound_page(cpu, place) else { return VmFault::FALLBACK };
+        if self.mem_cgroup_charge(cpu, page).is_none() {
+            self.put_page(cpu, page);
+            return VmFault::FALLBACK;
+        }
         let Some(table) = self.pte_alloc_one(cpu) else {
             self.put_page(cpu, page);
             return VmFault::OOM;
@@ -187,6 +191,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             None
         };
         let Some(new_page) = new_page else { return self.huge_wp_without(cpu, vmf, orig, page) };
+        if self.mem_cgroup_charge(cpu, new_page).is_none() {
+            self.put_page(cpu, new_page);
+            self.split_huge_pmd(cpu, vmf.vma, vmf.pmd);
+            if let Some(page) = page {
+                self.put_page(cpu, page);
+            }
+            return VmFault::FALLBACK;
+        }
         match page {
             Some(page) => self.copy_huge_page(cpu, new_page, page),
             None => self.clear_huge_page(cpu, new_page),
@@ -297,16 +309,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         head: PageRef<'k, P>,
     ) -> Option<Vec<PageRef<'k, P>>> {
         let place = self.vma_placement(cpu, vmf.vma, vmf.address);
-        let mut copies = Vec::with_capacity(self.hpage_pmd_nr() as usize);
+        let mut copies: Vec<PageRef<'_, P>> = Vec::with_capacity(self.hpage_pmd_nr() as usize);
         for page in self.subpages(cpu, head) {
-            let Some(copy) = self.alloc_page_at(cpu, place) else {
+            let copy = self.alloc_page_at(cpu, place);
+            let charged = copy.is_some_and(|copy| self.mem_cgroup_charge(cpu, copy).is_some());
+            copies.extend(copy);
+            if !charged {
                 copies.into_iter().for_each(|copy| self.put_page(cpu, copy));
                 return None;
-            };
+            }
+            let copy = copies.last().expect("it was charged");
             cpu.charge(Cost::CopyPage, 1);
             copy.content().poke(page.content().read(cpu));
-            copy.flags().poke(PG_UPTODATE);
-            copies.push(copy);
+            copy.flags().poke(copy.flags().peek() | PG_UPTODATE);
         }
         Some(copies)
     }

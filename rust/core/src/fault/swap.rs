@@ -145,10 +145,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_page(cpu, page);
             return result;
         }
+        let Some(charged) = self.mem_cgroup_charge(cpu, page) else {
+            self.unlock_page(cpu, page);
+            self.put_page(cpu, page);
+            return VmFault::OOM;
+        };
         let locked = self.pte_map_lock(cpu, vmf);
         if !locked || !self.pte_same(cpu, vmf) {
             if locked {
                 self.pte_unmap_unlock(cpu, vmf);
+            }
+            if charged {
+                self.mem_cgroup_uncharge(cpu, page);
             }
             self.unlock_page(cpu, page);
             self.put_page(cpu, page);

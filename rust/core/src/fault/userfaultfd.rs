@@ -62,6 +62,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let table = pmd.read(cpu).table()?;
         let page = self.alloc_zeroed_page(cpu, self.vma_placement(cpu, vma, address))?;
         page.flags().poke(PG_UPTODATE);
+        if self.mem_cgroup_charge(cpu, page).is_none() {
+            self.put_page(cpu, page);
+            return None;
+        }
         let vm_flags = vma.vm_flags().read(cpu);
         let mut entry = Pte::new(page.slot_index(), vma.vm_page_prot().read(cpu)) | Pte::MKDIRTY;
         if vm_flags.has(VmFlags::WRITE) {

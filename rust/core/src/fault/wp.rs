@@ -148,7 +148,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `cow_user_page()`, or a zeroed page. `None`: out of memory.
+    /// `cow_user_page()`, or a zeroed page; charged. `None`: out of memory.
     fn copy_of(
         &self,
         cpu: &P,
@@ -166,6 +166,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         };
         new_page.flags().poke(PG_UPTODATE);
+        if self.mem_cgroup_charge(cpu, new_page).is_none() {
+            self.put_page(cpu, new_page);
+            return None;
+        }
         Some(new_page)
     }
 

@@ -7,7 +7,7 @@
 use super::kernel::Kernel;
 use super::node::Placement;
 use super::objects::PageRef;
-use super::page::{PG_HEAD, PG_HUGETLB, PG_PRIVATE, PG_TAIL, PG_UPTODATE};
+use super::page::{PG_HEAD, PG_HUGETLB, PG_MEMCG, PG_PRIVATE, PG_TAIL, PG_UPTODATE};
 use super::pmd::PmdVal;
 use crate::design::Design;
 use crate::events::Cost;
@@ -108,6 +108,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(super) fn free_compound_page(&self, cpu: &P, head: PageRef<'_, P>) {
         let first = head.slot_index();
         let flags = head.flags().peek();
+        if flags & PG_MEMCG != 0 {
+            self.mem_cgroup_uncharge(cpu, head);
+        }
         for page in self.subpages(cpu, head) {
             if page.mapcount().peek() != 0 || page.compound_mapcount().peek() != 0 {
                 let pfn = page.slot_index();

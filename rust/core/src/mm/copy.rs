@@ -49,21 +49,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if vm_flags.has(VmFlags::HUGETLB) {
                 self.copy_hugetlb_page_range(cpu, dst_mm, src_mm, vma)
             } else {
-                self.copy_pmds(cpu, dst_mm, src_mm, vma, vm_flags)
+                self.copy_upper(cpu, dst_mm, src_mm, vma)
             }
         };
         // What the child gets a copy of becomes read-only.
         if is_cow { self.invalidate_range(cpu, src_mm, copy) } else { copy() }
     }
 
-    /// `copy_pmd_range()`, for all of a VMA.
-    fn copy_pmds(
+    /// `copy_p4d_range()`, `copy_pud_range()`: of all of a VMA.
+    fn copy_upper(
         &self,
         cpu: &P,
         dst_mm: MmRef<'_, P>,
         src_mm: MmRef<'_, P>,
         vma: VmaRef<'_, P>,
-        vm_flags: VmFlags,
     ) -> Result<(), Errno> {
         let mut address = vma.vm_start().read(cpu);
         let end = vma.vm_end().read(cpu);

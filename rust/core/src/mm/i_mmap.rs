@@ -10,7 +10,7 @@
 use super::kernel::Kernel;
 use super::objects::{InodeRef, VmaRef};
 use crate::design::Design;
-use crate::platform::{Platform, Ptr};
+use crate::platform::{Finding, Platform, Ptr};
 use crate::sync::rwsem::RwSem;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -85,8 +85,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// What is wrong with the lists, and their locks, of a system at rest.
-    pub(super) fn check_files(&self) -> Vec<String> {
-        let check = |file: InodeRef<'_, P>| {
+    pub(super) fn check_files(&self) -> impl Iterator<Item = Finding> {
+        let check = move |file: InodeRef<'_, P>| {
             let expect = self.vmas.peek_all().filter(|vma| vma.vm_file().peek() == file.ptr());
             let (found, expect) = (self.check_i_mmap(file)?, expect.count());
             if found != expect {
@@ -97,7 +97,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             Ok(())
         };
-        self.inodes.peek_all().filter_map(|file| check(file).err()).collect()
+        let wrong = self.inodes.peek_all().filter_map(move |file| check(file).err());
+        wrong.map(|what| Finding { invariant: "i-mmap", what })
     }
 
     /// How many VMAs are on the list of a file, in order.

@@ -54,12 +54,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for mm in self.mms.peek_all() {
             self.check_mm(&mut census, mm);
         }
-        for what in self.check_notifiers() {
-            census.find("notifier-balance", what);
-        }
-        for what in self.check_files() {
-            census.find("i-mmap", what);
-        }
+        census.findings.extend(self.check_notifiers());
+        census.findings.extend(self.check_files());
+        census.findings.extend(self.check_memcg());
         self.check_leaks(&mut census);
         self.check_swap(&mut census);
         self.check_pages(&mut census);

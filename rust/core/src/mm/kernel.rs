@@ -9,6 +9,7 @@ use super::counters::Counters;
 use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
 use super::hugetlb::{Hstate, ResvMap};
+use super::memcontrol::MemCgroup;
 use super::mempolicy::Mempolicy;
 use super::node::{PerCpuPages, Zone, node_shift};
 use super::objects::{
@@ -50,6 +51,8 @@ pub struct System {
     pub numa: bool,
     /// Pages of the hugetlb pool; `None`: enough.
     pub hugetlb_pages: Option<u64>,
+    /// Bytes of anonymous memory that all processes may have; `None`: no memory cgroup.
+    pub memcg: Option<u64>,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
     /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
@@ -76,6 +79,7 @@ impl Default for System {
             nodes: 2,
             numa: true,
             hugetlb_pages: None,
+            memcg: None,
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
@@ -181,6 +185,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) cpus: Vec<CachePadded<PerCpu<P>>>,
     pub tasks: Vec<CachePadded<TaskStruct<P>>>,
     pub(crate) swap: Option<Swap<P>>,
+    pub(super) memcg: MemCgroup<P>,
     pub(crate) trace: Trace,
     /// log2 of how many frames in a row belong to one node.
     pub(super) node_shift: u32,
@@ -232,6 +237,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             tables: config.arch.levels.iter().map(|level| TableLevel::new(&lines, level)).collect(),
             cache_nodes: Arena::new(&lines, NODE_ENTRIES),
             swap: Swap::new(&lines, &config),
+            memcg: MemCgroup::new(&lines, &config),
             trace: Trace::new(config.system.trace_entries),
             cpus,
             tasks,
@@ -270,6 +276,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.tables.iter().for_each(|level| level.reset());
         self.cache_nodes.reset();
         self.swap.iter().for_each(Swap::reset);
+        self.memcg.reset();
         self.trace.take();
         for cpu in &self.cpus {
             cpu.tlb.reset();

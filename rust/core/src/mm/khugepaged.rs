@@ -163,6 +163,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu.step("collapse_huge_page");
         let new_page =
             self.alloc_compound_page(cpu, self.local_placement(cpu)).ok_or(NO_HUGE_PAGE)?;
+        if self.mem_cgroup_charge(cpu, new_page).is_none() {
+            self.put_page(cpu, new_page);
+            return Err(NO_HUGE_PAGE);
+        }
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
         let result = self.collapse_locked(cpu, mm, haddr, pmd, new_page);

@@ -178,6 +178,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if alone {
             cpu.charge(Cost::CopyPage, 1);
             new.content().write(cpu, page.content().read(cpu));
+            self.mem_cgroup_migrate(cpu, page, new);
         }
         alone
     }

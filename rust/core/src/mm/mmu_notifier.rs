@@ -14,7 +14,7 @@ use super::objects::{AnonVma, MmRef};
 use super::types::Errno;
 use super::variants::Variant;
 use crate::design::Design;
-use crate::platform::{Fence, Field, Ordering, Platform, Ptr, Value};
+use crate::platform::{Fence, Field, Finding, Ordering, Platform, Ptr, Value};
 use crate::sync::mutex::{mutex_lock, mutex_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -114,10 +114,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// What is wrong with the notifiers of a system at rest.
-    pub(super) fn check_notifiers(&self) -> Vec<String> {
+    pub(super) fn check_notifiers(&self) -> impl Iterator<Item = Finding> {
         let running = self.notifiers.peek_all().filter(|one| one.registered().peek());
         let counts = running.map(|one| one.count().peek()).filter(|&count| count != 0);
-        counts.map(|count| format!("{count} invalidations have begun and not ended")).collect()
+        counts.map(|count| Finding {
+            invariant: "notifier-balance",
+            what: format!("{count} invalidations have begun and not ended"),
+        })
     }
 
     /// `mm_take_all_locks()`, `then`, `mm_drop_all_locks()`: nobody walks rmap to `mm` meanwhile.

@@ -24,6 +24,7 @@ mod khugepaged;
 mod locks;
 mod lookup;
 mod madvise;
+mod memcontrol;
 mod mempolicy;
 mod migrate;
 mod mlock;

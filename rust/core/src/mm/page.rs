@@ -31,6 +31,8 @@ pub(crate) const PG_READAHEAD: u64 = 1 << 18;
 pub(crate) const PG_SWAPBACKED: u64 = 1 << 19;
 /// In a VMA that is locked in memory.
 pub(crate) const PG_MLOCKED: u64 = 1 << 21;
+/// Charged to the memory cgroup (the kernel's `page->mem_cgroup`).
+pub(crate) const PG_MEMCG: u64 = 1 << 36;
 /// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
 pub(crate) const PG_ANON: u64 = 1 << 32;
 /// The page belongs to a page cache.
@@ -218,6 +220,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 "page-freed-while-mapped",
                 format!("page {} has {} mappings", page.slot_index(), page.mapcount().peek()),
             );
+        }
+        if page.flags().peek() & PG_MEMCG != 0 {
+            self.mem_cgroup_uncharge(cpu, page);
         }
         self.pages.kill(cpu, page);
         let node = self.page_to_nid(page);

@@ -235,7 +235,9 @@ _NODES: Final[tuple[list[int] | None, ...]] = (*(None,) * 4, [1], [1], [0, 1], [
 
 
 def _mbind(draw: Draw, words: Vocabulary) -> Operation:
-    return {"op": "mbind", **_range(draw, words), **_policy(draw)}
+    # A long range would meet the page that the engine kernel has in each process.
+    given = _few_pages(draw, words) if words.host else _range(draw, words)
+    return {"op": "mbind", **given, **_policy(draw)}
 
 
 def _set_mempolicy(draw: Draw, words: Vocabulary) -> Operation:

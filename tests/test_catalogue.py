@@ -76,6 +76,8 @@ MUTANTS: Final = (
     Case("A14", "write_against_munmap", 2, 3409, 3151),
     Case("A15", "write_against_split", 1, 284, 286, {"vma-bounds"}),
     Case("A16", "write_against_mlock", 1, 213, 140, {"mlocked"}),
+    Case("A17", "read_of_what_reclaim_has", 1, 107, 107, {"lock-balance"}),
+    Case("A18", "file_read_against_munmap", 1, 518, 559, {"mapped-outside-vma"}),
     # No caller looks at what a lock that failed has published.
     Case("A22", "write_against_munmap", 2, 3409, 3409),
     # A look-up that lost its way gives up, or sees so in the bounds.

@@ -20,7 +20,7 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 31] = [
+pub const MUTANTS: [MutantInfo; 33] = [
     MutantInfo {
         which: Mutant::A1NoBracket,
         entry: "A1a",
@@ -239,6 +239,27 @@ pub const MUTANTS: [MutantInfo; 31] = [
                is not.",
         cpus: 2,
         oracle: "mlocked",
+    },
+    MutantInfo {
+        which: Mutant::A17,
+        entry: "A17",
+        name: "retry-allowed",
+        removed: "the clearing of FAULT_FLAG_ALLOW_RETRY and FAULT_FLAG_KILLABLE for speculative faults",
+        race: "The fault finds its page in the swap cache, locked by reclaim; to wait, it gives back \
+               mmap_sem, which it does not hold.",
+        cpus: 2,
+        oracle: "lock-balance",
+    },
+    MutantInfo {
+        which: Mutant::A18,
+        entry: "A18",
+        name: "speculative-file-fault",
+        removed: "the test for a fault operation (H3), and the abort where a page of a file is not \
+                  mapped",
+        race: "do_fault trusts mmap_sem to keep the VMA and its page tables; munmap frees them \
+               meanwhile, or the fault maps a page that munmap has already been for.",
+        cpus: 2,
+        oracle: "mapped-outside-vma, use-after-free, mapcount, rss-count, page-table-count",
     },
     MutantInfo {
         which: Mutant::A22,

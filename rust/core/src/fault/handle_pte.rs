@@ -5,7 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::mm::{Kernel, Pte, Variant, VmFault};
-use crate::platform::{Ordering, Platform};
+use crate::platform::{Mutant, Ordering, Platform};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
@@ -22,7 +22,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vmf.pte.is_none() {
             return if self.vma_is_anonymous(cpu, vmf.vma) {
                 self.do_anonymous_page(cpu, vmf)
-            } else if vmf.is_speculative() {
+            } else if vmf.is_speculative() && !cpu.mutant(Mutant::A18) {
                 // The callbacks of do_fault may drop mmap_sem. Silent.
                 VmFault::RETRY
             } else {

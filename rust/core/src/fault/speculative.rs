@@ -64,7 +64,9 @@ impl<P: Platform> Kernel<P, Spf> {
     ) -> VmFault {
         let address = Vaddr(address.0 & !(self.page_size() - 1));
         // Whatever could release a mmap_sem that we do not hold is off.
-        let may_unlock = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+        let a17 = cpu.mutant(Mutant::A17);
+        let retry = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
+        let may_unlock = if a17 { FaultFlags::NONE } else { retry };
         let flags = (flags & !may_unlock) | FaultFlags::SPECULATIVE;
 
         // H1
@@ -146,7 +148,7 @@ impl<P: Platform> Kernel<P, Spf> {
     fn check_vma_support(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<Snapshot, Abort> {
         cpu.step("check vma's support");
         // H3: a fault operation may drop mmap_sem.
-        if VmOps::have_fault(vma.vm_ops().read(cpu)) {
+        if VmOps::have_fault(vma.vm_ops().read(cpu)) && !cpu.mutant(Mutant::A18) {
             return Err(Abort::NOTSUP);
         }
         // H4: preparing one would walk neighbours that another CPU may unlink. v12 emits notsup

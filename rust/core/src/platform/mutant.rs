@@ -46,6 +46,10 @@ pub enum Mutant {
     A15,
     /// The live `vm_flags` decide whether a page counts as locked, not the fault's copy.
     A16,
+    /// A speculative fault may drop `mmap_sem`.
+    A17,
+    /// No test for a fault operation; a page of a file that is not mapped is brought in.
+    A18,
     /// The PTE and its lock are published before the lock is taken.
     A22,
     /// The tree is walked without a look at `mm_seq`.

@@ -73,7 +73,7 @@ def test_taking_the_policy_away_joins_them_again() -> None:
         (A, P, "interleave", (2, 63), "EINVAL"),
         (A, P, "preferred", (), None),
         (A, P, "preferred", (2,), "EINVAL"),
-        (A, P, "local", (2,), None),
+        (A, P, "local", (0,), None),
         (A, 0, "bind", (), None),
         (A, (1 << 64) - 1, "bind", (), None),  # rounds to 0
         (A, (1 << 64) - P, "bind", (0,), "EINVAL"),

@@ -12,7 +12,15 @@ import errno
 from spfemu.program.ops import POLICIES
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_ACCESS, VM_SHARED, Mempolicy, SyscallError, Vma
+from spfemu.reference.model import (
+    VM_ACCESS,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+    Mempolicy,
+    SyscallError,
+    Vma,
+)
 
 
 def new_policy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
@@ -55,7 +63,7 @@ def numa_scan(
     """Hides the pages of a range from the hardware, so that their next access is seen.
 
     Only private anonymous ones that nobody else maps, where no policy says that they are in their
-    place; and none of a process with one thread, for they are on its node.
+    place, none of a process with one thread, and none of a file that is mapped to be read.
 
     **Source:** ours: task_numa_work() and change_prot_numa()@5.1, for ranges that programs name.
     """
@@ -68,6 +76,8 @@ def numa_scan(
     end = min(start + length, mm.arch.task_size)
     for vma in mm.overlapping(start, end):
         if vma.flags & VM_SHARED or not vma.flags & VM_ACCESS or vma.policy is not None:
+            continue
+        if vma.file is not None and vma.flags & (VM_READ | VM_WRITE) == VM_READ:
             continue
         stop = min(end, vma.end)
         for address, pte in list(mm.page_tables.present(max(start, vma.start), stop)):

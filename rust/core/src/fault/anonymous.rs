@@ -87,7 +87,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.anon_vma_prepare(cpu, vmf.vma).is_err() {
             return VmFault::OOM;
         }
-        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address, 0);
         let Some(page) = self.alloc_zeroed_page(cpu, place) else { return VmFault::OOM };
         page.flags().poke(PG_UPTODATE);
         if self.mem_cgroup_charge(cpu, page).is_none() {

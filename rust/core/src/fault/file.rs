@@ -58,7 +58,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.anon_vma_prepare(cpu, vmf.vma).is_err() {
             return VmFault::OOM;
         }
-        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address, 0);
         let Some(cow_page) = self.alloc_page_at(cpu, place) else { return VmFault::OOM };
         if self.mem_cgroup_charge(cpu, cow_page).is_none() {
             self.put_page(cpu, cow_page);

@@ -85,10 +85,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (unstable == VmFault::NONE && !missing, missing, unstable)
     }
 
+    /// `alloc_hugepage_vma()`
+    fn alloc_huge_page_vma<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> Option<PageRef<'k, P>> {
+        let haddr = self.hpage_pmd_start(vmf.address);
+        let place = self.vma_placement(cpu, vmf.vma, haddr, self.hpage_pmd_order());
+        self.alloc_compound_page(cpu, place)
+    }
+
     /// `__do_huge_pmd_anonymous_page()`: a huge page of its own.
     fn map_huge_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> VmFault {
-        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
-        let Some(page) = self.alloc_compound_page(cpu, place) else { return VmFault::FALLBACK };
+        let Some(page) = self.alloc_huge_page_vma(cpu, vmf) else { return VmFault::FALLBACK };
         if self.mem_cgroup_charge(cpu, page).is_none() {
             self.put_page(cpu, page);
             return VmFault::FALLBACK;
@@ -186,7 +192,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: Option<PageRef<'k, P>>,
     ) -> VmFault {
         let new_page = if self.transparent_hugepage_enabled(vmf.vma_flags) {
-            self.alloc_compound_page(cpu, self.vma_placement(cpu, vmf.vma, vmf.address))
+            self.alloc_huge_page_vma(cpu, vmf)
         } else {
             None
         };
@@ -308,7 +314,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmf: &Vmf<'k, P>,
         head: PageRef<'k, P>,
     ) -> Option<Vec<PageRef<'k, P>>> {
-        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        // DEVIATION: 5.1 prefers the node of the huge page.
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address, 0);
         let mut copies: Vec<PageRef<'_, P>> = Vec::with_capacity(self.hpage_pmd_nr() as usize);
         for page in self.subpages(cpu, head) {
             let copy = self.alloc_page_at(cpu, place);

@@ -8,7 +8,7 @@ use crate::mm::{
     HPAGE_RESV_OWNER, HPAGE_RESV_UNMAPPED, InodeRef, Kernel, PG_CACHE, PG_LOCKED, PageRef, PmdVal,
     Pte, VmFault, VmFlags,
 };
-use crate::platform::{Platform, Ptr, Value};
+use crate::platform::Platform;
 use crate::sync::mutex::{mutex_lock, mutex_unlock};
 use crate::sync::spinlock::spin_unlock;
 
@@ -29,7 +29,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mutex_unlock(cpu, mutex);
         if let Some(page) = busy {
             // Not to come back at once for nothing.
-            cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
+            self.wait_on_page_locked(cpu, page);
         }
         result
     }
@@ -84,7 +84,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::NONE;
         }
         if anonymous {
-            self.clear_page_private(page);
+            self.clear_page_private(cpu, page);
             let pgoff = self.linear_page_index(cpu, vmf.vma, vmf.address);
             self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, pgoff);
         } else {
@@ -133,7 +133,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             page.flags().poke(page.flags().peek() | PG_CACHE);
             if self.add_to_page_cache(cpu, inode, index, page) {
-                self.clear_page_private(page);
+                self.clear_page_private(cpu, page);
                 return Ok((page, true));
             }
             page.flags().poke(page.flags().peek() & !PG_CACHE);
@@ -245,7 +245,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.pmd_lock(cpu, vmf.pmd);
         let copied = prepared && vmf.pmd.read(cpu) == entry;
         if copied {
-            self.clear_page_private(new);
+            self.clear_page_private(cpu, new);
             // huge_ptep_clear_flush
             vmf.pmd.set(cpu, PmdVal::NONE);
             self.flush_tlb_mm(cpu, vmf.mm);
@@ -267,19 +267,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if prepared { VmFault::NONE } else { VmFault::OOM }
     }
 
-    /// `unmap_ref_private()`: takes the page from the children's mappings, whose faults fail from
-    /// then on. DEVIATION: they are found by the page's anon_vma, not by its file.
+    /// `unmap_ref_private()`: takes the page from the mappings that have not reserved it, whose
+    /// faults fail from then on.
     fn unmap_ref_private(&self, cpu: &P, vmf: &Vmf<'_, P>, page: PageRef<'_, P>) {
-        let anon_vma = self.anon_vmas.get(cpu, Ptr::from_word(page.mapping().read(cpu)));
-        let rmap = self.anon_vma_sem(cpu, anon_vma);
-        rmap.down_write(cpu);
-        let mut cursor = anon_vma.rb_root().read(cpu);
-        while let Some(avc) = self.avcs.get_opt(cpu, cursor) {
-            cursor = avc.rb_next().read(cpu);
-            let vma = self.vmas.get(cpu, avc.vma().read(cpu));
+        let pgoff = self.linear_page_index(cpu, vmf.vma, vmf.address);
+        let inode = self.inodes.get(cpu, vmf.vma.vm_file().read(cpu));
+        let sem = self.i_mmap_sem(inode);
+        sem.down_write(cpu);
+        let mut cursor = inode.i_mmap().read(cpu);
+        while let Some(vma) = self.vmas.get_opt(cpu, cursor) {
+            cursor = vma.i_mmap_next().read(cpu);
+            let first = vma.vm_pgoff().read(cpu);
+            let is_there = first <= pgoff && pgoff < first + self.vma_pages(cpu, vma);
             let is_owner = vma.resv_flags().read(cpu) & HPAGE_RESV_OWNER != 0;
-            let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
-            if vma == vmf.vma || is_owner || vmf.address < start || vmf.address >= end {
+            let is_shared = vma.vm_flags().read(cpu).has(VmFlags::MAYSHARE);
+            if !is_there || vma == vmf.vma || is_shared || is_owner {
                 continue;
             }
             let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
@@ -289,7 +291,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             });
             self.tlb_finish_mmu(cpu, tlb);
         }
-        rmap.up_write(cpu);
+        sem.up_write(cpu);
     }
 }
 

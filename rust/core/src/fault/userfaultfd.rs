@@ -60,7 +60,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return None;
         }
         let table = pmd.read(cpu).table()?;
-        let page = self.alloc_zeroed_page(cpu, self.vma_placement(cpu, vma, address))?;
+        let page = self.alloc_zeroed_page(cpu, self.vma_placement(cpu, vma, address, 0))?;
         page.flags().poke(PG_UPTODATE);
         if self.mem_cgroup_charge(cpu, page).is_none() {
             self.put_page(cpu, page);

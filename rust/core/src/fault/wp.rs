@@ -155,7 +155,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmf: &Vmf<'_, P>,
         old_page: Option<PageRef<'_, P>>,
     ) -> Option<PageRef<'_, P>> {
-        let place = self.vma_placement(cpu, vmf.vma, vmf.address);
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address, 0);
         let new_page = match old_page {
             None => self.alloc_zeroed_page(cpu, place)?,
             Some(old) => {

@@ -1,12 +1,11 @@
-//! `mprotect`'s walk over the page table.
+//! What changes the protection of PTEs: `mprotect`, and the NUMA scan.
 //!
-//! Source: `mm/mprotect.c`, v5.1.
+//! Source: `mm/mprotect.c`, v5.1; bracket of the scan: P10.
 
 use super::kernel::Kernel;
 use super::objects::{Table, VmaRef};
-use super::pgtable::MappedPmd;
+use super::pgtable::{MappedPmd, PteSlot};
 use super::types::{Pte, Vaddr, VmFlags};
-use super::variants::Variant;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
 use crate::sync::spinlock::spin_unlock;
@@ -25,7 +24,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         if self.is_vm_hugetlb_page(cpu, vma) {
-            return self.hugetlb_change_protection(cpu, mm, start, end, prot);
+            return self.hugetlb_change_protection(cpu, vma, start, end, prot);
         }
         let writable = dirty_accountable.then(|| self.known_dirty(cpu, vma));
         self.inc_tlb_flush_pending(cpu, mm);
@@ -72,29 +71,23 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn change_prot_numa(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
         cpu.step("change_prot_numa");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
-        // As in unmap_page_range: P10 bumps beside other readers, the cure of B1 does not.
-        let bump = self.v12(Variant::B1);
-        if bump {
-            D::vm_write_begin(cpu, vma);
-        }
-        self.inc_tlb_flush_pending(cpu, mm);
-        let mut pages = 0;
-        let mut address = start;
-        self.invalidate_range(cpu, mm, || {
-            while let Some(found) = self.next_pmd(cpu, mm, address, end) {
-                address = found.to;
-                if let Some(table) = found.value.table() {
-                    pages += self.hint_pte_range(cpu, table, found.from, found.to);
+        self.beside_other_readers(cpu, vma, || {
+            self.inc_tlb_flush_pending(cpu, mm);
+            let mut pages = 0;
+            let mut at = start;
+            self.invalidate_range(cpu, mm, || {
+                while let Some(found) = self.next_pmd(cpu, mm, at, end) {
+                    at = found.to;
+                    if let Some(table) = found.value.table() {
+                        pages += self.hint_pte_range(cpu, table, found.from, found.to);
+                    }
                 }
+            });
+            if pages != 0 {
+                self.flush_tlb_mm(cpu, mm);
             }
+            self.dec_tlb_flush_pending(cpu, mm);
         });
-        if pages != 0 {
-            self.flush_tlb_mm(cpu, mm);
-        }
-        self.dec_tlb_flush_pending(cpu, mm);
-        if bump {
-            D::vm_write_end(cpu, vma);
-        }
     }
 
     /// `change_pte_range()` with `prot_numa`, of private memory: pages that nobody else maps.
@@ -108,6 +101,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 slot = self.next_pte(slot);
             }
             let seen = slot.pte().read(cpu);
+            if seen.migration_pfn().is_some() {
+                pages += u64::from(self.make_migration_entry_read(cpu, slot, seen));
+                continue;
+            }
             let hinted = seen.has(Pte::PROTNONE);
             let page = self.small_anon_page(cpu, seen).filter(|_| !hinted);
             if page.is_none_or(|page| page.mapcount().read(cpu) != 1) {
@@ -120,6 +117,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         spin_unlock(cpu, first.ptl());
         pages
+    }
+
+    /// `make_migration_entry_read()`: whether it was writable. Whether it may be written to is not
+    /// looked into.
+    fn make_migration_entry_read(&self, cpu: &P, slot: PteSlot<'_, P>, seen: Pte) -> bool {
+        let was_writable = seen.has(Pte::WRITE);
+        if was_writable {
+            slot.pte().write(cpu, seen.without(Pte::WRITE));
+        }
+        was_writable
     }
 
     /// What PTEs have whose first write is known already. Where soft-dirty pages are tracked, 5.1
@@ -149,10 +156,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             let seen = slot.pte().read(cpu);
             if !seen.is_present() {
-                if seen.migration_pfn().is_some() && seen.has(Pte::WRITE) {
-                    // make_migration_entry_read: whether it may be written to is not looked into.
-                    slot.pte().write(cpu, seen.without(Pte::WRITE));
-                    pages += 1;
+                if seen.migration_pfn().is_some() {
+                    pages += u64::from(self.make_migration_entry_read(cpu, slot, seen));
                 }
                 continue;
             }

@@ -118,13 +118,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             self.pages.kill(cpu, page);
         }
-        if flags & PG_HUGETLB != 0 {
-            self.enqueue_huge_page(cpu, flags & PG_PRIVATE != 0);
-        }
         let zone = &self.zones[self.page_to_nid(head) as usize];
         spin_lock(cpu, Field::permanent(&zone.lock));
         zone.free.lock().expect("no panic while held").huge.push(first);
         spin_unlock(cpu, Field::permanent(&zone.lock));
+        if flags & PG_HUGETLB != 0 {
+            // Last: who finds one in the pool finds its frames.
+            self.enqueue_huge_page(cpu, flags & PG_PRIVATE != 0);
+        }
     }
 
     /// Takes frames for a huge page from a node: its first one.

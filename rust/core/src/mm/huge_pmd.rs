@@ -128,7 +128,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let table = self.pgtable_trans_huge_withdraw(cpu, old);
             self.pgtable_trans_huge_deposit(cpu, new, table);
         }
-        new.set(cpu, value);
+        // move_soft_dirty_pmd()
+        new.set(cpu, self.huge_pmd(self.leaf_of(value) | Pte::SOFT_DIRTY));
         self.flush_tlb_mm(cpu, mm);
         if !same_table {
             spin_unlock(cpu, new.ptl());

@@ -173,12 +173,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if offset & (self.pmd_size() - 1) != 0 {
             return Err(Errno::Einval);
         }
-        self.hugetlb_reserve_pages(cpu, vma, inode)?;
+        // inode_lock(): inside mmap_sem, as only hugetlbfs has it.
+        let lock = self.inode_rwsem(inode);
+        lock.down_write(cpu);
+        let reserved = self.hugetlb_reserve_pages(cpu, vma, inode);
         let end = offset + vma.vm_end().peek().since(vma.vm_start().peek());
-        if flags.has(VmFlags::WRITE) && inode.i_size().read(cpu) < end {
+        if reserved.is_ok() && flags.has(VmFlags::WRITE) && inode.i_size().read(cpu) < end {
             inode.i_size().write(cpu, end);
         }
-        Ok(())
+        lock.up_write(cpu);
+        reserved
     }
 
     /// `hugetlb_reserve_pages()`
@@ -200,17 +204,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Ok(());
         }
         let map = self.resv_maps.get(cpu, inode.resv_map().peek());
-        // region_chg and region_add as one, for the pool is asked in between.
+        // region_chg(), then region_add(): faults without a reservation may add some in between.
         let missing = map.with(cpu, |regions| {
-            let missing: Vec<u64> = pages.filter(|page| !regions.contains(page)).collect();
-            regions.extend(&missing);
-            missing
+            pages.clone().filter(|page| !regions.contains(page)).count() as u64
         });
-        let reserved = self.hugetlb_acct_memory(cpu, missing.len() as i64);
-        if reserved.is_err() {
-            map.with(cpu, |regions| regions.retain(|page| !missing.contains(page)));
-        }
-        reserved
+        self.hugetlb_acct_memory(cpu, missing as i64)?;
+        let added =
+            map.with(cpu, |regions| pages.filter(|&page| regions.insert(page)).count() as u64);
+        self.return_unused_surplus_pages(cpu, missing - added);
+        Ok(())
     }
 
     /// `hugetlb_acct_memory()`: reserves so many pages more of those that are free, or fewer.
@@ -295,13 +297,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         avoid_reserve: bool,
     ) -> Option<PageRef<'_, P>> {
         let index = self.vma_hugecache_offset(cpu, vma, address);
-        let needs_page = self.vma_needs_reservation(cpu, vma, index) || avoid_reserve;
-        let from_reserve = self.vma_has_reserves(cpu, vma, needs_page);
+        let needs_reservation = self.vma_needs_reservation(cpu, vma, index);
+        let from_reserve = self.vma_has_reserves(cpu, vma, needs_reservation || avoid_reserve);
         if !self.dequeue_huge_page(cpu, from_reserve) {
             return None;
         }
         let private = if from_reserve { PG_PRIVATE } else { 0 };
-        let place = self.vma_placement(cpu, vma, address);
+        let place = self.vma_placement(cpu, vma, address, self.hpage_pmd_order());
         let Some(page) = self.alloc_compound_page(cpu, place) else {
             self.enqueue_huge_page(cpu, from_reserve);
             return None;
@@ -309,7 +311,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page.flags().poke(page.flags().peek() | PG_HUGETLB | private);
         // vma_commit_reservation
         if let Some(map) = self.vma_resv_map(cpu, vma) {
-            map.with(cpu, |regions| regions.insert(index));
+            let added = map.with(cpu, |regions| regions.insert(index));
+            if needs_reservation && !added && vma.vm_flags().read(cpu).has(VmFlags::MAYSHARE) {
+                // Somebody has reserved it meanwhile, and gets this page.
+                self.return_unused_surplus_pages(cpu, 1);
+            }
         }
         Some(page)
     }
@@ -364,8 +370,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `ClearPagePrivate()`: the page is used, and its reservation with it.
-    pub(crate) fn clear_page_private(&self, page: PageRef<'_, P>) {
-        page.flags().poke(page.flags().peek() & !PG_PRIVATE);
+    pub(crate) fn clear_page_private(&self, cpu: &P, page: PageRef<'_, P>) {
+        self.page_clear(cpu, page, PG_PRIVATE);
     }
 
     /// `hugetlb_fault_mutex_hash()`: the mutex that keeps faults on one page apart, of a file or

@@ -22,15 +22,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         &self,
         cpu: &P,
         tlb: &mut MmuGather<'_, P>,
+        vma: VmaRef<'_, P>,
         start: Vaddr,
         end: Vaddr,
     ) {
         cpu.step("unmap_hugepage_range");
+        let file = self.i_mmap_lock_write(cpu, vma).expect("hugetlb has files only");
         let mut address = start;
         while let Some(MappedPmd { pmd, to, .. }) = self.next_pmd(cpu, tlb.mm(), address, end) {
             address = to;
             self.unmap_hugepage(cpu, tlb, pmd, |_| true);
         }
+        file.up_write(cpu);
     }
 
     /// The same for the page at `address` if it is `lost`: its VMA is told so.
@@ -76,12 +79,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(super) fn hugetlb_change_protection(
         &self,
         cpu: &P,
-        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
         start: Vaddr,
         end: Vaddr,
         prot: Pte,
     ) {
+        let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         self.invalidate_range(cpu, mm, || {
+            let file = self.i_mmap_lock_write(cpu, vma).expect("hugetlb has files only");
             let mut address = start;
             while let Some(MappedPmd { pmd, to, .. }) = self.next_pmd(cpu, mm, address, end) {
                 address = to;
@@ -94,6 +99,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 spin_unlock(cpu, pmd.ptl());
             }
             self.flush_tlb_mm(cpu, mm);
+            file.up_write(cpu);
         });
     }
 

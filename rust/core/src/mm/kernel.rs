@@ -146,7 +146,7 @@ pub struct TaskStruct<P: Platform> {
     /// `task->mempolicy`: where a VMA has none.
     pub(crate) mempolicy: Local,
     /// `task->il_prev`: the node after which interleaving goes on.
-    pub(super) il_prev: Local,
+    pub(crate) il_prev: Local,
     pub counters: Counters,
     pub(crate) waiter: Waiter<P>,
 }

@@ -160,13 +160,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         matches!(self.policy_of(cpu, vma), Some((mode, _)) if mode == MpolMode::Interleave as u64)
     }
 
-    /// `alloc_pages_vma()`: where the page at `address` of the VMA shall come from.
+    /// `alloc_pages_vma()`: where the page of 2^`order` frames at `address` of the VMA shall come
+    /// from.
     #[inline(always)]
-    pub(crate) fn vma_placement(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> Placement {
+    pub(crate) fn vma_placement(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        address: Vaddr,
+        order: u32,
+    ) -> Placement {
         match if self.config.system.numa { self.policy_of(cpu, vma) } else { None } {
             None => self.local_placement(cpu),
             Some(policy) => self.placed(cpu, policy, |nodes| {
-                nth_node(nodes, self.linear_page_index(cpu, vma, address))
+                // interleave_nid()
+                let within = address.since(vma.vm_start().read(cpu)) >> (self.page_shift() + order);
+                nth_node(nodes, (vma.vm_pgoff().read(cpu) >> order) + within)
             }),
         }
     }
@@ -320,7 +329,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 /// `offset_il_node()`: the nodes of a mask in turn.
 fn nth_node(nodes: u64, nth: u64) -> u32 {
     let mut left = nodes;
-    for _ in 0..nth % u64::from(nodes.count_ones()) {
+    for _ in 0..nth as u32 % nodes.count_ones() {
         left &= left - 1;
     }
     left.trailing_zeros()

@@ -158,7 +158,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for (&page, was_locked) in pages.iter().zip(was_locked) {
             if was_locked {
                 self.lock_page(cpu, page);
-                // Pages of files are not looked for: their VMAs are not linked.
+                // DEVIATION: of files only who unlocks is looked at.
                 if page.mapcount().read(cpu) > 1 && self.page_is_anon(cpu, page) {
                     // The VMA that is being unlocked keeps its anon_vma.
                     self.try_to_munlock(cpu, page, self.page_anon_vma(cpu, page));

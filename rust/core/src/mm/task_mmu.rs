@@ -32,7 +32,7 @@ struct MemSizeStats {
 }
 
 /// `show_smap_vma_flags()`: the names of VMA flags. `VM_LOCKONFAULT` has none. DEVIATION: without
-/// `sd`, which only a machine with soft-dirty bits has.
+/// `sd`.
 const MNEMONICS: [(VmFlags, &str); 25] = [
     (VmFlags::READ, "rd"),
     (VmFlags::WRITE, "wr"),

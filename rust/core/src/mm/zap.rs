@@ -1,4 +1,4 @@
-//! Taking pages out of page tables: munmap, MADV_DONTNEED, exit.
+//! Taking pages out of page tables: munmap, MADV_DONTNEED, truncation, exit.
 //!
 //! Source: `mm/memory.c`, v5.1; bracket: P09.
 
@@ -41,7 +41,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if from < to {
                 // unmap_single_vma
                 if self.is_vm_hugetlb_page(cpu, vma) {
-                    self.unmap_hugepage_range(cpu, tlb, from, to);
+                    self.unmap_hugepage_range(cpu, tlb, vma, from, to);
                 } else {
                     self.unmap_page_range(cpu, tlb, vma, from, to, None);
                 }

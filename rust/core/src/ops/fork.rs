@@ -56,6 +56,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn copy_mempolicy(&self, cpu: &P, child: TaskId) {
         let policy = self.mpol_dup(cpu, Ptr::from_word(self.current(cpu).mempolicy.get()));
         self.tasks[child as usize].mempolicy.set(policy.to_word());
+        self.tasks[child as usize].il_prev.set(self.current(cpu).il_prev.get());
     }
 
     /// `mm_alloc()`: an empty address space with one user. `None`: out of memory.

@@ -68,6 +68,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let task = self.current(cpu);
         self.mpol_put(cpu, Ptr::from_word(task.mempolicy.get()));
         task.mempolicy.set(new.to_word());
+        if mode == MpolMode::Interleave {
+            task.il_prev.set(u64::from(u64::BITS - 1)); // the first node is next
+        }
         Ok(())
     }
 }

@@ -83,13 +83,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         sem.down_write(cpu);
         let result = self.do_mmap(cpu, mm, args);
         sem.up_write(cpu);
-        if huge.is_some() {
-            self.fput(cpu, args.file);
-        }
         if let Ok(start) = result
             && (args.flags.has(MapFlags::POPULATE) || args.flags.has(MapFlags::LOCKED))
         {
             self.mm_populate(cpu, start, self.page_align(args.length));
+        }
+        if huge.is_some() {
+            self.fput(cpu, args.file);
         }
         result
     }

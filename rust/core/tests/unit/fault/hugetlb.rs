@@ -6,6 +6,7 @@ use crate::events::Event;
 use crate::mm::{Access, FileKind, Signal, Vaddr};
 use crate::ops::access::AccessFailure;
 use crate::ops::mmap::{MapFlags, MmapArgs};
+use crate::platform::Ptr;
 use crate::platform::native::{Cpu, Machine};
 use crate::support::{PAGE, World};
 

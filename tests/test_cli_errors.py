@@ -226,3 +226,18 @@ def test_an_output_that_is_a_folder(capsys: pytest.CaptureFixture[str], tmp_path
     options = ["-t", "1", "-s", "1e-6"]
     line = refused(capsys, "stat", "-o", str(tmp_path), "--", "brk1", *options)
     assert line == f"{tmp_path}: cannot be written: Is a directory"
+
+
+def test_an_output_that_is_read_or_written_twice(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "program.json"
+    path.write_text(json.dumps(PROGRAM))
+    said = f"{path}: is read, or written twice (allowed: another file)"
+    for option in ("-o", "--trace"):
+        assert refused(capsys, "stat", option, str(path), "--", str(path)) == said
+    other = str(tmp_path / "t")
+    both = ("--trace", other, "-o", f"{tmp_path}/./t")
+    assert "written twice" in refused(capsys, "stat", *both, "--", "brk1", "-s", "0.001")
+    assert "is read" in refused(capsys, "import", str(TRACE), "-o", str(TRACE))
+    assert json.loads(path.read_text()) == PROGRAM

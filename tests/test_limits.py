@@ -4,6 +4,7 @@ out of memory, and never in a wrong number."""
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -84,3 +85,19 @@ def test_explore_cuts_a_schedule_that_makes_no_access() -> None:
     found = spfemu.explore(program(repeat(FOREVER, {"op": "note", "text": "again"})))
     assert found["too_long"] == found["schedules"] > 0
     assert not found["complete"]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"engine": "native", "machine": "x86-48"}, "machine: engine native (allowed: vtime)"),
+        ({"engine": "reference", "trace": True}, "trace: engine reference (allowed: native, vtime"),
+        ({"engine": "native", "settings": {"tick": 1}}, 'setting "tick" (allowed: none)'),
+        ({"engine": "vtime", "settings": {"tick": 1}}, 'setting "tick" (allowed: tick_slack_ns)'),
+        ({"engine": "vtime", "cpus": 1 << 40}, "cpus: value 1099511627776 (allowed: 1 to 2^32-1)"),
+        ({"pace": 3}, "pace: value 3 (allowed: True, False)"),
+    ],
+)
+def test_what_an_engine_does_not_take_is_refused(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=f"^{re.escape(message)}"):
+        spfemu.run(program({"op": "exit"}), **how)

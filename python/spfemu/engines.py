@@ -22,7 +22,7 @@ from spfemu.results import Result
 __all__ = [
     "ENGINES",
     "HANDLERS",
-    "KERNEL_SETTINGS",
+    "SETTINGS",
     "VARIANT_VALUES",
     "Progress",
     "catalogue_names",
@@ -38,7 +38,10 @@ __all__ = [
 
 ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
-KERNEL_SETTINGS: Final = ("timeout_s", "counting", "max_memory")
+SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "vtime": ("tick_slack_ns",),
+    "kernel": ("timeout_s", "counting", "max_memory"),
+}
 TRACED: Final = ("native", "vtime", "explore")
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
@@ -97,10 +100,12 @@ def run(
     one_of("engine", engine, ENGINES)
     one_of("handler", handler, HANDLERS)
     _check_numbers(seed, cpus, max_outcomes)
-    if trace and engine not in TRACED:
-        raise EngineError(f"trace: engine {engine} (allowed: {', '.join(TRACED)})")
-    if proc and engine == "kernel":
-        raise EngineError(f"proc: engine kernel (allowed: {', '.join(ENGINES[:-1])})")
+    _check_switches(pace=pace, record=record, trace=trace, proc=proc)
+    _check_takes(engine, "machine", machine is not None, ("vtime",))
+    _check_takes(engine, "trace", trace, TRACED)
+    _check_takes(engine, "proc", proc, ENGINES[:-1])
+    for name in settings or {}:
+        one_of("setting", name, SETTINGS.get(engine, ()))
     profile = profile_of(arch)
     program = prepare(program, profile)
     if engine in ("reference", "explore"):
@@ -138,10 +143,21 @@ def run(
 def _check_numbers(seed: int, cpus: int | None, max_outcomes: int) -> None:
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
-    if cpus is not None and (type(cpus) is not int or cpus < 1):
-        raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 and more)")
+    if cpus is not None and (type(cpus) is not int or not 0 < cpus < 1 << 32):
+        raise EngineError(f"cpus: value {shown(cpus)} (allowed: 1 to 2^32-1)")
     if type(max_outcomes) is not int or not 0 <= max_outcomes < 1 << 64:
         raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
+
+
+def _check_takes(engine: str, what: str, is_given: bool, engines: Sequence[str]) -> None:
+    if is_given and engine not in engines:
+        raise EngineError(f"{what}: engine {engine} (allowed: {', '.join(engines)})")
+
+
+def _check_switches(**switches: bool) -> None:
+    for name, value in switches.items():
+        if type(value) is not bool:
+            raise EngineError(f"{name}: value {shown(value)} (allowed: True, False)")
 
 
 def _run_kernel(
@@ -154,8 +170,6 @@ def _run_kernel(
 ) -> Result:
     from spfemu import oracle
 
-    for name in settings:
-        one_of("setting", name, KERNEL_SETTINGS)
     result = oracle.run(program, arch=profile, seed=seed, progress=progress, **settings)
     if record:
         return result
@@ -227,7 +241,7 @@ def one_of(what: str, value: str, allowed: Collection[str], later: Collection[st
 
     Source: ours. Raises EngineError, naming what is allowed.
     """
-    names = ", ".join(allowed)
+    names = ", ".join(allowed) or "none"
     if value in later:
         raise EngineError(f"{what} '{value}' is not available yet (allowed: {names})")
     if value not in allowed:

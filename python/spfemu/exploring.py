@@ -38,7 +38,7 @@ def explore(
     *,
     arch: str | Arch = "x86",
     strategy: str = "dfs",
-    mutants: Sequence[str] = (),
+    mutants: str | Sequence[str] = (),
     variants: Mapping[str, str] | None = None,
     variants_default: str = "v12",
     memory_model: str = "sc",
@@ -85,7 +85,7 @@ def explore(
     check_bounded(program, "explore")
     settings: dict[str, Any] = {
         **_bounds(strategy, schedules, preemptions, steps, replay),
-        "mutants": catalogue_names("mutant", mutants),
+        "mutants": catalogue_names("mutant", [mutants] if isinstance(mutants, str) else mutants),
         "variants": variant_values(variants),
         "variants_default": variants_default,
         "memory_model": memory_model,

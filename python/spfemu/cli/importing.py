@@ -41,7 +41,7 @@ def import_command(
     from spfemu.importers import import_trace
 
     target = _program_name(trace[0]) if output is None else output
-    check_output(target)
+    check_output(target, *trace)
     program, summary = import_trace(list(trace))
     program.save(target)
     # With the program on standard output, what is said about it goes to the other one.

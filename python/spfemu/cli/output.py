@@ -71,13 +71,17 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def check_output(path: str | Path | None) -> None:
-    """Refuses a file that cannot be there, before anything long begins.
+def check_output(path: str | Path | None, *others: str | Path | None) -> None:
+    """Refuses a file that cannot be there, or is one of the others, before anything long begins.
 
     Source: ours. Raises ProgramError; None and ``"-"`` are no files.
     """
-    if path is not None and str(path) != "-" and not Path(path).parent.is_dir():
+    if path is None or str(path) == "-":
+        return
+    if not Path(path).parent.is_dir():
         raise ProgramError(f"{path}: cannot be written: {os.strerror(errno.ENOENT)}")
+    if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in others):
+        raise ProgramError(f"{path}: is read, or written twice (allowed: another file)")
 
 
 def error_line(message: str) -> None:

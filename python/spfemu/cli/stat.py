@@ -170,7 +170,8 @@ def stat(
     if trace is not None:
         settings = replace(settings, trace=True)
         _check_trace(trace, settings, as_json=as_json)
-    check_output(output)
+    check_output(output, *workload, trace)
+    check_output(trace, *workload)
     source = find_source(workload, _known_cpus(settings))
     series = _run_all(settings, source, quiet=as_json)
     if trace is not None:
@@ -228,9 +229,7 @@ def _check_trace(trace: Path, settings: _Settings, *, as_json: bool) -> None:
         raise EngineError("--trace: the classic handler has no tracepoints (allowed: both, spf)")
     if settings.repeat > 1:
         raise EngineError(f"--trace: -r {settings.repeat} (allowed: one run)")
-    if str(trace) != "-":
-        check_output(trace)
-    elif as_json:
+    if str(trace) == "-" and as_json:
         raise EngineError("--trace -: with --json (allowed: a file)")
 
 

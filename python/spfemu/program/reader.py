@@ -198,7 +198,7 @@ class _Reader(Fields):
             name = value.get("op")
             op = OPS.get(name) if isinstance(name, str) else None
             if op is None or op.name == "end":
-                allowed = ", ".join(known for known in OPS if known != "end")
+                allowed = ", ".join(o.name for o in OPS.values() if o.available and o.name != "end")
                 self.fail(place, out_of_range("op", name, allowed))
             if not op.available:
                 self.fail(place, unavailable_op(op.name))

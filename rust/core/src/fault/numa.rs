@@ -27,7 +27,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             slot.write(cpu, pte);
             // numa_migrate_prep
-            moves = self.small_anon_page(cpu, pte).and_then(|page| {
+            let page = self.small_anon_page(cpu, pte);
+            // DEVIATION: 5.1 moves pages that others map, too, and takes the hints off their PTEs.
+            moves = page.filter(|page| page.mapcount().read(cpu) == 1).and_then(|page| {
                 let node = self.mpol_misplaced(cpu, page, vmf.vma)?;
                 Some((self.isolate(cpu, page), node))
             });

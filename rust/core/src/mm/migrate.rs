@@ -14,8 +14,8 @@ use super::page::{
     PG_WRITEBACK,
 };
 use super::pmd::Pmd;
-use super::rmap_walk::Unmap;
-use super::types::Vaddr;
+use super::rmap_walk::{MIGRATION_KEEPS, Unmap};
+use super::types::{Pte, Vaddr};
 use super::vmscan::Isolated;
 use crate::design::Design;
 use crate::events::Cost;
@@ -31,6 +31,8 @@ struct Target {
     node: u32,
     /// `MIGRATE_ASYNC`: waits for nobody.
     is_async: bool,
+    /// What stays of the bits of its PTEs.
+    keep: Pte,
 }
 
 /// What became of one page.
@@ -47,7 +49,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// Moves the anonymous pages of `range` to a node, as far as memory lasts; the task stands for
     /// compaction, or for what moves a task to another node. No lock is held between.
     pub(crate) fn migrate_range(&self, cpu: &P, mm: MmRef<'_, P>, range: Range<Vaddr>, node: u32) {
-        let target = Target { node, is_async: false };
+        let target = Target { node, is_async: false, keep: Pte::EMPTY };
         let mut address = range.start;
         let mut memory = true;
         while address < range.end && memory {
@@ -58,9 +60,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `migrate_misplaced_page()`: moves a page that a hinting fault found on the wrong node, unless
-    /// somebody is at it.
+    /// somebody is at it. DEVIATION: its PTE stays young and dirty (as since 6.1), so that no outcome
+    /// tells which CPU took the fault.
     pub(crate) fn migrate_misplaced_page(&self, cpu: &P, page: Isolated<'_, P>, node: u32) {
-        self.migrate_pages(cpu, vec![page], Target { node, is_async: true });
+        let target = Target { node, is_async: true, keep: MIGRATION_KEEPS };
+        self.migrate_pages(cpu, vec![page], target);
     }
 
     /// `migrate_pages()`. False: there was no memory.
@@ -75,7 +79,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     Some(_) if !memory => Moved::NoMemory,
                     Some(family) => {
                         let force = pass > 2 && !target.is_async;
-                        self.unmap_and_move(cpu, isolated.page, family, target.node, force)
+                        self.unmap_and_move(cpu, isolated.page, family, target, force)
                     }
                 };
                 match moved {
@@ -112,13 +116,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         page: PageRef<'_, P>,
         family: AnonVmaRef<'_, P>,
-        node: u32,
+        target: Target,
         force: bool,
     ) -> Moved {
         cpu.step("unmap_and_move");
-        let Some(new) = self.alloc_page_at(cpu, self.on_node(node)) else { return Moved::NoMemory };
+        let Some(new) = self.alloc_page_at(cpu, self.on_node(target.node)) else {
+            return Moved::NoMemory;
+        };
         let freed = page.refcount().read(cpu) == 1;
-        let moved = !freed && self.move_locked(cpu, page, new, family, force);
+        let moved = !freed && self.move_locked(cpu, [page, new], family, target.keep, force);
         // Its mappings have references of their own, if it is mapped.
         self.put_page(cpu, new);
         if moved || freed { Moved::Done } else { Moved::Later }
@@ -128,9 +134,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn move_locked(
         &self,
         cpu: &P,
-        page: PageRef<'_, P>,
-        new: PageRef<'_, P>,
+        [page, new]: [PageRef<'_, P>; 2],
         family: AnonVmaRef<'_, P>,
+        keep: Pte,
         force: bool,
     ) -> bool {
         if !self.trylock_page(cpu, page) {
@@ -150,7 +156,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new.flags().poke(PG_LOCKED);
         let anon_vma = self.mapped_anon_vma(cpu, page, family);
         if let Some(anon_vma) = anon_vma {
-            self.try_to_unmap(cpu, page, anon_vma, Unmap::Migration);
+            self.try_to_unmap(cpu, page, anon_vma, Unmap::Migration { keep });
         }
         let moved = page.mapcount().read(cpu) == 0 && self.move_to_new_page(cpu, page, new);
         if let Some(anon_vma) = anon_vma {

@@ -17,13 +17,16 @@ use crate::platform::{Ordering, Platform, Ptr, Value};
 use crate::sync::refcount::atomic_inc;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
+/// Bits that a migration entry may keep.
+pub(super) const MIGRATION_KEEPS: Pte = Pte(Pte::YOUNG.0 | Pte::DIRTY.0 | Pte::SOFT_DIRTY.0);
+
 /// What a page is unmapped for (`TTU_*`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unmap {
     /// `only_unused`: it stays where a PTE is young.
     Reclaim { only_unused: bool },
-    /// It will be put back.
-    Migration,
+    /// It will be put back, with these bits as they were.
+    Migration { keep: Pte },
 }
 
 /// Where a page is mapped, with the PTE lock held.
@@ -201,7 +204,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return true;
         };
         let only_unused = why == Unmap::Reclaim { only_unused: true };
-        let locked = why != Unmap::Migration && vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+        let is_moving = matches!(why, Unmap::Migration { .. });
+        let locked = !is_moving && vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
         if locked {
             self.mlock_vma_page(cpu, page);
         }
@@ -284,13 +288,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // dirty bit.
         let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);
         self.flush_tlb_page(cpu, mm, address);
-        if old.has(Pte::DIRTY) {
+        let keeps_dirty = matches!(why, Unmap::Migration { keep } if keep.has(Pte::DIRTY));
+        if old.has(Pte::DIRTY) && !keeps_dirty {
             self.page_set(cpu, page, PG_DIRTY);
         }
-        if why == Unmap::Migration {
+        if let Unmap::Migration { keep } = why {
             // The address space goes on counting it.
             self.add_mm_counter(cpu, mm, Rss::Anon, 1);
-            slot.pte().write(cpu, Pte::migration(page.slot_index(), old.has(Pte::WRITE)));
+            let entry = Pte::migration(page.slot_index(), old.has(Pte::WRITE));
+            slot.pte().write(cpu, entry | old & keep);
             self.page_remove_rmap(cpu, mm, page);
             return true;
         }
@@ -333,10 +339,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let Some(Mapped { slot, .. }) = self.mapped_at(cpu, vma, address, true, wanted) else {
                 continue;
             };
-            // Old and clean: the page knows whether it is dirty.
+            // Old and clean, unless the entry says so: the page knows whether it is dirty.
             let mut pte = Pte::new(new.slot_index(), vma.vm_page_prot().read(cpu));
-            let was_writable = slot.pte().read(cpu).has(Pte::WRITE);
-            if was_writable && vma.vm_flags().read(cpu).has(VmFlags::WRITE) {
+            let entry = slot.pte().read(cpu);
+            pte |= entry & MIGRATION_KEEPS;
+            if entry.has(Pte::WRITE) && vma.vm_flags().read(cpu).has(VmFlags::WRITE) {
                 pte |= Pte::WRITE;
             }
             self.get_page(cpu, new);

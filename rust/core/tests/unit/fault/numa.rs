@@ -126,3 +126,47 @@ fn a_page_that_two_nodes_use_goes_where_it_is_used_twice() {
     cpus[1..].iter().for_each(|cpu| world.k.exit_mm(cpu));
     world.end();
 }
+
+#[test]
+fn nobody_can_tell_from_a_pte_that_its_page_has_moved() {
+    let mut before = Pte::EMPTY;
+    let hint = |world: &World<Spf>| before = world.pte(BASE);
+    let after = move_and_look(hint);
+    let frame = |pte: Pte| Pte::new(pte.pfn(), Pte::EMPTY).0;
+    assert_ne!(after.pfn(), before.pfn());
+    assert_eq!(after.0 - frame(after), before.0 - frame(before));
+}
+
+/// The PTE of a page that was written, after a hinting fault of the other CPU has moved it.
+fn move_and_look(first: impl FnOnce(&World<Spf>)) -> Pte {
+    let world = World::<Spf>::boot();
+    world.k.sys_clone_vm(&world.cpu, 1);
+    world.map_fixed(BASE, PAGE, RW);
+    assert_eq!(world.write(BASE, 7), Ok(0));
+    first(&world);
+    assert_eq!(world.k.numa_scan(&world.cpu, BASE, PAGE), Ok(()));
+    let other = world.cpu.machine().cpu(1, 1);
+    assert_eq!(world.k.user_access(&other, BASE, Access::Read, 0, true).result, Ok(7));
+    let pte = world.pte(BASE);
+    world.check();
+    world.k.exit_mm(&other);
+    world.end();
+    pte
+}
+
+#[test]
+fn a_page_that_a_child_shares_stays_and_keeps_the_childs_hint() {
+    let world = World::<Spf>::boot_with(|config| config.nr_tasks = 3);
+    world.k.sys_clone_vm(&world.cpu, 2);
+    world.map_fixed(BASE, PAGE, RW);
+    assert_eq!(world.write(BASE, 7), Ok(0));
+    assert_eq!(world.k.numa_scan(&world.cpu, BASE, PAGE), Ok(()));
+    world.k.sys_fork(&world.cpu, 1).unwrap();
+    let child = world.cpu.machine().cpu(1, 1);
+    assert_eq!(world.k.user_access(&child, BASE, Access::Read, 0, true).result, Ok(7));
+    assert!(world.pte(BASE).has(Pte::PROTNONE));
+    world.check();
+    world.k.exit_mm(&child);
+    world.k.exit_mm(&world.cpu.machine().cpu(1, 2));
+    world.end();
+}

@@ -86,7 +86,7 @@ fn on_its_way(w: &World<Spf>) {
     let family = w.k.page_get_anon_vma(&w.cpu, page(w, 0));
     let moving = page(w, 0);
     w.k.lock_page(&w.cpu, moving);
-    assert!(w.k.try_to_unmap(&w.cpu, moving, family, Unmap::Migration));
+    assert!(w.k.try_to_unmap(&w.cpu, moving, family, Unmap::Migration { keep: Pte::EMPTY }));
     assert_eq!(slot.pte().peek(), Pte::migration(moving.slot_index(), true));
     w.k.put_anon_vma(&w.cpu, family);
 }

@@ -65,6 +65,17 @@ def test_the_holes_of_a_range_are_not_moved(flags: list[str]) -> None:
     assert_is_what_the_host_says(spfemu.run(of(ops), engine="kernel"))
 
 
+def test_advice_that_is_refused_keeps_nothing_from_children() -> None:
+    ops = [
+        mmap(4),
+        op("madvise", hex(BASE + 1), length=PAGE, advice="dontfork"),
+        {"op": "fork", "child": "c", "wait": True},
+    ]
+    tasks = [{"name": "t0", "ops": ops}, {"name": "c", "start": "fork", "ops": []}]
+    program = Program.from_dict({"format": "spfemu-program/1", "tasks": tasks})
+    assert_is_what_the_host_says(spfemu.run(program, engine="kernel"))
+
+
 @pytest.mark.parametrize("length", ["32T", "256T"])
 @pytest.mark.parametrize("flag", ["shared", "private"])
 def test_what_is_left_by_an_mmap_that_cannot_be_had(flag: str, length: str) -> None:

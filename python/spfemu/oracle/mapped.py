@@ -113,7 +113,7 @@ class _Account:
         self.not_for_children = Ranges()
 
     def see(self, call: Call) -> None:
-        if call.op == "madvise":
+        if call.op == "madvise" and call.errno != errno.EINVAL:
             self._advise(call)  # what lies before a hole is advised even so
         elif call.errno:
             if _is_promise_refused(call):

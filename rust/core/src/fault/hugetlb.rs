@@ -274,14 +274,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let inode = self.inodes.get(cpu, vmf.vma.vm_file().read(cpu));
         let sem = self.i_mmap_sem(inode);
         sem.down_write(cpu);
-        let mut cursor = inode.i_mmap().read(cpu);
-        while let Some(vma) = self.vmas.get_opt(cpu, cursor) {
-            cursor = vma.i_mmap_next().read(cpu);
-            let first = vma.vm_pgoff().read(cpu);
-            let is_there = first <= pgoff && pgoff < first + self.vma_pages(cpu, vma);
+        for (vma, _) in self.vma_interval_tree_foreach(cpu, inode, pgoff, pgoff) {
             let is_owner = vma.resv_flags().read(cpu) & HPAGE_RESV_OWNER != 0;
             let is_shared = vma.vm_flags().read(cpu).has(VmFlags::MAYSHARE);
-            if !is_there || vma == vmf.vma || is_shared || is_owner {
+            if vma == vmf.vma || is_shared || is_owner {
                 continue;
             }
             let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));

@@ -64,9 +64,11 @@ impl<P: Platform> Kernel<P, Spf> {
     ) -> VmFault {
         let address = Vaddr(address.0 & !(self.page_size() - 1));
         // Whatever could release a mmap_sem that we do not hold is off.
-        let a17 = cpu.mutant(Mutant::A17);
-        let retry = FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE;
-        let may_unlock = if a17 { FaultFlags::NONE } else { retry };
+        let may_unlock = if cpu.mutant(Mutant::A17) {
+            FaultFlags::NONE
+        } else {
+            FaultFlags::ALLOW_RETRY | FaultFlags::KILLABLE
+        };
         let flags = (flags & !may_unlock) | FaultFlags::SPECULATIVE;
 
         // H1

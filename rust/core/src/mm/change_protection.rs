@@ -94,12 +94,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// DEVIATION: small anonymous ones only.
     fn hint_pte_range(&self, cpu: &P, table: Ptr<Table<P>>, start: Vaddr, end: Vaddr) -> u64 {
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
         let mut pages = 0;
-        for nth in 0..end.since(start) >> self.page_shift() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(start, end)) {
             let seen = slot.pte().read(cpu);
             if seen.migration_pfn().is_some() {
                 pages += u64::from(self.make_migration_entry_read(cpu, slot, seen));
@@ -148,12 +144,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         writable: Option<Pte>,
     ) -> u64 {
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
         let mut pages = 0;
-        for nth in 0..end.since(start) >> self.page_shift() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(start, end)) {
             let seen = slot.pte().read(cpu);
             if !seen.is_present() {
                 if seen.migration_pfn().is_some() {

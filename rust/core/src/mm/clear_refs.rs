@@ -23,26 +23,17 @@ pub(crate) enum ClearRefs {
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Whether a VMA has the flag that says that all of it is soft-dirty.
     pub(crate) fn any_vma_soft_dirty(&self, cpu: &P, mm: MmRef<'_, P>) -> bool {
-        let mut cursor = self.vma_after(cpu, mm, None);
-        while let Some(vma) = cursor {
-            if vma.vm_flags().read(cpu).has(VmFlags::SOFTDIRTY) {
-                return true;
-            }
-            cursor = self.vm_next(cpu, vma);
-        }
-        false
+        self.each_vma(cpu, mm).any(|vma| vma.vm_flags().read(cpu).has(VmFlags::SOFTDIRTY))
     }
 
     /// Takes that flag away from all VMAs. Caller holds `mmap_sem` for write. Source: P10.
     pub(crate) fn clear_vma_soft_dirty(&self, cpu: &P, mm: MmRef<'_, P>) {
-        let mut cursor = self.vma_after(cpu, mm, None);
-        while let Some(vma) = cursor {
+        for vma in self.each_vma(cpu, mm) {
             D::vm_write_begin(cpu, vma);
             let flags = vma.vm_flags().read(cpu);
             vma.vm_flags().write(cpu, flags & !VmFlags::SOFTDIRTY);
             self.vma_set_page_prot(cpu, vma);
             D::vm_write_end(cpu, vma);
-            cursor = self.vm_next(cpu, vma);
         }
     }
 
@@ -62,13 +53,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     fn clear_refs_vmas(&self, cpu: &P, mm: MmRef<'_, P>, what: ClearRefs) {
-        let mut cursor = self.vma_after(cpu, mm, None);
-        while let Some(vma) = cursor {
+        for vma in self.each_vma(cpu, mm) {
             // No hugetlb_entry.
             if !self.is_vm_hugetlb_page(cpu, vma) {
                 self.clear_refs_vma(cpu, mm, vma, what);
             }
-            cursor = self.vm_next(cpu, vma);
         }
     }
 
@@ -113,11 +102,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         what: ClearRefs,
     ) {
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
-        for nth in 0..end.since(start) >> self.page_shift() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(start, end)) {
             let seen = slot.pte().read(cpu);
             if !seen.is_present() {
                 continue;

@@ -126,12 +126,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let src_first = self.pte_offset_map(cpu, src_table, range.start);
         // Nested: nobody else can reach the child's table yet.
         spin_lock(cpu, src_first.ptl());
-        let (mut dst, mut src) = (dst_first, src_first);
         let mut rss = RssVec::default();
-        for nth in 0..range.end.since(range.start) >> self.page_shift() {
-            if nth > 0 {
-                (dst, src) = (self.next_pte(dst), self.next_pte(src));
-            }
+        let nr_pages = self.nr_pages(range.start, range.end);
+        for (dst, src) in dst_first.onwards().zip(src_first.onwards()).take(nr_pages) {
             let pte = src.pte().read(cpu);
             if !pte.is_none() {
                 self.copy_one_pte(cpu, dst, src, pte, vm_flags, &mut rss);

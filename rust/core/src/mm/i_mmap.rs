@@ -7,8 +7,11 @@
 //!
 //! Source: `mm/mmap.c`, `mm/interval_tree.c`, v5.1.
 
+use std::ops::Range;
+
 use super::kernel::Kernel;
 use super::objects::{InodeRef, VmaRef};
+use super::types::Vaddr;
 use crate::design::Design;
 use crate::platform::{Finding, Platform, Ptr};
 use crate::sync::rwsem::RwSem;
@@ -75,6 +78,32 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         link.unwrap_or(file.i_mmap()).write(cpu, next);
         let back = self.vmas.get_opt(cpu, next).map(|next| next.i_mmap_prev());
         back.unwrap_or(file.i_mmap_last()).write(cpu, prev);
+    }
+
+    /// `vma_interval_tree_foreach()`: the VMAs that map some of the pages `first..=last` of a file,
+    /// and where. Caller holds `i_mmap_rwsem`.
+    pub(crate) fn vma_interval_tree_foreach<'k>(
+        &'k self,
+        cpu: &'k P,
+        file: InodeRef<'k, P>,
+        first: u64,
+        last: u64,
+    ) -> impl Iterator<Item = (VmaRef<'k, P>, Range<Vaddr>)> {
+        let mut cursor = file.i_mmap().read(cpu);
+        std::iter::from_fn(move || {
+            loop {
+                let vma = self.vmas.get_opt(cpu, cursor)?;
+                cursor = vma.i_mmap_next().read(cpu);
+                let start = vma.vm_pgoff().read(cpu);
+                let end = start + self.vma_pages(cpu, vma);
+                let (from, to) = (first.max(start), last.saturating_add(1).min(end));
+                if from < to {
+                    let vm_start = vma.vm_start().read(cpu);
+                    let at = |page: u64| vm_start.offset((page - start) << self.page_shift());
+                    return Some((vma, at(from)..at(to)));
+                }
+            }
+        })
     }
 
     /// `unlink_file_vma()`: nobody finds the VMA by its file any more, before its tables go.

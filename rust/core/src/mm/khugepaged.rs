@@ -104,14 +104,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         first: PteSlot<'_, P>,
         mut look: impl FnMut(Pte) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let mut slot = first;
-        for nth in 0..self.hpage_pmd_nr() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
-            look(slot.pte().read(cpu))?;
-        }
-        Ok(())
+        let mut slots = first.onwards().take(self.hpage_pmd_nr() as usize);
+        slots.try_for_each(|slot| look(slot.pte().read(cpu)))
     }
 
     fn scan_pte(&self, cpu: &P, pte: Pte, scan: &mut Scan) -> Result<(), Errno> {
@@ -295,11 +289,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new_page: PageRef<'_, P>,
     ) {
         cpu.step("collapse_huge_page_copy");
-        let mut slot = self.pte_offset_map(cpu, table, haddr);
-        for (nth, (page, copy)) in pages.iter().zip(self.subpages(cpu, new_page)).enumerate() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        let slots = self.pte_offset_map(cpu, table, haddr).onwards();
+        for ((page, copy), slot) in pages.iter().zip(self.subpages(cpu, new_page)).zip(slots) {
             self.add_mm_counter(cpu, mm, Rss::Anon, 1);
             let Some(page) = *page else {
                 cpu.charge(Cost::ClearPage, 1);

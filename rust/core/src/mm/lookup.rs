@@ -114,6 +114,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.vmas.get_opt(cpu, word.read(cpu))
     }
 
+    /// All VMAs from `mm->mmap` on: `vm_next` of each is read when the next is asked for, so the
+    /// caller may do to it what leaves the list alone. Caller holds `mmap_sem`.
+    pub(crate) fn each_vma<'k>(
+        &'k self,
+        cpu: &'k P,
+        mm: MmRef<'k, P>,
+    ) -> impl Iterator<Item = VmaRef<'k, P>> {
+        let mut at = None;
+        std::iter::from_fn(move || {
+            at = self.vma_after(cpu, mm, at);
+            at
+        })
+    }
+
     /// `find_vma_links()`: where a VMA at `start..end` goes; `None` if another is in its way.
     pub(crate) fn find_vma_links(
         &self,

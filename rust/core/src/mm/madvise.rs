@@ -90,11 +90,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
     ) {
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
-        for nth in 0..end.since(start) >> self.page_shift() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(start, end)) {
             let pte = slot.pte().read(cpu);
             if let Some(entry) = pte.swap_slot() {
                 self.add_mm_counter(cpu, tlb.mm(), Rss::Swap, -1);
@@ -195,11 +191,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Vec<Isolated<'_, P>> {
         let mut pages = Vec::new();
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
-        for nth in 0..end.since(start) >> self.page_shift() {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(start, end)) {
             let pte = slot.pte().read(cpu);
             let Some(page) = self.small_anon_page(cpu, pte) else { continue };
             self.make_pte(cpu, tlb, slot, pte, Pte::YOUNG);

@@ -130,12 +130,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> (Vec<PageRef<'_, P>>, Vaddr) {
         let mut pages = Vec::new();
         let first = self.pte_offset_map_lock(cpu, table, start);
-        let mut slot = first;
+        let mut slots = first.onwards();
         let mut at = start;
         while at < end && pages.len() < PAGEVEC_SIZE {
-            if at != start {
-                slot = self.next_pte(slot);
-            }
+            let slot = slots.next().expect("it goes on");
             let pte = slot.pte().read(cpu);
             if pte.is_present() && !pte.has(Pte::SPECIAL) {
                 let page = self.page(cpu, pte.pfn());

@@ -150,8 +150,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// The files, and the roots of the anon_vmas, of all VMAs.
     fn rmap_locks_of(&self, cpu: &P, mm: MmRef<'_, P>) -> (BTreeSet<u64>, BTreeSet<u64>) {
         let (mut files, mut families) = (BTreeSet::new(), BTreeSet::new());
-        let mut cursor = self.vma_after(cpu, mm, None);
-        while let Some(vma) = cursor {
+        for vma in self.each_vma(cpu, mm) {
             let file = vma.vm_file().read(cpu);
             if !file.is_null() {
                 files.insert(file.to_word());
@@ -162,7 +161,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 let anon_vma = self.anon_vmas.get(cpu, avc.anon_vma().read(cpu));
                 families.insert(anon_vma.root().read(cpu).to_word());
             }
-            cursor = self.vm_next(cpu, vma);
         }
         (files, families)
     }

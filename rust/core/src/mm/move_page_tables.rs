@@ -186,12 +186,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // In any order, as above.
             spin_lock(cpu, new_first.ptl());
         }
-        let (mut from, mut to) = (old_first, new_first);
         let mut force_flush = false;
-        for nth in 0..length >> self.page_shift() {
-            if nth > 0 {
-                (from, to) = (self.next_pte(from), self.next_pte(to));
-            }
+        let nr_pages = (length >> self.page_shift()) as usize;
+        for (from, to) in old_first.onwards().zip(new_first.onwards()).take(nr_pages) {
             if from.pte().read(cpu).is_none() {
                 continue;
             }

@@ -5,6 +5,7 @@
 use super::kernel::Kernel;
 use super::objects::{MmRef, VmaRef};
 use super::types::{VmFault, VmFlags};
+use super::vma::can_madv_dontneed_vma;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform};
 
@@ -57,21 +58,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn oom_reap_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         // Before anything goes: pairs with check_stable_address_space by the page-table lock.
         set_bit(cpu, mm, MMF_UNSTABLE);
-        let mut cursor = self.vma_after(cpu, mm, None);
-        while let Some(vma) = cursor {
+        for vma in self.each_vma(cpu, mm) {
             if self.is_reaped(cpu, vma) {
                 let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
                 self.zap_page_range(cpu, vma, start, end);
             }
-            cursor = self.vm_next(cpu, vma);
         }
     }
 
     /// `can_madv_dontneed_vma()`, and whether its memory is private.
     fn is_reaped(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
         let flags = vma.vm_flags().read(cpu);
-        let may_go = !flags.has(VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP);
-        may_go && (self.vma_is_anonymous(cpu, vma) || !flags.has(VmFlags::SHARED))
+        can_madv_dontneed_vma(flags)
+            && (self.vma_is_anonymous(cpu, vma) || !flags.has(VmFlags::SHARED))
     }
 }
 

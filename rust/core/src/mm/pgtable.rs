@@ -71,6 +71,11 @@ impl<'k, P: Platform> PteSlot<'k, P> {
     pub fn pte(self) -> Field<'k, P, Pte> {
         self.table.pte(self.index)
     }
+    /// This PTE and those after it in the same table; the caller knows where to stop.
+    #[inline(always)]
+    pub fn onwards(self) -> impl Iterator<Item = Self> {
+        (self.index..).map(move |index| Self { index, ..self })
+    }
     /// `pte_lockptr()`: the lock of the table that the PTE is in.
     #[inline(always)]
     pub fn ptl(self) -> Field<'k, P, u64> {
@@ -101,6 +106,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
     pub(crate) fn pmd_size(&self) -> u64 {
         1 << self.config.arch.levels[self.pmd_level()].shift
+    }
+    /// How many pages `start..end` has.
+    #[inline(always)]
+    pub(super) fn nr_pages(&self, start: Vaddr, end: Vaddr) -> usize {
+        (end.since(start) >> self.page_shift()) as usize
     }
     /// The address where the next PTE table begins, or `end` (`pmd_addr_end()`).
     #[inline(always)]
@@ -209,12 +219,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let slot = self.pte_offset_map(cpu, pmd, address);
         spin_lock(cpu, slot.ptl());
         slot
-    }
-
-    /// The PTE after `slot` in the same table.
-    #[inline(always)]
-    pub(crate) fn next_pte<'k>(&'k self, slot: PteSlot<'k, P>) -> PteSlot<'k, P> {
-        PteSlot { table: slot.table, index: slot.index + 1 }
     }
 
     /// A table of `level` and the frame it lives in; `None`: out of memory.

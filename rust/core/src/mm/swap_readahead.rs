@@ -85,11 +85,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.finding("readahead-window", what);
         }
         let Some(table) = fault.pmd.read(cpu).table() else { return win };
-        let mut pte = self.pte_offset_map(cpu, table, Vaddr(start << shift));
-        for page in start..end {
-            if page > start {
-                pte = self.next_pte(pte);
-            }
+        let ptes = self.pte_offset_map(cpu, table, Vaddr(start << shift)).onwards();
+        for (page, pte) in (start..end).zip(ptes) {
             if let Some(slot) = pte.pte().read(cpu).swap_slot() {
                 self.read_ahead(cpu, slot, page != this, reads);
             }

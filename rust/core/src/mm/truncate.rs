@@ -53,17 +53,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let details = ZapDetails { even_cows };
         let sem = self.i_mmap_sem(inode);
         sem.down_write(cpu);
-        let mut cursor = inode.i_mmap().read(cpu);
-        while let Some(vma) = self.vmas.get_opt(cpu, cursor) {
-            cursor = vma.i_mmap_next().read(cpu);
-            let start = vma.vm_pgoff().read(cpu);
-            let end = start + self.vma_pages(cpu, vma);
-            let (from, to) = (first.max(start), last.saturating_add(1).min(end));
-            if from < to {
-                let vm_start = vma.vm_start().read(cpu);
-                let at = |page: u64| vm_start.offset((page - start) << self.page_shift());
-                self.zap_page_range_single(cpu, vma, at(from), at(to), details);
-            }
+        for (vma, there) in self.vma_interval_tree_foreach(cpu, inode, first, last) {
+            self.zap_page_range_single(cpu, vma, there.start, there.end, details);
         }
         sem.up_write(cpu);
     }

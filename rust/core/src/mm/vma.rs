@@ -12,6 +12,10 @@ use crate::platform::{Mutant, Platform, Ptr};
 
 /// `VM_SPECIAL`: flags of VMAs that never merge.
 pub(crate) const VM_SPECIAL: VmFlags = VmFlags(VmFlags::DONTEXPAND.0 | VmFlags::PFNMAP.0);
+/// `can_madv_dontneed_vma()`, `can_madv_lru_vma()`: whether pages may be taken from the VMA.
+pub(crate) fn can_madv_dontneed_vma(flags: VmFlags) -> bool {
+    !flags.has(VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP)
+}
 /// What `mprotect` sets: the three access rights.
 pub(crate) const VM_ACCESS_FLAGS: VmFlags =
     VmFlags(VmFlags::READ.0 | VmFlags::WRITE.0 | VmFlags::EXEC.0);

@@ -80,11 +80,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 continue;
             }
             let nr_pages = (to.since(from) >> self.page_shift()).min(SWAP_CLUSTER_MAX);
-            let mut slot = first;
-            for nth in 0..nr_pages {
-                if nth > 0 {
-                    slot = self.next_pte(slot);
-                }
+            for slot in first.onwards().take(nr_pages as usize) {
                 pages.extend(self.isolate_page(cpu, slot.pte().read(cpu)));
             }
             spin_unlock(cpu, first.ptl());

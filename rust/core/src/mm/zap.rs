@@ -134,12 +134,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         details: Option<ZapDetails>,
     ) {
         let first = self.pte_offset_map_lock(cpu, table, range.start);
-        let mut slot = first;
-        let nr_pages = range.end.since(range.start) >> self.page_shift();
-        for nth in 0..nr_pages {
-            if nth > 0 {
-                slot = self.next_pte(slot);
-            }
+        for slot in first.onwards().take(self.nr_pages(range.start, range.end)) {
             let seen = slot.pte().read(cpu);
             if seen.is_none() {
                 continue;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Errno, Kernel, MmRef, VM_SPECIAL, Vaddr, VmFlags, VmaRef};
+use crate::mm::{Errno, Kernel, MmRef, VM_SPECIAL, Vaddr, VmFlags, VmaRef, can_madv_dontneed_vma};
 use crate::platform::Platform;
 
 /// The advices that can be had.
@@ -166,9 +166,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Range { start, end }: Range<Vaddr>,
         advice: Advice,
     ) -> Result<(), Errno> {
-        // can_madv_dontneed_vma(), can_madv_lru_vma()
-        let fixed = VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP;
-        if advice != Advice::Willneed && vma.vm_flags().read(cpu).has(fixed) {
+        if advice != Advice::Willneed && !can_madv_dontneed_vma(vma.vm_flags().read(cpu)) {
             return Err(Errno::Einval);
         }
         match advice {

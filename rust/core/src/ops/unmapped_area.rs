@@ -56,15 +56,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 Err(Errno::Einval)
             };
         }
-        if address != 0 && aligned.0 <= task_size - length {
-            let above = self.find_vma(cpu, mm, aligned);
-            if above.is_none_or(|vma| aligned.0 + length <= self.vm_start_gap(cpu, vma)) {
-                return self.check_area(aligned.0, length);
-            }
+        if address != 0 && aligned.0 <= task_size - length && self.is_room(cpu, mm, aligned, length)
+        {
+            return self.check_area(aligned.0, length);
         }
         let align_mask = self.pmd_size() - self.page_size();
         let start = self.highest_or_lowest_gap(cpu, mm, length, align_mask);
         self.check_area(start.ok_or(Errno::Enomem)?, length)
+    }
+
+    /// Whether nothing is mapped there, nor any gap kept above.
+    fn is_room(&self, cpu: &P, mm: MmRef<'_, P>, start: Vaddr, length: u64) -> bool {
+        let above = self.find_vma(cpu, mm, start);
+        above.is_none_or(|vma| start.0 + length <= self.vm_start_gap(cpu, vma))
     }
 
     /// The end of `get_unmapped_area()`: whether the place will do.
@@ -96,11 +100,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Option<u64> {
         let arch = &self.config.arch;
         let min_address = self.config.system.mmap_min_addr;
-        if hint != 0 && hint >= min_address && hint <= arch.task_size - length {
-            let above = self.find_vma(cpu, mm, Vaddr(hint));
-            if above.is_none_or(|vma| hint + length <= self.vm_start_gap(cpu, vma)) {
-                return Some(hint);
-            }
+        if hint != 0
+            && hint >= min_address
+            && hint <= arch.task_size - length
+            && self.is_room(cpu, mm, Vaddr(hint), length)
+        {
+            return Some(hint);
         }
         self.highest_or_lowest_gap(cpu, mm, length, 0)
     }

@@ -8,13 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from spfemu.errors import EngineError, ProgramError
 from spfemu.oracle.host import Host, host
 from spfemu.profiles import Arch
 from spfemu.program.messages import out_of_range
 from spfemu.program.model import Program, System
-from spfemu.program.ops import ACCESSES, ADVICES, MMAP_FLAGS, MODES, OPS, OUTCOME_DTYPE
+from spfemu.program.ops import (
+    ACCESSES,
+    ADVICES,
+    MMAP_FLAGS,
+    MODES,
+    OPS,
+    OPS_BY_CODE,
+    OUTCOME_DTYPE,
+)
 from spfemu.program.values import shown
 from spfemu.results import Result
 
@@ -225,29 +234,29 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
         if not file.cached:
             place = f"files[{shown(file.name)}]: "
             yield place, "key 'cached': value false (allowed: true; what is read is the host's)"
-    codes = {OPS[name].code: name for name in _CHANGES_HOST}
-    hugepage, pageout = ADVICES.index("hugepage"), ADVICES.index("pageout")
     for number, task in enumerate(program.tasks):
-        ops = task.ops
-        if system.thp != "never":
-            advises = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == hugepage)
-            for index in np.flatnonzero(advises).tolist():
-                place = f"{program.where(number, index)}: "
-                yield place, "advice 'hugepage': there are no huge pages (allowed: with thp never)"
-        huge = (ops["op"] == OPS["mmap"].code) & (ops["flags"] & MMAP_FLAGS["hugetlb"] != 0)
-        for index in np.flatnonzero(huge).tolist():
-            place = f"{program.where(number, index)}: "
-            yield place, "flag 'hugetlb': there are no huge pages"
-        pages_out = (ops["op"] == OPS["madvise"].code) & (ops["advice"] == pageout)
-        for index in np.flatnonzero(pages_out).tolist():
-            place = f"{program.where(number, index)}: "
-            yield place, "advice 'pageout': it depends on the host's swap and on who else uses it"
-        for index in np.flatnonzero(np.isin(ops["op"], list(codes))).tolist():
-            place = f"{program.where(number, index)}: "
-            yield place, f"operation '{codes[int(ops['op'][index])]}' would change the host"
-        executes = (ops["op"] == OPS["execute"].code) | (
-            (ops["op"] == OPS["touch"].code) & (ops["access"] == ACCESSES.index("execute"))
-        )
-        for index in np.flatnonzero(executes & (ops["mode"] == MODES.index("kernel"))).tolist():
-            place = f"{program.where(number, index)}: "
-            yield place, "key 'mode': no system call executes for a task (allowed: user)"
+        for where, message in _unsuitable_ops(task.ops, has_huge_pages=system.thp != "never"):
+            for index in np.flatnonzero(where).tolist():
+                op = OPS_BY_CODE[int(task.ops["op"][index])].name
+                yield f"{program.where(number, index)}: ", message.format(op=op)
+
+
+def _unsuitable_ops(
+    ops: npt.NDArray[np.void], *, has_huge_pages: bool
+) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
+    """Yields (which operations, message, where {op} stands for the operation's name)."""
+    madvise = ops["op"] == OPS["madvise"].code
+    if has_huge_pages:
+        message = "advice 'hugepage': there are no huge pages (allowed: with thp never)"
+        yield madvise & (ops["advice"] == ADVICES.index("hugepage")), message
+    huge = (ops["op"] == OPS["mmap"].code) & (ops["flags"] & MMAP_FLAGS["hugetlb"] != 0)
+    yield huge, "flag 'hugetlb': there are no huge pages"
+    message = "advice 'pageout': it depends on the host's swap and on who else uses it"
+    yield madvise & (ops["advice"] == ADVICES.index("pageout")), message
+    changes = np.isin(ops["op"], [OPS[name].code for name in _CHANGES_HOST])
+    yield changes, "operation '{op}' would change the host"
+    executes = (ops["op"] == OPS["execute"].code) | (
+        (ops["op"] == OPS["touch"].code) & (ops["access"] == ACCESSES.index("execute"))
+    )
+    message = "key 'mode': no system call executes for a task (allowed: user)"
+    yield executes & (ops["mode"] == MODES.index("kernel")), message

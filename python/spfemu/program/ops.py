@@ -251,7 +251,6 @@ _POLICY = (
 )
 _FORK = (_CHILD, Key("wait", "bool", "flags"))
 
-
 _TABLE: Final = (
     Op(
         "mmap",

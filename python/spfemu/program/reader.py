@@ -116,17 +116,13 @@ class _Reader(Fields):
                 for name, number in sysctl.items()
             },
             config=self.config(system.get("config", {})),
-            hugetlb_pages=self.hugetlb_pages(system.get("hugetlb_pages")),
-            memcg=self.memcg(system.get("memcg")),
+            hugetlb_pages=self.limit(place, "hugetlb_pages", system, 1 << 40),
+            memcg=self.limit(place, "memcg", system, (1 << 63) - 1),
         )
 
-    def memcg(self, value: Any) -> int | None:
-        return None if value is None else self.integer("system", "memcg", value, 0, (1 << 63) - 1)
-
-    def hugetlb_pages(self, value: Any) -> int | None:
-        if value is None:
-            return None
-        return self.integer("system", "hugetlb_pages", value, 0, 1 << 40)
+    def limit(self, place: str, key: str, obj: Mapping[str, Any], most: int) -> int | None:
+        value = obj.get(key)
+        return None if value is None else self.integer(place, key, value, 0, most)
 
     def config(self, value: Any) -> dict[str, bool]:
         config = self.object("system.config", value, CONFIGS)

@@ -10,6 +10,7 @@ from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     ADDRESS_MASK,
+    MAX_LFS_FILESIZE,
     VM_ACCOUNT,
     VM_GROWSDOWN,
     VM_HUGETLB,
@@ -36,9 +37,6 @@ _POPULATE = MMAP_FLAGS["populate"]
 _LOCKED = MMAP_FLAGS["locked"]
 _GROWSDOWN = MMAP_FLAGS["growsdown"]
 _HUGETLB = MMAP_FLAGS["hugetlb"]
-
-MAX_LFS_FILESIZE = (1 << 63) - 1
-"""The largest file offset. Source: include/linux/fs.h@5.1."""
 
 
 def mmap(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ADDRESS_MASK = (1 << 64) - 1
 """Addresses and lengths are unsigned 64-bit numbers; sums wrap."""
 
+MAX_LFS_FILESIZE = (1 << 63) - 1
+"""The largest file offset. Source: include/linux/fs.h@5.1."""
+
 # VMA flags. Source: include/linux/mm.h@5.1. Only those that an operation of this model can see.
 VM_READ = 1 << 0
 VM_WRITE = 1 << 1

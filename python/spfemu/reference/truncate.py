@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 
 from spfemu.reference.kernel import Kernel
-from spfemu.reference.model import File, SyscallError
+from spfemu.reference.model import MAX_LFS_FILESIZE, File, SyscallError
 from spfemu.reference.munmap import zap_present
-
-_MAX_LFS_FILESIZE = (1 << 63) - 1
 
 
 def ftruncate(kernel: Kernel, file: File, length: int) -> None:
@@ -20,7 +18,7 @@ def ftruncate(kernel: Kernel, file: File, length: int) -> None:
     **Source:** do_truncate(), fs/open.c, truncate_setsize(), mm/truncate.c, shmem_setattr(),
     mm/shmem.c, @5.1.
     """
-    if length > _MAX_LFS_FILESIZE or file.kind == "devzero":
+    if length > MAX_LFS_FILESIZE or file.kind == "devzero":
         raise SyscallError(errno.EINVAL)
     before, file.length = file.length, length
     shift = kernel.arch.page_shift

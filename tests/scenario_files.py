@@ -5,4 +5,4 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-SCENARIOS: Final = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
+SCENARIOS: Final = sorted((Path(__file__).parent / "kernel_scenarios").glob("*.json"))

@@ -27,7 +27,7 @@ from spfemu.workloads import WORKLOADS
 from tests.host_kernel import needs_host
 
 HERE = Path(__file__).parent
-SCENARIO = str(HERE / "scenarios" / "anon_first_write.json")
+SCENARIO = str(HERE / "kernel_scenarios" / "anon_first_write.json")
 COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
 ENGINES = ["native", "reference", "vtime", "explore", pytest.param("kernel", marks=needs_host)]
 EBIZZY = ["--", "ebizzy", "-mTt", "2", "-S", "0.002"]

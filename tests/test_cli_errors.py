@@ -12,7 +12,7 @@ import pytest
 from spfemu.cli import main
 from spfemu.workloads import WORKLOADS
 
-SCENARIO = str(Path(__file__).parent / "scenarios" / "anon_first_write.json")
+SCENARIO = str(Path(__file__).parent / "kernel_scenarios" / "anon_first_write.json")
 TRACE = Path(__file__).parent / "traces" / "pigz.perf.txt.zst"
 PROGRAM = {"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "compute", "ns": 1}]}]}
 

@@ -761,7 +761,7 @@ class FlatMap:
         elif name == "set_mempolicy":
             check_policy(op)
         elif name == "clear_refs":  # nobody can tell, but by faults
-            if parse_int(op["what"]) not in (1, 4):
+            if parse_int(op["what"]) not in range(1, 6):
                 raise FailedError("EINVAL")
         elif name == "truncate":
             self.truncate(op["file"], parse_int(op["length"]))

@@ -283,7 +283,7 @@ class TaskBuilder(TaskRecords):
         self.record(31, base=base, addr=offset)
 
     def clear_refs(self, what: int) -> None:
-        """Appends ``clear_refs``: 1 referenced bits, 4 soft-dirty ones. Source: the format."""
+        """Appends ``clear_refs``: 1 to 3 referenced bits, 4 soft-dirty ones. Source: the format."""
         self.record(34, value=what)
 
     def oom_reap(self) -> None:

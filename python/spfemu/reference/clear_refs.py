@@ -8,7 +8,7 @@ from spfemu.reference.mm import Mm
 from spfemu.reference.model import VM_HUGETLB, VM_SOFTDIRTY, ZERO_PAGE, SyscallError, Vma
 from spfemu.reference.page_prot import has_soft_dirty, set_page_prot
 
-_ALL, _SOFT_DIRTY = 1, 4
+_ALL, _ANON, _MAPPED, _SOFT_DIRTY, _HIGHEST_RSS = range(1, 6)
 
 
 def clear_refs(mm: Mm, what: int) -> None:
@@ -16,11 +16,14 @@ def clear_refs(mm: Mm, what: int) -> None:
 
     **Source:** clear_refs_write(), fs/proc/task_mmu.c@5.1.
     """
-    if what == _ALL:
-        _make_old(mm)
-    elif what != _SOFT_DIRTY:
+    if what in (_ALL, _ANON, _MAPPED):
+        vmas = _without_hugetlb(mm)
+        if what != _ALL:
+            vmas = [vma for vma in vmas if (vma.file is not None) == (what == _MAPPED)]
+        _make_old(mm, vmas)
+    elif what not in (_SOFT_DIRTY, _HIGHEST_RSS):
         raise SyscallError(errno.EINVAL)
-    elif has_soft_dirty(mm.arch):
+    elif what == _SOFT_DIRTY and has_soft_dirty(mm.arch):
         if any(vma.flags & VM_SOFTDIRTY for vma in mm.vmas):
             for vma in mm.vmas:
                 vma.flags &= ~VM_SOFTDIRTY
@@ -32,9 +35,9 @@ def _without_hugetlb(mm: Mm) -> list[Vma]:
     return [vma for vma in mm.vmas if not vma.flags & VM_HUGETLB]
 
 
-def _make_old(mm: Mm) -> None:
+def _make_old(mm: Mm, vmas: list[Vma]) -> None:
     tables = mm.page_tables
-    for vma in _without_hugetlb(mm):
+    for vma in vmas:
         for address, pte in list(tables.present(vma.start, vma.end)):
             if pte.page is not ZERO_PAGE:
                 tables.store(address, pte._replace(young=False))

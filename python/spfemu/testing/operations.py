@@ -267,7 +267,7 @@ def _truncate(draw: Draw, words: Vocabulary) -> Operation:
 
 
 def _clear_refs(draw: Draw, words: Vocabulary) -> Operation:
-    return {"op": "clear_refs", "what": pick(draw, (4, 4, 4, 1, 1, 0))}
+    return {"op": "clear_refs", "what": pick(draw, (4, 4, 4, 1, 1, 2, 3, 5, 0))}
 
 
 def _oom_reap(draw: Draw, words: Vocabulary) -> Operation:

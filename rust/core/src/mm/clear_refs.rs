@@ -16,6 +16,10 @@ use crate::sync::spinlock::spin_unlock;
 pub(crate) enum ClearRefs {
     /// `CLEAR_REFS_ALL`: the young bits.
     All,
+    /// `CLEAR_REFS_ANON`: of mappings without a file.
+    Anon,
+    /// `CLEAR_REFS_MAPPED`: of mappings with one.
+    Mapped,
     /// `CLEAR_REFS_SOFT_DIRTY`
     SoftDirty,
 }
@@ -43,11 +47,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         // tlb_gather_mmu(0, -1): fullmm, so there is something to flush whatever the walk finds.
         tlb.remove_tlb_entry();
-        match what {
-            ClearRefs::All => self.clear_refs_vmas(cpu, mm, what),
-            ClearRefs::SoftDirty => {
-                self.invalidate_range(cpu, mm, || self.clear_refs_vmas(cpu, mm, what));
-            }
+        if what == ClearRefs::SoftDirty {
+            self.invalidate_range(cpu, mm, || self.clear_refs_vmas(cpu, mm, what));
+        } else {
+            self.clear_refs_vmas(cpu, mm, what);
         }
         self.tlb_finish_mmu(cpu, tlb);
     }
@@ -55,7 +58,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn clear_refs_vmas(&self, cpu: &P, mm: MmRef<'_, P>, what: ClearRefs) {
         for vma in self.each_vma(cpu, mm) {
             // No hugetlb_entry.
-            if !self.is_vm_hugetlb_page(cpu, vma) {
+            if !self.is_vm_hugetlb_page(cpu, vma) && clear_refs_test_walk(cpu, vma, what) {
                 self.clear_refs_vma(cpu, mm, vma, what);
             }
         }
@@ -79,13 +82,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// False: it is no huge page any more.
     fn clear_refs_huge(&self, cpu: &P, mm: MmRef<'_, P>, pmd: Pmd<'_, P>, what: ClearRefs) -> bool {
         let Some(leaf) = self.pmd_trans_huge_lock(cpu, pmd) else { return false };
-        match what {
-            ClearRefs::All => self.pmdp_clear(cpu, pmd, Pte::YOUNG),
-            ClearRefs::SoftDirty => {
-                let leaf = self.pmdp_invalidate(cpu, mm, pmd, leaf);
-                let leaf = leaf.without(Pte::WRITE | Pte::SOFT_DIRTY);
-                pmd.set(cpu, self.huge_pmd(leaf));
-            }
+        if what == ClearRefs::SoftDirty {
+            let leaf = self.pmdp_invalidate(cpu, mm, pmd, leaf);
+            let leaf = leaf.without(Pte::WRITE | Pte::SOFT_DIRTY);
+            pmd.set(cpu, self.huge_pmd(leaf));
+        } else {
+            self.pmdp_clear(cpu, pmd, Pte::YOUNG);
         }
         spin_unlock(cpu, pmd.ptl());
         true
@@ -117,6 +119,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         spin_unlock(cpu, first.ptl());
+    }
+}
+
+/// Whether the walk goes into a VMA.
+fn clear_refs_test_walk<P: Platform>(cpu: &P, vma: VmaRef<'_, P>, what: ClearRefs) -> bool {
+    let has_file = !vma.vm_file().read(cpu).is_null();
+    match what {
+        ClearRefs::Anon => !has_file,
+        ClearRefs::Mapped => has_file,
+        ClearRefs::All | ClearRefs::SoftDirty => true,
     }
 }
 

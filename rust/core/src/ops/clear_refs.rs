@@ -9,20 +9,27 @@ use crate::mm::{ClearRefs, Errno, Kernel};
 use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `clear_refs_write()`: 1 makes all pages old, 4 makes the next write to each fault. No others
-    /// are in the format.
+    /// `clear_refs_write()`: 1 to 3 make pages old, 4 makes the next write to each fault. 5 forgets
+    /// the highest number of pages so far, which nothing here keeps: of that, the lock is left.
     pub fn clear_refs(&self, cpu: &P, what: u64) -> Result<(), Errno> {
         cpu.charge(Cost::SyscallEntryExit, 1);
-        let what = match what {
-            1 => ClearRefs::All,
-            4 => ClearRefs::SoftDirty,
-            _ => return Err(Errno::Einval),
-        };
         let mm = self.current_mm(cpu);
         let sem = self.mmap_sem(mm);
+        let what = match what {
+            1 => ClearRefs::All,
+            2 => ClearRefs::Anon,
+            3 => ClearRefs::Mapped,
+            4 => ClearRefs::SoftDirty,
+            5 => {
+                sem.down_write(cpu);
+                sem.up_write(cpu);
+                return Ok(());
+            }
+            _ => return Err(Errno::Einval),
+        };
         sem.down_read(cpu);
         // arm64 has neither the flag nor the bit.
-        let tracks = what == ClearRefs::All || self.config.arch.has_soft_dirty();
+        let tracks = what != ClearRefs::SoftDirty || self.config.arch.has_soft_dirty();
         if tracks && what == ClearRefs::SoftDirty && self.any_vma_soft_dirty(cpu, mm) {
             sem.up_read(cpu);
             sem.down_write(cpu);

@@ -7,11 +7,12 @@ use crate::support::{BASE, PAGE, RW, World};
 #[test]
 fn other_numbers_are_refused() {
     let w = World::<Spf>::boot();
-    for what in [0, 2, 3, 5, 6, u64::MAX] {
+    for what in [0, 6, u64::MAX] {
         assert_eq!(w.k.clear_refs(&w.cpu, what), Err(Errno::Einval));
     }
-    assert_eq!(w.k.clear_refs(&w.cpu, 1), Ok(()));
-    assert_eq!(w.k.clear_refs(&w.cpu, 4), Ok(()));
+    for what in 1..=5 {
+        assert_eq!(w.k.clear_refs(&w.cpu, what), Ok(()));
+    }
     w.check();
     w.end();
 }

@@ -49,6 +49,9 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({"op": "truncate", "file": "g", "length": 1}, "key 'file': value \"g\" (allowed: none; \"files\" is empty)"),
     ({"op": "truncate", "length": 1}, "key 'file': missing"),
     ({"op": "clear_refs"}, "key 'what': missing"),
+    ({"op": "rebind"}, "key 'nodes': missing"),
+    ({"op": "rebind", "nodes": 1}, "key 'nodes': value 1"),
+    ({"op": "rebind", "nodes": [64]}, "key 'nodes': value"),
     ({"op": "exit", "x": 1}, "key 'x': unknown for exit (allowed: none)"),
     ({**ANON, "x\n": 1}, "key 'x\\n': unknown for mmap (allowed: length, prot, flags,"),
     ({"op": "munmap", "addr": "p"}, "key 'length': missing"),
@@ -308,7 +311,7 @@ class TestArrays:
         [
             (0, "op", 0, ".ops[0]: key 'op': value 0 (allowed: 1 to 41)"),
             (0, "op", 65535, ".ops[0]: key 'op': value 65535"),
-            (0, "op", 38, ".ops[0]: operation 'rebind' is not available yet"),
+            (0, "op", 33, ".ops[0]: operation 'ksm_scan' is not available yet"),
             (0, "flags", 1 << 20 | 5, ".ops[0]: key 'flags': value 1048581 (allowed: bits "),
             (0, "flags", 1, ".ops[0]: key 'file': missing"),
             (0, "prot", 8, ".ops[0]: key 'prot': value 8 (allowed: bits 1 (r), 2 (w), 4 (x))"),

@@ -430,14 +430,16 @@ class Space:
         if reached < end or (locked and self.populate(start, end)):
             raise FailedError("ENOMEM")
 
-    def mbind(self, start: int, length: int, policy: dict[str, Any]) -> None:
+    def mbind(
+        self, start: int, length: int, policy: dict[str, Any], cpuset: frozenset[int]
+    ) -> None:
         """Only its errors can be told: a hole in front, or between mappings that get a policy."""
         end = start + self.aligned(length)
         if start % self.page or end >= TOP:
             raise FailedError("EINVAL")
         if end == start:
             return
-        check_policy(policy)
+        check_policy(policy, cpuset)
         areas = self.within(start, end)
         if not areas or areas[0].start > start:
             raise FailedError("EFAULT")
@@ -558,6 +560,7 @@ class Task:
     ops: list[dict[str, Any]]
     process: Process | None = None
     ended: bool = False
+    cpuset: frozenset[int] = frozenset({0, 1})
     ready: Any = None
     steps: Iterator[Any] = field(default_factory=lambda: iter(()))
     expected: list[Expected] = field(default_factory=list)
@@ -757,9 +760,11 @@ class FlatMap:
             else:
                 space.madvise(start, length, op["advice"])
         elif name == "mbind":
-            space.mbind(self.address(op), parse_int(op["length"]), op)
+            space.mbind(self.address(op), parse_int(op["length"]), op, task.cpuset)
         elif name == "set_mempolicy":
-            check_policy(op)
+            check_policy(op, task.cpuset)
+        elif name == "rebind":
+            task.cpuset = new_cpuset(op["nodes"])
         elif name == "clear_refs":  # nobody can tell, but by faults
             if parse_int(op["what"]) not in range(1, 6):
                 raise FailedError("EINVAL")
@@ -772,6 +777,8 @@ class FlatMap:
         ):  # nobody can tell, but by the time it takes
             if self.address(op) % space.page:
                 raise FailedError("EINVAL")
+            if name == "migrate" and parse_int(op["node"]) not in task.cpuset:
+                raise FailedError("EACCES")
         elif name == "sysctl":
             low = SYSCTL_LOW.get(op["name"], 0)
             if not low <= parse_int(op["value"]) < 1 << 31:
@@ -802,6 +809,8 @@ class FlatMap:
     def task_call(self, task: Task, op: dict[str, Any]) -> None:
         name, process = op["op"], task.process
         assert process is not None
+        if name in ("fork", "vfork", "clone"):
+            self.tasks[op["child"]].cpuset = task.cpuset
         if name == "exec":
             for other in process.tasks:
                 if other is not task:
@@ -843,11 +852,20 @@ class FlatMap:
         return self.opened[name] > number
 
 
-def check_policy(op: dict[str, Any]) -> None:
-    """Two nodes; a policy that needs some must name one of them."""
+def new_cpuset(nodes: list[int]) -> frozenset[int]:
+    """Two nodes; a cpuset has one of them or both."""
+    if not {0, 1} >= set(nodes):
+        raise FailedError("EINVAL")
+    if not nodes:
+        raise FailedError("ENOSPC")
+    return frozenset(nodes)
+
+
+def check_policy(op: dict[str, Any], cpuset: frozenset[int]) -> None:
+    """A policy that needs nodes must name one of the cpuset."""
     mode, nodes = op.get("mode", "default"), op.get("nodes", [0])
     needed = mode in ("bind", "interleave") or (mode == "preferred" and nodes)
-    if needed and not {0, 1} & set(nodes):
+    if needed and not cpuset & set(nodes):
         raise FailedError("EINVAL")
 
 

@@ -363,7 +363,7 @@ _TABLE: Final = (
     Op("migrate", 35, (*_RANGE, Key("node", "int", "value", required=True))),
     Op("truncate", 36, (Key("file", "file", "aux", required=True), _LENGTH)),
     Op("oom_reap", 37),
-    Op("rebind", 38, (Key("nodes", "nodes", "value", required=True),), available=False),
+    Op("rebind", 38, (Key("nodes", "nodes", "value", required=True),)),
     Op("notifier", 39, (Key("on", "bool", "flags", required=True),)),
     Op("uffd_register", 40, _RANGE),
     Op("uffd_unregister", 41, _RANGE),

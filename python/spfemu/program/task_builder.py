@@ -290,6 +290,10 @@ class TaskBuilder(TaskRecords):
         """Appends ``oom_reap``: the OOM reaper takes private memory. Source: the format."""
         self.record(37)
 
+    def rebind(self, nodes: Iterable[int]) -> None:
+        """Appends ``rebind``: the task's cpuset gets these nodes. Source: the program format."""
+        self.record(38, value=_mask(nodes))
+
     def notifier(self, *, on: bool) -> None:
         """Appends ``notifier``: registers or unregisters an mmu notifier. Source: the format."""
         self.record(39, int(on))

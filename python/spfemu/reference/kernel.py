@@ -66,6 +66,8 @@ class Kernel:
     thp_config: bool = True
     numa: bool = True
     nodes: int = 2
+    mems_allowed: int = 0
+    """The nodes of the cpuset of the task that calls, as a mask."""
     hugetlb: HugetlbPool = field(init=False)
     thp: str = "never"
     huge_zero_page: bool = False

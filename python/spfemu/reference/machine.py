@@ -21,7 +21,7 @@ from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
-from spfemu.reference.numa import numa_scan, set_mempolicy
+from spfemu.reference.numa import numa_scan, rebind, set_mempolicy
 from spfemu.reference.order import touch_order
 from spfemu.reference.task_mmu import proc_text
 from spfemu.reference.tasks import Barrier, Condition, Outcome, Process, Record, Steps, Task
@@ -80,6 +80,7 @@ class Machine:
         first = [task for task in self.tasks if self.program.tasks[task.number].start is None]
         process = self._new_process(first[0], new_mm(self.kernel))
         for task in first:
+            task.mems_allowed = (1 << self.kernel.nodes) - 1
             self._start(task, process)
         while self._run_round():
             pass
@@ -260,6 +261,7 @@ class Machine:
         )
 
     def _call(self, task: Task, index: int, record: Record) -> int:
+        self.kernel.mems_allowed = task.mems_allowed
         if record.op in MEMORY_CALLS:
             call = Call(self.kernel, task.mm, record, self._addresses(record), self.files)
             return MEMORY_CALLS[record.op](call)
@@ -272,6 +274,9 @@ class Machine:
             numa_scan(self.kernel, task.mm, start, record.length, task.policy)
         elif record.op == _SET_MEMPOLICY:
             task.policy = set_mempolicy(self.kernel, record.advice, record.value)
+        elif record.op == _REBIND:
+            task.policy = rebind(self.kernel, task.mm, record.value, task.policy)
+            task.mems_allowed = record.value
         elif record.op == _SYSCTL:
             self._sysctl(record)
         elif record.op == _POST:
@@ -291,7 +296,7 @@ class Machine:
             process = self._new_process(child, dup_mmap(self.kernel, task.mm))
         elif record.op == _VFORK:
             process = self._new_process(child, task.mm)
-        child.policy = task.policy
+        child.policy, child.mems_allowed = task.policy, task.mems_allowed
         self._start(child, process)
 
     def _exec(self, task: Task, record: Record) -> None:
@@ -360,9 +365,11 @@ def _closing(records: list[Record], index: int) -> int:
         index += 1
 
 
-_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT, _SET_MEMPOLICY, _NUMA_SCAN = (
-    OPS[name].code
-    for name in ("fork", "vfork", "clone", "wait", "exec", "exit", "set_mempolicy", "numa_scan")
+_FORK, _VFORK, _CLONE, _WAIT, _EXEC, _EXIT = (
+    OPS[name].code for name in ("fork", "vfork", "clone", "wait", "exec", "exit")
+)
+_SET_MEMPOLICY, _NUMA_SCAN, _REBIND = (
+    OPS[name].code for name in ("set_mempolicy", "numa_scan", "rebind")
 )
 _TOUCH, _BARRIER, _POST, _AWAIT, _REPEAT, _END, _SYSCTL, _NOTE = (
     OPS[name].code

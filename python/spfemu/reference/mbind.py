@@ -42,5 +42,6 @@ def mbind(kernel: Kernel, mm: Mm, start: int, length: int, mode: int, nodes: int
         if vma.policy != policy:
             part = (max(start, vma.start), min(end, vma.end))
             vma = merge_or_split(kernel, mm, vma, prev, *part, vma.flags, policy)
-            vma.policy = policy
+            if vma.policy != policy:
+                vma.policy = policy
         prev, vma = vma, mm.next(vma)

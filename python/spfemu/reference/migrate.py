@@ -22,6 +22,8 @@ def migrate(kernel: Kernel, mm: Mm, start: int, length: int, node: int) -> None:
         raise SyscallError(errno.EINVAL)
     if node >= kernel.nodes:
         raise SyscallError(errno.ENODEV)
+    if not kernel.mems_allowed >> node & 1:
+        raise SyscallError(errno.EACCES)
     end = min(start + length, mm.arch.task_size)
     if end <= start:
         return

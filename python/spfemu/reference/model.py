@@ -340,14 +340,17 @@ class File:
             self.huge_pages.clear()
 
 
-class Mempolicy(NamedTuple):
+@dataclass(frozen=True)
+class Mempolicy:
     """A memory policy that is not the default: "bind", "interleave", or "preferred".
 
     `nodes` is a bit mask; of a preferred one the one node, or none: where the task runs.
+    `mems_allowed` is what it has noted of the cpuset, by which nobody tells policies apart.
     """
 
     mode: str
     nodes: int
+    mems_allowed: int = field(compare=False)
 
 
 @dataclass(eq=False)

@@ -26,8 +26,8 @@ from spfemu.reference.model import (
 def new_policy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
     """Makes the policy that a call asks for, None for the default; EINVAL without a node.
 
-    Nodes that there are not do not count. "default" and "local" have none, whatever was said; local
-    is a preferred one without a node.
+    Nodes that the task's cpuset has not do not count. "default" and "local" have none, whatever was
+    said; local is a preferred one without a node.
 
     **Source:** mpol_new() and mpol_set_nodemask(), mm/mempolicy.c@5.1.
     """
@@ -35,13 +35,13 @@ def new_policy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
     if name == "default":
         return None
     if name == "local" or (name == "preferred" and not nodes):
-        return Mempolicy("preferred", 0)
-    nodes &= (1 << kernel.nodes) - 1
+        return Mempolicy("preferred", 0, kernel.mems_allowed)
+    nodes &= kernel.mems_allowed
     if not nodes:
         raise SyscallError(errno.EINVAL)
     if name == "preferred":
         nodes &= -nodes  # the first of them
-    return Mempolicy(name, nodes)
+    return Mempolicy(name, nodes, kernel.mems_allowed)
 
 
 def set_mempolicy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
@@ -49,6 +49,47 @@ def set_mempolicy(kernel: Kernel, mode: int, nodes: int) -> Mempolicy | None:
     if not kernel.numa:
         raise SyscallError(errno.ENOSYS)
     return new_policy(kernel, mode, nodes)
+
+
+def rebind(kernel: Kernel, mm: Mm, nodes: int, policy: Mempolicy | None) -> Mempolicy | None:
+    """Gives the cpuset of the task that calls other nodes; its policies, and its memory's, follow.
+
+    Returns what becomes of `policy`, the task's own.
+
+    **Source:** ours: update_nodemask(), kernel/cgroup/cpuset.c@5.1, for a cpuset of one task.
+    """
+    if not kernel.numa:
+        raise SyscallError(errno.ENOSYS)
+    if nodes >> kernel.nodes:
+        raise SyscallError(errno.EINVAL)
+    if not nodes:
+        raise SyscallError(errno.ENOSPC)
+    if nodes == kernel.mems_allowed:
+        return policy
+    for vma in mm.vmas:
+        vma.policy = _rebound(vma.policy, nodes)
+    return _rebound(policy, nodes)
+
+
+def _rebound(policy: Mempolicy | None, new: int) -> Mempolicy | None:
+    """The first node of the old cpuset becomes the first of the new one, and so on, in turn.
+
+    5.1 notes a mask of nodes where the cpuset should be, so that the next time places are counted
+    in that.
+
+    **Source:** mpol_rebind_policy(), mm/mempolicy.c@5.1.
+    """
+    if policy is None or not policy.nodes or policy.mems_allowed == new:
+        return policy
+    places = {node: place for place, node in enumerate(_bits(policy.mems_allowed))}
+    targets = _bits(new)
+    nodes = {targets[places[node] % len(targets)] for node in _bits(policy.nodes)}
+    mask = sum(1 << node for node in nodes)
+    return Mempolicy(policy.mode, mask, new if policy.mode == "preferred" else mask)
+
+
+def _bits(mask: int) -> list[int]:
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
 
 
 def is_interleaved(vma: Vma, task_policy: Mempolicy | None) -> bool:

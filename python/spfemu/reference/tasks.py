@@ -84,6 +84,8 @@ class Task:
     timed_rounds: int = 0
     policy: Mempolicy | None = None
     """What set_mempolicy has set; a child begins with its parent's."""
+    mems_allowed: int = 0
+    """The nodes of its cpuset, as a mask; a child begins with its parent's."""
     outcomes: list[Outcome] = field(default_factory=list)
 
     @property

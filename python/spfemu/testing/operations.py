@@ -244,6 +244,10 @@ def _set_mempolicy(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "set_mempolicy", **_policy(draw)}
 
 
+def _rebind(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "rebind", "nodes": pick(draw, ([0], [0], [1], [1], [0, 1], [0, 1], [0, 5], []))}
+
+
 def _numa_scan(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "numa_scan", **_range(draw, words)}
 
@@ -402,6 +406,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_brk,) * 3,
     _sysctl,
     _idle,
+    _rebind,
     *(_collapse,) * 2,
     *(_uffd,) * 2,
     *(_mmap_hugetlb,) * 4,
@@ -440,6 +445,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
             _migrate,
             _uffd,
             _numa_scan,
+            _rebind,
         }
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 

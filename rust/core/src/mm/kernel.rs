@@ -145,6 +145,8 @@ pub struct TaskStruct<P: Platform> {
     pub(crate) rss_events: Local,
     /// `task->mempolicy`: where a VMA has none.
     pub(crate) mempolicy: Local,
+    /// `task->mems_allowed`, see [`Kernel::mems_allowed`].
+    pub(crate) mems_allowed: Local,
     /// `task->il_prev`: the node after which interleaving goes on.
     pub(crate) il_prev: Local,
     pub counters: Counters,
@@ -160,6 +162,7 @@ impl<P: Platform> TaskStruct<P> {
             rss: Default::default(),
             rss_events: Local::default(),
             mempolicy: Local::default(),
+            mems_allowed: Local::default(),
             il_prev: Local::default(),
             counters: Counters::default(),
             waiter: Waiter::new(line),
@@ -291,6 +294,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             task.rss.iter().for_each(|count| count.set(0));
             task.rss_events.set(0);
             task.mempolicy.set(0);
+            task.mems_allowed.set(self.online_nodes());
             task.il_prev.set(0);
             task.counters.reset();
             task.waiter.reset();

@@ -155,8 +155,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pmd: Pmd<'_, P>,
     ) -> Result<(), Errno> {
         cpu.step("collapse_huge_page");
-        let new_page =
-            self.alloc_compound_page(cpu, self.local_placement(cpu)).ok_or(NO_HUGE_PAGE)?;
+        let new_page = self
+            .alloc_compound_page(cpu, self.on_node(self.numa_node_id(cpu)))
+            .ok_or(NO_HUGE_PAGE)?;
         if self.mem_cgroup_charge(cpu, new_page).is_none() {
             self.put_page(cpu, new_page);
             return Err(NO_HUGE_PAGE);

@@ -25,6 +25,8 @@ object! {
         mode: u64 = 0x04,
         /// `v.nodes`; of `MPOL_PREFERRED` the one node, or none: where the task runs.
         nodes: u64 = 0x08,
+        /// `w.cpuset_mems_allowed`: the nodes of the cpuset for which `nodes` were chosen.
+        mems_allowed: u64 = 0x88,
     }
 }
 
@@ -43,44 +45,44 @@ pub enum MpolMode {
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// The nodes that there are (`node_states[N_MEMORY]`), as a mask.
-    fn online_nodes(&self) -> u64 {
-        u64::MAX >> (64 - self.config.system.nodes.clamp(1, 64))
-    }
-
-    /// `mpol_new()` and `mpol_set_nodemask()`: `None` is the default policy. Nodes that there are
-    /// not do not count; `EINVAL` if none is left. The default and the local policy have none.
+    /// `mpol_new()` and `mpol_set_nodemask()`: `None` is the default policy. Nodes that the task's
+    /// cpuset has not do not count; `EINVAL` if none is left. The default and the local policy have
+    /// none.
     pub(crate) fn mpol_new(
         &self,
         cpu: &P,
         mode: MpolMode,
         nodes: u64,
     ) -> Result<Option<MempolicyRef<'_, P>>, Errno> {
-        let online = nodes & self.online_nodes();
+        let allowed = self.mems_allowed(cpu);
+        let chosen = nodes & allowed;
         let (mode, nodes) = match mode {
             MpolMode::Default => return Ok(None),
             MpolMode::Local => (MpolMode::Preferred, 0),
             MpolMode::Preferred if nodes == 0 => (mode, 0),
-            _ if online == 0 => return Err(Errno::Einval),
-            MpolMode::Preferred => (mode, online & online.wrapping_neg()),
-            MpolMode::Bind | MpolMode::Interleave => (mode, online),
+            _ if chosen == 0 => return Err(Errno::Einval),
+            MpolMode::Preferred => (mode, chosen & chosen.wrapping_neg()),
+            MpolMode::Bind | MpolMode::Interleave => (mode, chosen),
         };
-        Ok(Some(self.mpol_alloc(cpu, mode as u64, nodes)))
+        Ok(Some(self.mpol_alloc(cpu, mode as u64, nodes, allowed)))
     }
 
-    fn mpol_alloc(&self, cpu: &P, mode: u64, nodes: u64) -> MempolicyRef<'_, P> {
+    fn mpol_alloc(&self, cpu: &P, mode: u64, nodes: u64, mems_allowed: u64) -> MempolicyRef<'_, P> {
         cpu.charge(Cost::SlabAlloc, 1);
         let policy = self.policies.alloc();
         policy.refcnt().poke(1);
         policy.mode().poke(mode);
         policy.nodes().poke(nodes);
+        policy.mems_allowed().poke(mems_allowed);
         policy
     }
 
     /// `mpol_dup()`: the same once more, for another owner.
     pub(crate) fn mpol_dup(&self, cpu: &P, policy: Ptr<Mempolicy<P>>) -> Ptr<Mempolicy<P>> {
         let Some(old) = self.policies.get_opt(cpu, policy) else { return Ptr::NULL };
-        self.mpol_alloc(cpu, old.mode().read(cpu), old.nodes().read(cpu)).ptr()
+        let [mode, nodes, mems_allowed] =
+            [old.mode(), old.nodes(), old.mems_allowed()].map(|field| field.read(cpu));
+        self.mpol_alloc(cpu, mode, nodes, mems_allowed).ptr()
     }
 
     /// `mpol_put()`: at once, whoever may be reading it.
@@ -197,15 +199,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (mode, nodes): (u64, u64),
         interleaved: impl FnOnce(u64) -> u32,
     ) -> Placement {
-        let local = self.local_placement(cpu);
-        if mode == MpolMode::Bind as u64 {
-            let place = Placement { allowed: nodes, ..local };
-            return Placement { first: self.zonelist(place).next().expect("a node"), ..place };
-        }
-        if mode == MpolMode::Interleave as u64 {
-            return self.on_node(interleaved(nodes));
-        }
-        if nodes == 0 { local } else { self.on_node(nodes.trailing_zeros()) }
+        let node = match nodes {
+            0 => self.numa_node_id(cpu),
+            _ if mode == MpolMode::Bind as u64 => return self.bound_placement(cpu, nodes),
+            _ if mode == MpolMode::Interleave as u64 => interleaved(nodes),
+            _ => nodes.trailing_zeros(),
+        };
+        self.cpuset_placement(cpu, node)
     }
 
     /// `interleave_nodes()`: the next node after the one that the task had last.
@@ -232,7 +232,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let here = self.numa_node_id(cpu);
         let moves = self.should_numa_migrate_memory(cpu, page, here);
-        (moves && self.page_to_nid(page) != here).then_some(here)
+        // Elsewhere than in its cpuset the task gets no page to move to.
+        let allowed = self.mems_allowed(cpu) >> here & 1 == 1;
+        (moves && allowed && self.page_to_nid(page) != here).then_some(here)
     }
 
     /// `should_numa_migrate_memory()`: who took the last hinting fault on the page decides: nobody,
@@ -324,6 +326,49 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         D::vm_write_end(cpu, vma);
         self.mpol_put_replaced(cpu, old);
     }
+
+    /// `mpol_rebind_task()`: the current task's policy follows its cpuset.
+    pub(crate) fn mpol_rebind_task(&self, cpu: &P, new: u64) {
+        self.mpol_rebind_policy(cpu, Ptr::from_word(self.current(cpu).mempolicy.get()), new);
+    }
+
+    /// `mpol_rebind_mm()`: so do those of an address space. Source: P10.
+    pub(crate) fn mpol_rebind_mm(&self, cpu: &P, mm: MmRef<'_, P>, new: u64) {
+        let sem = self.mmap_sem(mm);
+        sem.down_write(cpu);
+        for vma in self.each_vma(cpu, mm) {
+            cpu.step("mpol_rebind_mm");
+            D::vm_write_begin(cpu, vma);
+            self.mpol_rebind_policy(cpu, vma.vm_policy().read(cpu), new);
+            D::vm_write_end(cpu, vma);
+        }
+        sem.up_write(cpu);
+    }
+
+    /// `mpol_rebind_policy()`: the nodes go by their places in the cpuset.
+    fn mpol_rebind_policy(&self, cpu: &P, policy: Ptr<Mempolicy<P>>, new: u64) {
+        let Some(policy) = self.policies.get_opt(cpu, policy) else { return };
+        let [mode, nodes, old] =
+            [policy.mode(), policy.nodes(), policy.mems_allowed()].map(|field| field.read(cpu));
+        if nodes == 0 || old == new {
+            return;
+        }
+        let nodes = nodes_remap(nodes, old, new);
+        policy.nodes().write(cpu, nodes);
+        // From 4.13 to 5.1 a mask of nodes is noted as if it were the cpuset: the next time, places
+        // are counted in it.
+        let noted = if mode == MpolMode::Preferred as u64 { new } else { nodes };
+        policy.mems_allowed().write(cpu, noted);
+    }
+}
+
+/// `nodes_remap()`: the first of `old` becomes the first of `new`, and so on, in turn. `nodes` are
+/// some of `old`.
+fn nodes_remap(nodes: u64, old: u64, new: u64) -> u64 {
+    (0..u64::BITS).filter(|node| nodes >> node & 1 == 1).fold(0, |all, node| {
+        let place = (old & ((1 << node) - 1)).count_ones();
+        all | 1 << nth_node(new, place.into())
+    })
 }
 
 /// `offset_il_node()`: the nodes of a mask in turn.

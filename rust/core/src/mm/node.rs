@@ -94,13 +94,45 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (pfn < self.config.system.memory >> self.page_shift()).then_some(pfn as u32)
     }
 
+    /// The nodes that there are (`node_states[N_MEMORY]`), as a mask.
+    pub(crate) fn online_nodes(&self) -> u64 {
+        u64::MAX >> (u64::BITS - self.nr_nodes())
+    }
+
+    /// `cpuset_current_mems_allowed`: the nodes of the cpuset that the task is in, as a mask.
+    #[inline(always)]
+    pub(crate) fn mems_allowed(&self, cpu: &P) -> u64 {
+        self.current(cpu).mems_allowed.get()
+    }
+
     /// Near the CPU that asks.
     #[inline(always)]
     pub(crate) fn local_placement(&self, cpu: &P) -> Placement {
-        self.on_node(self.numa_node_id(cpu))
+        self.cpuset_placement(cpu, self.numa_node_id(cpu))
     }
 
-    /// On that node.
+    /// On that node or, if the task's cpuset has it not, on the next that it has
+    /// (`cpuset_zone_allowed()`).
+    #[inline(always)]
+    pub(super) fn cpuset_placement(&self, cpu: &P, node: u32) -> Placement {
+        let place = Placement { first: node, allowed: self.mems_allowed(cpu) };
+        if place.allowed >> node & 1 == 1 { place } else { self.begins_allowed(place) }
+    }
+
+    /// On those nodes only, as far as the task's cpuset has them (`policy_nodemask()`).
+    pub(super) fn bound_placement(&self, cpu: &P, nodes: u64) -> Placement {
+        let mems_allowed = self.mems_allowed(cpu);
+        let both = nodes & mems_allowed;
+        let allowed = if both == 0 { mems_allowed } else { both };
+        self.begins_allowed(Placement { first: self.numa_node_id(cpu), allowed })
+    }
+
+    #[cold]
+    fn begins_allowed(&self, place: Placement) -> Placement {
+        Placement { first: self.zonelist(place).next().expect("a node"), ..place }
+    }
+
+    /// On that node, whatever the cpuset.
     #[inline(always)]
     pub(crate) fn on_node(&self, first: u32) -> Placement {
         Placement { first, allowed: u64::MAX }

@@ -319,6 +319,7 @@ pub enum Errno {
     Eexist = 17,
     Enodev = 19,
     Einval = 22,
+    Enospc = 28,
     Enosys = 38,
     Eoverflow = 75,
     Eopnotsupp = 95,

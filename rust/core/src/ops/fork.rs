@@ -52,11 +52,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         tsk.vmacache_seqnum.set(self.current(cpu).vmacache_seqnum.get());
     }
 
-    /// A child begins with the policy of its parent.
+    /// A child begins with the policy of its parent, and with the nodes of its cpuset.
     fn copy_mempolicy(&self, cpu: &P, child: TaskId) {
         let policy = self.mpol_dup(cpu, Ptr::from_word(self.current(cpu).mempolicy.get()));
-        self.tasks[child as usize].mempolicy.set(policy.to_word());
-        self.tasks[child as usize].il_prev.set(self.current(cpu).il_prev.get());
+        let (task, parent) = (&self.tasks[child as usize], self.current(cpu));
+        task.mempolicy.set(policy.to_word());
+        task.mems_allowed.set(parent.mems_allowed.get());
+        task.il_prev.set(parent.il_prev.get());
     }
 
     /// `mm_alloc()`: an empty address space with one user. `None`: out of memory.

@@ -14,6 +14,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if node >= u64::from(self.config.system.nodes) {
             return Err(Errno::Enodev);
         }
+        if self.mems_allowed(cpu) >> node & 1 == 0 {
+            return Err(Errno::Eacces);
+        }
         // Above user space there is nothing.
         let task_size = self.config.arch.task_size;
         let end = start.saturating_add(length).min(task_size).next_multiple_of(self.page_size());

@@ -18,6 +18,7 @@ pub mod munmap;
 mod notifier;
 mod numa_scan;
 mod oom_reap;
+mod rebind;
 mod swap_out;
 mod truncate;
 mod unmapped_area;

@@ -46,6 +46,7 @@ impl Op {
             35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
             34 => Ok(Self::ClearRefs { what: record.value }),
             37 => Ok(Self::OomReap),
+            38 => Ok(Self::Rebind { nodes: record.value }),
             39 => Ok(Self::Notifier { on: record.flags & 1 != 0 }),
             36 => Ok(Self::Truncate { file: decoder.file()?, length: record.length }),
             40 | 41 => Ok(Self::Userfaultfd { range: decoder.range()?, register: record.op == 40 }),

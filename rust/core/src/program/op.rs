@@ -159,6 +159,7 @@ pub(super) enum Op {
     Truncate { file: u32, length: u64 },
     ClearRefs { what: u64 },
     OomReap,
+    Rebind { nodes: u64 },
     Notifier { on: bool },
     Userfaultfd { range: Range, register: bool },
 }
@@ -203,6 +204,7 @@ impl Op {
             Self::Truncate { .. } => 36,
             Self::ClearRefs { .. } => 34,
             Self::OomReap => 37,
+            Self::Rebind { .. } => 38,
             Self::Notifier { .. } => 39,
             Self::Userfaultfd { register: true, .. } => 40,
             Self::Userfaultfd { register: false, .. } => 41,
@@ -248,6 +250,7 @@ impl Op {
             Self::Truncate { .. } => "truncate",
             Self::ClearRefs { .. } => "clear_refs",
             Self::OomReap => "oom_reap",
+            Self::Rebind { .. } => "rebind",
             Self::Notifier { .. } => "notifier",
             Self::Userfaultfd { register: true, .. } => "uffd_register",
             Self::Userfaultfd { register: false, .. } => "uffd_unregister",

@@ -88,6 +88,12 @@ fn a_page_that_a_policy_has_placed_stays() {
 }
 
 #[test]
+fn a_page_does_not_leave_the_cpuset() {
+    let cpuset = |world: &World<Spf>| world.k.tasks[1].mems_allowed.set(0b01);
+    assert_eq!(node_after_a_fault_of_the_other_cpu(cpuset), (0, Handled::Spf));
+}
+
+#[test]
 fn a_page_that_somebody_has_locked_stays() {
     let lock = |world: &World<Spf>| {
         let page = world.k.page(&world.cpu, world.pte(BASE).pfn());

@@ -73,3 +73,18 @@ fn a_policy_changes_with_the_vma_odd_and_is_put_after_it() {
     world.k.mpol_put(&world.cpu, policy);
     world.end();
 }
+
+#[test]
+fn nodes_are_renamed_by_their_places_in_turn() {
+    for (nodes, old, new, expect) in [
+        (0b01, 0b11, 0b10, 0b10),
+        (0b10, 0b11, 0b10, 0b10),
+        (0b11, 0b11, 0b01, 0b01),
+        (0b0101, 0b0111, 0b1100, 0b0100),
+        (0b0110, 0b0111, 0b1100, 0b1100),
+        (1 << 63, u64::MAX, 0b0110, 0b0100),
+        (u64::MAX, u64::MAX, 1 << 63, 1 << 63),
+    ] {
+        assert_eq!(nodes_remap(nodes, old, new), expect, "{nodes:b} {old:b} {new:b}");
+    }
+}

@@ -61,14 +61,18 @@ fn the_nearest_are_asked_first_and_all_in_the_end() {
     world.end();
 }
 
-/// The nodes of four pages that CPU 0, on node 0 of 4, writes to under a policy.
-fn nodes_of_pages(mode: MpolMode, nodes: u64, by_task: bool) -> Vec<u32> {
+/// The nodes of four pages that CPU 0, on node 0 of 4, writes to under a policy; then, if there is
+/// one, in a cpuset that came after, and did not take the policy with it.
+fn nodes_of_pages(mode: MpolMode, nodes: u64, by_task: bool, cpuset: Option<u64>) -> Vec<u32> {
     let world = World::<Spf>::boot_with(|config| config.system.nodes = 4);
     world.map_fixed(BASE, 4 * PAGE, RW);
     if by_task {
         world.k.sys_set_mempolicy(&world.cpu, mode, nodes).unwrap();
     } else {
         world.k.sys_mbind(&world.cpu, BASE, 4 * PAGE, mode, nodes).unwrap();
+    }
+    if let Some(cpuset) = cpuset {
+        world.k.current(&world.cpu).mems_allowed.set(cpuset);
     }
     let on = (0..4).map(|page| {
         world.write(BASE + page * PAGE, 1).unwrap();
@@ -93,7 +97,27 @@ fn pages_come_from_where_the_policy_says() {
     ];
     for (mode, nodes, expect) in table {
         for by_task in [false, true] {
-            assert_eq!(nodes_of_pages(mode, nodes, by_task), expect, "{mode:?} {by_task}");
+            assert_eq!(nodes_of_pages(mode, nodes, by_task, None), expect, "{mode:?}");
+        }
+    }
+}
+
+/// As where another task has named the policy's nodes.
+#[test]
+fn pages_come_from_the_cpuset_whatever_the_policy_says() {
+    let table = [
+        (MpolMode::Default, 0, 0b1100, [2, 2, 2, 2]),
+        (MpolMode::Local, 0, 0b1000, [3, 3, 3, 3]),
+        (MpolMode::Preferred, 0b0010, 0b1001, [3, 3, 3, 3]),
+        (MpolMode::Preferred, 0b1000, 0b1001, [3, 3, 3, 3]),
+        (MpolMode::Bind, 0b1010, 0b1100, [3, 3, 3, 3]),
+        (MpolMode::Bind, 0b0010, 0b1100, [2, 2, 2, 2]),
+        (MpolMode::Interleave, 0b1011, 0b0100, [2, 2, 2, 2]),
+    ];
+    for (mode, nodes, cpuset, expect) in table {
+        for by_task in [false, true] {
+            let on = nodes_of_pages(mode, nodes, by_task, Some(cpuset));
+            assert_eq!(on, expect, "{mode:?} {cpuset:#b} {by_task}");
         }
     }
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spfemu.comparing import Difference, check, compare
+    from spfemu.data import Row, published
     from spfemu.engines import run
     from spfemu.errors import (
         EngineError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # and ends at once when it is interrupted.
 _HOMES = {
     "comparing": ("Difference", "check", "compare"),
+    "data": ("Row", "published"),
     "engines": ("run",),
     "errors": (
         "EngineError", "InvariantViolation", "ProfileError", "ProgramError", "SpfemuError",
@@ -55,6 +57,7 @@ __all__ = [
     "ProgramBuilder",
     "ProgramError",
     "Result",
+    "Row",
     "SpfemuError",
     "TraceError",
     "__version__",
@@ -62,6 +65,7 @@ __all__ = [
     "check",
     "compare",
     "explore",
+    "published",
     "run",
     "trace_lines",
 ]

@@ -14,7 +14,7 @@ CARGO  := cargo
 CLIPPY := $(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
 # What a rebuild of the extension module depends on.
 RUST   := Cargo.toml Cargo.lock pyproject.toml .cargo/config.toml \
-          $(shell find rust -name '*.rs' -not -path 'rust/*/tests/*') $(wildcard rust/*/Cargo.toml)
+          $(shell find rust \( -name '*.rs' -o -path 'rust/core/machines/*.toml' \) -not -path 'rust/*/tests/*') $(wildcard rust/*/Cargo.toml)
 BUILT  := $(VENV)/.built
 DEPS   := $(VENV)/.installed
 

@@ -593,7 +593,7 @@ class TestLists:
         ("name", "keys"),
         [
             ("workloads", {"name", "summary", "options"}),
-            ("machines", {"name", "arch", "cpus", "page_size", "smt"}),
+            ("machines", {"name", "arch", "summary", "cpus", "page_size", "values"}),
             ("mutants", {"name", "entry", "kind", "cpus", "oracle"}),
             ("variants", {"name", "entry", "kind", "cpus", "oracle"}),
             ("events", {"name", "aliases", "text"}),
@@ -609,6 +609,23 @@ class TestLists:
         assert first in ("name", "entry")
         for entry in entries:
             assert any(line.startswith(f"{entry[first]} ") for line in lines)
+
+    def test_one_machine_with_the_source_of_each_value(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        machine = told_json(capsys, "machines", "power8-80", "--json")
+        values = {value["name"]: value["value"] for value in machine["values"]}
+        assert values["wakeup_ns"] == 20_000
+        assert values["threads_adjacent"] is True
+        lines = told(capsys, "machines", "power8-80").splitlines()
+        assert lines[0] == f"power8-80: {machine['summary']}"
+        assert lines[1] == "arch powerpc, 80 CPUs, pages of 65536 bytes"
+        rows = [" ".join(line.split()) for line in lines[4:]]
+        for value in machine["values"]:
+            shown = str(value["value"]).lower()
+            row = f"{value['name']} {shown} {value['unit']} {value['kind']} {value['source']}"
+            start = " ".join(row.split())[:50]
+            assert any(told.startswith(start) for told in rows), start
 
     def test_events_have_their_order(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert [entry["name"] for entry in told_json(capsys, "events", "--json")] == list(EVENTS)

@@ -81,7 +81,11 @@ def test_a_repeat_without_any_cost_ends() -> None:
     ("options", "message"),
     [
         ({"machine": "pdp-11"}, "machine 'pdp-11' (allowed: x86-48, "),
-        ({"cpus": 49}, "cpus: value 49 (allowed: 1 to 48"),
+        ({"cpus": 2000}, "cpus: value 2000 (allowed: 1 to "),
+        (
+            {"machine": "x86-48", "cpus": 1000},
+            "cpus: value 1000 (allowed: 1 to 48, what x86-48 has; power8-1024 has 1024)",
+        ),
         ({"machine": "power8-80"}, "machine power8-80: its arch is powerpc (asked: x86)"),
     ],
 )

@@ -51,11 +51,12 @@ def arch_profiles() -> str:
 def machines() -> str:
     """Returns the machines that virtual time knows.
 
-    Source: each machine says where its numbers are from, and which are assumed.
+    Source: each number says where it is from.
 
     Returns:
-        A JSON text: a list of objects with ``name``, ``arch``, ``cpus``, ``page_size`` (bytes),
-        ``smt`` and ``source``.
+        A JSON text: a list of objects with ``name``, ``arch``, ``summary``, ``cpus``,
+        ``page_size`` (bytes), and ``values``, a list of objects with ``name``,
+        ``value``, ``unit``, ``kind``, ``source`` and ``what``.
 
     Deterministic: constants of the binary.
     """

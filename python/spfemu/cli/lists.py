@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.cli.choices import ALIASES, EVENT_TEXTS
+from spfemu.cli.choices import ALIASES, EVENT_TEXTS, machine_choices
 from spfemu.cli.options import JsonOption
 from spfemu.cli.output import print_json
 from spfemu.cli.tables import print_table
-from spfemu.engines import core_list
+from spfemu.engines import core_list, one_of
 from spfemu.program.ops import EVENTS
 from spfemu.workloads import WORKLOADS
 
 __all__ = ["register"]
 
-_NUMBERS: Final = ("cpus", "page_size", "smt")
+_NUMBERS: Final = ("cpus", "page_size", "value")
 _PIPED_WIDTH: Final = 100
 
 
@@ -36,10 +36,30 @@ def workloads(as_json: JsonOption = False) -> None:
     _print(entries, as_json, ("name", "summary", "options"))
 
 
-def machines(as_json: JsonOption = False) -> None:
-    """List the machines of virtual time."""
-    columns = ("name", "arch", "cpus", "page_size", "smt", "source")
-    _print(core_list("machines"), as_json, columns)
+_MachineName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MACHINE]",
+        help="Show this one: each value, its kind and its source.",
+        autocompletion=machine_choices,
+    ),
+]
+
+
+def machines(name: _MachineName = None, as_json: JsonOption = False) -> None:
+    """List the machines of virtual time, or show what one is made of."""
+    entries = core_list("machines")
+    if name is None:
+        _print(entries, as_json, ("name", "arch", "cpus", "page_size", "summary"))
+        return
+    one_of("machine", name, [entry["name"] for entry in entries])
+    entry = next(entry for entry in entries if entry["name"] == name)
+    if as_json:
+        print_json(entry)
+        return
+    print(f"{entry['name']}: {entry['summary']}")
+    print(f"arch {entry['arch']}, {entry['cpus']} CPUs, pages of {entry['page_size']} bytes\n")
+    _print(entry["values"], as_json, ("name", "value", "unit", "kind", "source"))
 
 
 def mutants(as_json: JsonOption = False) -> None:
@@ -79,6 +99,8 @@ def _print(entries: Sequence[dict[str, Any]], as_json: bool, headers: Sequence[s
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return str(value)

@@ -10,7 +10,7 @@ use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
 use spfemu_core::mm::variants::VARIANTS;
 use spfemu_core::mm::{Choice, Config, FileKind, SwapConfig, System, Thp, Variants};
 use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
-use spfemu_core::vtime::Machine;
+use spfemu_core::vtime::{Machine, Profile};
 
 use crate::error::Error;
 
@@ -292,33 +292,49 @@ pub fn choice(text: &str) -> Result<Choice, Error> {
 
 /// The machine of this name, or else the first of the arch that has `cpus` CPUs.
 pub fn machine(name: Option<&str>, arch: &Arch, cpus: Option<u32>) -> Result<Machine, Error> {
-    let machines = Machine::builtin();
-    let named = |machine: &&Machine| name.is_none_or(|name| machine.name == name);
-    let of_arch = |machine: &&Machine| name.is_some() || family_of(machine.arch) == arch.family;
-    let suited: Vec<&Machine> = machines.iter().filter(named).filter(of_arch).collect();
-    let Some(largest) = suited.iter().map(|machine| machine.nr_cpus()).max() else {
-        let names: Vec<&str> = machines.iter().map(|machine| machine.name).collect();
-        let what = format!("machine '{}' (allowed: {})", name.unwrap_or(""), names.join(", "));
-        return Err(Error::Profile(what));
+    let Some(name) = name else {
+        let of_arch = |profile: &&Profile| family_of(&profile.arch) == arch.family;
+        let suited: Vec<&Profile> = Profile::builtin().iter().filter(of_arch).collect();
+        let wanted = cpus.unwrap_or(1);
+        let first = suited.iter().find(|profile| profile.nr_cpus() >= wanted);
+        let largest = suited.iter().max_by_key(|profile| profile.nr_cpus());
+        let chosen = first.or(largest).expect("a machine of each family");
+        return checked(chosen, arch, cpus);
     };
+    let named = Profile::builtin().iter().find(|profile| profile.name == name);
+    let named = named.ok_or_else(|| {
+        let names: Vec<&str> = Profile::builtin().iter().map(|each| each.name.as_str()).collect();
+        Error::Profile(format!("machine '{name}' (allowed: {})", names.join(", ")))
+    })?;
+    checked(named, arch, cpus)
+}
+
+/// The machine, if it has so many CPUs and is of the arch.
+fn checked(profile: &Profile, arch: &Arch, cpus: Option<u32>) -> Result<Machine, Error> {
+    let (name, nr_cpus) = (&profile.name, profile.nr_cpus());
     if cpus == Some(0) {
         return Err(Error::Profile("cpus: value 0 (allowed: 1 and more)".to_owned()));
     }
-    let wanted = cpus.unwrap_or(1);
-    let machine =
-        suited.into_iter().find(|machine| machine.nr_cpus() >= wanted).ok_or_else(|| {
-            Error::Profile(format!(
-                "cpus: value {wanted} (allowed: 1 to {largest}, what the machine has)"
-            ))
-        })?;
-    if family_of(machine.arch) != arch.family {
-        let what = format!(
-            "machine {}: its arch is {} (asked: {})",
-            machine.name, machine.arch, arch.name
-        );
+    if let Some(wanted) = cpus.filter(|&wanted| wanted > nr_cpus) {
+        let more = larger(wanted, arch);
+        let what = format!("cpus: value {wanted} (allowed: 1 to {nr_cpus}, what {name} has{more})");
         return Err(Error::Profile(what));
     }
-    Ok(machine.clone())
+    if family_of(&profile.arch) != arch.family {
+        let what = format!("machine {name}: its arch is {} (asked: {})", profile.arch, arch.name);
+        return Err(Error::Profile(what));
+    }
+    Ok(profile.machine())
+}
+
+/// Which machine has so many CPUs: one of the arch, or else of another.
+fn larger(wanted: u32, arch: &Arch) -> String {
+    let enough = Profile::builtin().iter().filter(|profile| profile.nr_cpus() >= wanted);
+    let other = |profile: &&Profile| (family_of(&profile.arch) != arch.family, profile.nr_cpus());
+    match enough.min_by_key(other) {
+        Some(profile) => format!("; {} has {}", profile.name, profile.nr_cpus()),
+        None => String::new(),
+    }
 }
 
 fn family_of(arch: &str) -> Family {

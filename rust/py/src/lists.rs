@@ -6,7 +6,9 @@ use spfemu_core::arch::{Arch, Family};
 use spfemu_core::explore::mutants::{MUTANTS, MutantInfo};
 use spfemu_core::mm::Choice;
 use spfemu_core::mm::variants::VARIANTS;
-use spfemu_core::vtime::Machine;
+use spfemu_core::vtime::Profile;
+use spfemu_core::vtime::fields::{FIELDS, Field, Unit};
+use spfemu_core::vtime::profile::Entry;
 
 fn text(list: Vec<Value>) -> String {
     Value::Array(list).to_string()
@@ -93,22 +95,39 @@ pub fn mutants() -> String {
 
 /// Returns the machines that virtual time knows.
 ///
-/// Source: each machine says where its numbers are from, and which are assumed.
+/// Source: each number says where it is from.
 ///
-/// Returns a JSON text: a list of `name`, `arch`, `cpus`, `page_size`, `smt`, `source`.
+/// Returns a JSON text: a list of `name`, `arch`, `summary`, `cpus`, `page_size`, and `values`, a
+/// list of `name`, `value`, `unit`, `kind`, `source` and `what`.
 #[pyfunction]
 pub fn machines() -> String {
-    let profiles = Arch::builtin();
-    let entry = |machine: &Machine| {
-        let arch = profiles.iter().find(|arch| arch.name == machine.arch);
-        json!({
-            "name": machine.name,
-            "arch": machine.arch,
-            "cpus": machine.nr_cpus(),
-            "page_size": arch.map(Arch::page_size),
-            "smt": machine.smt,
-            "source": machine.source,
-        })
+    text(Profile::builtin().iter().map(machine_text).collect())
+}
+
+fn machine_text(profile: &Profile) -> Value {
+    let arch = Arch::builtin().into_iter().find(|arch| arch.name == profile.arch);
+    let value = |(field, entry): (&Field, &Option<Entry>)| {
+        let entry = entry.as_ref()?;
+        let value = match field.unit {
+            Unit::Flag => json!(entry.value != 0),
+            _ => json!(entry.value),
+        };
+        Some(json!({
+            "name": field.name,
+            "value": value,
+            "unit": field.unit.name(),
+            "kind": entry.kind.name(),
+            "source": entry.source,
+            "what": field.what,
+        }))
     };
-    text(Machine::builtin().iter().map(entry).collect())
+    let values: Vec<Value> = FIELDS.iter().zip(&profile.entries).filter_map(value).collect();
+    json!({
+        "name": profile.name,
+        "arch": profile.arch,
+        "summary": profile.summary,
+        "cpus": profile.nr_cpus(),
+        "page_size": arch.map(|arch| arch.page_size()),
+        "values": values,
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::machine::{Distance, Machine};
+use super::machine::{Distance, Machine, NR_DISTANCES, Place};
 use crate::platform::cell_vec::CellVec;
 
 /// Who holds a line, in one word, for each access looks at it: nobody (0), the CPU of this number
@@ -31,11 +31,15 @@ pub(super) struct Lines {
     sets: CellVec<u64>,
     free: RefCell<Vec<u32>>,
     set_words: usize,
-    /// For each CPU its core and its socket.
-    places: Vec<(u32, u32)>,
-    line_ns: [u64; 4],
-    /// For each CPU the sets of CPUs on its core and in its socket, but for words without any.
+    /// For each CPU where it is.
+    places: Vec<Place>,
+    line_ns: [u64; NR_DISTANCES],
+    /// Sockets have several dies; else to be in a CPU's socket is to be on its die.
+    has_dies: bool,
+    /// For each CPU the sets of CPUs on its core, on its die and in its socket, but for words
+    /// without any.
     same_core: Vec<Box<[SetWord]>>,
+    same_die: Vec<Box<[SetWord]>>,
     same_socket: Vec<Box<[SetWord]>>,
 }
 
@@ -68,7 +72,9 @@ impl Lines {
             set_words,
             places: (0..nr_cpus).map(|cpu| machine.place(cpu)).collect(),
             line_ns: machine.line_ns,
+            has_dies: machine.dies_per_socket > 1,
             same_core: near(Distance::Core),
+            same_die: near(Distance::Die),
             same_socket: near(Distance::Socket),
         }
     }
@@ -157,17 +163,10 @@ impl Lines {
 
     #[inline(always)]
     fn distance(&self, one: u32, other: u32) -> Distance {
-        let ((core, socket), other_place) =
-            (self.places[one as usize], self.places[other as usize]);
         if one == other {
-            Distance::Own
-        } else if core == other_place.0 {
-            Distance::Core
-        } else if socket == other_place.1 {
-            Distance::Socket
-        } else {
-            Distance::Machine
+            return Distance::Own;
         }
+        self.places[one as usize].distance(self.places[other as usize])
     }
 
     /// The word at `place` of a set.
@@ -182,7 +181,9 @@ impl Lines {
         let has_any = |near: &SetWord| self.word(set, near.place) & near.word != 0;
         if self.same_core[cpu as usize].iter().any(has_any) {
             Distance::Core
-        } else if self.same_socket[cpu as usize].iter().any(has_any) {
+        } else if self.same_die[cpu as usize].iter().any(has_any) {
+            Distance::Die
+        } else if self.has_dies && self.same_socket[cpu as usize].iter().any(has_any) {
             Distance::Socket
         } else {
             Distance::Machine
@@ -194,8 +195,10 @@ impl Lines {
     fn farthest(&self, set: Holder, cpu: u32) -> Distance {
         if self.has_others(set, &self.same_socket[cpu as usize]) {
             Distance::Machine
-        } else if self.has_others(set, &self.same_core[cpu as usize]) {
+        } else if self.has_dies && self.has_others(set, &self.same_die[cpu as usize]) {
             Distance::Socket
+        } else if self.has_others(set, &self.same_core[cpu as usize]) {
+            Distance::Die
         } else {
             Distance::Core
         }

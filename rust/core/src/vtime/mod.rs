@@ -6,12 +6,17 @@
 //! are, [`world`] who runs, [`machine`] what things cost and where each number is from.
 
 mod cpu;
+pub mod fields;
 mod lines;
 pub mod machine;
+pub mod profile;
 mod queue;
 mod run;
 mod world;
 
 pub use cpu::Cpu;
 pub use machine::Machine;
+pub use profile::Profile;
 pub use run::{Settings, run};
+/// What a TOML text says.
+pub use toml::Table;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::*;
 use crate::platform::{Field, Line, Ordering, Platform, Word};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
+use crate::vtime::Profile;
 
 type Body = fn(&Cpu, &Shared);
 
@@ -21,7 +22,7 @@ struct Outcome {
 
 /// CPUs 0 and 24 share a core of socket 0, CPU 12 is in socket 1; nothing varies by chance.
 fn machine() -> Machine {
-    Machine { wakeup_jitter: 0, ..Machine::builtin().remove(0) }
+    Machine { wakeup_jitter: 0, ..Profile::builtin()[0].machine() }
 }
 
 fn run_bodies(

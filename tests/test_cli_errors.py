@@ -50,7 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["stat", "--by", "moon", "--", "brk1"], '--by "moon" (allowed: vma, comm, ip)'),
         (["stat", "--by", "vma", "--handler", "classic", "--", "brk1"], "--by: the classic handler aborts nothing (allowed: both, spf)"),
         (["stat", "--cpus", "0", "--", "brk1"], 'option --cpus: value "0" (allowed: a whole number, 1 and more)'),
-        (["stat", "--cpus", "2000", "--", "brk1"], "cpus: value 2000 (allowed: 1 to 48, what x86-48 has)"),
+        (["stat", "--cpus", "2000", "--", "brk1"], "cpus: value 2000 (allowed: 1 to 256, what zen5-256 has)"),
         (["stat", "-r", "0", "--", "brk1"], 'option -r/--repeat: value "0" (allowed: a whole number, 1 and more)'),
         (["stat", "-r", "often", "--", "brk1"], 'option -r/--repeat: value "often" (allowed: a whole number, 1 and more)'),
         *[(["stat", "--", name, "-t", "0"], f'{name}: option -t: value "0" (allowed: 1 to 16384)') for name in WORKLOADS if name != "ebizzy"],

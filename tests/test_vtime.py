@@ -81,7 +81,11 @@ def test_a_repeat_without_any_cost_ends() -> None:
     ("options", "message"),
     [
         ({"machine": "pdp-11"}, "machine 'pdp-11' (allowed: x86-48, "),
-        ({"cpus": 2000}, "cpus: value 2000 (allowed: 1 to "),
+        ({"cpus": 2000}, "cpus: value 2000 (allowed: 1 to 256, what zen5-256 has)"),
+        (
+            {"machine": "x86-48", "cpus": 100},
+            "cpus: value 100 (allowed: 1 to 48, what x86-48 has; icelake-128 has 128)",
+        ),
         (
             {"machine": "x86-48", "cpus": 1000},
             "cpus: value 1000 (allowed: 1 to 48, what x86-48 has; power8-1024 has 1024)",
@@ -93,6 +97,13 @@ def test_a_machine_that_does_not_fit(options: dict[str, object], message: str) -
     with pytest.raises(ProfileError) as raised:
         spfemu.run(two_tasks(0), engine="vtime", **options)  # type: ignore[arg-type]
     assert message in str(raised.value)
+
+
+def test_an_arch_without_a_machine_runs_on_the_first_that_is_large_enough() -> None:
+    machines = [
+        spfemu.run(two_tasks(0), engine="vtime", cpus=cpus).machine for cpus in (2, 49, 73, 200)
+    ]
+    assert machines == ["x86-48", "broadwell-56", "skylake-80", "zen5-256"]
 
 
 def test_the_speculative_handler_gains_where_mappings_come_and_go() -> None:

@@ -137,7 +137,7 @@ GIVEN: Final = 1 << 31
 """The flag bit that says that an optional address is given."""
 
 MAX_CPUS: Final = 1024
-"""The CPUs of the largest machine."""
+"""The CPUs that a recording may say it had."""
 
 MAX_DEPTH: Final = 32
 """How deep ``repeat`` may nest."""

@@ -89,7 +89,7 @@ macro_rules! line {
 
 /// All of them, in the order in which they are shown.
 pub static FIELDS: &[Field] = &[
-    count("sockets", "sockets", |m, n| m.sockets = n as u32),
+    count("sockets", "sockets of the machine", |m, n| m.sockets = n as u32),
     count(
         "dies_per_socket",
         "dies of a socket, or clusters: cores that share a last-level cache",

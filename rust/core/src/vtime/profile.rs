@@ -55,13 +55,23 @@ pub struct Profile {
     pub entries: Vec<Option<Entry>>,
 }
 
-/// A machine comes after the one that it is like, and of an arch the smaller before the larger,
-/// but for the founding document's, which come first.
+/// Of an arch, a run that names none has the first that has enough CPUs. A machine comes after
+/// the one that it is like.
 const TEXTS: &[&str] = &[
     include_str!("../../machines/x86-48.toml"),
     include_str!("../../machines/power8-1024.toml"),
     include_str!("../../machines/power8-80.toml"),
     include_str!("../../machines/arm64-64.toml"),
+    include_str!("../../machines/x86-vm16.toml"),
+    include_str!("../../machines/broadwell-56.toml"),
+    include_str!("../../machines/skylake-72.toml"),
+    include_str!("../../machines/milan-72.toml"),
+    include_str!("../../machines/skylake-80.toml"),
+    include_str!("../../machines/icelake-128.toml"),
+    include_str!("../../machines/skylake-192.toml"),
+    include_str!("../../machines/zen5-256.toml"),
+    include_str!("../../machines/graviton3-64.toml"),
+    include_str!("../../machines/kunpeng-128.toml"),
 ];
 
 static BUILTIN: LazyLock<Vec<Profile>> = LazyLock::new(|| {

@@ -251,3 +251,22 @@ def test_without_memory(call: Ops, errno: str | None) -> None:
         call(t)
 
     assert play(ops, system=System(memory=16 * P)).last["errno"] == errno
+
+
+@pytest.mark.parametrize(
+    ("call", "of_file", "of_userfaultfd"),
+    [(mlock(A, 32 * P), "EAGAIN", "ENOMEM"), (populate(A, 32 * P), "ENOMEM", "EFAULT")],
+)
+def test_without_memory_it_ends(call: Ops, of_file: str, of_userfaultfd: str) -> None:
+    def mapped(t: TaskBuilder) -> None:
+        t.mmap(32 * P, addr=A, prot="r", flags=("shared", "fixed"), file="u")
+        call(t)
+
+    def registered(t: TaskBuilder) -> None:
+        t.mmap(32 * P, addr=A, prot="r", flags=FIXED)
+        t.uffd_register(A, 32 * P)
+        call(t)
+
+    files = (FileSpec("u", 32 * P, cached=False),)
+    for ops, errno in ((mapped, of_file), (registered, of_userfaultfd)):
+        assert play(ops, files=files, system=System(memory=16 * P)).last["errno"] == errno

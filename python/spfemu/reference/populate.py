@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from enum import Flag, auto
+from enum import Enum, Flag, auto
 
 from spfemu.reference.faults import handle_mm_fault
 from spfemu.reference.hugetlb import hugetlb_fault, is_hugetlb
@@ -45,6 +45,14 @@ class Foll(Flag):
     """Bring in what is not there."""
 
 
+class Retry(Enum):
+    """Which faults may drop mmap_sem; one that has done so for nothing may not do it again."""
+
+    NEVER = auto()
+    NOT_FIRST = auto()
+    ALWAYS = auto()
+
+
 def mm_populate(
     kernel: Kernel, mm: Mm, start: int, length: int, *, ignore_errors: bool = True
 ) -> None:
@@ -55,13 +63,16 @@ def mm_populate(
     **Source:** __mm_populate(), mm/gup.c@5.1.
     """
     end = start + length
+    nr_pages = 1
     while start < end:
         vma = mm.find_vma(start)
         if vma is None or vma.start >= end:
             return
         start, stop = max(start, vma.start), min(end, vma.end)
+        retry = Retry.ALWAYS if nr_pages else Retry.NOT_FIRST
         try:
-            start += populate_vma_page_range(kernel, mm, vma, start, stop) * mm.page_size
+            nr_pages = populate_vma_page_range(kernel, mm, vma, start, stop, retry)
+            start += nr_pages * mm.page_size
         except SyscallError:
             if not ignore_errors:
                 raise
@@ -69,7 +80,7 @@ def mm_populate(
 
 
 def populate_vma_page_range(
-    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, *, allow_retry: bool = True
+    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, retry: Retry
 ) -> int:
     """Faults in a part of one VMA; returns how many pages until an error, or a dropped mmap_sem.
 
@@ -83,7 +94,7 @@ def populate_vma_page_range(
         how |= Foll.WRITE
     if vma.flags & (VM_READ | VM_WRITE | VM_EXEC):
         how |= Foll.FORCE
-    return get_user_pages(kernel, mm, vma, start, end, how, allow_retry=allow_retry)
+    return get_user_pages(kernel, mm, vma, start, end, how, retry)
 
 
 def check_vma_flags(vma: Vma, how: Foll) -> bool:
@@ -93,7 +104,7 @@ def check_vma_flags(vma: Vma, how: Foll) -> bool:
 
 
 def get_user_pages(
-    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, how: Foll, *, allow_retry: bool
+    kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int, how: Foll, retry: Retry
 ) -> int:
     """Gets pages of one VMA; how many before the first that cannot be had, which alone is an error.
 
@@ -102,6 +113,7 @@ def get_user_pages(
     if not check_vma_flags(vma, how):
         raise SyscallError(errno.EFAULT)
     for number, address in enumerate(range(start, end, mm.page_size)):
+        allow_retry = retry is Retry.ALWAYS or (retry is Retry.NOT_FIRST and number > 0)
         try:
             while not _follow_page(mm, address, how) and Foll.POPULATE in how:
                 if not _faultin_page(kernel, mm, vma, address, how, allow_retry=allow_retry):
@@ -146,6 +158,7 @@ def madvise_populate(kernel: Kernel, mm: Mm, start: int, end: int, *, write: boo
     **Source:** madvise_populate(), mm/madvise.c, faultin_page_range(), mm/gup.c, @6.9.
     """
     how = Foll.POPULATE | (Foll.WRITE if write else Foll.NONE)
+    nr_pages = 1
     while start < end:
         vma = mm.find_vma(start)
         if vma is None or start < vma.start:
@@ -153,10 +166,12 @@ def madvise_populate(kernel: Kernel, mm: Mm, start: int, end: int, *, write: boo
         if not check_vma_flags(vma, how):
             raise SyscallError(errno.EINVAL)
         stop = min(vma.end, end)
-        start += get_user_pages(kernel, mm, vma, start, stop, how, allow_retry=True) * mm.page_size
+        retry = Retry.ALWAYS if nr_pages else Retry.NOT_FIRST
+        nr_pages = get_user_pages(kernel, mm, vma, start, stop, how, retry)
+        start += nr_pages * mm.page_size
 
 
 def populate_quietly(kernel: Kernel, mm: Mm, vma: Vma, start: int, end: int) -> None:
     """What mprotect does for locked memory that becomes writable: mmap_sem is kept, errors too."""
     with contextlib.suppress(SyscallError):
-        populate_vma_page_range(kernel, mm, vma, start, end, allow_retry=False)
+        populate_vma_page_range(kernel, mm, vma, start, end, Retry.NEVER)

@@ -33,7 +33,17 @@ struct Got {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drop {
     Never,
+    NotForTheFirst,
     Allowed,
+}
+
+impl Drop {
+    /// After a round that dropped it for the first page of all. DEVIATION: the kernel drops it each
+    /// time, and finds in other ways that there is no memory to read into; whom userfaultfd has
+    /// nothing to give waits for ever there.
+    fn after(got: Got) -> Self {
+        if got.dropped && got.nr_pages == 0 { Self::NotForTheFirst } else { Self::Allowed }
+    }
 }
 
 /// What becomes of one page.
@@ -68,7 +78,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let sem = self.mmap_sem(mm);
         let (mut at, end) = (Vaddr(start), Vaddr(start + length));
         let mut vma: Option<VmaRef<'_, P>> = None;
-        let mut locked = false;
+        let (mut locked, mut drop) = (false, Drop::Allowed);
         let mut result = Ok(());
         while at < end {
             if !locked {
@@ -81,8 +91,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let Some(here) = vma.filter(|vma| vma.vm_start().read(cpu) < end) else { break };
             at = at.max(here.vm_start().read(cpu));
             let stop = end.min(here.vm_end().read(cpu));
-            match self.populate_vma_page_range(cpu, mm, here, at, stop, Drop::Allowed) {
+            match self.populate_vma_page_range(cpu, mm, here, at, stop, drop) {
                 Ok(got) => {
+                    drop = Drop::after(got);
                     locked = !got.dropped;
                     at = at.offset(got.nr_pages << self.page_shift());
                 }
@@ -146,7 +157,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         write: bool,
     ) -> Result<(), Errno> {
         let how = Foll { write, force: false, populate: true };
-        let (mut at, mut here) = (start, None::<VmaRef<'_, P>>);
+        let (mut at, mut here, mut drop) = (start, None::<VmaRef<'_, P>>, Drop::Allowed);
         while at < end {
             if here.is_none_or(|vma| at >= vma.vm_end().read(cpu)) {
                 here = self.find_vma(cpu, mm, at).filter(|vma| vma.vm_start().read(cpu) <= at);
@@ -156,7 +167,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Err(Errno::Einval);
             }
             let stop = end.min(vma.vm_end().read(cpu));
-            let got = self.get_user_pages(cpu, mm, vma, at..stop, how, Drop::Allowed)?;
+            let got = self.get_user_pages(cpu, mm, vma, at..stop, how, drop)?;
+            drop = Drop::after(got);
             if got.dropped {
                 self.mmap_sem(mm).down_read(cpu);
                 here = None;
@@ -184,6 +196,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let whole = end.since(start) >> self.page_shift();
         for nr_pages in 0..whole {
             let address = start.offset(nr_pages << self.page_shift());
+            let drop = match drop {
+                Drop::NotForTheFirst if nr_pages > 0 => Drop::Allowed,
+                drop => drop,
+            };
             match self.get_user_page(cpu, mm, vma, address, how, drop) {
                 Ok(Page::There) => {}
                 Ok(Page::Retry) => return Ok(Got { nr_pages, dropped: true }),

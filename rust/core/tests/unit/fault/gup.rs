@@ -103,3 +103,26 @@ fn without_memory_it_is_enomem_and_nothing_is_lost() {
     world.check();
     world.end();
 }
+
+#[test]
+fn what_there_is_no_memory_to_read_into_ends_it() {
+    // Frames for the page of zeroes, some pages of the file, and none after them.
+    for advice in [None, Some(Advice::PopulateRead)] {
+        let world = World::<Spf>::boot_with(|config| config.system.memory = 12 * PAGE);
+        let file = world.k.inode_new(&world.cpu, 16 * PAGE, FileKind::Regular, false);
+        let mut args = world.anonymous(at(0).0, 16 * PAGE);
+        args.flags = MapFlags(MapFlags::SHARED.0 | MapFlags::FIXED.0);
+        args.file = file.ptr();
+        args.prot = R;
+        world.k.sys_mmap(&world.cpu, &args).expect("room");
+        let result = match advice {
+            None => world.k.mm_populate_all(&world.cpu, at(0).0, 16 * PAGE),
+            Some(advice) => world.k.sys_madvise(&world.cpu, at(0).0, 16 * PAGE, advice),
+        };
+        assert_eq!(result, Err(Errno::Enomem));
+        assert_eq!(world.mm().sem_count().peek(), 0);
+        world.check();
+        world.close(&[file]);
+        world.end();
+    }
+}

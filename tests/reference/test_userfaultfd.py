@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from spfemu.program import TaskBuilder
+from collections.abc import Callable
+
+import pytest
+
+from spfemu.program import FileSpec, System, TaskBuilder
 from tests.reference.play import A, P, play
 
 FIXED = ("private", "anonymous", "fixed")
+SHARED = ("shared", "anonymous", "fixed")
 HUGE = 1 << 21
+BROUGHT = {"faults": 1, "major-faults": 1, "pagefault:spf_vma_notsup": 1, "pgfault": 2}
 
 
 def registered(t: TaskBuilder, pages: int = 8, prot: str = "rw") -> None:
@@ -94,3 +100,121 @@ def test_unregistering_lets_faults_be_speculative_again() -> None:
         t.write(A + P, 2)
 
     assert play(ops).last["handled"] == "spf"
+
+
+@pytest.mark.parametrize(
+    ("of", "at", "length", "errno"),
+    [
+        ("anonymous", 0, P, None),
+        ("shared", 0, P, None),
+        ("memory", 0, P, None),
+        ("copy", 0, P, None),
+        ("disk", 0, P, "EINVAL"),
+        ("hugetlb", 0, HUGE, None),
+        ("hugetlb", P, HUGE - P, "EINVAL"),
+        ("hugetlb", -P, HUGE + P, "EINVAL"),  # where it begins counts, too
+        ("hugetlb", 0, P, "EINVAL"),
+        ("hugetlb", 0, 2 * HUGE + P, None),  # it has ended before
+    ],
+)
+def test_what_can_be_registered(of: str, at: int, length: int, errno: str | None) -> None:
+    flags, file = {
+        "anonymous": (FIXED, None),
+        "shared": (SHARED, None),
+        "memory": (("shared", "fixed"), "m"),
+        "copy": (("private", "fixed"), "m"),
+        "disk": (("private", "fixed"), "d"),
+        "hugetlb": ((*FIXED, "hugetlb"), None),
+    }[of]
+
+    def ops(t: TaskBuilder) -> None:
+        t.mmap(2 * HUGE, addr=A, flags=flags, file=file)
+        t.uffd_register(A + at, length)
+        t.uffd_unregister(A + at, length)
+
+    files = (FileSpec("m", 2 * HUGE, kind="shmem"), FileSpec("d", 2 * HUGE))
+    assert play(ops, files=files).errnos() == [None, errno, errno]
+
+
+def test_a_missing_page_of_shared_memory_comes_once_for_all() -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.mmap(2 * P, addr=A, flags=SHARED)
+        t.uffd_register(A, 2 * P)
+        t.read(A)
+        t.write(A, 2)  # the page is writable
+        t.mremap(A, 0, 2 * P, flags=("maymove", "fixed"), new_addr=A + HUGE)
+        t.uffd_register(A + HUGE, 2 * P)
+        t.read(A + HUGE)  # what is in the page cache is not missing
+        t.write(A + HUGE + P, 3)
+        t.read(A + P)
+
+    _, _, read, write, _, _, other, brought, last = play(ops).outcomes
+    assert (read["counters"], read["value"]) == (BROUGHT, 0)
+    assert write["handled"] == "none"
+    assert (other["value"], other["counters"].get("major-faults")) == (2, None)
+    assert brought["counters"] == BROUGHT
+    assert (last["value"], last["counters"].get("major-faults")) == (3, None)
+
+
+def test_of_a_file_in_memory_holes_are_missing_and_what_is_in_swap_is_not() -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.truncate("m", 4 * P)
+        t.mmap(8 * P, addr=A, flags=("shared", "fixed"), file="m")
+        t.uffd_register(A, 8 * P)
+        t.read(A)  # swapped out, so read
+        t.read(A + 2 * P)  # a hole
+        t.read(A + 4 * P)  # beyond the end
+
+    files = (FileSpec("m", 2 * P, kind="shmem", cached=False),)
+    *_, swapped, hole, beyond = play(ops, files=files).outcomes
+    assert swapped["counters"]["pgmajfault"] == 1
+    assert (swapped["counters"]["pgfault"], hole["counters"]) == (1, BROUGHT)
+    assert (beyond["signal"], beyond["si_code"]) == ("SIGBUS", "BUS_ADRERR")
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_private_mapping_gets_a_page_that_its_file_has_not(write: bool) -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.truncate("m", P)
+        t.mmap(P, addr=A, flags=("private", "fixed"), file="m")
+        t.mmap(P, addr=A + HUGE, flags=("shared", "fixed"), file="m")
+        t.uffd_register(A, P)
+        if write:
+            t.write(A, 7)
+        else:
+            t.read(A)
+        t.write(A + HUGE, 5)
+        t.read(A)
+
+    *_, first, _, last = play(ops, files=(FileSpec("m", 0, kind="shmem"),)).outcomes
+    assert first["counters"] == BROUGHT
+    assert last["value"] == (7 if write else 0)
+
+
+@pytest.mark.parametrize("sharing", [FIXED, SHARED])
+def test_a_missing_huge_page_comes_from_the_pool(sharing: tuple[str, ...]) -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.mmap(2 * HUGE, addr=A, flags=(*sharing, "hugetlb", "noreserve"))
+        t.uffd_register(A, 2 * HUGE)
+        t.read(A + P)
+        t.write(A, 7)
+        t.read(A + HUGE)
+
+    *_, first, write, last = play(ops, system=System(hugetlb_pages=1)).outcomes
+    assert (first["counters"], first["value"]) == (BROUGHT, 0)
+    assert write["handled"] == "none"  # also of a private one: nobody else has it
+    # The pool has none: in the second round nobody is waited for.
+    assert (last["signal"], last["counters"]["pgfault"]) == ("SIGBUS", 2)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda t: t.mlock(A, HUGE), lambda t: t.madvise(A, HUGE, "populate_read")]
+)
+def test_populating_ends_if_the_pool_is_empty(call: Callable[[TaskBuilder], None]) -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.mmap(HUGE, addr=A, flags=(*SHARED, "hugetlb", "noreserve"))
+        t.uffd_register(A, HUGE)
+        call(t)
+
+    last = play(ops, system=System(hugetlb_pages=0)).last
+    assert last["errno"] in ("ENOMEM", "EFAULT")

@@ -20,6 +20,7 @@ from hypothesis import reject
 
 from spfemu.profiles import Arch
 from spfemu.program import Program
+from spfemu.program.ops import OPS
 from spfemu.program.values import parse_address, parse_int, parse_prot, to_i64
 from spfemu.results import Result
 
@@ -584,6 +585,10 @@ class FlatMap:
         self.stack_limit = program.system.stack_limit
         self.kinds = {file.name: file.kind for file in program.files}
         if "hugetlb" in self.kinds.values():
+            reject()
+        # A private mapping of what a file has no page for gets one that the file does not know.
+        codes = {code for task in program.tasks for code in task.ops["op"].tolist()}
+        if {OPS["truncate"].code, OPS["uffd_register"].code} <= codes:
             reject()
         self.files = {file.name: Content(file.length) for file in program.files}
         self.ids: dict[str, int] = {}

@@ -15,6 +15,7 @@ from spfemu.reference.model import (
     Vma,
 )
 from spfemu.reference.pages import free_page, new_anonymous_page
+from spfemu.reference.userfaultfd import handle_userfault, is_missing
 from spfemu.reference.vm_fault import (
     VM_FAULT_MAJOR,
     VM_FAULT_NOPAGE,
@@ -123,7 +124,11 @@ def _file_fault(fault: Fault) -> tuple[Page | None, int]:
     index = _page_index(fault, fault.address)
     if index >= file.nr_pages(fault.kernel.arch.page_shift):
         return None, VM_FAULT_SIGBUS
-    if file.is_cached(index) or not file.must_read(index):
+    if file.is_cached(index):
+        return file.page(index), 0
+    if not file.must_read(index):
+        if is_missing(fault):  # shmem_getpage_gfp()
+            return None, handle_userfault(fault)
         return file.page(index), 0
     fault.kernel.count(PGMAJFAULT)
     if file.kind == "regular" and fault.allow_retry:

@@ -27,6 +27,7 @@ from spfemu.reference.model import (
     Vma,
 )
 from spfemu.reference.page_prot import vm_page_prot
+from spfemu.reference.userfaultfd import handle_userfault, is_missing
 from spfemu.reference.vm_fault import VM_FAULT_OOM, VM_FAULT_SIGBUS, Fault
 from spfemu.reference.vma_ops import anon_vma_prepare
 
@@ -170,6 +171,8 @@ def hugetlb_no_page(fault: Fault) -> int:
     if index >= file.length >> mm.page_tables.pmd_shift:
         return VM_FAULT_SIGBUS
     page = file.huge_pages.get(index)
+    if page is None and is_missing(fault):
+        return handle_userfault(fault, _mcopy_atomic_hugetlb)
     if page is None:
         page = _alloc_huge_page(fault, index, avoid_reserve=False)
         if page is None:
@@ -187,6 +190,23 @@ def hugetlb_no_page(fault: Fault) -> int:
     if fault.write and not _is_shared(vma):
         return hugetlb_cow(fault, leaf, page)
     return 0
+
+
+def _mcopy_atomic_hugetlb(fault: Fault) -> None:
+    """Maps a new page, writable and dirty if the VMA is, as far as the pool has one."""
+    mm, vma = fault.mm, fault.vma
+    index = _index(mm, vma, fault.address)
+    if not _is_shared(vma):
+        anon_vma_prepare(mm, vma)
+    page = _alloc_huge_page(fault, index, avoid_reserve=False)
+    if page is None:
+        return
+    page.cached, page.anonymous = _is_shared(vma), not _is_shared(vma)
+    if page.cached:
+        _file(vma).huge_pages[index] = page
+    writable = bool(vma.flags & VM_WRITE)
+    protection = vm_page_prot(mm, vma)._replace(write=writable)
+    _map(mm, fault.address, Leaf(page, protection, dirty=writable), page)
 
 
 def hugetlb_cow(fault: Fault, leaf: Leaf, cached: HugetlbPage | None) -> int:

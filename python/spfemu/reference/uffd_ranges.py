@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 
+from spfemu.reference.hugetlb import is_hugetlb
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import VM_UFFD_MISSING, SyscallError
+from spfemu.reference.model import GENERIC_FILE_VM_OPS, VM_UFFD_MISSING, SyscallError
 from spfemu.reference.protect import merge_or_split
 
 
 def uffd_change(kernel: Kernel, mm: Mm, start: int, length: int, *, missing: bool) -> None:
     """Registers the VMAs of a range for missing pages, or takes that back; holes are skipped.
 
-    All of it has to be anonymous memory. Each address space has one context, so the flag says it.
+    All of it has to be memory: private, shared, or hugetlb in whole pages. Each address space has
+    one context, so the flag says it.
 
     **Source:** userfaultfd_register() and _unregister(), fs/userfaultfd.c@5.1.
     """
@@ -25,7 +27,12 @@ def uffd_change(kernel: Kernel, mm: Mm, start: int, length: int, *, missing: boo
     if vma is None:
         raise SyscallError(errno.ENOMEM)
     vmas = mm.overlapping(start, end)
-    if not vmas or any(vma.vm_ops is not None for vma in vmas):
+    if not vmas or any(vma.vm_ops is GENERIC_FILE_VM_OPS for vma in vmas):
+        raise SyscallError(errno.EINVAL)
+    pmd_size = mm.page_tables.pmd_size
+    starts_within_page = is_hugetlb(vma) and start % pmd_size
+    ends_within_page = is_hugetlb(vmas[-1]) and end <= vmas[-1].end and end % pmd_size
+    if starts_within_page or ends_within_page:
         raise SyscallError(errno.EINVAL)
     if vma.start < start:
         prev = vma

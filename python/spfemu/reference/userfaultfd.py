@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
-from spfemu.reference.model import VM_UFFD_MISSING, VM_WRITE, OutOfFramesError, Pte
+from spfemu.reference.model import (
+    VM_SHARED,
+    VM_UFFD_MISSING,
+    VM_WRITE,
+    OutOfFramesError,
+    Pte,
+)
 from spfemu.reference.page_prot import vm_page_prot
 from spfemu.reference.pages import new_anonymous_page
 from spfemu.reference.vm_fault import VM_FAULT_MAJOR, VM_FAULT_RETRY, VM_FAULT_SIGBUS, Fault
@@ -16,7 +23,33 @@ def is_missing(fault: Fault) -> bool:
     return not fault.speculative and bool(fault.flags & VM_UFFD_MISSING)
 
 
-def handle_userfault(fault: Fault) -> int:
+def mcopy_atomic(fault: Fault) -> None:
+    """Maps a zeroed page; if the VMA is writable, so is the page, and dirty.
+
+    One of a shared mapping the page cache gets, too. A private mapping of a file has a copy from
+    the beginning; the file keeps its hole.
+
+    **Source:** __mcopy_atomic(), mm/userfaultfd.c, shmem_mcopy_atomic_pte(), mm/shmem.c, @5.1.
+    """
+    mm, vma = fault.mm, fault.vma
+    shared = bool(vma.flags & VM_SHARED)
+    if not shared:
+        anon_vma_prepare(mm, vma)
+    mm.page_tables.allocate_upper(fault.address)
+    mm.page_tables.allocate(fault.address)
+    if shared:
+        assert vma.file is not None, "shared memory has a file"
+        index = ((fault.address - vma.start) >> mm.arch.page_shift) + vma.pgoff
+        page = vma.file.page(index)
+    else:
+        page = new_anonymous_page(fault.kernel.frames)
+    pte = Pte(page, vm_page_prot(mm, vma), young=False)
+    if vma.flags & VM_WRITE:
+        pte = pte.made_writable()._replace(young=False)
+    mm.page_tables.store(fault.address, pte)
+
+
+def handle_userfault(fault: Fault, bring: Callable[[Fault], None] = mcopy_atomic) -> int:
     """Lets the page be brought without mmap_sem; the fault begins again, and is major.
 
     In the second round there is nobody to wait for: SIGBUS.
@@ -26,18 +59,5 @@ def handle_userfault(fault: Fault) -> int:
     if not fault.allow_retry:
         return VM_FAULT_SIGBUS
     with suppress(OutOfFramesError):  # then it stays missing
-        _mcopy_atomic(fault)
+        bring(fault)
     return VM_FAULT_RETRY | VM_FAULT_MAJOR
-
-
-def _mcopy_atomic(fault: Fault) -> None:
-    """Maps a zeroed page, dirty, writable at once if the VMA is. Source: mm/userfaultfd.c@5.1."""
-    mm, vma = fault.mm, fault.vma
-    anon_vma_prepare(mm, vma)
-    mm.page_tables.allocate_upper(fault.address)
-    mm.page_tables.allocate(fault.address)
-    page = new_anonymous_page(fault.kernel.frames)
-    pte = Pte(page, vm_page_prot(mm, vma), dirty=True, young=False)
-    if vma.flags & VM_WRITE:
-        pte = pte._replace(protection=pte.protection._replace(write=True))
-    mm.page_tables.store(fault.address, pte)

@@ -160,6 +160,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Ok((page, VmFault::NONE));
         }
         if !self.pages_to_read(cpu, inode).contains(&vmf.pgoff) {
+            // shmem_getpage_gfp()
+            if self.userfaultfd_missing(vmf) {
+                return Err(self.handle_userfault(cpu, vmf));
+            }
             cpu.charge(Cost::ClearPage, 1);
             return Ok((self.fill_page(cpu, inode, vmf.pgoff, false)?, VmFault::NONE));
         }

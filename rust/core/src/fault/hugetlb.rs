@@ -117,6 +117,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if let Some(page) = self.find_lock_huge_page(cpu, inode, index) {
                 return Ok((page, false));
             }
+            if self.userfaultfd_missing(vmf) {
+                return Err(self.hugetlb_userfault(cpu, vmf));
+            }
             let page = self.alloc_huge_page(cpu, vmf.vma, vmf.address, false);
             let page = page.ok_or(VmFault::SIGBUS)?;
             self.clear_huge_page(cpu, page);
@@ -139,6 +142,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             page.flags().poke(page.flags().peek() & !PG_CACHE);
             self.unlock_and_put(cpu, page);
         }
+    }
+
+    /// The page is for user space to bring, which takes the mutex that the caller holds.
+    fn hugetlb_userfault(&self, cpu: &P, vmf: &Vmf<'_, P>) -> VmFault {
+        let mutex = self.hugetlb_fault_mutex(cpu, vmf.mm, vmf.vma, vmf.address);
+        mutex_unlock(cpu, mutex);
+        let result = self.handle_userfault(cpu, vmf);
+        mutex_lock(cpu, mutex);
+        result
     }
 
     /// The second half of `hugetlb_fault()`: a page is mapped. `busy`: one that somebody else has

@@ -230,7 +230,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `hugetlb_vm_op_split()`: whether a hugetlb mapping may be cut there.
-    pub(super) fn may_split(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> bool {
+    pub(crate) fn may_split(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> bool {
         address == self.hpage_pmd_start(address) || !self.is_vm_hugetlb_page(cpu, vma)
     }
 

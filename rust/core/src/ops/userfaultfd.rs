@@ -5,7 +5,7 @@
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Errno, Kernel, MmRef, Vaddr, VmFlags, VmaRef};
+use crate::mm::{Errno, Kernel, MmRef, Vaddr, VmFlags, VmOps, VmaRef};
 use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -50,10 +50,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !within(&first) {
             return Err(Errno::Einval);
         }
+        if !self.may_split(cpu, first, start) {
+            return Err(Errno::Einval);
+        }
         let mut cursor = Some(first);
         while let Some(vma) = cursor.filter(within) {
-            // vma_can_userfault(), for anonymous memory.
-            if !self.vma_is_anonymous(cpu, vma) {
+            let ends_within = end <= vma.vm_end().read(cpu);
+            if !self.vma_can_userfault(cpu, vma) || ends_within && !self.may_split(cpu, vma, end) {
                 return Err(Errno::Einval);
             }
             cursor = self.vm_next(cpu, vma);
@@ -78,6 +81,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cursor = self.vm_next(cpu, vma);
         }
         Ok(())
+    }
+
+    /// `vma_can_userfault()`
+    fn vma_can_userfault(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+        let ops = vma.vm_ops().read(cpu);
+        [VmOps::None, VmOps::Shmem, VmOps::Hugetlb].iter().any(|&can| can as u64 == ops)
     }
 
     /// `dup_userfaultfd()` without the event: the child's copy belongs to no context.

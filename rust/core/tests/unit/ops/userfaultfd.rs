@@ -110,13 +110,13 @@ fn pages_come<D: Design>() {
     world.map_fixed(at(0).0, 4 * PAGE, RW);
     world.map_fixed(at(4).0, PAGE, R);
     register(&world, 0, 5).unwrap();
-    // Dirty from the start, writable if the VMA is; a second access does not fault.
+    // Writable and dirty from the start if the VMA is writable; a second access does not fault.
     assert_eq!(world.read(at(0).0), Ok(0));
     assert!(world.pte(at(0).0).has(Pte::WRITE) && world.pte(at(0).0).has(Pte::DIRTY));
     assert_eq!(world.write(at(1).0, 7), Ok(0));
     assert_eq!(world.read(at(1).0), Ok(7));
     assert_eq!(world.read(at(4).0), Ok(0));
-    assert!(!world.pte(at(4).0).has(Pte::WRITE) && world.pte(at(4).0).has(Pte::DIRTY));
+    assert!(!world.pte(at(4).0).has(Pte::WRITE) && !world.pte(at(4).0).has(Pte::DIRTY));
     world.check();
     world.end();
 }
@@ -168,6 +168,49 @@ fn what_moves_or_is_a_childs_is_not_registered() {
     assert_eq!(picture(&world, 6), "....--");
     let other = world.cpu.machine().cpu(1, 1);
     world.k.exit_mm(&other);
+    world.check();
+    world.end();
+}
+
+#[test]
+fn shared_memory_gets_its_page_into_the_page_cache_and_a_private_mapping_does_not() {
+    let world = World::<Spf>::boot();
+    let file = world.file(0, FileKind::Shmem);
+    world.k.inode_prepare_for(file, PAGE);
+    world.k.setattr_size(&world.cpu, file, PAGE);
+    for (page, sharing) in [(0, MapFlags::PRIVATE), (1, MapFlags::SHARED)] {
+        let mut args = world.anonymous(at(page).0, PAGE);
+        args.flags = MapFlags(sharing.0 | MapFlags::FIXED.0);
+        args.file = file.ptr();
+        world.k.sys_mmap(&world.cpu, &args).unwrap();
+    }
+    register(&world, 0, 2).unwrap();
+    assert_eq!(world.read(at(0).0), Ok(0));
+    assert!(world.k.find_get_page(&world.cpu, file, 0).is_none());
+    assert_eq!(world.write(at(1).0, 7), Ok(0));
+    let page = world.k.find_get_page(&world.cpu, file, 0).expect("brought");
+    assert_eq!((page.slot_index(), page.content().peek()), (world.pte(at(1).0).pfn(), 7));
+    world.k.put_page(&world.cpu, page);
+    assert_eq!(world.read(at(0).0), Ok(0));
+    world.check();
+    world.close(&[file]);
+    world.end();
+}
+
+#[test]
+fn nothing_cuts_through_a_huge_page_of_hugetlb() {
+    let world = World::<Spf>::boot();
+    let huge = world.k.pmd_size();
+    let start = BASE.next_multiple_of(huge);
+    let mut args = world.anonymous(start, huge);
+    args.flags = MapFlags(args.flags.0 | MapFlags::HUGETLB.0);
+    world.k.sys_mmap(&world.cpu, &args).unwrap();
+    let change = |start, length| world.k.userfaultfd_change(&world.cpu, start, length, true);
+    assert_eq!(change(start, PAGE), Err(Errno::Einval));
+    assert_eq!(change(start - PAGE, huge + PAGE), Err(Errno::Einval));
+    assert_eq!(change(start, huge + PAGE), Ok(()));
+    assert_eq!(world.write(start + PAGE, 3), Ok(0));
+    assert_eq!(world.read(start + PAGE), Ok(3));
     world.check();
     world.end();
 }

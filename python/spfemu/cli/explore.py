@@ -14,13 +14,13 @@ from spfemu.cli.choices import (
 )
 from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
 from spfemu.cli.output import counted, print_json, progress_bar
-from spfemu.cli.sources import load_program
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import PREEMPTIONS, SCHEDULES, STEPS, STRATEGIES, explore
 from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
+from spfemu.sources import load_program
 
 __all__ = ["print_exploration", "register"]
 

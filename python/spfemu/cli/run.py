@@ -12,7 +12,6 @@ import typer
 
 from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
 from spfemu.cli.output import counted, print_json, print_json_list, progress_bar
-from spfemu.cli.sources import load_program
 from spfemu.cli.tables import print_rows, print_table, terminal_width
 from spfemu.comparing import Difference, check, compare
 from spfemu.engines import ENGINES, HANDLERS, one_of, run
@@ -20,6 +19,7 @@ from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import arch as arch_by_name
 from spfemu.program.model import Program
 from spfemu.results import Result
+from spfemu.sources import load_program
 
 if TYPE_CHECKING:
     from spfemu import oracle

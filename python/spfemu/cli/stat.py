@@ -21,11 +21,11 @@ from spfemu.cli.counts import Series, print_separated, print_text, to_json
 from spfemu.cli.options import JsonOption, PaceOption, SeedOption
 from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
-from spfemu.cli.sources import Source, find_source, workload_usage
 from spfemu.engines import core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import Arch
 from spfemu.profiles import arch as arch_by_name
+from spfemu.sources import Source, find_source, workload_usage
 from spfemu.tracing import trace_lines
 from spfemu.workloads import WORKLOADS
 

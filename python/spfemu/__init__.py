@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
     from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
+    from spfemu.sweeping import Sweep, sweep
     from spfemu.tracing import trace_lines
 
 # Each where it is defined: found when first asked for, so that the command line is there at once,
@@ -41,6 +42,7 @@ _HOMES = {
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
     "results": ("EVENTS", "OUTCOME_DTYPE", "Result"),
+    "sweeping": ("Sweep", "sweep"),
     "tracing": ("trace_lines",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -59,6 +61,7 @@ __all__ = [
     "Result",
     "Row",
     "SpfemuError",
+    "Sweep",
     "TraceError",
     "__version__",
     "arch",
@@ -67,6 +70,7 @@ __all__ = [
     "explore",
     "published",
     "run",
+    "sweep",
     "trace_lines",
 ]
 

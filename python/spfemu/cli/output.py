@@ -43,19 +43,29 @@ def print_json_list(
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+def progress_bar(what: str, *, quiet: bool, left: bool = False) -> Iterator[Progress | None]:
     """Gives a function that takes 0 to 1 and shows it on standard error, or None.
 
     None when ``quiet`` (with --json), and when standard error or standard output is no terminal.
-    Source: ours.
+    ``left``: show the time left, too. Source: ours.
     """
     if quiet or not sys.stderr.isatty() or not sys.stdout.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    columns.append(TimeElapsedColumn())
+    if left:
+        columns += [TextColumn("left:"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)

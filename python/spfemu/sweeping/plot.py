@@ -1,0 +1,160 @@
+"""The plot of a sweep: a rate over CPUs, and how the faults of the speculative handler ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from spfemu.data import Row
+from spfemu.sweeping.beside import beside
+from spfemu.sweeping.cells import PLACEHOLDER
+from spfemu.sweeping.overview import SHARES, chosen_metric, shares
+from spfemu.sweeping.table import library
+
+if TYPE_CHECKING:
+    from spfemu.sweeping.table import Sweep
+
+__all__ = ["draw"]
+
+# Okabe and Ito's colours, which tell apart for everybody.
+_COLOURS: Final = {"classic": "#D55E00", "spf": "#0072B2"}
+_SHARE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES: Final = ("-", "--", ":", "-.")
+_HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative (v12)"}
+_WORDS: Final = {"elapsed": "elapsed time (s)", "faults/s": "page faults (faults/s)"}
+_MAX_TICKS: Final = 12
+
+
+def draw(table: Sweep, metric: str | None = None) -> Any:
+    """Returns the figure of ``Sweep.figure``. Source: ours."""
+    figures = library("matplotlib.figure")
+    metric = chosen_metric(table.rows, metric)
+    others = beside(table.rows)
+    parts = shares(table.rows)
+    # A figure of its own, not pyplot's: it needs no display, and nobody has to close it.
+    figure = figures.Figure(figsize=(8, 8 if parts else 5), layout="constrained")
+    axes = figure.subplots(2 if parts else 1, 1, squeeze=False, sharex=True)[:, 0]
+    machines = list(dict.fromkeys(row.machine for row in table.rows))
+    _draw_metric(axes[0], [row for row in table.rows if row.metric == metric], others, metric)
+    if parts:
+        _draw_shares(axes[1], parts, shares(others), machines)
+    _cpu_axis(axes[-1], sorted({row.ncpus for row in table.rows}))
+    seeds = table.rows[0].note.partition(";")[0]
+    figure.suptitle(table.label.replace(PLACEHOLDER, "N"), fontsize=12, fontweight="bold")
+    axes[0].set_title(f"{', '.join(machines)} · virtual time, {seeds}", fontsize=9, color="#444")
+    return figure
+
+
+def _draw_metric(axes: Any, rows: Sequence[Row], others: Sequence[Row], metric: str) -> None:
+    machines = list(dict.fromkeys(row.machine for row in rows))
+    for machine, style in zip(machines, _styles(len(machines)), strict=True):
+        name = f"{machine}, " if len(machines) > 1 else ""
+        for handler, colour in _COLOURS.items():
+            points = [row for row in rows if (row.machine, row.variant) == (machine, handler)]
+            if points:
+                label = name + _HANDLERS[handler]
+                _draw_line(axes, points, label, color=colour, linestyle=style)
+    for row in _grouped([row for row in others if row.metric == metric]):
+        label = f"{_HANDLERS[row[0].variant].split()[0]}, measured: {_where(row[0])}"
+        _draw_points(axes, row, label, _COLOURS[row[0].variant])
+    axes.set_ylabel(_WORDS.get(metric, _unit_label(metric, rows)))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    _finish(axes)
+
+
+def _draw_shares(
+    axes: Any, parts: dict[str, list[Row]], others: dict[str, list[Row]], machines: Sequence[str]
+) -> None:
+    for colour, (event, rows) in zip(_SHARE_COLOURS, parts.items(), strict=False):
+        for machine, style in zip(machines, _styles(len(machines)), strict=True):
+            points = [row for row in rows if row.machine == machine]
+            label = SHARES[event] + (f", {machine}" if len(machines) > 1 else "")
+            if points:
+                _draw_line(axes, points, label, color=colour, linestyle=style)
+        for group in _grouped(others.get(event, [])):
+            _draw_points(axes, group, "", colour)
+    measured = [row for event in parts for row in others.get(event, [])]
+    for where in dict.fromkeys(_where(row) for row in measured):
+        axes.plot([], [], "D", label=f"measured: {where}", **_hollow("#444"))
+    axes.set_ylabel("share of all faults, spf run (%)")
+    axes.set_ylim(-3, 103)
+    _finish(axes)
+
+
+def _styles(number: int) -> list[str]:
+    return [_STYLES[place % len(_STYLES)] for place in range(number)]
+
+
+def _draw_line(axes: Any, points: Sequence[Row], label: str, **style: Any) -> None:
+    spread = [row.value * (row.stddev_pct or 0) / 100 for row in points]
+    axes.errorbar(
+        [row.ncpus for row in points],
+        [row.value for row in points],
+        yerr=spread if any(spread) else None,
+        marker="o",
+        markersize=4.5,
+        linewidth=1.6,
+        capsize=3,
+        label=label,
+        **style,
+    )
+
+
+def _draw_points(axes: Any, points: Sequence[Row], label: str, colour: str) -> None:
+    numbers = [row.ncpus for row in points]
+    axes.plot(numbers, [row.value for row in points], "D", label=label, **_hollow(colour))
+
+
+def _hollow(colour: str) -> dict[str, Any]:
+    return {
+        "markersize": 8,
+        "markerfacecolor": "none",
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.8,
+        "color": colour,
+    }
+
+
+def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """Returns the published rows by who measured what on which computers."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.variant, _where(row)), []).append(row)
+    return list(groups.values())
+
+
+def _where(row: Row) -> str:
+    """Returns a word on a published row's origin: which cover letter, or who, and the computer."""
+    origin = "v12" if "(v12 cover" in row.source else "v11" if "(v11 cover" in row.source else ""
+    computer = row.note.partition(",")[0]
+    return f"{origin} cover letter, {computer}" if origin else computer
+
+
+def _unit_label(metric: str, rows: Sequence[Row]) -> str:
+    unit = rows[0].unit if rows else ""
+    return metric if unit == metric else f"{metric} ({unit})"
+
+
+def _cpu_axis(axes: Any, numbers: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    ticks = [number for number in numbers if number & (number - 1) == 0]
+    # A number between powers of two is written where it does not run into its neighbours.
+    ticks += [n for n in numbers if n not in ticks and all(abs(n / t - 1) > 0.2 for t in ticks)]
+    if not 2 <= len(ticks) <= _MAX_TICKS:
+        ticks = list(numbers[:: max(1, len(numbers) // _MAX_TICKS)])
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(numbers[0] / 1.15, numbers[-1] * 1.15)
+    axes.set_xlabel("CPUs")
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(visible=True, color="#ddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    # Ours first; matplotlib has lines with error bars after all others.
+    order = sorted(range(len(labels)), key=lambda place: "measured: " in labels[place])
+    chosen = [handles[place] for place in order], [labels[place] for place in order]
+    axes.legend(*chosen, fontsize=8, framealpha=0.9)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+import spfemu
 from spfemu import reference
 from spfemu.errors import ProgramError
 from spfemu.program import OPS, Program
 from spfemu.results import Result
-from spfemu.workloads import WORKLOADS, Ebizzy, WillItScale, make_job, will_it_scale
+from spfemu.workloads import WORKLOADS, Ebizzy, Kernbench, WillItScale, make_job, will_it_scale
 from tests.reference.arches import POWERPC, X86
 
 REPEAT = OPS["repeat"].code
@@ -118,6 +120,94 @@ class TestEbizzy:
         assert make_job(["ebizzy"]).nr_tasks == 8
 
 
+class TestKernbench:
+    def test_a_compilation_faults_on_what_it_uses(self) -> None:
+        # One process after the other: stack, programs and libraries, data, memory; and four pages
+        # of stacks that a fork made read-only, two for the children and two for the shell.
+        job = make_job(["kernbench", "-j", "1", "-c", "1"])
+        result = reference.run(job.build(seed=3), arch=X86)
+        assert not result.stuck
+        assert (result.ops["errno"] == 0).all()
+        assert (result.ops["signal"] == 0).all()
+        scale = random.Random("kernbench 3").uniform(0.5, 1.5)
+        anonymous = {
+            "sh": 16 + 132,
+            "gcc": 32 + 396,
+            "cc1": 1280 + 132 * round(128 * scale) + 2 * 256 * round(56 * scale),
+            "as": 64 + 132 * round(40 * scale),
+            "fixdep": 8 + 132,
+        }
+        libc, libm, libz, loader = (640, 24), (64, 8), (64, 8), (128, 12)
+        files = [
+            [(128, 12), loader, libc],
+            [(256, 24), loader, libm, libc],
+            [(8192, 448), loader, (64, 8), (128, 12), (64, 12), libz, libm, libc],
+            [(256, 32), loader, (256, 72), libz, libc],
+            [(64, 8), loader, libc],
+        ]
+        faults = 4 + sum(anonymous.values()) // 4 + 5 * 3
+        faults += sum(used // 64 + data // 4 for program in files for used, data in program)
+        driver = 3 + 16 // 4 + (256 + 128 + 640) // 64 + (24 + 12 + 24) // 4  # make itself
+        assert result.counters["faults"] == faults + driver
+        assert result.counters["spf"] == 0
+
+    @pytest.mark.parametrize("jobs", [4, 8])
+    def test_single_threaded_processes_do_not_care_about_the_handler(self, jobs: int) -> None:
+        """The founding document: elapsed within 1 %, 242 spf of 525,873,132 faults."""
+        job = make_job(["kernbench", "-j", str(jobs)])
+        program = job.build()
+        classic, spf = (
+            spfemu.run(program, engine="vtime", cpus=8, handler=handler, record=False)
+            for handler in ("classic", "spf")
+        )
+        assert spf.elapsed_ns == pytest.approx(classic.elapsed_ns, rel=0.01)
+        assert spf.counters["faults"] == classic.counters["faults"]
+        assert spf.counters["spf"] == spf.counters["pagefault:spf_vma_notsup"] == 0
+
+    def test_faults_are_as_frequent_as_the_founding_document_has_them(self) -> None:
+        # Five runs of -j24 and -j48 each, of 984.958 and 1196.78 s of user time.
+        published = 525_873_132 / (5 * (984.958 + 1196.78))
+        job = make_job(["kernbench", "-j", "4", "-c", "8"])
+        result = spfemu.run(job.build(), engine="vtime", cpus=4, record=False)
+        figures = job.figures(result)
+        assert figures["compilations"] == 8
+        assert figures["elapsed_s"] == result.elapsed_ns / 1e9
+        assert result.counters["faults"] / figures["user_s"] == pytest.approx(published, rel=0.03)
+
+    def test_so_many_jobs_at_a_time(self) -> None:
+        program = make_job(["kernbench", "-j", "3", "-c", "7"]).build()
+        makes = [task for task in program.tasks if task.name.startswith("make0.")]
+        assert [(task.ops["op"] == OPS["vfork"].code).sum() for task in makes] == [3, 2, 2]
+        assert len(program.tasks) == 1 + 3 + 5 * 7
+
+    @pytest.mark.parametrize(
+        ("letters", "loads"),
+        [
+            ([], (4, 32, 64)),
+            (["-M"], (4, 32)),
+            (["-M", "-s", "-o", "6"], (1, 4, 6)),
+            (["-HO", "-c", "9", "-n", "2"], (9, 9)),
+            (["-j", "5"], (5,)),
+        ],
+    )
+    def test_loads(self, letters: list[str], loads: tuple[int, ...]) -> None:
+        job = make_job(["kernbench", *letters], cpus=8)
+        assert isinstance(job, Kernbench)
+        assert job.loads == loads
+
+    def test_two_jobs_are_no_half_load(self) -> None:
+        job = make_job(["kernbench", "-OM"], cpus=4)
+        assert isinstance(job, Kernbench)
+        assert job.loads == (3,)
+
+    def test_every_run_compiles_the_same(self) -> None:
+        program = make_job(["kernbench", "-n", "2", "-HM", "-o", "2", "-c", "2"]).build(seed=5)
+        names = {task.name: task for task in program.tasks}
+        first, second, other = (names[f"cc1{which}"].ops for which in ("0.1", "1.1", "0.0"))
+        assert (first["value"] == second["value"]).all()
+        assert (first["value"] != other["value"]).any()
+
+
 class TestWillItScale:
     @pytest.mark.parametrize(
         ("test", "faults"),
@@ -152,17 +242,21 @@ NOTHING = '{"format": "spfemu-program/1", "tasks": [{"ops": []}]}'
 
 @pytest.mark.parametrize("name", list(WORKLOADS))
 def test_every_workload_builds_for_every_page_size(name: str) -> None:
+    letters, nr_tasks = SMALL.get(name, (["-t", "2"], 3))
     for page_size in (4096, 65536):
-        program = make_job([name, "-t", "2"]).build(page_size=page_size)
+        program = make_job([name, *letters]).build(page_size=page_size)
         assert program.page_size == page_size
-        assert len(program.tasks) == 3
+        assert len(program.tasks) == nr_tasks
+
+
+SMALL = {"kernbench": (["-j", "2", "-c", "2"], 13)}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'workload "" (allowed: ebizzy, page_fault1,'),
-        (["kernbench"], 'workload "kernbench" (allowed: ebizzy, page_fault1,'),
+        ([], 'workload "" (allowed: ebizzy, kernbench, page_fault1,'),
+        (["lmbench"], 'workload "lmbench" (allowed: ebizzy, kernbench, page_fault1,'),
         (["ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),
         (["ebizzy", "-t", "many"], 'ebizzy: option -t: value "many" (allowed: 1 to 16384)'),
         (["ebizzy", "-t"], "ebizzy: option -t requires argument (allowed: -m, -M, -n NUM,"),
@@ -174,6 +268,10 @@ def test_every_workload_builds_for_every_page_size(name: str) -> None:
         (["ebizzy", "-n", "0"], 'ebizzy: option -n: value "0"'),
         (["ebizzy", "-s", "4"], 'ebizzy: option -s: value "4" (allowed: 8 to '),
         (["ebizzy", "-mM"], "ebizzy: options -m and -M (allowed: at most one of them)"),
+        (["kernbench", "-j", "0"], 'kernbench: option -j: value "0" (allowed: 1 to 16384)'),
+        (["kernbench", "-j", "2", "-M"], "kernbench: options -j and -M (allowed: one of them)"),
+        (["kernbench", "-HOM"], "kernbench: options -H, -O and -M (allowed: not all of them"),
+        (["kernbench", "-n", "999"], "kernbench: 530469 processes (allowed: 65536; fewer -n"),
         (["brk1", "-t", "1", "-p", "1"], "brk1: options -t and -p (allowed: threads or processes"),
         (["mmap1", "-p", "0"], 'mmap1: option -p: value "0" (allowed: 1 to 16384)'),
     ],

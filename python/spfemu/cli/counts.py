@@ -193,11 +193,13 @@ def _print_both(classic: Series, spf: Series, events: Sequence[str], out: TextIO
 
 
 def _figure_name(name: str) -> str:
-    return name.replace("_per_s", "/s")
+    return name.replace("_per_", "/")
 
 
 def _figure_text(name: str, value: float) -> str:
-    return f"{value:,.2f}" if name.endswith("_per_s") else f"{value:,.0f}"
+    if "_per_" in name:
+        return f"{value:,.2f}"
+    return f"{value:,.3f}" if name.endswith("_s") else f"{value:,.0f}"
 
 
 def _print_groups(by: str, groups: Sequence[Group], out: TextIO) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from spfemu.errors import ProgramError
 from spfemu.program.values import shown
-from spfemu.workloads import ebizzy, will_it_scale
+from spfemu.workloads import ebizzy, kernbench, will_it_scale
 from spfemu.workloads.ebizzy import Ebizzy, ebizzy_job
 from spfemu.workloads.job import DEFAULT_CPUS, Arguments, Job, Option
+from spfemu.workloads.kernbench import Kernbench, kernbench_job
 from spfemu.workloads.will_it_scale import WillItScale, will_it_scale_job
 
-__all__ = ["WORKLOADS", "Ebizzy", "Job", "Option", "WillItScale", "Workload", "make_job"]
+__all__ = [
+    "WORKLOADS",
+    "Ebizzy",
+    "Job",
+    "Kernbench",
+    "Option",
+    "WillItScale",
+    "Workload",
+    "make_job",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class Workload:
     name: str
     summary: str
     options: tuple[Option, ...]
+    make: Callable[[Arguments, int], Job]
 
     def job(self, arguments: Sequence[str], *, cpus: int | None = None) -> Job:
         """Returns the job that command-line arguments ask for.
@@ -33,16 +44,21 @@ class Workload:
         """
         given = Arguments(self.name, self.options, arguments)
         nr_cpus = DEFAULT_CPUS if cpus is None else cpus
-        if self.name == "ebizzy":
-            return ebizzy_job(given, nr_cpus)
-        return will_it_scale_job(given, self.name, nr_cpus)
+        return self.make(given, nr_cpus)
 
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
     {
-        "ebizzy": Workload("ebizzy", "allocate, copy or touch, search, free", ebizzy.OPTIONS),
+        "ebizzy": Workload(
+            "ebizzy", "allocate, copy or touch, search, free", ebizzy.OPTIONS, ebizzy_job
+        ),
+        "kernbench": Workload(
+            "kernbench", "compile a kernel: short processes", kernbench.OPTIONS, kernbench_job
+        ),
         **{
-            name: Workload(name, f"will-it-scale: {test.summary}", will_it_scale.OPTIONS)
+            name: Workload(
+                name, f"will-it-scale: {test.summary}", will_it_scale.OPTIONS, will_it_scale_job
+            )
             for name, test in will_it_scale.TESTS.items()
         },
     }

@@ -12,6 +12,7 @@ from spfemu.program.model import Program, System
 from spfemu.results import Result
 from spfemu.workloads.job import (
     DEFAULT_CPUS,
+    KIB,
     MAX_TASKS,
     MIB,
     NS,
@@ -25,8 +26,6 @@ from spfemu.workloads.job import (
 )
 
 __all__ = ["OPTIONS", "Ebizzy", "ebizzy_job"]
-
-KIB: Final = 1 << 10
 
 # The constants of glibc's malloc on 64 bits. Source: the M_* parameters in mallopt(3), and
 # arena.c's HEAP_MAX_SIZE.

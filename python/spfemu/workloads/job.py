@@ -16,6 +16,7 @@ from spfemu.results import Result
 
 __all__ = [
     "DEFAULT_CPUS",
+    "KIB",
     "MAX_TASKS",
     "MIB",
     "NS",
@@ -28,6 +29,7 @@ __all__ = [
     "start_thread",
 ]
 
+KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 NS: Final = 1_000_000_000
 

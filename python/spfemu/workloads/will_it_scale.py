@@ -152,13 +152,13 @@ class WillItScale(Job):
         return {"operations": count, "operations_per_s": rate(count, result)}
 
 
-def will_it_scale_job(given: Arguments, test: str, nr_cpus: int) -> WillItScale:
+def will_it_scale_job(given: Arguments, nr_cpus: int) -> WillItScale:
     """Returns the job that the options ask for. Source: will-it-scale's usage text."""
     if given.switch("t") and given.switch("p"):
         given.fail("options -t and -p (allowed: threads or processes, not both)")
     letter = "p" if given.switch("p") else "t"
     return WillItScale(
-        test,
+        given.name,
         tasks=given.integer(letter, nr_cpus, 1, MAX_TASKS),
         processes=letter == "p",
         seconds=given.seconds("s", 1.0),

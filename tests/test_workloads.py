@@ -211,7 +211,17 @@ class TestKernbench:
 class TestWillItScale:
     @pytest.mark.parametrize(
         ("test", "faults"),
-        [("page_fault1", 16), ("page_fault2", 16), ("page_fault3", 16), ("mmap1", 0), ("brk1", 0)],
+        [
+            ("page_fault1", 16),
+            ("page_fault2", 16),
+            ("page_fault3", 16),
+            ("mmap1", 0),
+            ("mmap2", 0),
+            ("brk1", 0),
+            ("malloc1", 1),
+            ("malloc2", 0),
+            ("tlb_flush2", 2 * 256),
+        ],
     )
     @pytest.mark.parametrize("letter", ["t", "p"])
     def test_faults_of_a_round(
@@ -221,14 +231,63 @@ class TestWillItScale:
         assert faults_of_a_round([test, f"-{letter}", "2"]) == 2 * faults
 
     def test_operations(self) -> None:
-        for test, count in (("page_fault1", 32768), ("mmap1", 1), ("brk1", 2)):
+        for test, count in (
+            ("page_fault1", 32768),
+            ("mmap1", 1),
+            ("mmap2", 1),
+            ("brk1", 2),
+            ("malloc1", 1),
+            ("malloc2", 1000),
+            ("tlb_flush2", 256),
+        ):
             job = WillItScale(test, tasks=1)
             figures = job.figures(result_of(job.build(), rounds=(0, 3)))
             assert figures == {"operations": 3 * count, "operations_per_s": 6.0 * count}
 
+    def test_a_flush_for_each_page(self) -> None:
+        program = make_job(["tlb_flush2", "-t", "1"]).build(page_size=65536)
+        ops = program.tasks[1].ops
+        codes = [OPS[name].code for name in ("write", "madvise", "read")]
+        assert [(ops["op"] == code).sum() for code in codes] == [16 + 1, 16, 16]  # and the stack
+        assert faults_of_a_round(["tlb_flush2", "-t", "1"], page_size=65536) == 2 * 16
+
+    def test_malloc1_maps_a_page_for_the_header(self) -> None:
+        program = make_job(["malloc1", "-p", "1"]).build()
+        ops = program.tasks[1].ops
+        assert ops["length"][ops["op"] == OPS["mmap"].code].tolist() == [(128 << 20) + 4096]
+
     def test_processes_are_forked(self) -> None:
         program = make_job(["page_fault1", "-p", "3"]).build()
         assert [task.start for task in program.tasks] == [None, "fork", "fork", "fork"]
+
+
+class TestPft:
+    @pytest.mark.parametrize("letters", [["-t", "3"], ["-t", "3", "-p"], ["-n", "3"]])
+    @pytest.mark.parametrize("page_size", [4096, 65536])
+    def test_each_page_once(self, letters: list[str], page_size: int) -> None:
+        job = make_job(["pft", "-m", "1", *letters])
+        arch = X86 if page_size == 4096 else POWERPC
+        result = reference.run(job.build(page_size=page_size), arch=arch)
+        assert not result.stuck
+        assert (result.ops["errno"] == 0).all()
+        # A thread's descriptor is written before it starts, its stack by itself.
+        starting = 0 if "-n" in letters else 2 * 3
+        pages = 3 * (1 << 20) // page_size
+        assert result.counters["faults"] == pages + starting
+        result = replace(result, elapsed_ns=500_000_000)
+        assert job.figures(result) == {
+            "pages": pages,
+            "faults_per_s": 2.0 * pages,
+            "faults_per_cpu": 2.0 * pages / 3,
+        }
+
+    def test_one_region_or_one_each(self) -> None:
+        def regions(*letters: str) -> object:
+            ops = make_job(["pft", "-m", "1", *letters]).build().tasks[0].ops
+            return ops["length"][(ops["op"] == OPS["mmap"].code) & (ops["prot"] == 3)].tolist()
+
+        assert regions("-t", "4") == [4 << 20]
+        assert regions("-t", "4", "-p") == regions("-n", "4") == [1 << 20] * 4
 
 
 def result_of(program: Program, *, rounds: tuple[int, ...]) -> Result:
@@ -255,8 +314,8 @@ SMALL = {"kernbench": (["-j", "2", "-c", "2"], 13)}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'workload "" (allowed: ebizzy, kernbench, page_fault1,'),
-        (["lmbench"], 'workload "lmbench" (allowed: ebizzy, kernbench, page_fault1,'),
+        ([], 'workload "" (allowed: ebizzy, kernbench,'),
+        (["lmbench"], 'workload "lmbench" (allowed: ebizzy, kernbench,'),
         (["ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),
         (["ebizzy", "-t", "many"], 'ebizzy: option -t: value "many" (allowed: 1 to 16384)'),
         (["ebizzy", "-t"], "ebizzy: option -t requires argument (allowed: -m, -M, -n NUM,"),
@@ -272,6 +331,9 @@ SMALL = {"kernbench": (["-j", "2", "-c", "2"], 13)}
         (["kernbench", "-j", "2", "-M"], "kernbench: options -j and -M (allowed: one of them)"),
         (["kernbench", "-HOM"], "kernbench: options -H, -O and -M (allowed: not all of them"),
         (["kernbench", "-n", "999"], "kernbench: 530469 processes (allowed: 65536; fewer -n"),
+        (["pft", "-t", "2", "-n", "2"], "pft: options -t and -n (allowed: threads or processes,"),
+        (["pft", "-p", "-n", "2"], "pft: options -n and -p (allowed: -p with threads; processes"),
+        (["pft", "-m", "0"], 'pft: option -m: value "0" (allowed: 1 to 1048576)'),
         (["brk1", "-t", "1", "-p", "1"], "brk1: options -t and -p (allowed: threads or processes"),
         (["mmap1", "-p", "0"], 'mmap1: option -p: value "0" (allowed: 1 to 16384)'),
     ],

@@ -9,10 +9,11 @@ from typing import Final
 
 from spfemu.errors import ProgramError
 from spfemu.program.values import shown
-from spfemu.workloads import ebizzy, kernbench, will_it_scale
+from spfemu.workloads import ebizzy, kernbench, pft, will_it_scale
 from spfemu.workloads.ebizzy import Ebizzy, ebizzy_job
 from spfemu.workloads.job import DEFAULT_CPUS, Arguments, Job, Option
 from spfemu.workloads.kernbench import Kernbench, kernbench_job
+from spfemu.workloads.pft import Pft, pft_job
 from spfemu.workloads.will_it_scale import WillItScale, will_it_scale_job
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Job",
     "Kernbench",
     "Option",
+    "Pft",
     "WillItScale",
     "Workload",
     "make_job",
@@ -55,6 +57,7 @@ WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
         "kernbench": Workload(
             "kernbench", "compile a kernel: short processes", kernbench.OPTIONS, kernbench_job
         ),
+        "pft": Workload("pft", "write each page once, all at once", pft.OPTIONS, pft_job),
         **{
             name: Workload(
                 name, f"will-it-scale: {test.summary}", will_it_scale.OPTIONS, will_it_scale_job

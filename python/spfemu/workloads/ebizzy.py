@@ -15,11 +15,14 @@ from spfemu.workloads.job import (
     KIB,
     MAX_TASKS,
     MIB,
+    MMAP_THRESHOLD,
     NS,
     STACK_SIZE,
+    TOP_PAD,
     Arguments,
     Job,
     Option,
+    make_arena,
     rate,
     round_up,
     start_thread,
@@ -27,12 +30,8 @@ from spfemu.workloads.job import (
 
 __all__ = ["OPTIONS", "Ebizzy", "ebizzy_job"]
 
-# The constants of glibc's malloc on 64 bits. Source: the M_* parameters in mallopt(3), and
-# arena.c's HEAP_MAX_SIZE.
-MMAP_THRESHOLD: Final = 128 * KIB
-TOP_PAD: Final = 128 * KIB
-ARENA_SIZE: Final = 64 * MIB
 CHUNK_HEADER: Final = 16
+"""What glibc's malloc puts before what it returns, on 64 bits."""
 
 RANDOM_ROUNDS: Final = 16
 """How many rounds with random draws are written out inside one timed repeat."""
@@ -159,7 +158,8 @@ class Ebizzy(Job):
         thread.write((f"stack{number}", top - 2 * page_size))
         arena = (f"arena{number}", CHUNK_HEADER)
         if not self.always_mmap:
-            self._make_arena(thread, number, page_size)
+            used = max(self.chunk_size + 2 * CHUNK_HEADER, TOP_PAD)
+            make_arena(thread, number, used, page_size)
         thread.barrier("go")
         if self._first_is_mapped:
             self._mapped_record(thread, number, chunks, rng, page_size)
@@ -176,15 +176,6 @@ class Ebizzy(Job):
                 end = round_up(2 * CHUNK_HEADER + size, page_size)
                 if self.never_mmap and end > kept:
                     thread.madvise((f"arena{number}", kept), end - kept, "dontneed")
-
-    def _make_arena(self, thread: TaskBuilder, number: int, page_size: int) -> None:
-        """Appends the arena of a thread's first malloc, grown to what a record needs."""
-        area = f"arena{number}"
-        length = max(ARENA_SIZE, round_up(2 * self.chunk_size, page_size))
-        thread.mmap(length, prot="none", flags=("private", "anonymous", "noreserve"), id=area)
-        used = round_up(max(self.chunk_size + 2 * CHUNK_HEADER, TOP_PAD), page_size)
-        thread.mprotect((area, 0), used, "rw")
-        thread.write((area, 0))
 
     def _mapped_record(
         self,

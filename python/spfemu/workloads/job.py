@@ -19,11 +19,14 @@ __all__ = [
     "KIB",
     "MAX_TASKS",
     "MIB",
+    "MMAP_THRESHOLD",
     "NS",
     "STACK_SIZE",
+    "TOP_PAD",
     "Arguments",
     "Job",
     "Option",
+    "make_arena",
     "rate",
     "round_up",
     "start_thread",
@@ -40,6 +43,12 @@ STACK_SIZE: Final = 8 * MIB
 """What pthread_create maps for a stack, without the guard page. Source: the usual RLIMIT_STACK."""
 
 MAX_TASKS: Final = 16384
+
+# The constants of glibc's malloc on 64 bits. Source: the M_* parameters in mallopt(3), and
+# arena.c's HEAP_MAX_SIZE.
+MMAP_THRESHOLD: Final = 128 * KIB
+TOP_PAD: Final = 128 * KIB
+ARENA_SIZE: Final = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,18 @@ def start_thread(main: TaskBuilder, thread: TaskBuilder, number: int, page_size:
     main.mprotect((stack, page_size), STACK_SIZE, "rw")
     main.write((stack, size - page_size))
     main.clone(thread)
+
+
+def make_arena(thread: TaskBuilder, number: int, used: int, page_size: int) -> None:
+    """Appends the arena of a thread's first malloc, writable as far as ``used`` bytes ask for.
+
+    Source: glibc, malloc/arena.c: 64 MiB reserved, made writable as they are needed.
+    """
+    area = f"arena{number}"
+    length = max(ARENA_SIZE, 2 * round_up(used, page_size))
+    thread.mmap(length, prot="none", flags=("private", "anonymous", "noreserve"), id=area)
+    thread.mprotect((area, 0), round_up(used, page_size), "rw")
+    thread.write((area, 0))
 
 
 class Arguments:

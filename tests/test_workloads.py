@@ -290,6 +290,61 @@ class TestPft:
         assert regions("-t", "4", "-p") == regions("-n", "4") == [1 << 20] * 4
 
 
+class TestThreadstorm:
+    @pytest.mark.parametrize(("threads", "windows"), [(3, 3 * 8), (70, 512)])
+    def test_each_thread_uses_its_own(self, threads: int, windows: int) -> None:
+        # Top of the stack and 8 pages below, head of the arena, 1 MiB; and of the code what is
+        # around 64 KiB, each place once, however many run it.
+        job = make_job(["threadstorm", "-t", str(threads)])
+        result = reference.run(job.build(), arch=X86)
+        assert not result.stuck
+        assert (result.ops["errno"] == 0).all()
+        assert (result.ops["signal"] == 0).all()
+        assert result.counters["faults"] == threads * (1 + 8 + 1 + 256) + windows
+        figures = job.figures(replace(result, elapsed_ns=250_000_000))
+        assert figures == {"launch_s": 0.25, "threads_started": threads}
+
+    def test_larger_pages_mean_fewer_faults(self) -> None:
+        program = make_job(["threadstorm", "-t", "2"]).build(page_size=65536)
+        result = reference.run(program, arch=POWERPC)
+        assert (result.ops["errno"] == 0).all()
+        assert result.counters["faults"] == 2 * (1 + 1 + 1 + 16) + 16
+
+    def test_memory_is_half_heap_half_arena(self) -> None:
+        ops = make_job(["threadstorm", "-t", "1", "-m", "256"]).build().tasks[1].ops
+        assert (ops["op"] == OPS["mprotect"].code).sum() == 1 + 1 + 2
+        assert (ops["op"] == OPS["touch"].code).sum() == 1 + 3 * 2
+
+    def test_a_telephone_has_eight_cpus(self) -> None:
+        assert make_job(["threadstorm"]).nr_tasks == 8
+        assert len(make_job(["threadstorm"]).build().tasks) == 101
+
+
+class TestDatabase:
+    @pytest.mark.parametrize(("page_size", "faults"), [(4096, 16 * (64 + 4)), (65536, 16 * 5)])
+    def test_buffers_and_arenas_fault_and_the_region_does_not(
+        self, page_size: int, faults: int
+    ) -> None:
+        letters = ["database", "-t", "2", "-g", "1"]
+        assert faults_of_a_round(letters, page_size=page_size) == 2 * faults
+
+    def test_the_region_is_brought_in_before(self) -> None:
+        # Stacks (2 each) and heads of arenas, the region, and one round.
+        program = bounded(make_job(["database", "-t", "3", "-g", "2", "-b", "4"]).build(), 1)
+        result = reference.run(program, arch=X86)
+        assert result.counters["faults"] == 3 * 3 + 512 + 3 * 16 * (1 + 4)
+
+    def test_a_round_is_sixteen_transactions(self) -> None:
+        job = make_job(["database", "-t", "2", "-S", "0.25"])
+        figures = job.figures(result_of(job.build(), rounds=(0, 3, 4)))
+        assert figures == {"transactions": 112, "transactions_per_s": 448.0}
+
+    def test_rows_come_from_the_seed(self) -> None:
+        job = make_job(["database", "-t", "1"])
+        assert job.build(seed=1) == job.build(seed=1)
+        assert job.build(seed=1) != job.build(seed=2)
+
+
 def result_of(program: Program, *, rounds: tuple[int, ...]) -> Result:
     """A result with these finished rounds after half a second."""
     empty = reference.run(bounded(Program.loads(NOTHING), 1), arch=X86)
@@ -334,6 +389,8 @@ SMALL = {"kernbench": (["-j", "2", "-c", "2"], 13)}
         (["pft", "-t", "2", "-n", "2"], "pft: options -t and -n (allowed: threads or processes,"),
         (["pft", "-p", "-n", "2"], "pft: options -n and -p (allowed: -p with threads; processes"),
         (["pft", "-m", "0"], 'pft: option -m: value "0" (allowed: 1 to 1048576)'),
+        (["database", "-b", "3"], 'database: option -b: value "3" (allowed: 4 to 1048576)'),
+        (["threadstorm", "-m", "1"], 'threadstorm: option -m: value "1" (allowed: 128 to 16384)'),
         (["brk1", "-t", "1", "-p", "1"], "brk1: options -t and -p (allowed: threads or processes"),
         (["mmap1", "-p", "0"], 'mmap1: option -p: value "0" (allowed: 1 to 16384)'),
     ],

@@ -9,20 +9,24 @@ from typing import Final
 
 from spfemu.errors import ProgramError
 from spfemu.program.values import shown
-from spfemu.workloads import ebizzy, kernbench, pft, will_it_scale
+from spfemu.workloads import database, ebizzy, kernbench, pft, threadstorm, will_it_scale
+from spfemu.workloads.database import Database, database_job
 from spfemu.workloads.ebizzy import Ebizzy, ebizzy_job
 from spfemu.workloads.job import DEFAULT_CPUS, Arguments, Job, Option
 from spfemu.workloads.kernbench import Kernbench, kernbench_job
 from spfemu.workloads.pft import Pft, pft_job
+from spfemu.workloads.threadstorm import Threadstorm, threadstorm_job
 from spfemu.workloads.will_it_scale import WillItScale, will_it_scale_job
 
 __all__ = [
     "WORKLOADS",
+    "Database",
     "Ebizzy",
     "Job",
     "Kernbench",
     "Option",
     "Pft",
+    "Threadstorm",
     "WillItScale",
     "Workload",
     "make_job",
@@ -56,6 +60,15 @@ WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
         ),
         "kernbench": Workload(
             "kernbench", "compile a kernel: short processes", kernbench.OPTIONS, kernbench_job
+        ),
+        "database": Workload(
+            "database", "transactions in memory, with buffers", database.OPTIONS, database_job
+        ),
+        "threadstorm": Workload(
+            "threadstorm",
+            "an app's launch: a hundred threads start",
+            threadstorm.OPTIONS,
+            threadstorm_job,
         ),
         "pft": Workload("pft", "write each page once, all at once", pft.OPTIONS, pft_job),
         **{

@@ -300,6 +300,19 @@ class TestStat:
         trace = str(HERE / "traces" / "pigz.perf.txt.zst")
         assert told_json(capsys, "stat", "--json", "--", trace)["runs"][1]["counters"]["faults"]
 
+    def test_copies_of_a_recording(self, capsys: pytest.CaptureFixture[str]) -> None:
+        trace = str(HERE / "traces" / "pigz.perf.txt.zst")
+        one, three = (
+            told_json(capsys, "stat", "--json", "--replicate", copies, "--", trace)
+            for copies in ("1", "3")
+        )
+        assert three["settings"]["cpus"] == 3 * one["settings"]["cpus"]
+        faults = [obj["runs"][1]["counters"]["faults"] for obj in (one, three)]
+        assert 2.9 * faults[0] < faults[1] <= 3 * faults[0]
+        assert "pigz.perf.txt.zst, 3 copies'" in told(
+            capsys, "stat", "--replicate", "3", "--", trace
+        )
+
     def test_native(self, capsys: pytest.CaptureFixture[str]) -> None:
         obj = told_json(capsys, "stat", "--engine", "native", "--json", *EBIZZY)
         assert all(run["counters"]["faults"] > 0 for run in obj["runs"])

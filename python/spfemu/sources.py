@@ -37,6 +37,26 @@ class Source:
         """Returns the workload's own figures, none for a file. Source: the workload."""
         return self.job.figures(result) if self.job is not None else {}
 
+    def replicated(self, copies: int) -> Source:
+        """Returns the source of so many copies. Source: ``Program.replicate``.
+
+        Raises ProgramError for a workload, which has an option for that, and where copies do not
+        fit.
+        """
+        if copies == 1:
+            return self
+        if self.job is not None:
+            raise ProgramError(
+                f"--replicate {copies}: a workload has its own number of tasks (allowed: with a "
+                "program or a trace)"
+            )
+        program = self.program(0, 0).replicate(copies)
+        return Source(
+            f"{self.label}, {copies} copies",
+            lambda page_size, seed: program,
+            program.cpus or len(program.tasks),
+        )
+
 
 def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
     """Returns what the arguments after ``--`` name.

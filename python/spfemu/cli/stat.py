@@ -126,6 +126,12 @@ _Trace = Annotated[
         help="Write what the tracepoints of the spf run record, as ftrace's text; - is here.",
     ),
 ]
+_Replicate = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", help="N copies of a program's threads, in one process, on N x the CPUs."
+    ),
+]
 _By = Annotated[
     str | None,
     typer.Option(
@@ -148,6 +154,7 @@ def stat(
     machine: _Machine = None,
     cpus: _Cpus = None,
     by: _By = None,
+    replicate: _Replicate = 1,
     trace: _Trace = None,
     seed: SeedOption = 0,
     pace: PaceOption = False,
@@ -172,7 +179,7 @@ def stat(
         _check_trace(trace, settings, as_json=as_json)
     check_output(output, *workload, trace)
     check_output(trace, *workload)
-    source = find_source(workload, _known_cpus(settings))
+    source = find_source(workload, _known_cpus(settings)).replicated(replicate)
     series = _run_all(settings, source, quiet=as_json)
     if trace is not None:
         with _opened(None if str(trace) == "-" else trace) as out:

@@ -281,6 +281,28 @@ class Program:
         check_program(program)
         return program
 
+    def replicate(self, copies: int) -> Program:
+        """Returns a program with so many copies of its threads in one process.
+
+        The process is the one with the most tasks; in a recording, what comes after its exec. Each
+        copy but the first has tasks, ids and names of its own (``"t0#1"``), and ranges of its own
+        where addresses are numbers, each as far into its page table as it was. Files are shared.
+        Instead of the break, of which a process has one, a copy maps its whole heap at once, and
+        each later brk is an mprotect that changes nothing. ``cpus``, the memory and
+        vm.max_map_count are multiplied; expectations are left out. Source: ours. ``copies``: 1 to
+        1024. Raises ProgramError where the ranges do not fit, and for what cannot be copied: an
+        exec in the process, a brk with an id or without a known beginning.
+
+        >>> from spfemu.program import ProgramBuilder
+        >>> b = ProgramBuilder()
+        >>> b.task("t0").mmap(65536, id="p")
+        >>> [task.name for task in b.build().replicate(3).tasks]
+        ['t0', 't0#1', 't0#2']
+        """
+        from spfemu.program.replicate import replicate_program
+
+        return replicate_program(self, copies)
+
     def where(self, task: int, index: int) -> str:
         """Returns the place of a record in the JSON form: ``tasks[0].ops[3].ops[1]``.
 

@@ -19,7 +19,14 @@ from spfemu.errors import ProgramError
 from spfemu.program.model import Program, Task
 from spfemu.program.ops import GIVEN, OPS, OPS_BY_CODE
 
-__all__ = ["scale_program"]
+__all__ = [
+    "Layout",
+    "address_fields",
+    "grown_pages",
+    "named_pages",
+    "scale_program",
+    "stretches",
+]
 
 _I64s = npt.NDArray[np.int64]
 
@@ -29,7 +36,7 @@ _MAX_GAP_PAGES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout:
     """Old page numbers where stretches begin and end, and the new page number of each start."""
 
     starts: _I64s
@@ -77,7 +84,7 @@ def _scaled_expect(expect: Any) -> dict[str, Any]:
     return kept
 
 
-def _address_fields(code: int) -> list[tuple[str, str, str]]:
+def address_fields(code: int) -> list[tuple[str, str, str]]:
     """Returns (address, base, length) fields of an operation."""
     keys = OPS_BY_CODE[code].keys
     return [
@@ -88,18 +95,12 @@ def _address_fields(code: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def _layout(program: Program, page_size: int, task_size: int) -> _Layout:
-    first, last = _named_pages(program)
+def _layout(program: Program, page_size: int, task_size: int) -> Layout:
+    first, last = named_pages(program)
     if not len(first):
         nowhere = np.array([-1], dtype=np.int64)
-        return _Layout(nowhere, nowhere - 1, nowhere)
-    order = np.argsort(first, kind="stable")
-    first, last = first[order], last[order]
-    reach = np.maximum.accumulate(last)
-    opens = np.ones(len(first), dtype=bool)
-    opens[1:] = first[1:] > reach[:-1] + 1
-    starts = first[opens]
-    ends = reach[np.append(np.flatnonzero(opens)[1:] - 1, len(first) - 1)]
+        return Layout(nowhere, nowhere - 1, nowhere)
+    starts, ends = stretches(first, last)
     gaps = starts[1:] - ends[:-1] - 1
     lengths = ends - starts + 1
     limit = task_size // page_size
@@ -109,7 +110,7 @@ def _layout(program: Program, page_size: int, task_size: int) -> _Layout:
         shortened = np.minimum(gaps, longest)
         new_starts = begin + np.concatenate(([0], np.cumsum(lengths[:-1] + shortened)))
         if int(new_starts[-1] + lengths[-1]) <= limit:
-            return _Layout(starts, ends, new_starts)
+            return Layout(starts, ends, new_starts)
         longest //= 2
     raise ProgramError(
         f"{program.source}: the mappings have {int(lengths.sum())} pages in all "
@@ -117,7 +118,17 @@ def _layout(program: Program, page_size: int, task_size: int) -> _Layout:
     )
 
 
-def _named_pages(program: Program) -> tuple[_I64s, _I64s]:
+def stretches(first: _I64s, last: _I64s) -> tuple[_I64s, _I64s]:
+    """Joins ranges of pages that overlap or touch; returns the first and last page of each."""
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], last[order]
+    reach = np.maximum.accumulate(last)
+    opens = np.ones(len(first), dtype=bool)
+    opens[1:] = first[1:] > reach[:-1] + 1
+    return first[opens], reach[np.append(np.flatnonzero(opens)[1:] - 1, len(first) - 1)]
+
+
+def named_pages(program: Program) -> tuple[_I64s, _I64s]:
     """Returns the first and last page of every range that the program names by its address."""
     firsts: list[_I64s] = []
     lasts: list[_I64s] = []
@@ -126,7 +137,7 @@ def _named_pages(program: Program) -> tuple[_I64s, _I64s]:
         codes = task.ops["op"]
         for code in np.unique(codes).tolist():
             records = task.ops[codes == code]
-            for addr, base, length in _address_fields(code):
+            for addr, base, length in address_fields(code):
                 named = records[(records[base] == -1) & (records[addr] > 0)]
                 begin = named[addr].astype(np.int64)
                 size = np.minimum(named[length], np.uint64(1 << 46)).astype(np.int64)
@@ -136,13 +147,13 @@ def _named_pages(program: Program) -> tuple[_I64s, _I64s]:
                 field = "addr2" if code == _BRK else "addr"
                 given = records[(records["flags"] & np.uint32(GIVEN)) != 0]
                 firsts.append(given[field] >> shift)
-                lasts.append((given[field] >> shift) + _grown_pages(program))
+                lasts.append((given[field] >> shift) + grown_pages(program))
     if not firsts:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     return np.concatenate(firsts), np.concatenate(lasts)
 
 
-def _grown_pages(program: Program) -> int:
+def grown_pages(program: Program) -> int:
     """Returns the pages that all ``brk`` operations together add, an upper bound of any heap."""
     grown = 0
     for task in program.tasks:
@@ -151,13 +162,13 @@ def _grown_pages(program: Program) -> int:
     return grown // program.page_size + 1
 
 
-def _scaled_ops(task: Task, layout: _Layout, old: int, new: int) -> npt.NDArray[np.void]:
+def _scaled_ops(task: Task, layout: Layout, old: int, new: int) -> npt.NDArray[np.void]:
     ops = task.ops.copy()
     codes = task.ops["op"]
     for code in np.unique(codes).tolist():
         which = codes == code
         records = ops[which]
-        for addr, base, _ in _address_fields(code):
+        for addr, base, _ in address_fields(code):
             absolute = records[base] == -1
             moved = _moved(records[addr], layout, old, new)
             relative = records[addr] * new // old
@@ -185,7 +196,7 @@ def _scaled_sizes(sizes: npt.NDArray[np.uint64], old: int, new: int) -> npt.NDAr
     return scaled
 
 
-def _moved(addresses: _I64s, layout: _Layout, old: int, new: int) -> _I64s:
+def _moved(addresses: _I64s, layout: Layout, old: int, new: int) -> _I64s:
     """Translates addresses; those above user space (negative as signed numbers) stay."""
     pages = layout.page(addresses // old)
     moved = pages * new + (addresses % old) * new // old

@@ -126,6 +126,14 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    "grown-file": (
+        one_page_file(
+            {"op": "truncate", "file": "f", "length": 4 * PAGE},
+            mmap(4, prot="r", flags=["private", "fixed"], file="f"), op("read", "p+0x1000"),
+            op("read", "p+0x2000"),
+        ),
+        "classic",
+    ),
     "overcommit": (program([mmap(1, length=HUGE)]), "classic"),
 }  # fmt: skip
 """For each exception a program that shows it, and the emulator's handler."""
@@ -231,6 +239,13 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
         [mmap(4, prot="r", flags=["private", "fixed"], file="f"), op("read", "p+0x2000"),
          op("read")],
         "host", {"faults": 1},
+    ),
+    # It had the page before, and has had it all the time.
+    "grown-file": (
+        [{"op": "truncate", "file": "f", "length": 4 * PAGE},
+         mmap(4, prot="r", flags=["private", "fixed"], file="f"), op("read"),
+         op("read", "p+0x1000")],
+        "emulated", {"faults": 1},
     ),
 }  # fmt: skip
 """For each exception about outcomes a program in which it does not apply, and what is changed in

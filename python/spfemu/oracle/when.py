@@ -31,6 +31,7 @@ __all__ = [
     "is_mremap_checked_first",
     "is_mremap_of_nothing",
     "is_mremap_of_several",
+    "is_read_ahead",
     "is_stack",
     "is_too_much",
     "is_uncharged",
@@ -201,6 +202,26 @@ def is_alone_at_the_end(case: Case) -> bool:
     # Fault-around begins at a multiple of 64 KiB, or where the mapping does.
     first = max(case.page & ~0xFFFF, mapping.start)
     return mapping.page_of_file == last and first == case.page
+
+
+def is_read_ahead(case: Case) -> bool:
+    """A page that truncate has added to a file on disk, and that came with another one."""
+    if case.emulated["faults"] != case.host["faults"] + 1:
+        return False
+    mapping = case.mapping
+    if mapping is None or mapping.file.kind != "regular":
+        return False
+    files = case.history.program.files
+    lengths = [
+        int(call.record["length"])
+        for call in case.history.calls
+        if call.op == "truncate"
+        and call.position < case.position
+        and files[int(call.record["aux"])].name == mapping.file.name
+    ]
+    # What it had all the time was in the page cache from the beginning.
+    had = min([mapping.file.length, *lengths])
+    return bool(lengths) and mapping.page_of_file >= -(-had // 4096)
 
 
 def is_address_as_errno(case: Case) -> bool:

@@ -147,11 +147,15 @@ def usual_command(name: str) -> str:
     >>> from spfemu.sweeping.cells import usual_command
     >>> usual_command("ebizzy"), usual_command("brk1")
     ('ebizzy -mTt {cpus} -S 0.2', 'brk1 -t {cpus} -s 0.2')
+    >>> usual_command("kernbench")
+    'kernbench -j {cpus}'
     """
     letters = {o.letter: o.value for o in WORKLOADS[name].options} if name in WORKLOADS else {}
     parts = [name]
     if "t" in letters:
         parts.append(f"{'-mTt' if name == 'ebizzy' else '-t'} {PLACEHOLDER}")
+    if "j" in letters:
+        parts.append(f"-j {PLACEHOLDER}")
     parts += [f"-{letter} {_SECONDS}" for letter, what in letters.items() if what == "SECONDS"]
     return " ".join(parts)
 

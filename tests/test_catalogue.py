@@ -42,10 +42,11 @@ VARIANTS: Final = (
     Case("B1", "truncation_against_mprotect", 2, 787, 1297, {"sequence"}),
     Case("B2", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
     Case("B3", "write_against_munmap", 1, 298, 300, {"use-after-free"}),
-    Case("B4", "fault_on_a_moving_page", 1, 2292, 2136, {"use-after-free"}),
+    Case("B4", "fault_on_a_moving_page", 1, 2297, 2141, {"use-after-free"}),
+    Case("B5", "swap_in_against_munmap", 1, 516, 532, {"use-after-free"}),
     Case("B6", "copy_beside_mprotect_with_notifier", 1, 236, 236, {"notifier-balance"}),
     Case("B7", "copy_beside_registration", 1, 120, 83, {"notifier-balance"}),
-    Case("B8", "write_against_table_move", 1, 517, 501, {"lost-store"}),
+    Case("B8", "write_against_table_move", 1, 521, 505, {"lost-store"}),
     Case("C1", "second_fault_against_munmap", 2, 3572, 8974, {"use-after-free"}),
     Case("C2", "fetch_of_data", 0, 2, 2, {"livelock"}),
     Case("C3", "refused_write", 0, 2, 2, {"signal"}),
@@ -53,11 +54,11 @@ VARIANTS: Final = (
     Case("C5", "write_against_mbind", 1, 178, 156, {"use-after-free"}),
     # The refusal was right when the access began.
     Case("C9", "write_against_remapping", 2, 2890, 2814),
-    Case("L1", "stale_read_beside_unmapping", 1, 2067, 2063, {"lost-store"}),
+    Case("L1", "stale_read_beside_unmapping", 1, 2101, 2097, {"lost-store"}),
     Case("L2", "swap_in_past_the_cache", 1, 447, 302, {"lost-store"}),
     Case("L3", "give_up_what_a_child_has", 0, 3, 3, {"lost-store"}),
     Case("L4", "growth_against_munmap", 1, 290, 387, {"mapcount"}),
-    Case("N1", "write_against_mremap", 1, 199, 394, {"lost-store"}),
+    Case("N1", "write_against_mremap", 1, 199, 396, {"lost-store"}),
 )
 
 MUTANTS: Final = (
@@ -65,7 +66,7 @@ MUTANTS: Final = (
     Case("A1d", "fork_without_memory", 0, 2, 2, {"sequence"}),
     Case("A2", "swap_in_against_mprotect", 1, 320, 319, {"readahead-window"}),
     Case("A3", "write_at_mremap_target", 1, 589, 589, {"rss-count"}),
-    Case("A4", "write_against_mremap", 1, 199, 251, {"lost-store"}),
+    Case("A4", "write_against_mremap", 1, 199, 253, {"lost-store"}),
     Case("A6", "write_against_munmap", 2, 3409, 3321, {"mapcount"}),
     Case("A7", "write_against_munmap", 2, 3409, 3405, {"mapcount", "rss-count", "use-after-free"}),
     Case("A8a", "write_against_munmap", 1, 298, 296, {"use-after-free"}),

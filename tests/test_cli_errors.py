@@ -146,7 +146,7 @@ def test_files_that_are_no_programs(
             {"op": "note", "text": "", "expect": {"maps_lines": ["p..q 7777 0"]}},
             "expect: key 'maps_lines': value",
         ),
-        ({"op": "ksm_scan", "addr": 0, "length": 1}, "operation 'ksm_scan' is not available yet"),
+        ({"op": "ksm_scan", "addr": 0}, "key 'length': missing"),
     ],
 )
 def test_programs_with_a_bad_operation(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spfemu.errors import ProgramError
 from spfemu.program import OP_DTYPE, OPS, OPS_BY_CODE, OUTCOME_DTYPE, Program, ProgramBuilder, Task
-from spfemu.program.ops import ADVICES_AVAILABLE, FIELDS
+from spfemu.program.ops import ADVICES, FIELDS
 from spfemu.program.values import format_address, parse_address, parse_int, parse_prot, prot_text
 from tests.scenario_files import SCENARIOS
 
@@ -187,7 +187,7 @@ def everything() -> Program:
     t.mmap(65536, id="p")
     t.expect({"errno": None})
     t.mmap(65536, prot="none", flags=("private",), file="f", offset=4096, addr=("p", 65536))
-    for advice in sorted(ADVICES_AVAILABLE - {"hugepage"}):
+    for advice in sorted({*ADVICES} - {"hugepage"}):
         t.madvise("p", 4096, advice)
     t.mprotect("p+0x1000", 4096, "rwx")
     t.munmap(("p", -4096), 4096)
@@ -278,5 +278,5 @@ def test_the_page_on_programs_names_everything_that_is_there() -> None:
         if op.available and op.name != "end":
             for name in (op.name, *(key.name for key in op.keys)):
                 assert f"`{name}`" in page, f"{op.name}: {name}"
-    for advice in ADVICES_AVAILABLE:
+    for advice in ADVICES:
         assert advice in page

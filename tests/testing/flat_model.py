@@ -779,6 +779,7 @@ class FlatMap:
             "swap_out",
             "migrate",
             "numa_scan",
+            "ksm_scan",
         ):  # nobody can tell, but by the time it takes
             if self.address(op) % space.page:
                 raise FailedError("EINVAL")

@@ -9,7 +9,7 @@ from spfemu.importers.events import Call
 from spfemu.importers.state import Area, TaskState, page_up
 from spfemu.importers.tape import CODE
 from spfemu.importers.writer import Writer
-from spfemu.program.ops import ADVICES, ADVICES_AVAILABLE, GIVEN, MMAP_FLAGS
+from spfemu.program.ops import ADVICES, GIVEN, MMAP_FLAGS
 
 __all__ = ["CALLS", "Handler", "map_area"]
 
@@ -135,7 +135,7 @@ def _mprotect(writer: Writer, task: TaskState, call: Call) -> None:
 def _madvise(writer: Writer, task: TaskState, call: Call) -> None:
     args = call.args
     name = _ADVICE.get(args["behavior"], f"{args['behavior']}")
-    if name not in ADVICES_AVAILABLE:
+    if name not in ADVICES:
         writer.summary.skipped[f"madvise {name}"] += 1
         return
     advice = ADVICES.index(name)

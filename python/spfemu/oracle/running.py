@@ -54,6 +54,13 @@ _CHANGES_HOST: Final = (
 )
 """What the kernel does by itself for all, or what needs somebody else than the program."""
 
+_OF_THE_HOST: Final = {
+    "pageout": "it depends on the host's swap and on who else uses it",
+    "mergeable": "what is merged is up to the host's ksmd",
+    "unmergeable": "what is merged is up to the host's ksmd",
+}
+"""Advices that only the host's own state gives a meaning to."""
+
 _MAX_TIMEOUT_S: Final = 1e9
 
 
@@ -251,8 +258,8 @@ def _unsuitable_ops(
         yield madvise & (ops["advice"] == ADVICES.index("hugepage")), message
     huge = (ops["op"] == OPS["mmap"].code) & (ops["flags"] & MMAP_FLAGS["hugetlb"] != 0)
     yield huge, "flag 'hugetlb': there are no huge pages"
-    message = "advice 'pageout': it depends on the host's swap and on who else uses it"
-    yield madvise & (ops["advice"] == ADVICES.index("pageout")), message
+    for advice, why in _OF_THE_HOST.items():
+        yield madvise & (ops["advice"] == ADVICES.index(advice)), f"advice '{advice}': {why}"
     changes = np.isin(ops["op"], [OPS[name].code for name in _CHANGES_HOST])
     yield changes, "operation '{op}' would change the host"
     executes = (ops["op"] == OPS["execute"].code) | (

@@ -15,7 +15,6 @@ import numpy as np
 __all__ = [
     "ACCESSES",
     "ADVICES",
-    "ADVICES_AVAILABLE",
     "CONFIGS",
     "EVENTS",
     "FIELDS",
@@ -164,7 +163,6 @@ ADVICES: Final = (
     "dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump", "mergeable",
     "unmergeable", "pageout", "cold", "populate_read", "populate_write",
 )  # fmt: skip
-ADVICES_AVAILABLE: Final = frozenset(ADVICES) - {"mergeable", "unmergeable"}
 POLICIES: Final = ("default", "bind", "interleave", "preferred", "local")
 POLICIES_WITHOUT_NODES: Final = ("default", "local")
 ACCESSES: Final = ("read", "write", "execute")
@@ -290,7 +288,6 @@ _TABLE: Final = (
                 "advice",
                 required=True,
                 choices=ADVICES,
-                available=ADVICES_AVAILABLE,
             ),
         ),
     ),
@@ -358,7 +355,7 @@ _TABLE: Final = (
     Op("swap_out", 30, (*_RANGE, Key("keep_cache", "bool", "flags"))),
     Op("collapse", 31, (_ADDR,)),
     Op("numa_scan", 32, _RANGE),
-    Op("ksm_scan", 33, _RANGE, available=False),
+    Op("ksm_scan", 33, _RANGE),
     Op("clear_refs", 34, (Key("what", "int", "value", required=True),)),
     Op("migrate", 35, (*_RANGE, Key("node", "int", "value", required=True))),
     Op("truncate", 36, (Key("file", "file", "aux", required=True), _LENGTH)),

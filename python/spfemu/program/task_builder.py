@@ -331,6 +331,11 @@ class TaskBuilder(TaskRecords):
         base, offset = self._address(addr)
         self.record(32, base=base, addr=offset, length=length)
 
+    def ksm_scan(self, addr: Address, length: int) -> None:
+        """Appends ``ksm_scan``: KSM merges equal pages. Source: the program format."""
+        base, offset = self._address(addr)
+        self.record(33, base=base, addr=offset, length=length)
+
 
 def _mask(nodes: Iterable[int]) -> int:
     return sum(1 << node for node in set(nodes))

@@ -12,6 +12,7 @@ from spfemu.reference.brk import brk
 from spfemu.reference.clear_refs import clear_refs
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.khugepaged import collapse
+from spfemu.reference.ksm import ksm_scan
 from spfemu.reference.mbind import mbind
 from spfemu.reference.migrate import migrate
 from spfemu.reference.mlock import mlock, munlock
@@ -129,6 +130,11 @@ def _uffd_unregister(call: Call) -> int:
     return 0
 
 
+def _ksm_scan(call: Call) -> int:
+    ksm_scan(call.kernel, call.mm, call.addr, call.record.length)
+    return 0
+
+
 def _swap_out(call: Call) -> int:
     keep_cache = bool(call.flags & 1)
     swap_out(call.kernel, call.mm, call.addr, call.record.length, keep_cache=keep_cache)
@@ -164,6 +170,7 @@ MEMORY_CALLS: Final[Mapping[int, Callable[[Call], int]]] = MappingProxyType(
             "mbind": _mbind,
             "brk": _brk,
             "collapse": _collapse,
+            "ksm_scan": _ksm_scan,
             "swap_out": _swap_out,
             "migrate": _migrate,
             "clear_refs": _clear_refs,

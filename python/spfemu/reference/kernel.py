@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from spfemu.program import EVENTS
 from spfemu.program.model import Swap as SwapSettings
-from spfemu.reference.model import Frames, HugetlbPool
+from spfemu.reference.model import Frames, HugetlbPool, Page
 from spfemu.reference.swap import Swap
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Kernel:
     counters: list[int] = field(default_factory=lambda: [0] * len(EVENTS))
     mms: list[Mm] = field(default_factory=list)
     """The address spaces there are, oldest first."""
+    merged: dict[int, Page] = field(default_factory=dict)
+    """KSM's stable tree: the page that was merged last with this content, which may be gone."""
     swap_settings: SwapSettings = field(default_factory=SwapSettings)
     swap: Swap = field(init=False)
 

@@ -29,7 +29,7 @@ def migrate(kernel: Kernel, mm: Mm, start: int, length: int, node: int) -> None:
         return
     for _, pte in list(mm.page_tables.present(start, end)):
         page = pte.page
-        if not page.is_small_anonymous:
+        if not page.is_small_anonymous or page.merged:
             continue
         try:
             kernel.frames.allocate()

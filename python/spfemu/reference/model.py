@@ -40,6 +40,7 @@ VM_GROWSDOWN = 1 << 15
 VM_UFFD_MISSING = 1 << 16
 VM_HUGETLB = 1 << 17
 VM_SOFTDIRTY = 1 << 18
+VM_MERGEABLE = 1 << 19
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 """The three bits that mprotect replaces; the array form's `prot` has the same values."""
 
@@ -93,7 +94,7 @@ class Page:
     `huge` is the huge page that it is a part of. `slot` is its slot of the swap device while it is
     in the swap cache; `dirty` (PG_dirty) says that the device does not have its content, `lazyfree`
     that MADV_FREE gave it up, `readahead` that it was read and not used yet. `charged`: it counts
-    for the memory cgroup.
+    for the memory cgroup. `merged`: it is KSM's, which stays in memory, and where it is.
     """
 
     anonymous: bool
@@ -105,6 +106,7 @@ class Page:
     lazyfree: bool = False
     readahead: bool = False
     charged: bool = False
+    merged: bool = False
 
     @property
     def is_small_anonymous(self) -> bool:

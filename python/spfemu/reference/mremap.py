@@ -7,6 +7,7 @@ import errno
 from spfemu.program.ops import MREMAP_FLAGS
 from spfemu.reference.huge_split import split_huge_pmd
 from spfemu.reference.kernel import Kernel
+from spfemu.reference.ksm import unmerge
 from spfemu.reference.mm import Mm
 from spfemu.reference.mmap import get_unmapped_area
 from spfemu.reference.model import (
@@ -147,6 +148,7 @@ def _move_vma(
     """
     if mm.map_count >= kernel.sysctl["vm.max_map_count"] - 3:
         raise SyscallError(errno.ENOMEM)
+    unmerge(kernel, mm, vma, old_addr, old_addr + old_length)
     pgoff = vma.pgoff + ((old_addr - vma.start) >> mm.arch.page_shift)
     vma, new_vma = _copy_vma(mm, vma, new_addr, new_length, pgoff)
     moved = move_page_tables(kernel, mm, vma, old_addr, new_addr, old_length)

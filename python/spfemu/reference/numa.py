@@ -122,5 +122,6 @@ def numa_scan(
             continue
         stop = min(end, vma.end)
         for address, pte in list(mm.page_tables.present(max(start, vma.start), stop)):
-            if pte.page.is_small_anonymous and pte.page.mapcount == 1:
+            page = pte.page
+            if page.is_small_anonymous and not page.merged and page.mapcount == 1:
                 mm.page_tables.store(address, pte._replace(hinted=True))

@@ -9,6 +9,7 @@ from spfemu.program.ops import ADVICES
 from spfemu.reference.huge_pages import change_huge_pmds
 from spfemu.reference.hugetlb import change_hugetlb_protection, is_hugetlb
 from spfemu.reference.kernel import Kernel
+from spfemu.reference.ksm import mergeable_flags, unmerge
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
     ADDRESS_MASK,
@@ -19,6 +20,7 @@ from spfemu.reference.model import (
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_LOCKED,
+    VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_RAND_READ,
@@ -55,6 +57,7 @@ _ADVICE_FLAGS: dict[str, tuple[int, int]] = {
     "dodump": (VM_DONTDUMP, 0),
     "hugepage": (VM_NOHUGEPAGE, VM_HUGEPAGE),
     "nohugepage": (VM_HUGEPAGE, VM_NOHUGEPAGE),
+    "unmergeable": (VM_MERGEABLE, 0),
 }
 """Advice to the flags it clears and sets. Source: madvise_behavior(), mm/madvise.c@5.1."""
 
@@ -239,8 +242,16 @@ def _madvise_vma(
         return vma
     if advice == "wipeonfork" and (vma.file is not None or vma.flags & VM_SHARED):
         raise SyscallError(errno.EINVAL)
-    cleared, added = _ADVICE_FLAGS[advice]
-    flags = vma.flags & ~cleared | added
+    if advice == "unmergeable":
+        try:
+            unmerge(kernel, mm, vma, start, end)
+        except SyscallError:
+            raise SyscallError(errno.EAGAIN) from None
+    if advice == "mergeable":
+        flags = mergeable_flags(vma.flags)
+    else:
+        cleared, added = _ADVICE_FLAGS[advice]
+        flags = vma.flags & ~cleared | added
     if flags == vma.flags:
         return vma
     vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)

@@ -90,12 +90,18 @@ def do_anonymous_page(fault: Fault) -> int:
 def do_wp_page(fault: Fault, pte: Pte) -> int:
     """Handles a write to a present page that is mapped read-only. SPF_V12 5.5.
 
-    An anonymous page that nobody else maps (of a huge page: nor any other part) is made writable
-    where it is; so is a page of a shared
+    An anonymous page that nobody else maps (of a huge page: nor any other part), also one that KSM
+    has merged, is made writable where it is; so is a page of a shared
     mapping, after `page_mkwrite`. The zero page, a file's page in a private mapping and an
     anonymous page that another process maps are copied.
     """
     tables, swap = fault.mm.page_tables, fault.kernel.swap
+    if pte.page.merged:
+        if pte.page.mapcount > 1:
+            return wp_page_copy(fault, pte)
+        pte.page.merged = False  # reuse_ksm_page()
+        tables.store(fault.address, pte.made_writable())
+        return VM_FAULT_WRITE
     if pte.page.anonymous and swap.is_used_once(pte.page):  # reuse_swap_page()
         if pte.page.slot is not None:
             swap.try_to_free(pte.page)

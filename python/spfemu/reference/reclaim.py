@@ -28,7 +28,7 @@ def swap_out(kernel: Kernel, mm: Mm, start: int, length: int, *, keep_cache: boo
             cached = kernel.swap.cache.get(pte.slot)
             if cached is not None and not cached.mapcount:
                 shrink_page(kernel, cached, keep_cache=keep_cache)
-        elif pte.page.anonymous and pte.page.huge is None:
+        elif pte.page.is_small_anonymous:
             shrink_page(kernel, pte.page, keep_cache=keep_cache)
 
 
@@ -39,6 +39,8 @@ def shrink_page(kernel: Kernel, page: Page, *, keep_cache: bool, only_unused: bo
 
     **Source:** shrink_page_list(), mm/vmscan.c@5.1.
     """
+    if page.merged:
+        return
     swap = kernel.swap
     if is_locked(kernel, page):
         swap.try_to_free(page)

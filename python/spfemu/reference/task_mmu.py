@@ -16,6 +16,7 @@ from spfemu.reference.model import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKONFAULT,
+    VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_RAND_READ,
@@ -41,6 +42,7 @@ _MNEMONICS: Final = (
     *((VM_SEQ_READ, "sr"), (VM_RAND_READ, "rr"), (VM_DONTCOPY, "dc"), (VM_HUGETLB, "de")),
     *((VM_LOCKONFAULT, "??"), (VM_ACCOUNT, "ac"), (VM_NORESERVE, "nr"), (VM_HUGETLB, "ht")),
     *((VM_WIPEONFORK, "wf"), (VM_DONTDUMP, "dd"), (VM_HUGEPAGE, "hg"), (VM_NOHUGEPAGE, "nh")),
+    (VM_MERGEABLE, "mg"),
 )
 """Flags in the order in which smaps names them; `sd` is left out."""
 

@@ -197,11 +197,14 @@ _REMAPS: Final[tuple[tuple[str, ...], ...]] = (
 
 def _madvise(draw: Draw, words: Vocabulary) -> Operation:
     advices = words.advices
-    if words.host:  # what pageout comes to depends on the host's swap
-        advices = tuple(advice for advice in advices if advice != "pageout")
+    if words.host:  # what they come to depends on the host's swap, and on its ksmd
+        advices = tuple(advice for advice in advices if advice not in _OF_THE_HOST)
     advice = pick(draw, advices)
     given = _few_pages(draw, words) if advice.startswith("populate") else _range(draw, words)
     return {"op": "madvise", **given, "advice": advice}
+
+
+_OF_THE_HOST: Final = ("pageout", "mergeable", "unmergeable")
 
 
 def _few_pages(draw: Draw, words: Vocabulary) -> Operation:
@@ -250,6 +253,10 @@ def _rebind(draw: Draw, words: Vocabulary) -> Operation:
 
 def _numa_scan(draw: Draw, words: Vocabulary) -> Operation:
     return {"op": "numa_scan", **_range(draw, words)}
+
+
+def _ksm_scan(draw: Draw, words: Vocabulary) -> Operation:
+    return {"op": "ksm_scan", **_range(draw, words)}
 
 
 def _swap_out(draw: Draw, words: Vocabulary) -> Operation:
@@ -399,6 +406,7 @@ _MAKERS: Final[tuple[Maker, ...]] = (
     *(_mbind,) * 3,
     _set_mempolicy,
     *(_numa_scan,) * 3,
+    *(_ksm_scan,) * 3,
     *(_swap_out,) * 4,
     *(_mlock,) * 2,
     *(_migrate,) * 2,
@@ -446,6 +454,7 @@ def makers(words: Vocabulary) -> tuple[Maker, ...]:
             _uffd,
             _numa_scan,
             _rebind,
+            _ksm_scan,
         }
     return tuple(maker for maker in _MAKERS if maker not in left_out)
 

@@ -95,6 +95,8 @@ class Vocabulary:
         *("wipeonfork", "keeponfork"),
         *("dontdump", "dodump", "nohugepage", "hugepage"),
         *("free", "free", "pageout", "pageout", "cold", "willneed"),
+        *("mergeable",) * 4,
+        "unmergeable",
     )
 
     @classmethod

@@ -31,6 +31,7 @@ mod gup;
 mod handle_pte;
 mod huge;
 mod hugetlb;
+mod ksm;
 mod numa;
 mod pte_lock;
 mod speculative;

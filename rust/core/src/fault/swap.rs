@@ -10,7 +10,7 @@ use crate::mm::{
     FaultFlags, Kernel, PG_DIRTY, PG_LOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PageRef, Pte, Rss,
     SwapIn, SwapReads, Variant, VmFault, VmFlags,
 };
-use crate::platform::{Mutant, Ordering, Platform};
+use crate::platform::{Mutant, Ordering, Platform, Ptr, Value};
 
 /// The page that a swap-in will map.
 struct Incoming<'k, P: Platform> {
@@ -145,6 +145,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.put_page(cpu, page);
             return result;
         }
+        if cached && (!vmf.is_speculative() || self.v12(Variant::B5)) {
+            self.ksm_might_need_to_copy(cpu, vmf, page);
+        }
         let Some(charged) = self.mem_cgroup_charge(cpu, page) else {
             self.unlock_page(cpu, page);
             self.put_page(cpu, page);
@@ -171,6 +174,29 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // the cache, is nobody else's.
         let result = result | self.do_wp_page(cpu, vmf);
         if result.has(VmFault::ERROR) { result & VmFault::ERROR } else { result }
+    }
+
+    /// `ksm_might_need_to_copy()`: a copy, if the page is another's, to whom KSM had lent this one's
+    /// place. DEVIATION: the copy is dropped at once. Merged pages do not go to swap, so only a VMA
+    /// that is just changing says so: `pte_map_lock` then refuses what is speculative (B5), and beside
+    /// a growing stack the page itself is right.
+    fn ksm_might_need_to_copy(&self, cpu: &P, vmf: &Vmf<'_, P>, page: PageRef<'_, P>) {
+        if !self.page_is_anon(cpu, page) {
+            return; // just read
+        }
+        let root = |anon_vma| self.anon_vmas.get(cpu, anon_vma).root().read(cpu);
+        let theirs = root(Ptr::from_word(page.mapping().read(cpu)));
+        let ours = root(vmf.vma.anon_vma().read(cpu));
+        let index = self.linear_page_index(cpu, vmf.vma, vmf.address);
+        if theirs == ours && page.index().read(cpu) == index {
+            return;
+        }
+        let place = self.vma_placement(cpu, vmf.vma, vmf.address, 0);
+        if let Some(copy) = self.alloc_page_at(cpu, place) {
+            cpu.charge(Cost::CopyPage, 1);
+            copy.content().poke(page.content().read(cpu));
+            self.put_page(cpu, copy);
+        }
     }
 
     /// Whether the page, which is locked now, is still the one of the slot.

@@ -40,6 +40,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmf: &mut Vmf<'k, P>,
         page: PageRef<'k, P>,
     ) -> Option<VmFault> {
+        if self.page_is_ksm(cpu, page) && page.refcount().read(cpu) != 1 {
+            return None;
+        }
         if !self.trylock_page(cpu, page) {
             self.get_page(cpu, page);
             self.pte_unmap_unlock(cpu, vmf);
@@ -54,6 +57,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Some(if locked { VmFault::NONE } else { VmFault::RETRY });
             }
             self.put_page(cpu, page);
+        }
+        if self.page_is_ksm(cpu, page) {
+            let index = self.anon_index(cpu, vmf, vmf.address);
+            let reuse = self.reuse_ksm_page(cpu, page, vmf.vma, index);
+            self.unlock_page(cpu, page);
+            return reuse.then(|| self.wp_page_reuse(cpu, vmf));
         }
         let (reuse, total_mapcount) = self.reuse_swap_page(cpu, page);
         // A huge page whose other parts are mapped elsewhere too is not this VMA's alone.

@@ -103,7 +103,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             let hinted = seen.has(Pte::PROTNONE);
             let page = self.small_anon_page(cpu, seen).filter(|_| !hinted);
-            if page.is_none_or(|page| page.mapcount().read(cpu) != 1) {
+            if page.is_none_or(|page| self.page_is_ksm(cpu, page) || page.mapcount().read(cpu) != 1)
+            {
                 continue;
             }
             let old = slot.pte().swap(cpu, Pte::EMPTY, Ordering::Relaxed);

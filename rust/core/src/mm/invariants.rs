@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
 use super::page::{
-    PG_ANON, PG_CACHE, PG_HEAD, PG_LOCKED, PG_MLOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK,
+    PG_ANON, PG_CACHE, PG_HEAD, PG_KSM, PG_LOCKED, PG_MLOCKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK,
 };
 use super::types::{Pte, VmFlags};
 use crate::design::Design;
@@ -254,7 +254,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let Some(head) = self.peek_head(pte.pfn()).filter(|_| !self.is_zero_pfn(pte.pfn())) else {
             return;
         };
-        if head.flags().peek() & PG_ANON == 0 {
+        if head.flags().peek() & PG_KSM != 0 && pte.has(Pte::WRITE) {
+            census.find("pte-against-vma", format!("{address:#x} may write to a merged page"));
+        }
+        if head.flags().peek() & (PG_ANON | PG_KSM) != PG_ANON {
             return;
         }
         let anon_vma = head.mapping().peek();
@@ -368,6 +371,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             ("mmu_notifier_mm", self.notifiers.live()),
             ("page-cache node", self.cache_nodes.live()),
             ("resv_map", self.resv_maps.live()),
+            ("KSM's stable nodes", self.ksm.nr_stable() as u32),
             ("reserved huge page", self.hstate.resv_huge_pages.peek() as u32),
         ] {
             if live != 0 {

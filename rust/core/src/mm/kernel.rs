@@ -9,6 +9,7 @@ use super::counters::Counters;
 use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
 use super::hugetlb::{Hstate, ResvMap};
+use super::ksm::Ksm;
 use super::memcontrol::MemCgroup;
 use super::mempolicy::Mempolicy;
 use super::node::{PerCpuPages, Zone, node_shift};
@@ -205,6 +206,7 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(super) mm_all_locks_mutex: Word<P>,
     pub(crate) resv_maps: Arena<ResvMap<P>>,
     pub(super) hstate: Hstate<P>,
+    pub(crate) ksm: Ksm<P>,
     pub(crate) sysctl_speculative_page_fault: Word<P>,
     pub(crate) sysctl_max_map_count: Word<P>,
     pub(crate) sysctl_page_cluster: Word<P>,
@@ -256,6 +258,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             mm_all_locks_mutex: Word::new(Line(first_zone), 24),
             resv_maps: Arena::new(&lines, 0),
             hstate: Hstate::new(&lines, config.nr_cpus),
+            ksm: Ksm::new(&lines),
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
@@ -304,6 +307,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.huge_zero_page.poke(0);
         self.mm_all_locks_mutex.poke(0);
         self.resv_maps.reset();
+        self.ksm.reset();
         self.hstate.reset(self.config.system.hugetlb_pages);
         let system = &self.config.system;
         self.sysctl_speculative_page_fault.poke(system.speculative_page_fault.to_word());

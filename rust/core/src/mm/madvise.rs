@@ -108,12 +108,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// The anonymous page that a PTE maps, unless it is part of a huge page.
     pub(crate) fn small_anon_page(&self, cpu: &P, pte: Pte) -> Option<PageRef<'_, P>> {
-        if !pte.is_present() || pte.has(Pte::SPECIAL) {
-            return None;
-        }
-        let page = self.page(cpu, pte.pfn());
+        let page = self.normal_page(cpu, pte)?;
         let small = !self.page_is_compound(page);
         (small && self.page_test(cpu, page, PG_ANON)).then_some(page)
+    }
+
+    /// `vm_normal_page()` of a PTE whatever it is.
+    pub(crate) fn normal_page(&self, cpu: &P, pte: Pte) -> Option<PageRef<'_, P>> {
+        (pte.is_present() && !pte.has(Pte::SPECIAL)).then(|| self.page(cpu, pte.pfn()))
     }
 
     /// Takes a page out of the swap cache and makes it clean. False: others have it, or somebody

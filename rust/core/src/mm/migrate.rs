@@ -74,7 +74,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let mut later = Vec::new();
             for isolated in left {
                 let moved = match isolated.anon_vma {
-                    // What is in the swap cache alone is not looked for.
+                    // What is in the swap cache alone is not looked for, nor what KSM has merged.
                     None => Moved::Done,
                     Some(_) if !memory => Moved::NoMemory,
                     Some(family) => {
@@ -144,6 +144,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return false;
             }
             self.lock_page(cpu, page);
+        }
+        // KSM has merged it since it was isolated.
+        if self.page_is_ksm(cpu, page) {
+            self.unlock_page(cpu, page);
+            return false;
         }
         if self.page_test(cpu, page, PG_WRITEBACK) {
             if !force {

@@ -156,8 +156,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         for (&page, was_locked) in pages.iter().zip(was_locked) {
             if was_locked {
                 self.lock_page(cpu, page);
-                // DEVIATION: of files only who unlocks is looked at.
-                if page.mapcount().read(cpu) > 1 && self.page_is_anon(cpu, page) {
+                // DEVIATION: of files, and of KSM's pages, only who unlocks is looked at.
+                let has_rmap = self.page_is_anon(cpu, page) && !self.page_is_ksm(cpu, page);
+                if page.mapcount().read(cpu) > 1 && has_rmap {
                     // The VMA that is being unlocked keeps its anon_vma.
                     self.try_to_munlock(cpu, page, self.page_anon_vma(cpu, page));
                 }

@@ -21,6 +21,7 @@ mod i_mmap;
 mod invariants;
 mod kernel;
 mod khugepaged;
+mod ksm;
 mod locks;
 mod lookup;
 mod madvise;

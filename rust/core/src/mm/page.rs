@@ -31,8 +31,6 @@ pub(crate) const PG_READAHEAD: u64 = 1 << 18;
 pub(crate) const PG_SWAPBACKED: u64 = 1 << 19;
 /// In a VMA that is locked in memory.
 pub(crate) const PG_MLOCKED: u64 = 1 << 21;
-/// Charged to the memory cgroup (the kernel's `page->mem_cgroup`).
-pub(crate) const PG_MEMCG: u64 = 1 << 36;
 /// `PAGE_MAPPING_ANON`, which the kernel keeps in `page->mapping`.
 pub(crate) const PG_ANON: u64 = 1 << 32;
 /// The page belongs to a page cache.
@@ -41,7 +39,12 @@ pub(crate) const PG_CACHE: u64 = 1 << 33;
 pub(crate) const PG_TAIL: u64 = 1 << 34;
 /// The head of a page of the hugetlb pool (in the kernel, by its destructor).
 pub(crate) const PG_HUGETLB: u64 = 1 << 35;
-
+/// Charged to the memory cgroup (the kernel's `page->mem_cgroup`).
+pub(crate) const PG_MEMCG: u64 = 1 << 36;
+/// A page that KSM has merged, or is about to (in the kernel, `PAGE_MAPPING_KSM`).
+pub(crate) const PG_KSM: u64 = 1 << 37;
+/// In KSM's stable tree (in the kernel, what `page->mapping` then points to).
+pub(crate) const PG_STABLE: u64 = 1 << 38;
 /// Who took the last hinting fault on the page (`LAST_CPUPID`): whether anybody, on which node (the
 /// kernel keeps the CPU), and the last bits of the task's number.
 pub(super) const LAST_CPUPID_SET: u64 = 1 << 40;
@@ -223,6 +226,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         if page.flags().peek() & PG_MEMCG != 0 {
             self.mem_cgroup_uncharge(cpu, page);
+        }
+        if page.flags().peek() & PG_STABLE != 0 {
+            self.stable_tree_remove(cpu, page);
         }
         self.pages.kill(cpu, page);
         let node = self.page_to_nid(page);

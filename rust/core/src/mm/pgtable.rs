@@ -109,7 +109,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
     /// How many pages `start..end` has.
     #[inline(always)]
-    pub(super) fn nr_pages(&self, start: Vaddr, end: Vaddr) -> usize {
+    pub(crate) fn nr_pages(&self, start: Vaddr, end: Vaddr) -> usize {
         (end.since(start) >> self.page_shift()) as usize
     }
     /// The address where the next PTE table begins, or `end` (`pmd_addr_end()`).

@@ -39,10 +39,16 @@ struct Mapped<'k, P: Platform> {
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `page_get_anon_vma()`: a reference to the anon_vma of a page that stays mapped meanwhile,
     /// for the caller holds the lock of its PTE, or the family's semaphore.
-    pub(super) fn page_get_anon_vma(&self, cpu: &P, page: PageRef<'_, P>) -> AnonVmaRef<'_, P> {
-        let anon_vma = self.page_anon_vma(cpu, page);
+    /// `None`: it is KSM's now, which takes no PTE lock for that.
+    pub(super) fn page_get_anon_vma(
+        &self,
+        cpu: &P,
+        page: PageRef<'_, P>,
+    ) -> Option<AnonVmaRef<'_, P>> {
+        let anon_vma = Ptr::<AnonVma<P>>::from_word(page.mapping().read(cpu));
+        let anon_vma = self.anon_vmas.get_opt(cpu, anon_vma)?;
         atomic_inc(cpu, anon_vma.refcount());
-        anon_vma
+        Some(anon_vma)
     }
 
     /// `page_get_anon_vma()` of a page that the caller has locked, if it is mapped. `family` is
@@ -57,7 +63,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let rmap = self.anon_vma_sem(cpu, family);
         rmap.down_read(cpu);
         let mapped = page.mapcount().read(cpu) != 0;
-        let found = mapped.then(|| self.page_get_anon_vma(cpu, page));
+        let found = mapped.then(|| self.page_get_anon_vma(cpu, page)).flatten();
         rmap.up_read(cpu);
         found
     }

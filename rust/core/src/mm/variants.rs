@@ -13,6 +13,8 @@ pub enum Variant {
     B3,
     /// `migration_entry_wait` in a speculative fault.
     B4,
+    /// KSM's question about a page from swap, put to a VMA that is going.
+    B5,
     /// A copy that is given up forgets to end its invalidation.
     B6,
     /// A notifier is registered between a speculative copy's start and end.
@@ -67,7 +69,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 18] = [
+pub const VARIANTS: [VariantInfo; 19] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -106,6 +108,17 @@ pub const VARIANTS: [VariantInfo; 18] = [
         what: "v12 waits for a page that is being moved by way of a page table which may be gone; \
                fixed (a later Android port): it gives up at once",
         cpus: 3,
+        oracle: "use-after-free",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::B5,
+        entry: "B5",
+        name: "ksm-might-need-to-copy",
+        what: "v12 asks whether KSM shared a page of the swap cache before it has the PTE lock, by the \
+               VMA's anon_vma, which munmap may have freed; fixed (a later Android port): a \
+               speculative fault does not ask",
+        cpus: 2,
         oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::kernel::Kernel;
 use super::objects::{AnonVmaRef, MmRef, PageRef, Table};
-use super::page::{PG_DIRTY, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
+use super::page::{PG_DIRTY, PG_KSM, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK};
 use super::rmap_walk::Unmap;
 use super::types::{Pte, Vaddr};
 use crate::design::Design;
@@ -21,8 +21,8 @@ use crate::sync::spinlock::{spin_trylock, spin_unlock};
 /// `SWAP_CLUSTER_MAX`: pages that are looked for with interrupts off at once.
 const SWAP_CLUSTER_MAX: u64 = 32;
 
-/// A page that reclaim has a reference to, and (unless it is only in the swap cache) to its
-/// anon_vma.
+/// A page that reclaim has a reference to, and (unless it is only in the swap cache, or KSM has merged
+/// it) to its anon_vma.
 pub(crate) struct Isolated<'k, P: Platform> {
     pub(super) page: PageRef<'k, P>,
     pub(super) anon_vma: Option<AnonVmaRef<'k, P>>,
@@ -118,7 +118,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `isolate_lru_page()`: of a page that is mapped under the PTE lock which the caller holds.
     pub(crate) fn isolate<'k>(&'k self, cpu: &P, page: PageRef<'k, P>) -> Isolated<'k, P> {
         self.get_page(cpu, page);
-        Isolated { page, anon_vma: Some(self.page_get_anon_vma(cpu, page)) }
+        Isolated { page, anon_vma: self.page_get_anon_vma(cpu, page) }
     }
 
     /// `reclaim_pages()`: of v5.4.
@@ -191,7 +191,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: PageRef<'_, P>,
         anon_vma: Option<AnonVmaRef<'_, P>>,
     ) -> bool {
-        if self.page_test(cpu, page, PG_MLOCKED) {
+        if self.page_test(cpu, page, PG_MLOCKED | PG_KSM) {
             return false;
         }
         let any_locked = (0..self.mms.used())

@@ -7,6 +7,15 @@ use crate::events::Cost;
 use crate::mm::{Errno, Kernel, MmRef, VM_SPECIAL, Vaddr, VmFlags, VmaRef, can_madv_dontneed_vma};
 use crate::platform::Platform;
 
+/// Memory that `ksm_madvise()` has nothing to do with.
+const UNMERGEABLE: VmFlags = VmFlags(
+    VmFlags::SHARED.0
+        | VmFlags::MAYSHARE.0
+        | VmFlags::PFNMAP.0
+        | VmFlags::DONTEXPAND.0
+        | VmFlags::HUGETLB.0,
+);
+
 /// The advices that can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
@@ -21,6 +30,8 @@ pub enum Advice {
     Sequential,
     Hugepage,
     Nohugepage,
+    Mergeable,
+    Unmergeable,
     Dontfork,
     Dofork,
     Wipeonfork,
@@ -144,6 +155,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if advice.is_about_pages() {
             return self.advise_pages(cpu, vma, range, advice).map(|()| vma);
         }
+        if advice == Advice::Unmergeable {
+            let unmerged = self.unmerge_ksm_pages(cpu, mm, vma, range.start, range.end);
+            // For want of memory: try again.
+            unmerged.map_err(|_| Errno::Eagain)?;
+        }
         let flags = self.advised_flags(cpu, vma, old_flags, advice)?;
         if flags == old_flags {
             return Ok(vma);
@@ -211,6 +227,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             Advice::Sequential => flags & !read_ahead | VmFlags::SEQ_READ,
             Advice::Hugepage => flags & !huge | VmFlags::HUGEPAGE,
             Advice::Nohugepage => flags & !huge | VmFlags::NOHUGEPAGE,
+            // What cannot be merged is passed over.
+            Advice::Mergeable if !flags.has(UNMERGEABLE) => flags | VmFlags::MERGEABLE,
+            Advice::Unmergeable => flags & !VmFlags::MERGEABLE,
             Advice::Dontfork => flags | VmFlags::DONTCOPY,
             Advice::Dofork => flags & !VmFlags::DONTCOPY,
             Advice::Wipeonfork => {

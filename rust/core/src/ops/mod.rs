@@ -7,6 +7,7 @@ mod exec;
 mod exit;
 mod fork;
 mod kernel_address;
+mod ksm_scan;
 pub mod madvise;
 mod mbind;
 mod migrate;

@@ -231,10 +231,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         range: Move,
     ) -> Result<bool, Errno> {
         cpu.step("move_vma");
-        // do_munmap may cut one VMA in three before it unmaps.
-        if mm.map_count().read(cpu) + 3 >= self.max_map_count(cpu) {
-            return Err(Errno::Enomem);
-        }
+        self.prepare_move(cpu, mm, vma, range)?;
         let vm_flags = vma.vm_flags().read(cpu);
         let pgoff = self.pgoff_of(cpu, vma, range.from);
         let cut_out = self.cut_out(cpu, vma, range);
@@ -281,6 +278,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let rest = Rest { vma: new_vma, from: range.to, length: range.new_length, odd: None };
         self.unmap_uncharged(cpu, mm, rest, charged);
         Err(Errno::Enomem)
+    }
+
+    /// What has to hold before anything moves.
+    fn prepare_move(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        range: Move,
+    ) -> Result<(), Errno> {
+        // do_munmap may cut one VMA in three before it unmaps.
+        if mm.map_count().read(cpu) + 3 >= self.max_map_count(cpu) {
+            return Err(Errno::Enomem);
+        }
+        // Merged pages would turn up where others may have been merged.
+        self.unmerge_ksm_pages(cpu, mm, vma, range.from, range.from.offset(range.length))
     }
 
     /// The cure of N1: makes what moves, which is in `vma`, all of it, while no section is open

@@ -99,6 +99,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             }
             Op::Collapse(at) => k.collapse(cpu, at.resolve(base)),
             Op::NumaScan(range) => k.numa_scan(cpu, range.at.resolve(base), range.length),
+            Op::KsmScan(range) => k.ksm_scan(cpu, range.at.resolve(base), range.length),
             Op::ClearRefs { what } => k.clear_refs(cpu, what),
             Op::Rebind { nodes } => k.rebind(cpu, nodes),
             Op::Notifier { on } => k.notifier(cpu, on),

@@ -43,6 +43,7 @@ impl Op {
             30 => Ok(Self::SwapOut { range: decoder.range()?, keep_cache: record.flags & 1 != 0 }),
             31 => Ok(Self::Collapse(decoder.at()?)),
             32 => Ok(Self::NumaScan(decoder.range()?)),
+            33 => Ok(Self::KsmScan(decoder.range()?)),
             35 => Ok(Self::Migrate { range: decoder.range()?, node: record.value }),
             34 => Ok(Self::ClearRefs { what: record.value }),
             37 => Ok(Self::OomReap),
@@ -276,11 +277,13 @@ impl Decoder<'_> {
             11 => Advice::Keeponfork,
             12 => Advice::Dontdump,
             13 => Advice::Dodump,
+            14 => Advice::Mergeable,
+            15 => Advice::Unmergeable,
             16 => Advice::Pageout,
             17 => Advice::Cold,
             18 => Advice::PopulateRead,
             19 => Advice::PopulateWrite,
-            other => return Err(wrong("advice", other, "0 to 13, 16 to 19")),
+            other => return Err(wrong("advice", other, "0 to 19")),
         })
     }
 

@@ -158,6 +158,7 @@ pub(super) enum Op {
     NumaScan(Range),
     Truncate { file: u32, length: u64 },
     ClearRefs { what: u64 },
+    KsmScan(Range),
     OomReap,
     Rebind { nodes: u64 },
     Notifier { on: bool },
@@ -203,6 +204,7 @@ impl Op {
             Self::NumaScan(_) => 32,
             Self::Truncate { .. } => 36,
             Self::ClearRefs { .. } => 34,
+            Self::KsmScan(_) => 33,
             Self::OomReap => 37,
             Self::Rebind { .. } => 38,
             Self::Notifier { .. } => 39,
@@ -249,6 +251,7 @@ impl Op {
             Self::NumaScan(_) => "numa_scan",
             Self::Truncate { .. } => "truncate",
             Self::ClearRefs { .. } => "clear_refs",
+            Self::KsmScan(_) => "ksm_scan",
             Self::OomReap => "oom_reap",
             Self::Rebind { .. } => "rebind",
             Self::Notifier { .. } => "notifier",
@@ -280,6 +283,7 @@ impl Op {
             | Self::Madvise(range, _)
             | Self::Mbind { range, .. }
             | Self::NumaScan(range)
+            | Self::KsmScan(range)
             | Self::SwapOut { range, .. }
             | Self::Mlock { range, .. }
             | Self::Migrate { range, .. }

@@ -1,6 +1,7 @@
 use crate::design::Spf;
-use crate::mm::Signal;
+use crate::mm::{Errno, Signal};
 use crate::ops::access::AccessFailure;
+use crate::ops::madvise::Advice;
 use crate::support::{BASE, PAGE, RW, World, swap_of};
 
 const OOM: Result<u64, AccessFailure> = Err(AccessFailure::Signal(Signal::OOM_KILL));
@@ -55,6 +56,24 @@ fn a_page_that_moves_takes_its_charge_along() {
     assert_eq!(w.write(BASE, 1), Ok(0));
     w.k.migrate(&w.cpu, BASE, PAGE, 1).unwrap();
     assert_eq!((usage(&w), w.read(BASE)), (1, Ok(1)));
+    w.check();
+    w.end();
+}
+
+#[test]
+fn merged_pages_are_charged_once_and_copies_of_them_again() {
+    let w = limited(2);
+    w.map_fixed(BASE, 2 * PAGE, RW);
+    w.k.sys_madvise(&w.cpu, BASE, 2 * PAGE, Advice::Mergeable).unwrap();
+    assert_eq!((w.write(BASE, 5), w.write(BASE + PAGE, 5), usage(&w)), (Ok(0), Ok(0), 2));
+    w.k.ksm_scan(&w.cpu, BASE, 2 * PAGE).unwrap();
+    assert_eq!(usage(&w), 1);
+    w.map_fixed(BASE + 2 * PAGE, PAGE, RW);
+    assert_eq!((w.write(BASE + 2 * PAGE, 6), w.write(BASE, 7), usage(&w)), (Ok(0), OOM, 2));
+    let unmerged = w.k.sys_madvise(&w.cpu, BASE, 2 * PAGE, Advice::Unmergeable);
+    assert_eq!((unmerged, w.read(BASE)), (Err(Errno::Eagain), Ok(5)));
+    w.k.sys_munmap(&w.cpu, BASE + 2 * PAGE, PAGE).unwrap();
+    assert_eq!((w.write(BASE, 7), w.read(BASE + PAGE), usage(&w)), (Ok(0), Ok(5), 2));
     w.check();
     w.end();
 }

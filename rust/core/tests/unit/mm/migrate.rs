@@ -83,7 +83,7 @@ fn on_its_way(w: &World<Spf>) {
     let pmd = w.k.walk_pmd(&w.cpu, w.mm(), at(0)).unwrap();
     let table = pmd.read(&w.cpu).table().unwrap();
     let slot = w.k.pte_offset_map(&w.cpu, table, at(0));
-    let family = w.k.page_get_anon_vma(&w.cpu, page(w, 0));
+    let family = w.k.page_get_anon_vma(&w.cpu, page(w, 0)).expect("an anon_vma");
     let moving = page(w, 0);
     w.k.lock_page(&w.cpu, moving);
     assert!(w.k.try_to_unmap(&w.cpu, moving, family, Unmap::Migration { keep: Pte::EMPTY }));

@@ -32,6 +32,12 @@ fn each_change_of_translations_is_told_of_and_ended() {
     assert_eq!(told("clear_refs", &|| w.k.clear_refs(&w.cpu, 1).unwrap()), 0);
     assert_eq!(told("migrate", &|| w.k.migrate(&w.cpu, BASE + PAGE, PAGE, 1).unwrap()), 1);
     assert_eq!(told("reuse", &|| assert_eq!(w.write(BASE + PAGE, 1), Ok(0))), 0);
+    // One of two equal pages is made read-only; then the other one, too, and replaced.
+    let advise_all = |advice| w.k.sys_madvise(&w.cpu, BASE, 8 * PAGE, advice).unwrap();
+    advise_all(Advice::Mergeable);
+    assert_eq!(w.write(BASE, 7), Ok(0));
+    assert_eq!(told("ksm", &|| w.k.ksm_scan(&w.cpu, BASE, 8 * PAGE).unwrap()), 3);
+    assert_eq!(told("break_ksm", &|| advise_all(Advice::Unmergeable)), 2);
     assert_eq!(told("munmap", &|| w.k.sys_munmap(&w.cpu, BASE, PAGE).unwrap()), 1);
     assert_eq!(told("reaper", &|| w.k.oom_reap(&w.cpu)), 1);
     w.check();

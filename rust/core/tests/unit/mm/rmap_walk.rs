@@ -16,7 +16,7 @@ fn held<'s>(
     let slot = s.k.pte_offset_map_lock(cpu, pmd.read(cpu).table().unwrap(), Vaddr(A));
     let page = s.k.page(cpu, slot.pte().peek().pfn());
     s.k.get_page(cpu, page);
-    let anon_vma = s.k.page_get_anon_vma(cpu, page);
+    let anon_vma = s.k.page_get_anon_vma(cpu, page).expect("an anon_vma");
     spin_unlock(cpu, slot.ptl());
     (page, anon_vma)
 }

@@ -14,7 +14,7 @@ fn is_accepted(record: Rec) -> bool {
 
 #[test]
 fn operations_that_are_unknown_or_not_available_are_refused() {
-    for op in [0, 33, 42, u16::MAX] {
+    for op in [0, 42, u16::MAX] {
         assert!(refused(rec(op)).starts_with(&format!("field 'op': value {op} (allowed:")));
     }
 }
@@ -50,7 +50,7 @@ fn values_outside_their_range_are_refused() {
     assert!(refused(every_byte).starts_with("field 'length': value"));
     let unknown = Rec { flags: 5 | 2048, ..mmap(1, 0) };
     assert!(refused(unknown).starts_with("field 'flags': value 0x805"));
-    for advice in [14, 20, 255] {
+    for advice in [20, 21, 255] {
         let wrong = Rec { advice, ..range(MADVISE, 0, 0, 1) };
         assert!(refused(wrong).starts_with(&format!("field 'advice': value {advice}")));
     }

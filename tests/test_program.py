@@ -179,7 +179,7 @@ class TestRoundTrip:
 
 
 def everything() -> Program:
-    """A program with every available operation and every kind of key."""
+    """A program with every operation and every kind of key."""
     b = ProgramBuilder()
     b.file("f", 1 << 20, kind="shmem", cached=False)
     t = b.task("main")
@@ -275,7 +275,7 @@ def test_json_is_one_operation_on_a_line(tmp_path: Path) -> None:
 def test_the_page_on_programs_names_everything_that_is_there() -> None:
     page = (Path(__file__).parent.parent / "docs" / "program.md").read_text()
     for op in OPS.values():
-        if op.available and op.name != "end":
+        if op.name != "end":
             for name in (op.name, *(key.name for key in op.keys)):
                 assert f"`{name}`" in page, f"{op.name}: {name}"
     for advice in ADVICES:

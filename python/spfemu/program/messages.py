@@ -6,18 +6,7 @@ from collections.abc import Iterable
 
 from spfemu.program.values import shown
 
-__all__ = ["listed", "no_nodes", "out_of_range", "unavailable_choice", "unavailable_op"]
-
-
-def unavailable_op(name: str) -> str:
-    """The message for an operation of the format that is not there yet. Source: ours."""
-    return f"operation '{name}' is not available yet"
-
-
-def unavailable_choice(op: str, key: str, name: str) -> str:
-    """The message for a flag or another choice that is not there yet. Source: ours."""
-    word = "flag" if key == "flags" else key
-    return f"{word} '{name}' of {op} is not available yet"
+__all__ = ["listed", "no_nodes", "out_of_range"]
 
 
 def out_of_range(key: str, value: object, allowed: str) -> str:

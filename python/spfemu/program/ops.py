@@ -1,4 +1,4 @@
-"""The table of operations: names, codes, keys, array fields, and which are available.
+"""The table of operations: names, codes, keys and array fields.
 
 Everything that reads, checks or writes a program goes by this one table: the JSON reader, the
 checks of the array form and the writer. Source: the program format, ``spfemu-program/1``.
@@ -210,14 +210,13 @@ class Key:
     high: int = U64
     names: MappingProxyType[str, int] | None = None
     choices: tuple[str, ...] = ()
-    available: frozenset[str] | None = None
     plus: int = 0
     given: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation of the format: name, code, keys, and whether it is available.
+    """One operation of the format: name, code and keys.
 
     Source: the program format. ``key(name)`` finds a key.
     """
@@ -225,7 +224,6 @@ class Op:
     name: str
     code: int
     keys: tuple[Key, ...] = ()
-    available: bool = True
 
     def key(self, name: str) -> Key | None:
         """Returns the key of that name, or None. Source: ours."""

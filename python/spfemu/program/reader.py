@@ -8,7 +8,7 @@ from typing import Any, Final
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
 from spfemu.program.expect import check_expect, normal_expect
 from spfemu.program.fields import Fields, quoted
-from spfemu.program.messages import no_nodes, out_of_range, unavailable_choice, unavailable_op
+from spfemu.program.messages import no_nodes, out_of_range
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
@@ -194,10 +194,8 @@ class _Reader(Fields):
             name = value.get("op")
             op = OPS.get(name) if isinstance(name, str) else None
             if op is None or op.name == "end":
-                allowed = ", ".join(o.name for o in OPS.values() if o.available and o.name != "end")
+                allowed = ", ".join(o.name for o in OPS.values() if o.name != "end")
                 self.fail(place, out_of_range("op", name, allowed))
-            if not op.available:
-                self.fail(place, unavailable_op(op.name))
             self.operation(task, place, op, value)
             if op.name == "repeat":
                 self.repeat_body(task, place, value, depth)
@@ -274,8 +272,6 @@ class _Reader(Fields):
         for flag in value:
             if not isinstance(flag, str) or flag not in names:
                 self.fail(place, out_of_range(key.name, flag, ", ".join(names)))
-            if key.available is not None and flag not in key.available:
-                self.fail(place, unavailable_choice(op.name, key.name, flag))
             fields["flags"] |= names[flag]
 
     def _bool(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:
@@ -284,8 +280,6 @@ class _Reader(Fields):
 
     def _choice(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:
         name = self.choice(place, key.name, value, key.choices)
-        if key.available is not None and name not in key.available:
-            self.fail(place, unavailable_choice(op.name, key.name, name))
         fields[key.field] = key.choices.index(name)
 
     def _define(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:

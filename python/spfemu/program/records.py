@@ -16,8 +16,6 @@ from spfemu.program.messages import (
     listed,
     no_nodes,
     out_of_range,
-    unavailable_choice,
-    unavailable_op,
 )
 from spfemu.program.model import Program
 from spfemu.program.ops import (
@@ -102,8 +100,6 @@ def check_records(program: Program, ops: _Records, found: Found) -> None:
         op = OPS_BY_CODE.get(code)
         if op is None:
             found.note(int(indices[0]), out_of_range("op", code, f"1 to {max(OPS_BY_CODE)}"))
-        elif not op.available:
-            found.note(int(indices[0]), unavailable_op(op.name))
         else:
             records = ops if len(indices) == len(ops) else ops[indices]
             _check_group(_Group(program, op, records, indices, found))
@@ -178,14 +174,8 @@ def _check_prot(group: _Group, key: Key) -> None:
     group.refuse_value(values > 7, key.name, values, "bits 1 (r), 2 (w), 4 (x)")
 
 
-def _check_flags(group: _Group, key: Key) -> None:
-    for name, bit in (key.names or {}).items():
-        if key.available is not None and name not in key.available:
-            group.refuse(group.flag(bit), unavailable_choice(group.op.name, key.name, name))
-
-
-def _check_bool(group: _Group, key: Key) -> None:
-    """Any value of one bit is one; other bits are refused with the flags."""
+def _check_bits(group: _Group, key: Key) -> None:
+    """Any of the key's own bits may be set; others are refused with the flags."""
 
 
 def _check_nodes(group: _Group, key: Key) -> None:
@@ -202,12 +192,6 @@ def _check_nodes(group: _Group, key: Key) -> None:
 def _check_choice(group: _Group, key: Key) -> None:
     values = group.records[key.field]
     group.refuse_value(values >= len(key.choices), key.name, values, listed(key.choices))
-    if key.available is None:
-        return
-    missing = [name for name in key.choices if name not in key.available]
-    for name in missing:
-        bad = values == key.choices.index(name)
-        group.refuse(bad, unavailable_choice(group.op.name, key.name, name))
 
 
 def _check_index(group: _Group, key: Key) -> None:
@@ -236,8 +220,8 @@ _CHECKS: Final = {
     "address": _check_address,
     "int": _check_int,
     "prot": _check_prot,
-    "flags": _check_flags,
-    "bool": _check_bool,
+    "flags": _check_bits,
+    "bool": _check_bits,
     "choice": _check_choice,
     "define": _check_index,
     "file": _check_index,

@@ -51,7 +51,7 @@ impl Op {
             39 => Ok(Self::Notifier { on: record.flags & 1 != 0 }),
             36 => Ok(Self::Truncate { file: decoder.file()?, length: record.length }),
             40 | 41 => Ok(Self::Userfaultfd { range: decoder.range()?, register: record.op == 40 }),
-            _ => Err(decoder.not_available()),
+            _ => Err(decoder.unknown_op()),
         }
     }
 }
@@ -62,8 +62,8 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    fn not_available(&self) -> Wrong {
-        wrong("op", self.record.op, "the operations of `spfemu-program/1` that are available")
+    fn unknown_op(&self) -> Wrong {
+        wrong("op", self.record.op, "the operations of `spfemu-program/1`")
     }
 
     fn mapping_call(&self) -> Result<Op, Wrong> {

@@ -93,7 +93,10 @@ def test_explore_cuts_a_schedule_that_makes_no_access() -> None:
         ({"engine": "native", "machine": "x86-48"}, "machine: engine native (allowed: vtime)"),
         ({"engine": "reference", "trace": True}, "trace: engine reference (allowed: native, vtime"),
         ({"engine": "native", "settings": {"tick": 1}}, 'setting "tick" (allowed: none)'),
-        ({"engine": "vtime", "settings": {"tick": 1}}, 'setting "tick" (allowed: tick_slack_ns)'),
+        (
+            {"engine": "vtime", "settings": {"tick": 1}},
+            'setting "tick" (allowed: tick_slack_ns, downgrade)',
+        ),
         ({"engine": "vtime", "cpus": 1 << 40}, "cpus: value 1099511627776 (allowed: 1 to 2^32-1)"),
         ({"pace": 3}, "pace: value 3 (allowed: True, False)"),
     ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spfemu.exploring import explore
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
+    from spfemu.reproducing import Compared, reproduce
     from spfemu.results import EVENTS, OUTCOME_DTYPE, Result
     from spfemu.sweeping import Sweep, sweep
     from spfemu.tracing import trace_lines
@@ -41,6 +42,7 @@ _HOMES = {
     "exploring": ("explore",),
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
+    "reproducing": ("Compared", "reproduce"),
     "results": ("EVENTS", "OUTCOME_DTYPE", "Result"),
     "sweeping": ("Sweep", "sweep"),
     "tracing": ("trace_lines",),
@@ -51,6 +53,7 @@ __all__ = [
     "EVENTS",
     "OUTCOME_DTYPE",
     "Arch",
+    "Compared",
     "Difference",
     "EngineError",
     "InvariantViolation",
@@ -69,6 +72,7 @@ __all__ = [
     "compare",
     "explore",
     "published",
+    "reproduce",
     "run",
     "sweep",
     "trace_lines",

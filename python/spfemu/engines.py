@@ -39,7 +39,7 @@ __all__ = [
 ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "vtime": ("tick_slack_ns",),
+    "vtime": ("tick_slack_ns", "downgrade"),
     "kernel": ("timeout_s", "counting", "max_memory"),
 }
 TRACED: Final = ("native", "vtime", "explore")
@@ -84,8 +84,9 @@ def run(
     entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
     says of each process in the end (not on kernel; see ``Result``). ``variants`` is "v12" or
     "fixed" for all, or a mapping of names to these; the default is the engine's own choice.
-    ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``; kernel: ``timeout_s``
-    and ``counting``). ``progress`` is called with 0 to 1.
+    ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``, and ``downgrade``,
+    False for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``). ``progress`` is
+    called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.

@@ -35,6 +35,8 @@ struct OptionsText {
     note_maps: Vec<(u32, u32)>,
     #[serde(default)]
     tick_slack_ns: Option<u64>,
+    #[serde(default)]
+    downgrade: Option<bool>,
 }
 
 /// A text, the outcomes, and the trace.
@@ -122,7 +124,8 @@ impl Job {
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let trace_entries = if self.options.trace { TRACE_ENTRIES } else { 0 };
-        let system = System { trace_entries, ..given.system.clone() };
+        let downgrade = self.downgrade();
+        let system = System { trace_entries, downgrade, ..given.system.clone() };
         let config = input::config(self.arch.clone(), system, self.variants.clone());
         let OptionsText { record, max_outcomes, pace, .. } = self.options;
         let last = if self.options.proc { Last::ProcText } else { Last::Maps };
@@ -143,6 +146,11 @@ impl Job {
             Some(why) => Err(Error::Engine(why)),
             None => Ok(result),
         }
+    }
+
+    /// Whether munmap downgrades `mmap_sem`, as since 4.20.
+    fn downgrade(&self) -> bool {
+        self.options.downgrade.unwrap_or(true)
     }
 
     fn settings(&self, machine: &Machine, nr_tasks: u32) -> Settings {
@@ -181,7 +189,7 @@ impl Job {
             Engine::Vtime(machine) => {
                 let settings = self.settings(machine, nr_tasks);
                 json!({"machine": machine.name, "cpus": settings.nr_cpus,
-                       "tick_slack_ns": settings.slack_ns})
+                       "tick_slack_ns": settings.slack_ns, "downgrade": self.downgrade()})
             }
         }
     }

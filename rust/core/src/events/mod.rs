@@ -60,6 +60,9 @@ pub enum Cost {
     ClearPage,
     /// Copying one page.
     CopyPage,
+    /// What an anonymous page's first mapping costs besides its content: taking it from the
+    /// allocator, the memory cgroup's charge, rmap, LRU.
+    ChargePage,
     /// Taking one page out of the page table: accounting, rmap, batch.
     ZapPage,
     /// A TLB miss that the hardware walker resolves from the cache.
@@ -83,4 +86,4 @@ pub enum Cost {
 }
 
 /// Number of [`Cost`]s.
-pub const NR_COSTS: usize = 14;
+pub const NR_COSTS: usize = 15;

@@ -10,6 +10,7 @@ use super::kernel::{Config, Kernel};
 use super::objects::PageRef;
 use super::page::PG_MEMCG;
 use crate::design::Design;
+use crate::events::Cost;
 use crate::platform::arena::Lines;
 use crate::platform::{Field, Finding, Line, Ordering, PaddedWord, Platform, Word};
 
@@ -42,6 +43,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// or that the caller has locked. `None`: beyond the limit; else whether it was charged now.
     #[inline]
     pub(crate) fn mem_cgroup_charge(&self, cpu: &P, page: PageRef<'_, P>) -> Option<bool> {
+        cpu.charge(Cost::ChargePage, 1);
         let Some(max) = self.memcg.max else { return Some(false) };
         if self.page_test(cpu, page, PG_MEMCG) {
             return Some(false); // of the swap cache, and mapped before

@@ -132,6 +132,7 @@ pub static FIELDS: &[Field] = &[
     cost!("syscall_ns", SyscallEntryExit, "a system call's entry and exit"),
     cost!("clear_page_ns", ClearPage, "zeroing a page of the machine's arch"),
     cost!("copy_page_ns", CopyPage, "copying a page"),
+    cost!("charge_page_ns", ChargePage, "allocating, charging and mapping an anonymous page"),
     cost!("zap_page_ns", ZapPage, "taking a page out of the page table: accounting, rmap, batch"),
     cost!("tlb_fill_ns", TlbFill, "a TLB miss that the walker resolves from the cache"),
     cost!("user_access_ns", UserAccess, "the user's access itself"),

@@ -1,0 +1,144 @@
+"""The comparison as CSV, and as one page with its plots inline."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from spfemu.errors import EngineError, ProgramError
+
+if TYPE_CHECKING:
+    from spfemu.reproducing import Compared
+
+__all__ = ["COLUMNS", "cells_of", "write_csv", "write_html"]
+
+COLUMNS: Final = ("case", "what", "unit", "published", "spfemu", "error", "limit", "kind")
+_COLOURS: Final = {"published": "#9aa5b1", "spfemu": "#1f6feb"}
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; }
+td.n, th.n { text-align: right; }
+tr.first td { border-top: 2px solid #888; }
+tr.off td { background: #fff1e5; }
+svg { max-width: 100%; height: auto; }
+"""
+
+
+def cells_of(line: Compared) -> tuple[str, ...]:
+    """Returns a line's texts, a column each. Source: ours."""
+    error = f"{line.error_pct:+.1f} %"
+    if line.limit and not line.within:
+        error += " !"
+    texts = (_number(line.published), _number(line.ours), error, line.limit, line.kind)
+    return (line.case, line.what, line.unit, *texts)
+
+
+def _number(value: float) -> str:
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def write_csv(lines: Sequence[Compared], path: Path) -> None:
+    """Writes the comparison as CSV, numbers in full. Source: ours. Raises ProgramError."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("case", "machine", "cpus", "what", "unit", "published", "spfemu",
+                     "error_pct", "limit", "within", "kind"))  # fmt: skip
+    for line in lines:
+        writer.writerow((line.case, line.machine, line.cpus, line.what, line.unit, line.published,
+                         line.ours, round(line.error_pct, 2), line.limit, line.within,
+                         line.kind))  # fmt: skip
+    _write(path, out.getvalue())
+
+
+def write_html(lines: Sequence[Compared], path: Path, *, about: str) -> None:
+    """Writes one page: the table, and the rates and shares as bars.
+
+    Source: ours. ``about`` is a sentence on how the runs were made. Raises EngineError where
+    matplotlib is missing, ProgramError for a file that cannot be written.
+    """
+    rows = "\n".join(_row(line, lines[n - 1] if n else None) for n, line in enumerate(lines))
+    numbers = range(3, 6)
+    head = "".join(
+        f'<th class="n">{name}</th>' if n in numbers else f"<th>{name}</th>"
+        for n, name in enumerate(COLUMNS)
+    )
+    _write(
+        path,
+        f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>spfemu beside what was published</title>
+<style>{_STYLE}</style></head><body>
+<h1>Speculative page faults: published and emulated</h1>
+<p>{html.escape(about)}</p>
+<p><b>fitted</b>: two constants of the machine were fitted to the rates of this case (the wake-up
+latency, and where it says so the cost of unmapping a page). Everything else is
+<b>predicted</b>. Shaded: farther off than the limit.</p>
+{_plots(lines)}
+<table><thead><tr>{head}</tr></thead><tbody>
+{rows}
+</tbody></table>
+</body></html>
+""",
+    )
+
+
+def _row(line: Compared, before: Compared | None) -> str:
+    classes = []
+    if before is None or before.case != line.case:
+        classes.append("first")
+    if not line.within:
+        classes.append("off")
+    cells = "".join(
+        f'<td class="n">{html.escape(text)}</td>'
+        if n in range(3, 6)
+        else f"<td>{html.escape(text)}</td>"
+        for n, text in enumerate(cells_of(line))
+    )
+    return f'<tr class="{" ".join(classes)}">{cells}</tr>'
+
+
+def _plots(lines: Sequence[Compared]) -> str:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise EngineError(
+            "report: needs matplotlib (pip install 'spfemu[sweep]'), or --html none"
+        ) from None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = (
+        ("ratio", "speculative / mmap_sem, records/s"),
+        ("spf_vma_changed", "spf_vma_changed, % of faults"),
+    )
+    for axes, (what, label) in zip(figure.subplots(1, 2), panels, strict=True):
+        chosen = [line for line in lines if line.what == what]
+        places = range(len(chosen))
+        for shift, name in ((-0.2, "published"), (0.2, "spfemu")):
+            values = [line.published if name == "published" else line.ours for line in chosen]
+            bars = axes.barh(
+                [place + shift for place in places], values, 0.38,
+                label=name, color=_COLOURS[name],
+            )  # fmt: skip
+            axes.bar_label(bars, fmt="%.2f" if what == "ratio" else "%.1f", padding=3, fontsize=9)
+        axes.set_yticks(list(places), [line.case for line in chosen])
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(loc="lower right", frameon=False)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None

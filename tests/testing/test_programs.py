@@ -76,7 +76,7 @@ def test_disjoint_tasks_stay_in_their_windows(
 def test_what_matters_comes_up() -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=800, database=None, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=1600, database=None, phases=[Phase.generate], derandomize=True)
     @given(data=st.data(), handler=st.sampled_from(("spf", "spf", "classic")))
     def look(data: st.DataObject, handler: str) -> None:
         arch = data.draw(st.sampled_from((X86, POWERPC, ARM64)))

@@ -150,7 +150,7 @@ impl Job {
 
     /// Whether munmap downgrades `mmap_sem`, as since 4.20.
     fn downgrade(&self) -> bool {
-        self.options.downgrade.unwrap_or(true)
+        self.options.downgrade.unwrap_or(System::default().downgrade)
     }
 
     fn settings(&self, machine: &Machine, nr_tasks: u32) -> Settings {

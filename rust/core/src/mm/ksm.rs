@@ -184,22 +184,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page.flags().read(cpu) & (PG_ANON | PG_KSM | PG_SWAPCACHE) == PG_ANON
     }
 
-    /// The PTE of an address if it maps the page, locked (`page_vma_mapped_walk()`).
-    fn locked_pte_of(
-        &self,
+    /// The PTE of an address if it maps the page, locked.
+    fn locked_pte_of<'k>(
+        &'k self,
         cpu: &P,
-        mm: MmRef<'_, P>,
+        mm: MmRef<'k, P>,
         address: Vaddr,
         page: PageRef<'_, P>,
-    ) -> Option<PteSlot<'_, P>> {
-        let table = self.walk_pmd(cpu, mm, address)?.read(cpu).table()?;
-        let slot = self.pte_offset_map_lock(cpu, table, address);
-        let pte = slot.pte().read(cpu);
-        if pte.is_present() && !pte.has(Pte::SPECIAL) && pte.pfn() == page.slot_index() {
-            return Some(slot);
-        }
-        spin_unlock(cpu, slot.ptl());
-        None
+    ) -> Option<PteSlot<'k, P>> {
+        let pfn = page.slot_index();
+        let maps = |pte: Pte| pte.is_present() && !pte.has(Pte::SPECIAL) && pte.pfn() == pfn;
+        self.page_vma_mapped_walk(cpu, mm, address, true, maps)
     }
 
     /// `write_protect_page()`: from here on no CPU writes to the page by way of this PTE, whose value

@@ -105,8 +105,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         (nth < nr_pages).then(|| start.offset(nth << self.page_shift()))
     }
 
-    /// `page_vma_mapped_walk()`: the PTE at `address`, locked, if `wanted` accepts it. `sync`: only
-    /// what is seen with the lock held counts, for mremap may have the PTE in its hands.
+    /// [`Kernel::page_vma_mapped_walk`] in the VMA's address space.
     fn mapped_at<'k>(
         &'k self,
         cpu: &P,
@@ -116,6 +115,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         wanted: impl Fn(Pte) -> bool,
     ) -> Option<Mapped<'k, P>> {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        let slot = self.page_vma_mapped_walk(cpu, mm, address, sync, wanted)?;
+        Some(Mapped { mm, address, slot })
+    }
+
+    /// `page_vma_mapped_walk()`: the PTE at `address`, locked, if `wanted` accepts it. `sync`: only
+    /// what is seen with the lock held counts, for mremap may have the PTE in its hands.
+    pub(super) fn page_vma_mapped_walk<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+        sync: bool,
+        wanted: impl Fn(Pte) -> bool,
+    ) -> Option<PteSlot<'k, P>> {
         let table = self.walk_pmd(cpu, mm, address)?.read(cpu).table()?;
         let slot = self.pte_offset_map(cpu, table, address);
         if !sync && !wanted(slot.pte().read(cpu)) {
@@ -126,7 +139,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             spin_unlock(cpu, slot.ptl());
             return None;
         }
-        Some(Mapped { mm, address, slot })
+        Some(slot)
     }
 
     /// `try_to_unmap()`: replaces every PTE that maps the page by its swap entry, or (for what

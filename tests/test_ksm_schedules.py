@@ -13,38 +13,15 @@ import pytest
 
 import spfemu
 from spfemu import Program
+from tests.schedules import FORK, GO, ON, Op, P, move, on, read, write
 
-P: Final = 4096
-Op = dict[str, Any]
-
-
-def on(op: str, pages: int = 2, page: int = 0, **keys: Any) -> Op:
-    return {"op": op, "addr": f"p+{page * P}", "length": pages * P, **keys}
-
-
-def write(value: int, page: int = 0) -> Op:
-    return {"op": "write", "addr": f"p+{page * P}", "value": value}
-
-
-def read(page: int = 0) -> Op:
-    return {"op": "read", "addr": f"p+{page * P}"}
-
-
-SCAN: Final = on("ksm_scan")
+SCAN: Final = on("ksm_scan", 2)
 EQUAL: Final[list[Op]] = [
     {"op": "mmap", "length": 2 * P, "prot": "rw", "id": "p"},
-    on("touch", value=5),
-    on("madvise", advice="mergeable"),
+    on("touch", 2, value=5),
+    on("madvise", 2, advice="mergeable"),
 ]
-MOVE: Final[Op] = {
-    "op": "mremap",
-    "addr": "p",
-    "old_length": 2 * P,
-    "new_length": 2 * P,
-    "flags": ["maymove", "fixed"],
-    "new_addr": "0x100000000000",
-    "id": "q",
-}
+MOVE: Final = move(2)
 
 # What t0 does before and after "go", what t1 does after it, what a child does.
 PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op]]]] = {
@@ -54,16 +31,16 @@ PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op]]]] = {
     "write_to_what_is_merged_again": ([SCAN, write(6, 1)], [write(5, 1), SCAN], [write(7)], []),
     "munmap": ([], [SCAN], [on("munmap", 1)], []),
     "munmap_of_what_is_merged": ([SCAN], [on("munmap", 1)], [write(7, 1), read(1)], []),
-    "mprotect": ([], [SCAN, write(6)], [on("mprotect", prot="r"), read()], []),
+    "mprotect": ([], [SCAN, write(6)], [on("mprotect", 2, prot="r"), read()], []),
     "dontneed": ([], [SCAN, read()], [on("madvise", 1, advice="dontneed"), read(1)], []),
     "mremap": ([], [SCAN], [MOVE], []),
-    "unmergeable": ([SCAN], [write(6)], [on("madvise", advice="unmergeable"), read(1)], []),
-    "migrate": ([], [SCAN, read()], [on("migrate", node=1), read(1)], []),
-    "swap_out": ([], [SCAN, read()], [on("swap_out"), read(1)], []),
-    "numa_scan": ([], [SCAN, write(6)], [on("numa_scan"), read()], []),
-    "mlock": ([], [SCAN], [on("mlock"), on("munlock")], []),
+    "unmergeable": ([SCAN], [write(6)], [on("madvise", 2, advice="unmergeable"), read(1)], []),
+    "migrate": ([], [SCAN, read()], [on("migrate", 2, node=1), read(1)], []),
+    "swap_out": ([], [SCAN, read()], [on("swap_out", 2), read(1)], []),
+    "numa_scan": ([], [SCAN, write(6)], [on("numa_scan", 2), read()], []),
+    "mlock": ([], [SCAN], [on("mlock", 2), on("munlock", 2)], []),
     "two_scans": ([], [SCAN, read()], [SCAN, write(7)], []),
-    "fork": ([], [SCAN, write(6)], [{"op": "fork", "child": "c"}], [write(7), read(1)]),
+    "fork": ([], [SCAN, write(6)], [FORK], [write(7), read(1)]),
 }  # fmt: skip
 
 
@@ -72,8 +49,8 @@ PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op]]]] = {
 def test_no_schedule_breaks_anything(name: str, variants: str) -> None:
     before, first, second, child = PROGRAMS[name]
     tasks: list[dict[str, Any]] = [
-        {"name": "t0", "ops": [*EQUAL, *before, {"op": "post", "name": "go"}, *first]},
-        {"name": "t1", "ops": [{"op": "await", "name": "go"}, *second]},
+        {"name": "t0", "ops": [*EQUAL, *before, GO, *first]},
+        {"name": "t1", "ops": [ON, *second]},
     ]
     if child:
         tasks.append({"name": "c", "start": "fork", "ops": child})

@@ -12,30 +12,9 @@ import pytest
 
 import spfemu
 from spfemu import Program
-
-P: Final = 4096
-Op = dict[str, Any]
+from tests.schedules import FORK, GO, ON, Op, P, move, on, read, write
 
 MAP: Final[Op] = {"op": "mmap", "length": 2 * P, "prot": "rw", "id": "p"}
-GO: Final[Op] = {"op": "post", "name": "go"}
-ON: Final[Op] = {"op": "await", "name": "go"}
-FORK: Final[Op] = {"op": "fork", "child": "c"}
-
-
-def at(page: int) -> str:
-    return f"p+{page * P}"
-
-
-def write(value: int, page: int = 0) -> Op:
-    return {"op": "write", "addr": at(page), "value": value}
-
-
-def read(page: int = 0) -> Op:
-    return {"op": "read", "addr": at(page)}
-
-
-def on(op: str, pages: int = 1, page: int = 0, **keys: Any) -> Op:
-    return {"op": op, "addr": at(page), "length": pages * P, **keys}
 
 
 OUT: Final = on("swap_out")
@@ -46,15 +25,7 @@ FREE: Final = on("madvise", advice="free")
 PAGEOUT: Final = on("madvise", advice="pageout")
 COLD: Final = on("madvise", advice="cold")
 MOVE: Final = on("migrate", node=1)
-MREMAP: Final[Op] = {
-    "op": "mremap",
-    "addr": "p",
-    "old_length": P,
-    "new_length": P,
-    "flags": ["maymove", "fixed"],
-    "new_addr": "0x100000000000",
-    "id": "q",
-}
+MREMAP: Final = move(1)
 ONE_SLOT: Final = {"size": 2 * P, "kind": "synchronous"}
 
 # What t0 does before and after "go", what t1 does after it, what a child does, the device.

@@ -12,25 +12,12 @@ import pytest
 
 import spfemu
 from spfemu import Program
+from tests.schedules import FORK, GO, ON, Op, P, move, on, read, write
 
-P: Final = 4096
-Op = dict[str, Any]
-
-GO: Final[Op] = {"op": "post", "name": "go"}
-ON: Final[Op] = {"op": "await", "name": "go"}
-FORK: Final[Op] = {"op": "fork", "child": "c"}
 EMPTY: Final[Op] = {"op": "truncate", "file": "f", "length": 0}
 SHORT: Final[Op] = {"op": "truncate", "file": "f", "length": P}
 LONG: Final[Op] = {"op": "truncate", "file": "f", "length": 2 * P}
-MOVE: Final[Op] = {
-    "op": "mremap",
-    "addr": "p",
-    "old_length": 2 * P,
-    "new_length": 2 * P,
-    "flags": ["maymove", "fixed"],
-    "new_addr": "0x100000000000",
-    "id": "q",
-}
+MOVE: Final = move(2)
 
 
 def mapped(sharing: str) -> Op:
@@ -39,18 +26,6 @@ def mapped(sharing: str) -> Op:
 
 SHARED: Final = mapped("shared")
 PRIVATE: Final = mapped("private")
-
-
-def on(op: str, pages: int = 1, page: int = 0, **keys: Any) -> Op:
-    return {"op": op, "addr": f"p+{page * P}", "length": pages * P, **keys}
-
-
-def write(value: int, page: int = 0) -> Op:
-    return {"op": "write", "addr": f"p+{page * P}", "value": value}
-
-
-def read(page: int = 0) -> Op:
-    return {"op": "read", "addr": f"p+{page * P}"}
 
 
 # The file's kind; what t0 does before and after "go", what t1 does after it, what a child does.

@@ -23,6 +23,7 @@ __all__ = [
     "ENGINES",
     "HANDLERS",
     "SETTINGS",
+    "SIDE_BY_SIDE",
     "VARIANT_VALUES",
     "Progress",
     "catalogue_names",
@@ -38,6 +39,8 @@ __all__ = [
 
 ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
+SIDE_BY_SIDE: Final = ("both", "classic", "spf")
+"""What commands that compare the handlers may be told."""
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "vtime": ("tick_slack_ns", "downgrade"),
     "kernel": ("timeout_s", "counting", "max_memory"),

@@ -7,8 +7,16 @@ from typing import Annotated, TypeAlias
 import typer
 
 from spfemu.cli.choices import arch_choices
+from spfemu.engines import SIDE_BY_SIDE
 
-__all__ = ["ArchOption", "JsonOption", "PaceOption", "ProgramArgument", "SeedOption"]
+__all__ = [
+    "ArchOption",
+    "HandlersOption",
+    "JsonOption",
+    "PaceOption",
+    "ProgramArgument",
+    "SeedOption",
+]
 
 ArchOption: TypeAlias = Annotated[
     str,
@@ -16,6 +24,14 @@ ArchOption: TypeAlias = Annotated[
         metavar="ARCH",
         help="Arch profile: x86, powerpc, arm64 and their relatives.",
         autocompletion=arch_choices,
+    ),
+]
+HandlersOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="both|classic|spf",
+        help="Who handles faults: mmap_sem's reader, or the speculative handler first.",
+        autocompletion=lambda: list(SIDE_BY_SIDE),
     ),
 ]
 SeedOption: TypeAlias = Annotated[

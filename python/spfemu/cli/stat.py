@@ -18,10 +18,10 @@ from spfemu.cli.choices import (
     select_events,
 )
 from spfemu.cli.counts import Series, print_separated, print_text, to_json
-from spfemu.cli.options import JsonOption, PaceOption, SeedOption
+from spfemu.cli.options import HandlersOption, JsonOption, PaceOption, SeedOption
 from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
-from spfemu.engines import core_list, one_of, run
+from spfemu.engines import SIDE_BY_SIDE, core_list, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import Arch
 from spfemu.profiles import arch as arch_by_name
@@ -32,7 +32,6 @@ from spfemu.workloads import WORKLOADS
 __all__ = ["register"]
 
 ENGINES: Final = ("vtime", "native")
-HANDLERS: Final = ("both", "classic", "spf")
 _EXAMPLE: Final = "Example: spfemu stat -e 'faults,spf,pagefault:*' -- ebizzy -mTt 8 -S 0.2"
 
 
@@ -91,14 +90,6 @@ _Engine = Annotated[
         autocompletion=lambda: list(ENGINES),
     ),
 ]
-_Handler = Annotated[
-    str,
-    typer.Option(
-        metavar="both|classic|spf",
-        help="Who handles faults: mmap_sem's reader, or the speculative handler first.",
-        autocompletion=lambda: list(HANDLERS),
-    ),
-]
 _Arch = Annotated[
     str | None,
     typer.Option(
@@ -149,7 +140,7 @@ def stat(
     separator: _Separator = None,
     output: _Output = None,
     engine: _Engine = "vtime",
-    handler: _Handler = "both",
+    handler: HandlersOption = "both",
     arch: _Arch = None,
     machine: _Machine = None,
     cpus: _Cpus = None,
@@ -209,7 +200,7 @@ def _settings(
     pace: bool,
 ) -> _Settings:
     one_of("engine", engine, ENGINES)
-    one_of("handler", handler, HANDLERS)
+    one_of("handler", handler, SIDE_BY_SIDE)
     if engine != "vtime":
         for option, value in (("--machine", machine), ("--cpus", cpus)):
             if value is not None:

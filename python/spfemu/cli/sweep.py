@@ -13,12 +13,12 @@ from typing import Annotated, Final
 import typer
 
 from spfemu.cli.choices import machine_choices
-from spfemu.cli.options import JsonOption, SeedOption
+from spfemu.cli.options import HandlersOption, JsonOption, SeedOption
 from spfemu.cli.output import check_output, counted, print_json, progress_bar
 from spfemu.cli.tables import print_table
 from spfemu.errors import ProgramError
 from spfemu.sources import workload_usage
-from spfemu.sweeping.plan import HANDLERS, Plan, make_plan, run_plan, split_command
+from spfemu.sweeping.plan import Plan, make_plan, run_plan, split_command
 from spfemu.sweeping.store import Store
 from spfemu.sweeping.table import SUFFIXES, Sweep, check_suffix
 from spfemu.workloads import WORKLOADS
@@ -48,14 +48,6 @@ _Cpus = Annotated[
     typer.Option(
         metavar="LIST",
         help="CPUs: 1,2,4..64 doubles, 1..8 is each (default: doubling, up to the machine's).",
-    ),
-]
-_Handler = Annotated[
-    str,
-    typer.Option(
-        metavar="both|classic|spf",
-        help="Who handles faults.",
-        autocompletion=lambda: list(HANDLERS),
     ),
 ]
 _Machine = Annotated[
@@ -89,7 +81,7 @@ def sweep(
     arguments: _Arguments = None,
     workload: _Workload = None,
     cpus: _Cpus = None,
-    handler: _Handler = "both",
+    handler: HandlersOption = "both",
     machine: _Machine = None,
     repeat: _Repeat = 1,
     output: _Output = None,

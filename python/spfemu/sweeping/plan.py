@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from spfemu.engines import Progress, core_list, one_of
+from spfemu.engines import SIDE_BY_SIDE, Progress, core_list, one_of
 from spfemu.errors import EngineError, ProgramError
 from spfemu.program.model import Program
 from spfemu.program.values import shown
@@ -23,9 +23,7 @@ from spfemu.workloads import WORKLOADS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["HANDLERS", "Plan", "make_plan", "run_plan", "split_command", "sweep"]
-
-HANDLERS: Final = ("both", "classic", "spf")
+__all__ = ["Plan", "make_plan", "run_plan", "split_command", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ def make_plan(
     names = [machine] if isinstance(machine, str) else list(machine or list(known)[:1])
     for name in names:
         one_of("machine", name, known)
-    one_of("handler", handler, HANDLERS)
+    one_of("handler", handler, SIDE_BY_SIDE)
     smallest = min(names, key=lambda name: known[name])
     most = known[smallest]
     numbers = doubling(most) if cpus is None else cpu_numbers(cpus, most, smallest)

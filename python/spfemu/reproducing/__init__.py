@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from spfemu.errors import EngineError
 from spfemu.reproducing.rows import CASES, Line, lines_of
@@ -70,16 +69,12 @@ def reproduce(
         raise EngineError(f"repeat: value {repeat} (allowed: 1 and more)")
     cells = [case.cell(handler, seconds) for case in CASES for handler in ("classic", "spf")]
     seeds = range(seed, seed + repeat)
-    figures = run_cells(cells, seeds=seeds, machine_of=_by_name, progress=progress)
+    figures = run_cells(cells, seeds=seeds, progress=progress)
     compared: list[Compared] = []
     for case in CASES:
         classic, spf = (figures[case.cell(handler, seconds)] for handler in ("classic", "spf"))
         compared += [_compare(line, line.ours(classic, spf)) for line in lines_of(case)]
     return tuple(compared)
-
-
-def _by_name(name: str) -> Any:
-    return name
 
 
 def _compare(line: Line, ours: float) -> Compared:

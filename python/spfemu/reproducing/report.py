@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from spfemu.errors import EngineError, ProgramError
+from spfemu.errors import ProgramError
+from spfemu.sweeping.plot import svg
+from spfemu.sweeping.table import library
 
 if TYPE_CHECKING:
     from spfemu.reproducing import Compared
@@ -104,13 +106,7 @@ def _row(line: Compared, before: Compared | None) -> str:
 
 
 def _plots(lines: Sequence[Compared]) -> str:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise EngineError(
-            "report: needs matplotlib (pip install 'spfemu[sweep]'), or --html none"
-        ) from None
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = library("matplotlib.figure").Figure(figsize=(11, 4.2), layout="constrained")
     panels = (
         ("ratio", "speculative / mmap_sem, records/s"),
         ("spf_vma_changed", "spf_vma_changed, % of faults"),
@@ -131,10 +127,7 @@ def _plots(lines: Sequence[Compared]) -> str:
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(loc="lower right", frameon=False)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    return svg(figure)
 
 
 def _write(path: Path, text: str) -> None:

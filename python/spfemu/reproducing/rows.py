@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from spfemu.data import Row, published
+from spfemu.data import published
+from spfemu.sweeping.beside import handler_of
 
 __all__ = ["CASES", "Case", "Cell", "Figures", "Limit", "Line", "lines_of"]
 
@@ -24,11 +25,6 @@ class Cell:
     workload: tuple[str, ...]
     downgrade: bool = True
 
-    @property
-    def label(self) -> str:
-        """Returns what progress calls the cell. Source: ours."""
-        return f"{self.machine}, {self.cpus} CPUs, {self.handler}"
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -36,6 +32,11 @@ class Figures:
 
     results: Mapping[str, float]
     counters: Mapping[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Records a second. Source: ebizzy's output."""
+        return self.results["records_per_s"]
 
     def share(self, event: str) -> float:
         """Returns an event's percentage of the faults. Source: the founding document's tables."""
@@ -48,17 +49,14 @@ class Limit:
     """How far ours may be from what was published.
 
     Source: the project's bars. ``percent`` of the published value either way, or a ``factor``
-    either way, or ``most``, a value that ours stays below.
+    either way; any for neither.
     """
 
     percent: float | None = None
     factor: float | None = None
-    most: float | None = None
 
     def holds(self, published: float, ours: float) -> bool:
         """Says whether ours is near enough. Source: ours."""
-        if self.most is not None:
-            return ours < self.most
         if self.factor is not None:
             return published / self.factor <= ours <= published * self.factor
         if self.percent is not None:
@@ -66,8 +64,6 @@ class Limit:
         return True
 
     def __str__(self) -> str:
-        if self.most is not None:
-            return f"< {self.most:g}"
         if self.factor is not None:
             return f"factor {self.factor:g}"
         return "" if self.percent is None else f"± {self.percent:g} %"
@@ -75,6 +71,7 @@ class Limit:
 
 RATE: Final = Limit(percent=20)
 RATIO: Final = Limit(percent=25)
+ANY: Final = Limit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +80,7 @@ class Case:
 
     ``publication`` is a part of the rows' ``source``, ``words`` of their ``machine``; ``ncpus`` are
     those of the rows. ``fitted`` says on whether constants of ``machine`` were fitted to these
-    rates. ``factor`` is how far the share of changed VMAs may be off. ``why`` is what is known of a
-    difference.
+    rates. ``factor`` is how far the share of changed VMAs may be off.
     """
 
     name: str
@@ -95,7 +91,6 @@ class Case:
     downgrade: bool = True
     fitted: bool = False
     factor: float = 1.5
-    why: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, handler: str, seconds: float) -> Cell:
         """Returns the run of one handler. Source: the founding document's command."""
@@ -131,7 +126,7 @@ class Line:
     published: float
     ours: Callable[[Figures, Figures], float]
     limit: Limit
-    is_fitted: bool
+    is_fitted: bool = False
 
 
 def lines_of(case: Case) -> Iterator[Line]:
@@ -144,55 +139,25 @@ def lines_of(case: Case) -> Iterator[Line]:
         and row.ncpus == case.ncpus
         and row.benchmark.startswith("ebizzy")
     ]
-    rates = {"spf" if "SPF" in row.variant else "classic": row for row in rows if _is_rate(row)}
-    counts = {row.metric.removeprefix("count:"): row.value for row in rows if not _is_rate(row)}
+    rates = {handler_of(row.variant): row.value for row in rows if row.metric == "records/s"}
+    counts = {row.metric.removeprefix("count:"): row.value for row in rows if row.unit == "events"}
+    fitted = case.fitted
+
     if rates:
-        classic, spf = rates["classic"].value, rates["spf"].value
-        fitted = case.fitted
-        yield Line(case, "mmap_sem", "records/s", classic, _classic_rate, RATE, fitted)
-        yield Line(case, "speculative", "records/s", spf, _spf_rate, RATE, fitted)
-        yield Line(case, "ratio", "", spf / classic, _ratio, RATIO, fitted)
+        classic, spf = rates["classic"], rates["spf"]
+        yield Line(case, "mmap_sem", "records/s", classic, lambda c, s: c.rate, RATE, fitted)
+        yield Line(case, "speculative", "records/s", spf, lambda c, s: s.rate, RATE, fitted)
+        yield Line(case, "ratio", "", spf / classic, lambda c, s: s.rate / c.rate, RATIO, fitted)
     if counts:
         faults = counts["faults"]
         if not rates:
             spf = faults / _PAGES_OF_A_RECORD / _SECONDS
-            yield Line(case, "speculative", "records/s", spf, _spf_rate, RATE, False)
+            yield Line(case, "speculative", "records/s", spf, lambda c, s: s.rate, RATE)
         share = {name: 100 * value / faults for name, value in counts.items()}
-        off = Limit(factor=case.factor)
-        changed, notsup = "spf_vma_changed", "spf_vma_notsup"
-        yield Line(case, "spf", "% of faults", share["spf"], _spf_share, Limit(percent=25), False)
-        yield Line(case, changed, "% of faults", share[changed], _changed_share, off, False)
-        per_thread = counts[notsup] / case.ncpus
-        yield Line(case, notsup, "a thread", per_thread, _notsup_of(case), Limit(), False)
-
-
-def _is_rate(row: Row) -> bool:
-    return row.metric == "records/s"
-
-
-def _classic_rate(classic: Figures, spf: Figures) -> float:
-    del spf
-    return classic.results["records_per_s"]
-
-
-def _spf_rate(classic: Figures, spf: Figures) -> float:
-    del classic
-    return spf.results["records_per_s"]
-
-
-def _ratio(classic: Figures, spf: Figures) -> float:
-    return _spf_rate(classic, spf) / _classic_rate(classic, spf)
-
-
-def _spf_share(classic: Figures, spf: Figures) -> float:
-    del classic
-    return spf.share("spf")
-
-
-def _changed_share(classic: Figures, spf: Figures) -> float:
-    del classic
-    return spf.share(CHANGED)
-
-
-def _notsup_of(case: Case) -> Callable[[Figures, Figures], float]:
-    return lambda classic, spf: spf.counters[NOTSUP] / case.ncpus
+        off, changed, notsup = Limit(factor=case.factor), "spf_vma_changed", "spf_vma_notsup"
+        yield Line(case, "spf", "% of faults", share["spf"], lambda c, s: s.share("spf"), RATIO)
+        yield Line(case, changed, "% of faults", share[changed], lambda c, s: s.share(CHANGED), off)
+        a_thread = counts[notsup] / case.ncpus
+        yield Line(
+            case, notsup, "a thread", a_thread, lambda c, s: s.counters[NOTSUP] / case.ncpus, ANY
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
@@ -12,7 +11,7 @@ from spfemu.data import Row
 from spfemu.sweeping.beside import beside
 from spfemu.sweeping.cells import PLACEHOLDER
 from spfemu.sweeping.overview import chosen_metric, number_text, overview, shares
-from spfemu.sweeping.table import library
+from spfemu.sweeping.plot import svg
 
 if TYPE_CHECKING:
     from spfemu.sweeping.table import Sweep
@@ -42,7 +41,7 @@ def page(table: Sweep) -> str:
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{', '.join(machines)}; {html.escape(first.source)}; {html.escape(first.note)}. "
         "Rates depend on costs of which some are assumed: read ratios and shares.</p>",
-        _picture(table),
+        svg(table.figure()),
     ]
     heads, lines = overview(table.rows, metric)
     parts.append(_table(heads, lines, range(heads.index("CPUs"))))
@@ -51,15 +50,6 @@ def page(table: Sweep) -> str:
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
-
-
-def _picture(table: Sweep) -> str:
-    out = io.StringIO()
-    # Names within the picture are random, and it has a date, unless told otherwise.
-    with library("matplotlib").rc_context({"svg.hashsalt": "spfemu"}):
-        table.figure().savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _measured(rows: Sequence[Row], metric: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 import spfemu
 from spfemu.cli import main
 from spfemu.cli.output import check_output, progress_bar
+from spfemu.sweeping.store import Store
 
 SHORT: Final = ["--", "ebizzy", "-mTt", "{cpus}", "-S", "0.001"]
 LONG: Final = ["--", "ebizzy", "-mTt", "{cpus}", "-S", "0.03"]
@@ -142,6 +143,29 @@ class TestGoingOn:
         assert [path.name for path in Path().iterdir()] == ["a.csv"]
         whole = spfemu.sweep(LONG[1:], cpus="4,8", handler="spf", repeat=6, jobs=1)
         assert Path("a.csv").read_text() == whole.to_csv()
+
+    @pytest.mark.parametrize(("before", "kept"), [(True, 2), (False, 3)])
+    def test_what_is_said_to_be_kept_is_in_the_file(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        before: bool,
+        kept: int,
+    ) -> None:
+        write = Store._write
+
+        def interrupted(store: Store, value: Any) -> None:
+            third = Path("a.csv.cells").read_text().count("\n") == 3
+            if not (third and before):
+                write(store, value)
+            if third:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Store, "_write", interrupted)
+        options = ["--cpus", "1,2,4,8", "--handler", "spf", "-j", "1", "-o", "a.csv"]
+        _, err = told(capsys, *options, *SHORT, status=130)
+        told_kept = f"spfemu: {kept} runs of 4 are kept in a.csv.cells; "
+        assert err.splitlines()[0].startswith(told_kept)
 
     def test_workers_end_with_a_parent_that_was_killed(self) -> None:
         process = self.started("--cpus", "4,8", "-r", "400", "-j", "2")

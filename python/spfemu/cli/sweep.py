@@ -148,6 +148,7 @@ def _kept(plan: Plan, store: Store, jobs: int | None, *, quiet: bool) -> Sweep:
     try:
         return _run(plan, store, jobs, quiet=quiet)
     except KeyboardInterrupt:
+        store.read()
         finished = plan.nr_finished(store)
         if finished:
             told = f"{counted(finished, 'run')} of {len(plan.cells())} are kept in {store.path}"

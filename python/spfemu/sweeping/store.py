@@ -38,7 +38,7 @@ class Store:
             self._fail(f"cannot be written: {error.strerror}")
         try:
             self._lock()
-            self._read()
+            self.read()
         except BaseException:
             self._file.close()
             raise
@@ -54,26 +54,19 @@ class Store:
 
     def add(self, key: str, outcome: Outcome) -> None:
         """Writes a finished cell. Source: ours. Raises ProgramError where there is no room."""
-        self.cells[key] = outcome
         try:
             self._write([key, outcome])
         except OSError as error:
             self._fail(f"cannot be written: {error.strerror}")
+        self.cells[key] = outcome
 
-    def remove(self) -> None:
-        """Takes the file away: what it kept stands in the output now. Source: ours."""
-        self.path.unlink(missing_ok=True)
+    def read(self) -> None:
+        """Takes from the file what it holds: an interrupt may have come between the two.
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # a file system without locks
-            self._fail("another sweep is writing it (allowed: another output)")
-
-    def _read(self) -> None:
+        Source: ours. Raises ProgramError for a file that holds something else.
+        """
         self._file.seek(0)
+        self.cells.clear()
         try:
             text = self._file.read()
         except UnicodeDecodeError:
@@ -91,6 +84,18 @@ class Store:
             self._write(_HEAD)
         elif len(whole) < len(lines):  # what a crash has cut short
             os.ftruncate(self._file.fileno(), len("".join(whole).encode()))
+
+    def remove(self) -> None:
+        """Takes the file away: what it kept stands in the output now. Source: ours."""
+        self.path.unlink(missing_ok=True)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system without locks
+            self._fail("another sweep is writing it (allowed: another output)")
 
     def _write(self, value: Any) -> None:
         self._file.write(json.dumps(value) + "\n")

@@ -91,6 +91,14 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    "mremap-of-several-too-low": (
+        program(
+            [mmap(), op("mprotect", "p+0x1000", length=PAGE, prot="r"),
+             op("mremap", old_length=2 * PAGE, new_length=2 * PAGE, flags=["maymove", "fixed"],
+                new_addr=0)]
+        ),
+        "classic",
+    ),
     "mlock-onfault": (
         program([mmap(prot="none"), op("mlock", length=PAGE, onfault=True)]), "classic",
     ),
@@ -142,6 +150,7 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
 SETUP: Final = {
     "overcommit": oracle.host().overcommit != 1,
     "second-lowest-address": oracle.host().mmap_min_addr < 65536,
+    "mremap-of-several-too-low": oracle.host().mmap_min_addr > 0,
 }
 # Where the table was measured. Newer kernels may have more or less of it.
 MEASURED: Final = (6, 18)
@@ -222,6 +231,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     "mremap-checks-first": ([mmap(), SHRUNK], "host", {"ret": -1, "errno": 22}),
     # It does more than to move.
     "mremap-of-several": ([mmap(), MOVED], "emulated", {"ret": -1, "errno": 14}),
+    # It begins where nothing is, so no kernel gets as far as the new place.
+    "mremap-of-several-too-low": (
+        [mmap(), op("munmap", length=PAGE), {**MOVED, "new_length": 2 * PAGE, "new_addr": 0}],
+        "host", {"errno": 1},
+    ),
     # Its pages are to come at once.
     "mlock-onfault": ([mmap(), op("mlock", length=PAGE)], "emulated", ENOMEM),
     # It does not go across the stack's edge.

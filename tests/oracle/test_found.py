@@ -63,6 +63,27 @@ def test_a_move_of_several_that_breaks_off() -> None:
         assert (found.excused, found.cut) == ([], "tasks[0].ops[2]")
 
 
+def test_a_move_of_several_is_of_whole_pages() -> None:
+    # Lengths are rounded up before they are compared, on the host as in 5.1.
+    two = [mmap(), op("mprotect", "p+0x1000", length=PAGE, prot="r")]
+    move = {**MOVED, "old_length": PAGE + 1, "new_length": 2 * PAGE}
+    found = compared(program([*two, move]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert {e.exception for e in found.excused} == {"mremap-of-several"}
+
+
+def test_a_move_of_several_to_where_nobody_may_map() -> None:
+    # 5.1 sees that they are several before it sees where to; one alone is EPERM on both.
+    two = [mmap(), op("mprotect", "p+0x1000", length=PAGE, prot="r")]
+    to_0 = {**MOVED, "new_length": 2 * PAGE, "new_addr": 0}
+    for before, excused in (([mmap()], []), (two, ["mremap-of-several-too-low"])):
+        found = compared(program([*before, to_0, op("write", value=1)]), "classic")
+        assert (found.differences, found.cut) == ([], "")
+        if oracle.host().version >= (6, 17) and oracle.host().mmap_min_addr > 0:
+            assert [e.exception for e in found.excused] == excused
+
+
 def test_what_fork_copies_because_of_a_merge() -> None:
     # The second half was not touched, and has no anon_vma unless it joins the first one.
     private = ["private", "fixed"]

@@ -108,6 +108,13 @@ EXCEPTIONS: Final = (
         ends=True,
     ),
     Exempt(
+        "mremap-of-several-too-low",
+        (6, 17),
+        "mremap of several VMAs to below vm.mmap_min_addr is EPERM",
+        keys=("errno",),
+        outcome=when.is_several_too_low,
+    ),
+    Exempt(
         "mlock-onfault",
         (5, 18),
         "mlock with onfault does not even look whether pages may be accessed",

@@ -101,8 +101,9 @@ def run(
         progress: called with the share of the work done, 0 to 1.
 
     Returns:
-        The result; ``settings`` has ``kernel`` (the host's release), ``counting``, ``timeout_s``
-        and ``island``, the address of the engine's page.
+        The result; ``settings`` has ``kernel`` (the host's release), ``mmap_min_addr`` and what
+        else the comparison asks of the host, ``counting``, ``timeout_s`` and ``island``, the
+        address of the engine's page.
 
     Raises:
         ProgramError: an operation or setting would change the host, or is not possible there; the
@@ -184,6 +185,7 @@ def _run(
             "kernel_version": list(found.version),
             "overcommit": found.overcommit,
             "memory": found.memory,
+            "mmap_min_addr": found.mmap_min_addr,
             "timeout_s": options["timeout_s"],
             **summary["settings"],
         },

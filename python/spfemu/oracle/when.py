@@ -32,6 +32,7 @@ __all__ = [
     "is_mremap_of_nothing",
     "is_mremap_of_several",
     "is_read_ahead",
+    "is_several_too_low",
     "is_stack",
     "is_too_much",
     "is_uncharged",
@@ -109,11 +110,26 @@ def is_mremap_checked_first(case: Case) -> bool:
 
 def is_mremap_of_several(case: Case) -> bool:
     """mremap that only moves what is in several VMAs."""
-    record = case.record
-    same_length = int(record["length"]) == int(record["length2"])
-    fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
     errnos = case.is_({"errno": "EFAULT"}, {"errno": None})
-    return case.op == "mremap" and errnos and fixed and same_length
+    return errnos and _only_moves(case)
+
+
+def is_several_too_low(case: Case) -> bool:
+    """mremap of several VMAs to where nobody may map: 5.1 minds first that they are several."""
+    if not case.is_({"errno": "EFAULT"}, {"errno": "EPERM"}) or not _only_moves(case):
+        return False
+    target = case.history.target(case.record, case.position)
+    there = mapped(case.history, case.position, case.space)
+    is_too_low = target < int(case.history.host.settings["mmap_min_addr"])
+    return is_too_low and there.meets(case.page, case.page + 4096)
+
+
+def _only_moves(case: Case) -> bool:
+    """Whether it is an mremap to a given place that changes no length, in whole pages."""
+    record = case.record
+    same_length = page_up(int(record["length"])) == page_up(int(record["length2"]))
+    is_move = case.op == "mremap" and bool(int(record["flags"]) & _MREMAP["fixed"])
+    return is_move and same_length
 
 
 def is_dontunmap(case: Case) -> bool:

@@ -245,6 +245,15 @@ class TestStat:
         )
         assert "no event" not in told(capsys, "stat", "--handler", "classic", "--", str(path))
 
+    def test_a_machine_of_a_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text('name = "mine"\nlike = "power8-80"\nsockets = 1')
+        obj = told_json(capsys, "stat", "--machine", str(path), "--json", *EBIZZY)
+        assert (obj["arch"], obj["machine"]) == ("powerpc", "mine")
+        assert told_json(capsys, "machines", str(path), "--json")["cpus"] == 40
+        assert main(["stat", "--machine", str(path), "-o", str(path), *EBIZZY]) == 2
+        assert "is read, or written twice" in capsys.readouterr().err
+
     def test_a_machine_implies_its_arch(self, capsys: pytest.CaptureFixture[str]) -> None:
         obj = told_json(capsys, "stat", "--machine", "power8-80", "--json", *EBIZZY)
         assert (obj["arch"], obj["machine"]) == ("powerpc", "power8-80")

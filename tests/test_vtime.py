@@ -80,7 +80,7 @@ def test_a_repeat_without_any_cost_ends() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"machine": "pdp-11"}, "machine 'pdp-11' (allowed: x86-48, "),
+        ({"machine": "pdp-11"}, 'machine "pdp-11" (allowed: x86-48, '),
         ({"cpus": 2000}, "cpus: value 2000 (allowed: 1 to 256, what zen5-256 has)"),
         (
             {"machine": "x86-48", "cpus": 100},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TraceError,
     )
     from spfemu.exploring import explore
+    from spfemu.machines import Machine, machine
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
     from spfemu.reproducing import Compared, reproduce
@@ -40,6 +41,7 @@ _HOMES = {
         "TraceError",
     ),
     "exploring": ("explore",),
+    "machines": ("Machine", "machine"),
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
     "reproducing": ("Compared", "reproduce"),
@@ -57,6 +59,7 @@ __all__ = [
     "Difference",
     "EngineError",
     "InvariantViolation",
+    "Machine",
     "ProfileError",
     "Program",
     "ProgramBuilder",
@@ -71,6 +74,7 @@ __all__ = [
     "check",
     "compare",
     "explore",
+    "machine",
     "published",
     "reproduce",
     "run",

@@ -11,6 +11,7 @@ __all__ = [
     "arch_profiles",
     "build_info",
     "explore",
+    "machine",
     "machines",
     "mutants",
     "oracle",
@@ -59,6 +60,25 @@ def machines() -> str:
         ``value``, ``unit``, ``kind``, ``source`` and ``what``.
 
     Deterministic: constants of the binary.
+    """
+
+def machine(text: str, *, is_json: bool = False, base: str | None = None) -> str:
+    """Reads a machine, and returns what is known of it.
+
+    Source: the user; the numbers it inherits are those of ``machines``.
+
+    Args:
+        text: TOML, or JSON: a machine, or with ``base`` what is to be changed there.
+        is_json: The text is JSON.
+        base: The JSON text of a machine.
+
+    Returns:
+        A JSON text: an object as in ``machines``.
+
+    Raises:
+        ProfileError: The field, the value and what is allowed.
+
+    Deterministic: the arguments.
     """
 
 def mutants() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import EngineError, ProgramError
+from spfemu.machines import Machine, machine_of
 from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
 from spfemu.program.ops import OPS, OUTCOME_DTYPE, TRACE_DTYPE
@@ -59,7 +60,7 @@ def run(
     engine: str = "native",
     handler: str = "spf",
     arch: str | Arch = "x86",
-    machine: str | None = None,
+    machine: str | Machine | None = None,
     seed: int = 0,
     cpus: int | None = None,
     pace: bool = False,
@@ -79,9 +80,10 @@ def run(
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
     (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
     host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``arch`` a profile or its
-    name; ``machine`` a machine's name (default: the arch's own); ``seed`` from 0, which on explore
-    lets each task go on until it waits or ends, where others draw who goes on; ``cpus`` from 1
-    (default: as the engine chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
+    name; ``machine`` a machine or its name (default: the arch's first that has ``cpus``); ``seed``
+    from 0, which on explore lets each task go on until it waits or ends, where others draw who goes
+    on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends the time of
+    ``compute`` and ``sleep``.
     ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
     a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
     entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
@@ -131,7 +133,7 @@ def run(
     options = {
         "seed": seed,
         "cpus": cpus,
-        "machine": machine,
+        "machine": None if machine is None else machine_of(machine).to_json(),
         "pace": pace,
         "record": record,
         "max_outcomes": max_outcomes,
@@ -206,7 +208,7 @@ def _run_core(
         engine=engine,
         handler=handler,
         arch=profile.name,
-        machine=summary.get("settings", {}).get("machine", options["machine"]),
+        machine=summary["settings"]["machine"],
         seed=options["seed"],
         elapsed_ns=summary["elapsed_ns"],
         counters=summary["counters"],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.cli.choices import ALIASES, EVENT_TEXTS, machine_choices
+from spfemu.cli.choices import ALIASES, EVENT_TEXTS, find_machine, machine_choices
 from spfemu.cli.options import JsonOption
 from spfemu.cli.output import print_json
 from spfemu.cli.tables import print_table
-from spfemu.engines import core_list, one_of
+from spfemu.engines import core_list
+from spfemu.errors import ProfileError
+from spfemu.machines import Machine, machine, machine_names
 from spfemu.program.ops import EVENTS
 from spfemu.workloads import WORKLOADS
 
@@ -40,7 +43,7 @@ _MachineName = Annotated[
     str | None,
     typer.Argument(
         metavar="[MACHINE]",
-        help="Show this one: each value, its kind and its source.",
+        help="Show this one, or that of a .toml file: each value, its kind and its source.",
         autocompletion=machine_choices,
     ),
 ]
@@ -48,18 +51,24 @@ _MachineName = Annotated[
 
 def machines(name: _MachineName = None, as_json: JsonOption = False) -> None:
     """List the machines of virtual time, or show what one is made of."""
-    entries = core_list("machines")
     if name is None:
+        entries = [machine.to_dict() for machine in _machines()]
         _print(entries, as_json, ("name", "arch", "cpus", "page_size", "summary"))
         return
-    one_of("machine", name, [entry["name"] for entry in entries])
-    entry = next(entry for entry in entries if entry["name"] == name)
+    entry = find_machine(name).to_dict()
     if as_json:
         print_json(entry)
         return
     print(f"{entry['name']}: {entry['summary']}")
     print(f"arch {entry['arch']}, {entry['cpus']} CPUs, pages of {entry['page_size']} bytes\n")
     _print(entry["values"], as_json, ("name", "value", "unit", "kind", "source"))
+
+
+def _machines() -> Iterator[Machine]:
+    for name in machine_names():
+        # Not every host says what it is.
+        with contextlib.suppress(ProfileError):
+            yield machine(name)
 
 
 def mutants(as_json: JsonOption = False) -> None:

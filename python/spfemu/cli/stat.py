@@ -14,6 +14,8 @@ import typer
 from spfemu.cli.choices import (
     arch_choices,
     event_choices,
+    find_machine,
+    is_machine_file,
     machine_choices,
     select_events,
 )
@@ -21,8 +23,9 @@ from spfemu.cli.counts import Series, print_separated, print_text, to_json
 from spfemu.cli.options import HandlersOption, JsonOption, PaceOption, SeedOption
 from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
-from spfemu.engines import SIDE_BY_SIDE, core_list, one_of, run
+from spfemu.engines import SIDE_BY_SIDE, one_of, run
 from spfemu.errors import EngineError, ProgramError
+from spfemu.machines import Machine
 from spfemu.profiles import Arch
 from spfemu.profiles import arch as arch_by_name
 from spfemu.sources import Source, find_source, workload_usage
@@ -42,7 +45,7 @@ class _Settings:
     engine: str
     handlers: tuple[str, ...]
     profile: Arch
-    machine: str | None
+    machine: Machine | None
     cpus: int | None
     seed: int
     repeat: int
@@ -100,7 +103,7 @@ _Machine = Annotated[
     str | None,
     typer.Option(
         metavar="MACHINE",
-        help="Emulated machine, of 'spfemu machines' (default: the arch's).",
+        help="Emulated machine, of 'spfemu machines' or a .toml file (default: the arch's).",
         autocompletion=machine_choices,
     ),
 ]
@@ -168,8 +171,9 @@ def stat(
     if trace is not None:
         settings = replace(settings, trace=True)
         _check_trace(trace, settings, as_json=as_json)
-    check_output(output, *workload, trace)
-    check_output(trace, *workload)
+    read = [*workload, machine] if machine and is_machine_file(machine) else workload
+    check_output(output, *read, trace)
+    check_output(trace, *read)
     source = find_source(workload, _known_cpus(settings)).replicated(replicate)
     series = _run_all(settings, source, quiet=as_json)
     if trace is not None:
@@ -209,17 +213,16 @@ def _settings(
         raise EngineError("--pace (allowed: only with engine native)")
     if seed + repeat > 1 << 64:
         raise EngineError(f"--seed: value {seed} (allowed with -r {repeat}: to 2^64-{repeat})")
-    machines = {entry["name"]: entry for entry in core_list("machines")}
-    if machine is not None:
-        one_of("machine", machine, machines)
-        arch = arch or machines[machine]["arch"]
+    emulated = None if machine is None else find_machine(machine)
+    if emulated is not None:
+        arch = arch or emulated.arch
     if by is not None:
         one_of("--by", by, GROUPS)
         if handler == "classic":
             raise EngineError("--by: the classic handler aborts nothing (allowed: both, spf)")
     handlers = ("classic", "spf") if handler == "both" else (handler,)
     profile = arch_by_name(arch or "x86")
-    return _Settings(engine, handlers, profile, machine, cpus, seed, repeat, by, pace)
+    return _Settings(engine, handlers, profile, emulated, cpus, seed, repeat, by, pace)
 
 
 def _check_trace(trace: Path, settings: _Settings, *, as_json: bool) -> None:
@@ -242,8 +245,7 @@ def _known_cpus(settings: _Settings) -> int | None:
     """Returns the CPUs that the user, or the machine the user named, says there are."""
     if settings.cpus is not None or settings.machine is None:
         return settings.cpus
-    machines = {entry["name"]: entry for entry in core_list("machines")}
-    return int(machines[settings.machine]["cpus"])
+    return settings.machine.cpus
 
 
 def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series]:

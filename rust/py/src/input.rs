@@ -10,7 +10,7 @@ use spfemu_core::arch::{Arch, Family, LEVEL_NAMES, Level};
 use spfemu_core::mm::variants::VARIANTS;
 use spfemu_core::mm::{Choice, Config, FileKind, SwapConfig, System, Thp, Variants};
 use spfemu_core::program::{FileSpec, Program, ProgramSpec, Start, TaskSpec};
-use spfemu_core::vtime::{Machine, Profile};
+use spfemu_core::vtime::{Machine, Profile, Table};
 
 use crate::error::Error;
 
@@ -290,23 +290,27 @@ pub fn choice(text: &str) -> Result<Choice, Error> {
     }
 }
 
-/// The machine of this name, or else the first of the arch that has `cpus` CPUs.
-pub fn machine(name: Option<&str>, arch: &Arch, cpus: Option<u32>) -> Result<Machine, Error> {
-    let Some(name) = name else {
-        let of_arch = |profile: &&Profile| family_of(&profile.arch) == arch.family;
-        let suited: Vec<&Profile> = Profile::builtin().iter().filter(of_arch).collect();
-        let wanted = cpus.unwrap_or(1);
-        let first = suited.iter().find(|profile| profile.nr_cpus() >= wanted);
-        let largest = suited.iter().max_by_key(|profile| profile.nr_cpus());
-        let chosen = first.or(largest).expect("a machine of each family");
-        return checked(chosen, arch, cpus);
-    };
-    let named = Profile::builtin().iter().find(|profile| profile.name == name);
-    let named = named.ok_or_else(|| {
-        let names: Vec<&str> = Profile::builtin().iter().map(|each| each.name.as_str()).collect();
-        Error::Profile(format!("machine '{name}' (allowed: {})", names.join(", ")))
-    })?;
-    checked(named, arch, cpus)
+/// What the JSON text of a machine says.
+pub fn table(text: &str) -> Result<Table, Error> {
+    serde_json::from_str(text).map_err(|wrong| Error::Profile(format!("machine: {wrong}")))
+}
+
+/// A machine from its JSON text.
+pub fn profile(text: &str) -> Result<Profile, Error> {
+    Profile::from_table(&table(text)?).map_err(Error::Profile)
+}
+
+/// The machine of this JSON text, or else the first of the arch that has `cpus` CPUs.
+pub fn machine(text: Option<&str>, arch: &Arch, cpus: Option<u32>) -> Result<Machine, Error> {
+    if let Some(text) = text {
+        return checked(&profile(text)?, arch, cpus);
+    }
+    let of_arch = |profile: &&Profile| family_of(&profile.arch) == arch.family;
+    let suited: Vec<&Profile> = Profile::builtin().iter().filter(of_arch).collect();
+    let wanted = cpus.unwrap_or(1);
+    let first = suited.iter().find(|profile| profile.nr_cpus() >= wanted);
+    let largest = suited.iter().max_by_key(|profile| profile.nr_cpus());
+    checked(first.or(largest).expect("a machine of each family"), arch, cpus)
 }
 
 /// The machine, if it has so many CPUs and is of the arch.

@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::explore::explore;
     #[pymodule_export]
-    use crate::lists::{arch_profiles, machines, mutants, variants};
+    use crate::lists::{arch_profiles, machine, machines, mutants, variants};
     #[pymodule_export]
     use crate::oracle::oracle;
     #[pymodule_export]

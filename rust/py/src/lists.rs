@@ -10,6 +10,9 @@ use spfemu_core::vtime::Profile;
 use spfemu_core::vtime::fields::{FIELDS, Field, Unit};
 use spfemu_core::vtime::profile::Entry;
 
+use crate::error::Error;
+use crate::input;
+
 fn text(list: Vec<Value>) -> String {
     Value::Array(list).to_string()
 }
@@ -102,6 +105,26 @@ pub fn mutants() -> String {
 #[pyfunction]
 pub fn machines() -> String {
     text(Profile::builtin().iter().map(machine_text).collect())
+}
+
+/// Reads a machine, and returns what is known of it.
+///
+/// Source: the user; the numbers it inherits are those of `machines`. `text` is TOML, or JSON if
+/// `is_json`; with `base`, the JSON of a machine, it says only what is to be changed there.
+///
+/// Returns a JSON text: an object as in `machines`. Raises ProfileError: field, value, what is allowed.
+#[pyfunction]
+#[pyo3(signature = (text, *, is_json=false, base=None))]
+pub fn machine(py: Python<'_>, text: &str, is_json: bool, base: Option<&str>) -> PyResult<String> {
+    let profile = match (is_json, base) {
+        (false, None) => Profile::from_toml(text).map_err(Error::Profile),
+        (true, None) => input::profile(text),
+        (true, Some(base)) => input::profile(base)
+            .and_then(|base| base.replaced(&input::table(text)?).map_err(Error::Profile)),
+        (false, Some(_)) => Err(Error::Profile("machine: changes (allowed: JSON)".to_owned())),
+    };
+    let profile = profile.map_err(|error| error.into_py(py))?;
+    Ok(machine_text(&profile).to_string())
 }
 
 fn machine_text(profile: &Profile) -> Value {

@@ -23,6 +23,7 @@ use crate::watch::watched;
 struct OptionsText {
     seed: u64,
     cpus: Option<u32>,
+    /// The JSON text of a machine.
     machine: Option<String>,
     pace: bool,
     record: bool,

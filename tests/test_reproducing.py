@@ -64,6 +64,50 @@ def test_limits(limit: Limit, near: float, far: float | None) -> None:
     assert far is None or not limit.holds(100, far)
 
 
+def test_other_machines_instead_of_the_packages(tmp_path: Path) -> None:
+    """Slower faults on one machine: its cases change, and no other."""
+    usual = spfemu.reproduce(seconds=0.01)
+    path = tmp_path / "slow.toml"
+    path.write_text('name = "slow"\nlike = "x86-48"\nfault_ns = 5000')
+    slow = spfemu.reproduce(seconds=0.01, machines={"x86-48": path})
+    for line, other in zip(usual, slow, strict=True):
+        if line.machine != "x86-48":
+            assert other == line
+            continue
+        assert (other.machine, other.kind) == ("slow", "predicted")
+        if line.what in ("mmap_sem", "speculative"):
+            assert other.ours < line.ours
+    same = spfemu.machine("x86-48").replace(name="same")
+    again = spfemu.reproduce(seconds=0.01, machines={"x86-48": same})
+    assert [line.ours for line in again] == [line.ours for line in usual]
+    assert [line.kind for line in again] == [line.kind for line in usual]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x86-48", '--machine: value "x86-48" (allowed: OF=MACHINE, as in x86-48=mine.toml)'),
+        ("host=x86-48", 'machine "host" (allowed: x86-48, power8-1024, x86-vm16, power8-80)'),
+        ("x86-48=pdp-11", 'machine "pdp-11" (allowed: x86-48, '),
+        ("x86-48=none.toml", "none.toml: cannot be read: No such file or directory"),
+        ("x86-48=x86-vm16", "machine x86-vm16: 16 CPUs (allowed instead of x86-48: 48 and more)"),
+        ("x86-48=power8-80", "machine power8-80: arch powerpc (allowed instead of x86-48: x86)"),
+    ],
+)
+def test_machines_that_cannot_be(
+    given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spfemu.cli.app import main
+
+    assert main(["reproduce", "--machine", given]) == 2
+    assert capsys.readouterr().err.startswith(f"spfemu: {message}")
+
+
+def test_the_page_names_other_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, "reproduce", "-S", "0.01", "--machine", "x86-vm16=x86-48")
+    assert "Instead of the package's machines: x86-vm16=x86-48." in " ".join(text.split())
+
+
 def test_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, table = tmp_path / "r.html", tmp_path / "r.csv"
     text = told(capsys, "reproduce", "-S", "0.01", "--html", str(page), "--csv", str(table))

@@ -69,6 +69,12 @@ class TestOutput:
         out, _ = told(capsys, "--cpus", "1", "--handler", "spf", "-j", "1", *machines, *SHORT)
         assert [line.split()[0] for line in out.splitlines()] == ["machine", "x86-48", "power8-80"]
 
+    def test_machines_of_files_and_of_this_host(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("mine.toml").write_text('name = "mine"\nlike = "x86-48"')
+        machines = ["--machine", "mine.toml", "--machine", "host"]
+        out, _ = told(capsys, "--cpus", "1", "--handler", "spf", "-j", "1", *machines, *SHORT)
+        assert [line.split()[0] for line in out.splitlines()] == ["machine", "mine", "host"]
+
     def test_the_usual_command_and_the_usual_cpus(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -207,6 +213,8 @@ class TestRefused:
             (["--workload", "brk1", "--cpus", "-3"], 'cpus: value "-3" (allowed: numbers, as in'),
             (["--workload", "brk1", "--cpus", "2..x"], 'cpus: value "x" (allowed: numbers, as in'),
             (["--workload", "brk1", "--machine", "pdp11"], 'machine "pdp11" (allowed: x86-48, '),
+            (["--workload", "brk1", "--machine", "none.toml"], "none.toml: cannot be read: No such file or directory"),
+            (["--workload", "brk1", "--machine", "./a.csv", "-o", "a.csv"], "a.csv: is read, or written twice"),
             (["--workload", "brk1", "--handler", "v11"], 'handler "v11" (allowed: both, classic, spf)'),
             (["--workload", "brk1", "-r", "0"], 'option -r/--repeat: value "0" (allowed: a whole number, 1 and more)'),
             (["--workload", "brk1", "-j", "0"], 'option -j/--jobs: value "0" (allowed: a whole number, 1 and more)'),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import signal
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ from spfemu.workloads import WORKLOADS, make_job
 
 SHORT: Final = "ebizzy -mTt {cpus} -S 0.001"
 MACHINES: Final = {entry["name"]: entry for entry in core_list("machines")}
+MINE: Final = 'name = "mine"\nlike = "x86-48"\nfault_ns = 5000'
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +175,63 @@ class TestRows:
         assert next(row.value for row in rows if row.metric == "count:faults") > 1000
 
 
+class TestMachines:
+    """Of the user's own; `tests/test_machines.py` has what they are."""
+
+    def test_a_file_is_read_once_and_its_numbers_go_with_each_cell(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text(MINE)
+        mine = spfemu.Machine.load(path)
+
+        class Elsewhere(Recorder):
+            """As a worker of another computer: it gets bytes, and has no such file."""
+
+            def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+                path.unlink(missing_ok=True)
+                return super().submit(fn, *pickle.loads(pickle.dumps(args)), **kwargs)
+
+        elsewhere = Elsewhere()
+        table = spfemu.sweep(SHORT, cpus="1,4", machine=path, executor=elsewhere)
+        assert len(elsewhere.cells) == 4
+        assert {row.machine for row in table.rows} == {"mine"}
+        assert table == spfemu.sweep(SHORT, cpus="1,4", machine=mine, jobs=1)
+        job = make_job(["ebizzy", "-mTt", "4", "-S", "0.001"])
+        result = spfemu.run(job.build(), engine="vtime", machine=mine, cpus=4, record=False)
+        assert rate(table, 4, "spf") == job.figures(result)["records_per_s"]
+        # Slower faults: not the rate of the machine that it is like.
+        assert rate(table, 4, "spf") < rate(spfemu.sweep(SHORT, cpus=4, jobs=1), 4, "spf")
+
+    def test_the_largest_number_of_cpus_is_the_smallest_machines(self, tmp_path: Path) -> None:
+        mine = spfemu.machine("x86-48").replace(sockets=1)
+        with pytest.raises(spfemu.EngineError) as error:
+            spfemu.sweep(SHORT, cpus=25, machine=["x86-48", mine])
+        assert str(error.value) == "cpus: value 25 (allowed: 1 to 24, what x86-48,sockets=1 has)"
+        rows = spfemu.sweep(SHORT, cpus=24, machine=["x86-48", mine], handler="spf", jobs=1).rows
+        assert list(dict.fromkeys(row.machine for row in rows)) == ["x86-48", "x86-48,sockets=1"]
+
+    def test_this_host(self) -> None:
+        rows = spfemu.sweep(SHORT, cpus=1, machine="host", handler="spf", jobs=1).rows
+        assert {row.machine for row in rows} == {"host"}
+
+    def test_a_file_that_changed_is_another_machine(self, tmp_path: Path) -> None:
+        path, keep = tmp_path / "mine.toml", tmp_path / "cells"
+        for text, runs in ((MINE, 2), (MINE.replace("5000", "6000"), 2), (MINE, 0)):
+            path.write_text(text)
+            recorder = Recorder()
+            spfemu.sweep(SHORT, cpus=1, machine=str(path), executor=recorder, keep=keep)
+            assert len(recorder.cells) == runs
+
+    def test_two_of_one_name_are_refused_and_one_twice_is_one(self) -> None:
+        base = spfemu.machine("x86-48")
+        other = base.replace(name="x86-48", fault_ns=1)
+        with pytest.raises(spfemu.EngineError) as error:
+            spfemu.sweep(SHORT, cpus=1, machine=[base, other])
+        assert str(error.value) == 'machine "x86-48": 2 that differ (allowed: other names)'
+        recorder = Recorder()
+        spfemu.sweep(SHORT, cpus=1, machine=[base, "x86-48"], executor=recorder)
+        assert len(recorder.cells) == 2
+
+
 class TestWorkloads:
     @pytest.mark.parametrize("name", sorted(WORKLOADS))
     def test_a_name_alone_is_a_command_that_works(self, name: str) -> None:
@@ -201,7 +260,6 @@ class TestWorkloads:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"machine": "pdp11"}, 'machine "pdp11" (allowed: x86-48, '),
             ({"handler": "v11"}, 'handler "v11" (allowed: both, classic, spf)'),
             ({"repeat": 0}, "repeat: value 0 (allowed: 1 to "),
             ({"seed": -1}, "seed: value -1 (allowed with 1 of them: 0 to "),
@@ -213,6 +271,19 @@ class TestWorkloads:
     def test_refused_options(self, options: Any, message: str) -> None:
         with pytest.raises(spfemu.EngineError) as error:
             spfemu.sweep(SHORT, cpus=1, **options)
+        assert str(error.value).startswith(message)
+
+    @pytest.mark.parametrize(
+        ("machine", "message"),
+        [
+            ("pdp11", 'machine "pdp11" (allowed: x86-48, '),
+            (["x86-48", 5], 'machine "5" (allowed: x86-48, '),
+            ("none.toml", "none.toml: cannot be read: No such file or directory"),
+        ],
+    )
+    def test_refused_machines(self, machine: Any, message: str) -> None:
+        with pytest.raises(spfemu.ProfileError) as error:
+            spfemu.sweep(SHORT, cpus=1, machine=machine)
         assert str(error.value).startswith(message)
 
     def test_all_is_checked_before_anything_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +427,8 @@ class TestKeeping:
             spfemu.sweep(SHORT, cpus=1, keep=tmp_path / "none" / "cells")
 
     def test_cells_are_plain_values(self) -> None:
-        cell = Cell(Workload(("brk1", "-t", "{cpus}", "-s", "1e-4")), "x86-48", 2, "spf", 3)
+        workload = Workload(("brk1", "-t", "{cpus}", "-s", "1e-4"))
+        cell = Cell(workload, spfemu.machine("x86-48"), 2, "spf", 3)
         outcome = run_cell(cell)
         assert json.loads(json.dumps(outcome)) == outcome
         assert outcome["threads"] == 2

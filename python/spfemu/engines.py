@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import EngineError, ProgramError
-from spfemu.machines import Machine, machine_of
+from spfemu.machines import Machine, find_machine
 from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
 from spfemu.program.ops import OPS, OUTCOME_DTYPE, TRACE_DTYPE
@@ -60,7 +61,7 @@ def run(
     engine: str = "native",
     handler: str = "spf",
     arch: str | Arch = "x86",
-    machine: str | Machine | None = None,
+    machine: str | Path | Machine | None = None,
     seed: int = 0,
     cpus: int | None = None,
     pace: bool = False,
@@ -80,10 +81,10 @@ def run(
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
     (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
     host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``arch`` a profile or its
-    name; ``machine`` a machine or its name (default: the arch's first that has ``cpus``); ``seed``
-    from 0, which on explore lets each task go on until it waits or ends, where others draw who goes
-    on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends the time of
-    ``compute`` and ``sleep``.
+    name; ``machine`` a machine, its name or its file (default: the arch's first that has ``cpus``);
+    ``seed`` from 0, which on explore lets each task go on until it waits or ends, where others draw
+    who goes on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends the time
+    of ``compute`` and ``sleep``.
     ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
     a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
     entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
@@ -133,7 +134,7 @@ def run(
     options = {
         "seed": seed,
         "cpus": cpus,
-        "machine": None if machine is None else machine_of(machine).to_json(),
+        "machine": None if machine is None else find_machine(machine).to_json(),
         "pace": pace,
         "record": record,
         "max_outcomes": max_outcomes,

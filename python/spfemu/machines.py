@@ -6,13 +6,22 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from spfemu.errors import ProfileError
 from spfemu.program.values import shown
 
-__all__ = ["Machine", "Value", "host", "machine", "machine_names", "machine_of"]
+__all__ = [
+    "Machine",
+    "Value",
+    "find_machine",
+    "host",
+    "is_machine_file",
+    "machine",
+    "machine_names",
+]
 
 _CPUS: Final = Path("/sys/devices/system/cpu")
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -147,29 +156,46 @@ def machine(name: str) -> Machine:
     """
     if name == "host":
         return host()
-    for obj in _builtin():
-        if obj["name"] == name:
-            return _made(obj)
+    for known in _builtin():
+        if known.name == name:
+            return known
     raise ProfileError(f"machine {shown(name)} (allowed: {', '.join(machine_names())})")
 
 
 def machine_names() -> tuple[str, ...]:
     """Returns the names that ``machine`` knows. Source: ours."""
-    return (*(obj["name"] for obj in _builtin()), "host")
+    return (*(known.name for known in _builtin()), "host")
 
 
-def machine_of(given: str | Machine) -> Machine:
-    """Returns a machine that is given as one, or by its name. Source: ours.
+def find_machine(given: str | Path | Machine) -> Machine:
+    """Returns a machine that is given as one, by its name, or as a TOML file.
 
-    Raises ProfileError.
+    Source: ours; ``is_machine_file`` says which texts are files. Raises ProfileError.
+
+    >>> from spfemu.machines import find_machine
+    >>> find_machine("x86-48").cpus
+    48
     """
-    return given if isinstance(given, Machine) else machine(given)
+    if isinstance(given, Machine):
+        return given
+    return Machine.load(given) if is_machine_file(given) else machine(str(given))
 
 
-def _builtin() -> list[dict[str, Any]]:
+def is_machine_file(given: object) -> bool:
+    """Whether a machine is given as a file: a path, or a text with a slash or ``.toml`` at its end.
+
+    Source: ours.
+    """
+    if isinstance(given, str):
+        return given.endswith(".toml") or "/" in given
+    return isinstance(given, Path)
+
+
+@cache
+def _builtin() -> tuple[Machine, ...]:
     from spfemu.engines import core_list
 
-    return core_list("machines")
+    return tuple(map(_made, core_list("machines")))
 
 
 def _machine(text: str, **how: Any) -> Machine:

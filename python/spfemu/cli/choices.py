@@ -8,7 +8,7 @@ from typing import Final
 
 from spfemu.engines import core_list
 from spfemu.errors import EngineError
-from spfemu.machines import Machine, machine, machine_names
+from spfemu.machines import machine_names
 from spfemu.program.ops import EVENTS
 from spfemu.program.values import shown
 
@@ -17,8 +17,6 @@ __all__ = [
     "EVENT_TEXTS",
     "arch_choices",
     "event_choices",
-    "find_machine",
-    "is_machine_file",
     "machine_choices",
     "mutant_choices",
     "select_events",
@@ -74,19 +72,6 @@ def _names(what: str) -> list[str]:
 def machine_choices() -> list[str]:
     """The machines' names, for completion. Source: the core."""
     return list(machine_names())
-
-
-def find_machine(given: str) -> Machine:
-    """Returns the machine of a name, or of a file: what ends in ``.toml`` or has a slash.
-
-    Source: ours. Raises ProfileError.
-    """
-    return Machine.load(given) if is_machine_file(given) else machine(given)
-
-
-def is_machine_file(given: str) -> bool:
-    """Whether a machine is given as a file. Source: ours."""
-    return given.endswith(".toml") or "/" in given
 
 
 def mutant_choices() -> list[str]:

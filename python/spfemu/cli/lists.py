@@ -8,13 +8,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.cli.choices import ALIASES, EVENT_TEXTS, find_machine, machine_choices
+from spfemu.cli.choices import ALIASES, EVENT_TEXTS, machine_choices
 from spfemu.cli.options import JsonOption
 from spfemu.cli.output import print_json
 from spfemu.cli.tables import print_table
 from spfemu.engines import core_list
 from spfemu.errors import ProfileError
-from spfemu.machines import Machine, machine, machine_names
+from spfemu.machines import Machine, find_machine, machine, machine_names
 from spfemu.program.ops import EVENTS
 from spfemu.workloads import WORKLOADS
 

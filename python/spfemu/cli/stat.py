@@ -14,8 +14,6 @@ import typer
 from spfemu.cli.choices import (
     arch_choices,
     event_choices,
-    find_machine,
-    is_machine_file,
     machine_choices,
     select_events,
 )
@@ -25,7 +23,7 @@ from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
 from spfemu.engines import SIDE_BY_SIDE, one_of, run
 from spfemu.errors import EngineError, ProgramError
-from spfemu.machines import Machine
+from spfemu.machines import Machine, find_machine, is_machine_file
 from spfemu.profiles import Arch
 from spfemu.profiles import arch as arch_by_name
 from spfemu.sources import Source, find_source, workload_usage

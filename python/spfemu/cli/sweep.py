@@ -17,6 +17,7 @@ from spfemu.cli.options import HandlersOption, JsonOption, SeedOption
 from spfemu.cli.output import check_output, counted, print_json, progress_bar
 from spfemu.cli.tables import print_table
 from spfemu.errors import ProgramError
+from spfemu.machines import is_machine_file
 from spfemu.sources import workload_usage
 from spfemu.sweeping.plan import Plan, make_plan, run_plan, split_command
 from spfemu.sweeping.store import Store
@@ -54,7 +55,7 @@ _Machine = Annotated[
     list[str] | None,
     typer.Option(
         metavar="MACHINE",
-        help="Emulated machine, of 'spfemu machines'; may be given several times.",
+        help="Machine, of 'spfemu machines' or a .toml file; may be given several times.",
         autocompletion=machine_choices,
     ),
 ]
@@ -99,7 +100,7 @@ def sweep(
         print(usage)
         return
     outputs = output or []
-    _check_outputs(outputs, command)
+    _check_outputs(outputs, [*command, *filter(is_machine_file, machine or [])])
     plan = make_plan(command, cpus, handler, machine or None, repeat, seed)
     if not outputs:
         _print(_run(plan, None, jobs, quiet=as_json), as_json=as_json)
@@ -124,11 +125,11 @@ def _command(arguments: list[str] | None, workload: str | None) -> list[str]:
     return command
 
 
-def _check_outputs(outputs: Sequence[Path], command: Sequence[str]) -> None:
+def _check_outputs(outputs: Sequence[Path], read: Sequence[str]) -> None:
     """Refuses what could not be written, before anything long begins."""
     for number, path in enumerate(outputs):
         check_suffix(path)
-        check_output(path, *command, *outputs[:number])
+        check_output(path, *read, *outputs[:number])
         reason = errno.EISDIR if path.is_dir() else errno.EACCES
         if path.exists() and (path.is_dir() or not os.access(path, os.W_OK)):
             raise ProgramError(f"{path}: cannot be written: {os.strerror(reason)}")

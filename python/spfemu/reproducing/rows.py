@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from spfemu.data import published
+from spfemu.machines import Machine
 from spfemu.sweeping.beside import handler_of
 
 __all__ = ["CASES", "Case", "Cell", "Figures", "Limit", "Line", "lines_of"]
@@ -19,7 +20,7 @@ NOTSUP: Final = "pagefault:spf_vma_notsup"
 class Cell:
     """One run in virtual time: machine, CPUs, handler, workload, and the kernel's settings."""
 
-    machine: str
+    machine: Machine
     cpus: int
     handler: str
     workload: tuple[str, ...]
@@ -92,10 +93,10 @@ class Case:
     fitted: bool = False
     factor: float = 1.5
 
-    def cell(self, handler: str, seconds: float) -> Cell:
+    def cell(self, machine: Machine, handler: str, seconds: float) -> Cell:
         """Returns the run of one handler. Source: the founding document's command."""
         workload = ("ebizzy", "-mTt", str(self.ncpus), "-S", f"{seconds:g}")
-        return Cell(self.machine, self.ncpus, handler, workload, self.downgrade)
+        return Cell(machine, self.ncpus, handler, workload, self.downgrade)
 
 
 _PAGES_OF_A_RECORD: Final = 128

@@ -10,7 +10,6 @@ from statistics import fmean
 from spfemu.engines import run
 from spfemu.profiles import arch as arch_of
 from spfemu.reproducing.rows import Cell, Figures
-from spfemu.sweeping.cells import machine_entry
 from spfemu.workloads import make_job
 
 __all__ = ["run_cells"]
@@ -46,7 +45,7 @@ def run_cells(
 
 
 def _run_cell(cell: Cell, seed: int) -> Figures:
-    arch = arch_of(machine_entry(cell.machine)["arch"])
+    arch = arch_of(cell.machine.arch)
     job = make_job(cell.workload, cpus=cell.cpus)
     result = run(
         job.build(page_size=arch.page_size, seed=seed),

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from spfemu.engines import Progress, core_list, run
+from spfemu.engines import Progress, run
 from spfemu.errors import ProgramError
+from spfemu.machines import Machine
 from spfemu.profiles import arch
 from spfemu.program.model import Program
 from spfemu.sources import Source, find_source
@@ -27,7 +28,6 @@ __all__ = [
     "Workload",
     "digest",
     "file_digest",
-    "machine_entry",
     "run_cell",
     "usual_command",
 ]
@@ -83,12 +83,12 @@ def _file_source(command: tuple[str, ...]) -> Source:
 class Cell:
     """A single run of a sweep.
 
-    Source: ours. ``machine`` is of ``spfemu machines``, ``cpus`` at most what it has, ``handler``
-    "classic" or "spf"; ``seed`` from 0.
+    Source: ours. ``machine`` is there with all its numbers: who runs the cell may not have its
+    file. ``cpus`` is at most what it has, ``handler`` "classic" or "spf"; ``seed`` from 0.
     """
 
     workload: Workload
-    machine: str
+    machine: Machine
     cpus: int
     handler: str
     seed: int
@@ -103,7 +103,7 @@ class Cell:
                 version,
                 list(self.workload.command),
                 self.workload.digest,
-                self.machine,
+                self.machine.name,
                 _machine_digest(self.machine),
                 self.cpus,
                 self.handler,
@@ -112,14 +112,9 @@ class Cell:
         )
 
 
-def machine_entry(name: str) -> dict[str, Any]:
-    """Returns what the core says of a machine. Source: the core."""
-    return next(entry for entry in core_list("machines") if entry["name"] == name)
-
-
 @lru_cache
-def _machine_digest(name: str) -> str:
-    return digest(json.dumps(machine_entry(name), sort_keys=True).encode())
+def _machine_digest(machine: Machine) -> str:
+    return digest(machine.to_json().encode())
 
 
 def digest(content: bytes) -> str:
@@ -165,7 +160,7 @@ def run_cell(cell: Cell, progress: Progress | None = None) -> Outcome:
 
     Source: ours. Raises what ``spfemu.run`` raises. Deterministic.
     """
-    profile = arch(machine_entry(cell.machine)["arch"])
+    profile = arch(cell.machine.arch)
     source = cell.workload.source(cell.cpus)
     program = source.program(profile.page_size, cell.seed)
     result = run(

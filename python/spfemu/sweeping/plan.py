@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from spfemu.engines import SIDE_BY_SIDE, Progress, core_list, one_of
+from spfemu.engines import SIDE_BY_SIDE, Progress, one_of
 from spfemu.errors import EngineError, ProgramError
+from spfemu.machines import Machine, find_machine, machine_names
 from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.program.writer import json_lines
@@ -23,7 +25,10 @@ from spfemu.workloads import WORKLOADS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["Plan", "make_plan", "run_plan", "split_command", "sweep"]
+Machines: TypeAlias = str | Path | Machine | Sequence[str | Path | Machine] | None
+"""A machine, by its name or file or as one, or several; the first of the package for None."""
+
+__all__ = ["Machines", "Plan", "make_plan", "run_plan", "split_command", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Plan:
     """A sweep that can run: its parts are checked. Source: ours."""
 
     workload: Workload
-    machines: tuple[str, ...]
+    machines: tuple[Machine, ...]
     cpus: tuple[int, ...]
     handlers: tuple[str, ...]
     seeds: range
@@ -62,7 +67,7 @@ def sweep(
     *,
     cpus: str | int | Sequence[int] | None = None,
     handler: str = "both",
-    machine: str | Sequence[str] | None = None,
+    machine: Machines = None,
     repeat: int = 1,
     seed: int = 0,
     executor: Executor | None = None,
@@ -80,7 +85,8 @@ def sweep(
     each CPU for 0.2 seconds ("ebizzy": ``ebizzy -mTt {cpus} -S 0.2``); or a ``Program``, which has
     the threads it has. ``cpus`` is a list of numbers or a text, "1,2,4..1024" for powers of two,
     "1..8" for each (default: powers of two up to the machine's number). ``handler`` is "both",
-    "classic" or "spf"; ``machine`` a name of ``spfemu machines``, or several (default: the first).
+    "classic" or "spf"; ``machine`` a name of ``spfemu machines``, a TOML file or a ``Machine``, or
+    several of them (default: the first of the package), each of its own name.
     ``repeat``, from 1, runs each cell with as many seeds, from ``seed`` on: values are their mean,
     and ``stddev_pct`` says how they spread. Without ``executor`` the cells run in ``jobs``
     processes of this computer (default: one for each CPU it has; 1: in this process); a script
@@ -89,8 +95,8 @@ def sweep(
     a file for finished cells: the same call goes on where another with it was interrupted; whoever
     has the table may remove it. ``progress`` is called with 0 to 1.
 
-    Raises ProgramError, EngineError or TraceError before anything runs. Determinism: the table
-    depends on the arguments and the version, not on who runs the cells.
+    Raises ProgramError, EngineError, ProfileError or TraceError before anything runs. Determinism:
+    the table depends on the arguments and the version, not on who runs the cells.
 
     >>> import spfemu
     >>> table = spfemu.sweep("brk1 -t {cpus} -s 1e-4", cpus="1,2", handler="spf", jobs=1)
@@ -121,19 +127,16 @@ def make_plan(
     workload: str | Sequence[str] | Program,
     cpus: str | int | Sequence[int] | None,
     handler: str,
-    machine: str | Sequence[str] | None,
+    machine: Machines,
     repeat: int,
     seed: int,
 ) -> Plan:
     """Returns the plan of a sweep. Source: ours. Raises what ``sweep`` raises before it runs."""
-    known = {entry["name"]: entry["cpus"] for entry in core_list("machines")}
-    names = [machine] if isinstance(machine, str) else list(machine or list(known)[:1])
-    for name in names:
-        one_of("machine", name, known)
+    machines = _machines(machine)
     one_of("handler", handler, SIDE_BY_SIDE)
-    smallest = min(names, key=lambda name: known[name])
-    most = known[smallest]
-    numbers = doubling(most) if cpus is None else cpu_numbers(cpus, most, smallest)
+    smallest = min(machines, key=lambda one: one.cpus)
+    most = smallest.cpus
+    numbers = doubling(most) if cpus is None else cpu_numbers(cpus, most, smallest.name)
     if type(repeat) is not int or not 1 <= repeat <= 1 << 20:
         raise EngineError(f"repeat: value {shown(repeat)} (allowed: 1 to {1 << 20})")
     if type(seed) is not int or not 0 <= seed <= (1 << 64) - repeat:
@@ -141,7 +144,7 @@ def make_plan(
         raise EngineError(f"seed: value {shown(seed)} (allowed with {repeat} of them: {allowed})")
     plan = Plan(
         _workload(workload),
-        tuple(dict.fromkeys(names)),
+        machines,
         numbers,
         ("classic", "spf") if handler == "both" else (handler,),
         range(seed, seed + repeat),
@@ -149,6 +152,17 @@ def make_plan(
     for number in numbers:
         plan.workload.source(number)
     return plan
+
+
+def _machines(given: Machines) -> tuple[Machine, ...]:
+    if isinstance(given, str | Path | Machine):
+        given = [given]
+    machines = tuple(dict.fromkeys(map(find_machine, given or machine_names()[:1])))
+    # A row of the table has the name only.
+    for name, number in Counter(machine.name for machine in machines).items():
+        if number > 1:
+            raise EngineError(f"machine {shown(name)}: {number} that differ (allowed: other names)")
+    return machines
 
 
 def _workload(given: str | Sequence[str] | Program) -> Workload:

@@ -16,7 +16,7 @@ from spfemu.data import Row
 from spfemu.errors import EngineError, ProgramError
 from spfemu.profiles import arch
 from spfemu.program.values import shown
-from spfemu.sweeping.cells import PLACEHOLDER, Cell, Outcome, machine_entry
+from spfemu.sweeping.cells import PLACEHOLDER, Cell, Outcome
 from spfemu.sweeping.overview import chosen_metric, overview
 
 __all__ = ["SUFFIXES", "Sweep", "check_suffix", "library", "make_rows"]
@@ -68,7 +68,7 @@ def make_rows(finished: Iterable[tuple[Cell, Outcome]], version: str) -> tuple[R
     """
     groups: dict[tuple[str, int, str], list[tuple[Cell, Outcome]]] = {}
     for cell, outcome in finished:
-        groups.setdefault((cell.machine, cell.cpus, cell.handler), []).append((cell, outcome))
+        groups.setdefault((cell.machine.name, cell.cpus, cell.handler), []).append((cell, outcome))
     return tuple(row for group in groups.values() for row in _rows_of(group, version))
 
 
@@ -89,8 +89,8 @@ def _rows_of(group: Sequence[tuple[Cell, Outcome]], version: str) -> Iterator[Ro
             spread = 100 * statistics.stdev(values) / mean
         yield Row(
             source=f"spfemu {version}, virtual time",
-            machine=cell.machine,
-            arch=_UNAME[arch(machine_entry(cell.machine)["arch"]).family],
+            machine=cell.machine.name,
+            arch=_UNAME[arch(cell.machine.arch).family],
             ncpus=cell.cpus,
             benchmark=cell.workload.label.replace(PLACEHOLDER, "<nrcpus>"),
             variant=cell.handler,

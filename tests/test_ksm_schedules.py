@@ -22,6 +22,7 @@ EQUAL: Final[list[Op]] = [
     on("madvise", 2, advice="mergeable"),
 ]
 MOVE: Final = move(2)
+REAP: Final[Op] = {"op": "oom_reap"}
 
 # What t0 does before and after "go", what t1 does after it, what a child does.
 PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op]]]] = {
@@ -41,6 +42,10 @@ PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op]]]] = {
     "mlock": ([], [SCAN], [on("mlock", 2), on("munlock", 2)], []),
     "two_scans": ([], [SCAN, read()], [SCAN, write(7)], []),
     "fork": ([], [SCAN, write(6)], [FORK], [write(7), read(1)]),
+    "reaper": ([], [SCAN, read()], [REAP, read(1)], []),
+    "reaper_of_what_is_merged": ([SCAN], [REAP], [write(7), read(1)], []),
+    "reaper_beside_unmerging": ([SCAN], [REAP], [on("madvise", 2, advice="unmergeable")], []),
+    "reaper_of_what_a_child_has": ([SCAN, FORK], [REAP], [], [write(7), SCAN, read(1)]),
 }  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spfemu.program import FileSpec, System, TaskBuilder
+import spfemu
+from spfemu.program import FileSpec, ProgramBuilder, System, TaskBuilder
 from spfemu.program.model import Swap
 from tests.reference.play import A, P, Played, play
 
@@ -35,6 +36,38 @@ def test_what_was_private_is_gone_and_nothing_comes(handler: str) -> None:
     assert {o["si_code"] for o in played.outcomes if o["signal"]} == {"BUS_ADRERR"}
     # There is still a page table, so speculation comes as far as the page.
     assert {o["handled"] for o in played.outcomes if o["signal"]} == {handler}
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "vtime", "explore"])
+def test_what_was_merged_is_gone_here_and_stays_in_a_child(engine: str) -> None:
+    # Engines check at their end that no page is left over, and no count wrong.
+    builder = ProgramBuilder()
+    t = builder.task("t0")
+    t.mmap(4 * P, addr=A, flags=("private", "anonymous", "fixed"))
+    t.touch(A, 3 * P, value=5)
+    t.madvise(A, 4 * P, "mergeable")
+    t.ksm_scan(A, 4 * P)
+    t.fork("c")
+    t.oom_reap()
+    t.post("go")
+    t.wait("c")
+    t.read(A)
+    t.ksm_scan(A, 4 * P)
+    t.madvise(A, 4 * P, "unmergeable")
+    child = builder.task("c", start="fork")
+    child.await_("go")
+    child.write(A, 7)
+    child.write(A + P, 8)
+    child.write(A + 2 * P, 9)
+    child.touch(A, 3 * P, access="read")
+    result = spfemu.run(builder.build(), engine=engine)
+    outcomes = [result.outcome(record) for record in result.task_ops(1)]
+    # The parent has let go of it, so the last one of the child's may keep it.
+    writes = [o["counters"].get("faults") for o in outcomes if o["op"] == "write"]
+    assert (writes, [o["value"] for o in outcomes[-3:]]) == ([1, 1, 1], [7, 8, 9])
+    mine = [result.outcome(record) for record in result.task_ops(0)]
+    assert [o["signal"] for o in mine if o["op"] == "read"] == ["SIGBUS"]
+    assert {o["errno"] for o in mine} == {None}
 
 
 def test_shared_and_locked_memory_and_children_are_spared() -> None:

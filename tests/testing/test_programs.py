@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from spfemu import EVENTS, Program, ProgramError
 from spfemu.program.ops import FORMAT, OPS, PAGE_SIZES
-from spfemu.reference import run
+from spfemu.reference import fork, ksm, mremap, pte_faults, reclaim, run
+from spfemu.reference.swap import Swap
 from spfemu.results import Result
 from spfemu.testing import disjoint_programs, operations, programs
 from tests.reference.arches import ARCHES, ARM64, POWERPC, X86
@@ -73,8 +74,35 @@ def test_disjoint_tasks_stay_in_their_windows(
         assert end // page <= -(-start // page)
 
 
-def test_what_matters_comes_up() -> None:
+def watch_ksm(patch: pytest.MonkeyPatch, seen: Counter[str]) -> None:
+    """Counts in ``seen`` what the reference does to pages that KSM has merged."""
+
+    def watch(where: Any, name: str, met: Callable[..., bool], what: str) -> None:
+        original = getattr(where, name)
+
+        def watched(*args: Any, **settings: Any) -> Any:
+            seen[what] += met(*args)
+            return original(*args, **settings)
+
+        patch.setattr(where, name, watched)
+
+    def any_merged(mm: Any, start: int, end: int) -> bool:
+        return any(pte.page.merged for _, pte in mm.page_tables.present(start, end))
+
+    watch(ksm, "_replace", lambda *_: True, "KSM merges")
+    watch(pte_faults, "do_wp_page", lambda _, pte: pte.page.merged, "KSM write")
+    watch(reclaim, "shrink_page", lambda _, page: page.merged, "KSM swap_out")
+    watch(Swap, "unmap", lambda _, pte: pte.page.merged, "KSM unmap")
+    watch(mremap, "unmerge", lambda _, mm, vma, *part: any_merged(mm, *part), "KSM mremap")
+    watch(
+        fork, "_copy_page_range", lambda _, mm, child, vma: any_merged(mm, vma.start, vma.end),
+        "KSM fork",
+    )  # fmt: skip
+
+
+def test_what_matters_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
+    watch_ksm(monkeypatch, seen)
 
     @settings(max_examples=1600, database=None, phases=[Phase.generate], derandomize=True)
     @given(data=st.data(), handler=st.sampled_from(("spf", "spf", "classic")))
@@ -93,9 +121,10 @@ def test_what_matters_comes_up() -> None:
         *("munmap EINVAL", "mprotect EINVAL", "mprotect ENOMEM", "madvise EINVAL"),
         *("madvise ENOMEM", "brk ENOMEM", "sysctl EINVAL", "read EFAULT", "write EFAULT"),
         *("start fork", "start vfork", "start clone", "exec", "exit", "wait", "barrier", "await"),
+        *("KSM merges", "KSM write", "KSM swap_out", "KSM unmap", "KSM mremap", "KSM fork"),
         *("file regular", "file shmem", "file devzero", "in a loop", "copied", "beside it"),
     }
-    assert wanted - set(seen) == set()
+    assert wanted - set(+seen) == set()
 
 
 def features(program: Program, result: Result) -> set[str]:

@@ -35,16 +35,37 @@ def _mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
         if words.ids:
             operation["id"] = words.ids[number % len(words.ids)]
         made.append(operation)
-    if words.confined or words.second.base >= words.places.top.base or not draw(below(2)):
-        return made
-    second = words.second
-    operation = {
-        "op": "mmap",
-        "length": max(2, second.below + second.above) * page,
-        "flags": ["private", "anonymous", "fixed"],
-        "addr": At(None, words.places.address(second, -second.below)),
-    }
-    return [*made, operation]
+    if not words.confined and words.second.base < words.places.top.base and draw(below(2)):
+        second = words.second
+        made.append(
+            {
+                "op": "mmap",
+                "length": max(2, second.below + second.above) * page,
+                "flags": ["private", "anonymous", "fixed"],
+                "addr": At(None, words.places.address(second, -second.below)),
+            }
+        )
+    if not words.host and pick(draw, range(4)) == 3:
+        made += _merging(draw, words)
+    return made
+
+
+def _merging(draw: Draw, words: Vocabulary) -> list[Operation]:
+    """Makes pages equal and has KSM merge them; sometimes one moves away right after."""
+    page = words.page
+    first = pick(draw, (0, 0, words.window.below - 2))
+    addr = At(None, words.window_start + first * page)
+    pages = min(pick(draw, (4, 2, 16)), words.pages_left(addr))
+    equal: Operation = {"addr": addr, "length": pages * page}
+    made: list[Operation] = [
+        {"op": "touch", **equal, "value": pick(draw, (1, 2))},
+        {"op": "madvise", **equal, "advice": "mergeable"},
+        {"op": "ksm_scan", **equal},
+    ]
+    if pick(draw, range(3)) == 2:
+        move = {"old_length": page, "new_length": page, "flags": ["maymove", "fixed"]}
+        made.append({"op": "mremap", "addr": addr, **move, "new_addr": pick(draw, words.addresses)})
+    return made
 
 
 def _make_stack(operation: Operation, room: int) -> None:
@@ -83,8 +104,9 @@ def _huge_mappings(draw: Draw, words: Vocabulary) -> list[Operation]:
 def mappings(words: Vocabulary) -> st.SearchStrategy[list[Operation]]:
     """A strategy for what fills an empty address space to begin with.
 
-    Source: ours. The mappings lie side by side in the window, so that what follows finds something;
-    with ``huge``, it is one that two huge pages fit into, which meet in the middle of the window;
-    sometimes one of them has been collapsed, and sometimes they are hugetlb's.
+    Source: ours. The mappings lie side by side in the window, so that what follows finds something,
+    sometimes pages that KSM has merged; with ``huge``, it is one that two huge pages fit into,
+    which meet in the middle of the window; sometimes one of them has been collapsed, and sometimes
+    they are hugetlb's.
     """
     return _huge_mappings(words) if words.huge else _mappings(words)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import spfemu
 from spfemu import Program
+from spfemu.engines import TREES
 from spfemu.profiles import arch_names
 from spfemu.testing import assert_same, differential, disjoint_programs, programs, with_maps
 
@@ -27,6 +28,7 @@ arches = pytest.mark.parametrize("arch", arch_names())
 settings_of_runs = st.fixed_dictionaries(
     {
         "handlers": st.sampled_from((("spf",), ("classic",))),
+        "tree": st.sampled_from(TREES),
         "seed": st.integers(0, 99),
         "cpus": st.sampled_from((None, 1, 2)),
     }

@@ -69,7 +69,7 @@ class TestPlot:
         assert [tick.get_text() for tick in parts.get_xticklabels()] == ["1", "2", "24", "48"]
         assert rates.get_ylim()[0] == 0
         assert curve(rates, "classic (mmap_sem)") == [(n, 100 * n) for n in (1, 2, 24, 48)]
-        assert curve(rates, "speculative (v12)") == [(n, 200 * n) for n in (1, 2, 24, 48)]
+        assert curve(rates, "speculative") == [(n, 200 * n) for n in (1, 2, 24, 48)]
         assert curve(parts, "handled speculatively") == [(n, 90) for n in (1, 2, 24, 48)]
         assert curve(parts, "aborted: VMA changed") == [(n, 8) for n in (1, 2, 24, 48)]
 
@@ -78,7 +78,7 @@ class TestPlot:
         measured = "measured: v12 cover letter, x86 node"
         assert labels(rates) == [
             "classic (mmap_sem)",
-            "speculative (v12)",
+            "speculative",
             f"classic, {measured}",
             f"speculative, {measured}",
         ]
@@ -97,11 +97,11 @@ class TestPlot:
         ):
             assert beside(rows) == []
             rates, _ = spfemu.Sweep(rows, table.label).figure().axes
-            assert labels(rates) == ["classic (mmap_sem)", "speculative (v12)"]
+            assert labels(rates) == ["classic (mmap_sem)", "speculative"]
 
     @pytest.mark.parametrize(
         ("handlers", "names"),
-        [(("classic",), ["classic (mmap_sem)"]), (("spf",), ["speculative (v12)"])],
+        [(("classic",), ["classic (mmap_sem)"]), (("spf",), ["speculative"])],
     )
     def test_one_handler(self, handlers: tuple[str, ...], names: list[str]) -> None:
         rows = tuple(row._replace(machine="m") for row in made_up([1, 2], handlers).rows)
@@ -115,7 +115,7 @@ class TestPlot:
         assert labels(rates)[:4] == [
             f"{machine}, {handler}"
             for machine in ("x86-48", "power8-80")
-            for handler in ("classic (mmap_sem)", "speculative (v12)")
+            for handler in ("classic (mmap_sem)", "speculative")
         ]
         assert curve(parts, "handled speculatively, power8-80") == [(1, 90), (2, 90)]
 

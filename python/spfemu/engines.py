@@ -26,10 +26,12 @@ __all__ = [
     "HANDLERS",
     "SETTINGS",
     "SIDE_BY_SIDE",
+    "TREES",
     "VARIANT_VALUES",
     "Progress",
     "catalogue_names",
     "check_bounded",
+    "check_tree",
     "core_list",
     "core_tasks",
     "one_of",
@@ -43,11 +45,18 @@ ENGINES: Final = ("native", "reference", "vtime", "explore", "kernel")
 HANDLERS: Final = ("spf", "classic")
 SIDE_BY_SIDE: Final = ("both", "classic", "spf")
 """What commands that compare the handlers may be told."""
+TREES: Final = ("rcu", "rwlock")
+"""What protects the tree of VMAs where spf looks one up: v12's RCU, or v11's reader-writer lock."""
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "vtime": ("tick_slack_ns", "downgrade"),
     "kernel": ("timeout_s", "counting", "max_memory"),
 }
-TRACED: Final = ("native", "vtime", "explore")
+TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "machine": ("vtime",),
+    "tree": ENGINES[:-1],
+    "trace": ("native", "vtime", "explore"),
+    "proc": ENGINES[:-1],
+}
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
 
@@ -60,6 +69,7 @@ def run(
     *,
     engine: str = "native",
     handler: str = "spf",
+    tree: str = "rcu",
     arch: str | Arch = "x86",
     machine: str | Path | Machine | None = None,
     seed: int = 0,
@@ -80,11 +90,12 @@ def run(
 
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
     (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
-    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``arch`` a profile or its
-    name; ``machine`` a machine, its name or its file (default: the arch's first that has ``cpus``);
-    ``seed`` from 0, which on explore lets each task go on until it waits or ends, where others draw
-    who goes on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native spends the time
-    of ``compute`` and ``sleep``.
+    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``tree`` what
+    spf looks VMAs up in, "rcu" (v12) or "rwlock" (v11; not on kernel, and no difference on
+    reference); ``arch`` a profile or its name; ``machine`` a machine, its name or file (default:
+    the arch's first that has ``cpus``); ``seed`` from 0, which on explore lets each task go on
+    until it waits or ends, where others draw who goes on; ``cpus`` from 1 (default: as the engine
+    chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
     ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
     a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
     entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
@@ -104,15 +115,11 @@ def run(
     >>> spfemu.run(program, engine="vtime").counters["faults"]
     16
     """
-    one_of("engine", engine, ENGINES)
-    one_of("handler", handler, HANDLERS)
+    _check_names(engine, handler, tree)
     _check_numbers(seed, cpus, max_outcomes)
     _check_switches(pace=pace, record=record, trace=trace, proc=proc)
-    _check_takes(engine, "machine", machine is not None, ("vtime",))
-    _check_takes(engine, "trace", trace, TRACED)
-    _check_takes(engine, "proc", proc, ENGINES[:-1])
-    for name in settings or {}:
-        one_of("setting", name, SETTINGS.get(engine, ()))
+    given = {"machine": machine is not None, "tree": tree != TREES[0], "trace": trace, "proc": proc}
+    _check_takes(engine, given, settings or {})
     profile = profile_of(arch)
     program = prepare(program, profile)
     if engine in ("reference", "explore"):
@@ -123,6 +130,7 @@ def run(
         return reference.run(
             program,
             handler=handler,
+            tree=tree,
             arch=profile,
             seed=seed,
             max_outcomes=max_outcomes,
@@ -133,6 +141,7 @@ def run(
         return _run_kernel(program, profile, seed, record, settings or {}, progress)
     options = {
         "seed": seed,
+        "tree": tree,
         "cpus": cpus,
         "machine": None if machine is None else find_machine(machine).to_json(),
         "pace": pace,
@@ -147,6 +156,23 @@ def run(
     return _run_core(program, engine, handler, profile, options, progress)
 
 
+def check_tree(tree: str, handlers: Collection[str]) -> str:
+    """Returns the tree if there is such a one, and some handler looks VMAs up in it. Source: ours.
+
+    Raises EngineError, naming what is allowed.
+    """
+    one_of("tree", tree, TREES)
+    if tree != TREES[0] and "spf" not in handlers:
+        raise EngineError(f"tree {tree}: handler classic (allowed: spf)")
+    return tree
+
+
+def _check_names(engine: str, handler: str, tree: str) -> None:
+    one_of("engine", engine, ENGINES)
+    one_of("handler", handler, HANDLERS)
+    check_tree(tree, (handler,))
+
+
 def _check_numbers(seed: int, cpus: int | None, max_outcomes: int) -> None:
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise EngineError(f"seed: value {shown(seed)} (allowed: 0 to 2^64-1)")
@@ -156,9 +182,12 @@ def _check_numbers(seed: int, cpus: int | None, max_outcomes: int) -> None:
         raise EngineError(f"max_outcomes: value {shown(max_outcomes)} (allowed: 0 to 2^64-1)")
 
 
-def _check_takes(engine: str, what: str, is_given: bool, engines: Sequence[str]) -> None:
-    if is_given and engine not in engines:
-        raise EngineError(f"{what}: engine {engine} (allowed: {', '.join(engines)})")
+def _check_takes(engine: str, given: Mapping[str, bool], settings: Mapping[str, Any]) -> None:
+    for what, is_given in given.items():
+        if is_given and engine not in TAKEN_BY[what]:
+            raise EngineError(f"{what}: engine {engine} (allowed: {', '.join(TAKEN_BY[what])})")
+    for name in settings:
+        one_of("setting", name, SETTINGS.get(engine, ()))
 
 
 def _check_switches(**switches: bool) -> None:

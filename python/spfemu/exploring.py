@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from spfemu.engines import (
+    TREES,
     Progress,
     catalogue_names,
     check_bounded,
@@ -37,6 +38,7 @@ def explore(
     program: Program,
     *,
     arch: str | Arch = "x86",
+    tree: str = "rcu",
     strategy: str = "dfs",
     mutants: str | Sequence[str] = (),
     variants: Mapping[str, str] | None = None,
@@ -51,7 +53,8 @@ def explore(
 ) -> dict[str, Any]:
     """Explores the interleavings of a program's tasks and reports the invariants that break.
 
-    Source: ours (DESIGN sections 2.1 and 5). ``strategy`` is "dfs" (every schedule within the
+    Source: ours (DESIGN sections 2.1 and 5). ``tree`` is "rcu" or "rwlock", as for ``spfemu.run``;
+    ``strategy`` is "dfs" (every schedule within the
     bounds), "random" or "pct"; ``mutants`` are checks to leave out, by name or entry (A7);
     ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
     ``memory_model`` is "sc". The bounds: ``preemptions`` within one schedule (dfs only; default
@@ -89,6 +92,7 @@ def explore(
         "variants": variant_values(variants),
         "variants_default": variants_default,
         "memory_model": memory_model,
+        "tree": one_of("tree", tree, TREES),
     }
     _check("seed", seed, 0, (1 << 64) - 1)
     options = {

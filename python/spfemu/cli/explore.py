@@ -12,7 +12,13 @@ from spfemu.cli.choices import (
     mutant_choices,
     variant_choices,
 )
-from spfemu.cli.options import ArchOption, JsonOption, ProgramArgument, SeedOption
+from spfemu.cli.options import (
+    ArchOption,
+    JsonOption,
+    ProgramArgument,
+    SeedOption,
+    TreeOption,
+)
 from spfemu.cli.output import counted, print_json, progress_bar
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
@@ -100,6 +106,7 @@ _Replay = Annotated[
 
 def explore_command(
     program: ProgramArgument,
+    tree: TreeOption = "rcu",
     strategy: _Strategy = "dfs",
     mutant: _Mutants = None,
     variant: _Variant = None,
@@ -127,6 +134,7 @@ def explore_command(
         exploration = explore(
             loaded,
             arch=profile,
+            tree=tree,
             strategy=strategy,
             mutants=mutant or (),
             variants=dict(_variant(text) for text in variant or ()),
@@ -142,7 +150,7 @@ def explore_command(
     if as_json:
         print_json(exploration)
     else:
-        command = _replay_command(program, mutant or [], variant or [], variants, arch)
+        command = _replay_command(program, mutant or [], variant or [], variants, arch, tree)
         names = [task.name for task in loaded.tasks]
         print_exploration(exploration, command, names, full=full)
     if exploration["violations"]:
@@ -157,7 +165,12 @@ def _variant(text: str) -> tuple[str, str]:
 
 
 def _replay_command(
-    program: str, mutants: Sequence[str], variants: Sequence[str], default: str, arch: str
+    program: str,
+    mutants: Sequence[str],
+    variants: Sequence[str],
+    default: str,
+    arch: str,
+    tree: str,
 ) -> list[str]:
     command = ["spfemu", "explore", program]
     for name in mutants:
@@ -168,6 +181,8 @@ def _replay_command(
         command += ["--variants", default]
     if arch != "x86":
         command += ["--arch", arch]
+    if tree != "rcu":
+        command += ["--tree", tree]
     return command
 
 

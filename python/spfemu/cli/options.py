@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from spfemu.cli.choices import arch_choices
-from spfemu.engines import SIDE_BY_SIDE
+from spfemu.engines import SIDE_BY_SIDE, TREES
 
 __all__ = [
     "ArchOption",
@@ -16,6 +16,7 @@ __all__ = [
     "PaceOption",
     "ProgramArgument",
     "SeedOption",
+    "TreeOption",
 ]
 
 ArchOption: TypeAlias = Annotated[
@@ -32,6 +33,14 @@ HandlersOption: TypeAlias = Annotated[
         metavar="both|classic|spf",
         help="Who handles faults: mmap_sem's reader, or the speculative handler first.",
         autocompletion=lambda: list(SIDE_BY_SIDE),
+    ),
+]
+TreeOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="rcu|rwlock",
+        help="What protects the tree of VMAs from spf's look-up: v12's RCU, or v11's rwlock.",
+        autocompletion=lambda: list(TREES),
     ),
 ]
 SeedOption: TypeAlias = Annotated[

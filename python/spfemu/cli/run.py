@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from spfemu.cli.options import ArchOption, JsonOption, PaceOption, ProgramArgument, SeedOption
+from spfemu.cli.options import (
+    ArchOption,
+    JsonOption,
+    PaceOption,
+    ProgramArgument,
+    SeedOption,
+    TreeOption,
+)
 from spfemu.cli.output import counted, print_json, print_json_list, progress_bar
 from spfemu.cli.tables import print_rows, print_table, terminal_width
 from spfemu.comparing import Difference, check, compare
@@ -66,6 +73,7 @@ def run_command(
     program: ProgramArgument,
     engine: _Engine = "native",
     handler: _Handler = "spf",
+    tree: TreeOption = "rcu",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
     pace: PaceOption = False,
@@ -92,6 +100,7 @@ def run_command(
             loaded,
             engine=engine,
             handler=handler,
+            tree=tree,
             arch=profile,
             seed=seed,
             pace=pace,
@@ -145,6 +154,7 @@ def check_command(
         ),
     ] = "reference",
     handler: _Handler = "spf",
+    tree: TreeOption = "rcu",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
     timeout: _Timeout = None,
@@ -157,7 +167,7 @@ def check_command(
     profile = arch_by_name(arch)
     loaded = load_program(program)
     settings = _settings(timeout, (engine, against))
-    how: dict[str, Any] = {"handler": handler, "arch": profile, "seed": seed}
+    how: dict[str, Any] = {"handler": handler, "tree": tree, "arch": profile, "seed": seed}
     if "kernel" in (engine, against):
         result, found = _against_host(loaded, engine, against, settings, how)
     else:

@@ -18,10 +18,10 @@ from spfemu.cli.choices import (
     select_events,
 )
 from spfemu.cli.counts import Series, print_separated, print_text, to_json
-from spfemu.cli.options import HandlersOption, JsonOption, PaceOption, SeedOption
+from spfemu.cli.options import HandlersOption, JsonOption, PaceOption, SeedOption, TreeOption
 from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
-from spfemu.engines import SIDE_BY_SIDE, one_of, run
+from spfemu.engines import SIDE_BY_SIDE, check_tree, one_of, run
 from spfemu.errors import EngineError, ProgramError
 from spfemu.machines import Machine, find_machine, is_machine_file
 from spfemu.profiles import Arch
@@ -50,6 +50,7 @@ class _Settings:
     by: str | None
     pace: bool
     trace: bool = False
+    tree: str = "rcu"
 
 
 _Workload = Annotated[
@@ -142,6 +143,7 @@ def stat(
     output: _Output = None,
     engine: _Engine = "vtime",
     handler: HandlersOption = "both",
+    tree: TreeOption = "rcu",
     arch: _Arch = None,
     machine: _Machine = None,
     cpus: _Cpus = None,
@@ -166,6 +168,7 @@ def stat(
     if separator is not None:
         _check_separator(separator, by, as_json=as_json)
     settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by, pace)
+    settings = replace(settings, tree=check_tree(tree, settings.handlers))
     if trace is not None:
         settings = replace(settings, trace=True)
         _check_trace(trace, settings, as_json=as_json)
@@ -262,6 +265,7 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series
                     program,
                     engine=settings.engine,
                     handler=one.handler,
+                    tree=settings.tree if one.handler == "spf" else "rcu",
                     arch=settings.profile,
                     machine=settings.machine,
                     seed=settings.seed + number,

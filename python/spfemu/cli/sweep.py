@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from spfemu.cli.choices import machine_choices
-from spfemu.cli.options import HandlersOption, JsonOption, SeedOption
+from spfemu.cli.options import HandlersOption, JsonOption, SeedOption, TreeOption
 from spfemu.cli.output import check_output, counted, print_json, progress_bar
 from spfemu.cli.tables import print_table
 from spfemu.errors import ProgramError
@@ -83,6 +83,7 @@ def sweep(
     workload: _Workload = None,
     cpus: _Cpus = None,
     handler: HandlersOption = "both",
+    tree: TreeOption = "rcu",
     machine: _Machine = None,
     repeat: _Repeat = 1,
     output: _Output = None,
@@ -101,7 +102,7 @@ def sweep(
         return
     outputs = output or []
     _check_outputs(outputs, [*command, *filter(is_machine_file, machine or [])])
-    plan = make_plan(command, cpus, handler, machine or None, repeat, seed)
+    plan = make_plan(command, cpus, handler, machine or None, repeat, seed, tree)
     if not outputs:
         _print(_run(plan, None, jobs, quiet=as_json), as_json=as_json)
         return

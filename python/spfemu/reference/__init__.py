@@ -30,6 +30,7 @@ def run(
     program: Program,
     *,
     handler: str = "spf",
+    tree: str = "rcu",
     arch: Arch,
     seed: int = 0,
     max_outcomes: int = 10_000_000,
@@ -48,6 +49,8 @@ def run(
     Args:
         program: what to run.
         handler: "spf" (default) or "classic".
+        tree: "rcu" (default) or "rwlock"; goes into the result: only who runs at the same time as
+            another can see what protects a tree.
         arch: the machine's profile; its page size must be the program's.
         seed: goes into the result; the model draws nothing.
         max_outcomes: how many outcomes may be kept.
@@ -102,7 +105,7 @@ def run(
         proc={process.name: process.proc for process in machine.processes} if proc else {},
         rounds=tuple(task.timed_rounds for task in machine.tasks),
         stuck=tuple(stuck),
-        settings={"variants": dict(variants or {})},
+        settings={"variants": dict(variants or {})} | ({"tree": tree} if handler == "spf" else {}),
         note_maps=machine.note_maps,
     )
 

@@ -84,7 +84,8 @@ class Cell:
     """A single run of a sweep.
 
     Source: ours. ``machine`` is there with all its numbers: who runs the cell may not have its
-    file. ``cpus`` is at most what it has, ``handler`` "classic" or "spf"; ``seed`` from 0.
+    file. ``cpus`` is at most what it has, ``handler`` "classic" or "spf"; ``seed`` from 0;
+    ``tree`` "rcu" or "rwlock".
     """
 
     workload: Workload
@@ -92,6 +93,7 @@ class Cell:
     cpus: int
     handler: str
     seed: int
+    tree: str = "rcu"
 
     def key(self, version: str) -> str:
         """Returns what fixes the outcome, as one text.
@@ -107,6 +109,7 @@ class Cell:
                 _machine_digest(self.machine),
                 self.cpus,
                 self.handler,
+                self.tree,
                 self.seed,
             ]
         )
@@ -167,6 +170,7 @@ def run_cell(cell: Cell, progress: Progress | None = None) -> Outcome:
         program,
         engine="vtime",
         handler=cell.handler,
+        tree=cell.tree,
         arch=profile,
         machine=cell.machine,
         seed=cell.seed,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from spfemu.engines import SIDE_BY_SIDE, Progress, one_of
+from spfemu.engines import SIDE_BY_SIDE, Progress, check_tree, one_of
 from spfemu.errors import EngineError, ProgramError
 from spfemu.machines import Machine, find_machine, machine_names
 from spfemu.program.model import Program
@@ -40,11 +40,19 @@ class Plan:
     cpus: tuple[int, ...]
     handlers: tuple[str, ...]
     seeds: range
+    tree: str
 
     def cells(self) -> list[Cell]:
         """Returns the cells: by machine, CPUs, handler and seed. Source: ours."""
         return [
-            Cell(self.workload, machine, cpus, handler, seed)
+            Cell(
+                self.workload,
+                machine,
+                cpus,
+                handler,
+                seed,
+                self.tree if handler == "spf" else "rcu",
+            )
             for machine in self.machines
             for cpus in self.cpus
             for handler in self.handlers
@@ -67,6 +75,7 @@ def sweep(
     *,
     cpus: str | int | Sequence[int] | None = None,
     handler: str = "both",
+    tree: str = "rcu",
     machine: Machines = None,
     repeat: int = 1,
     seed: int = 0,
@@ -85,7 +94,8 @@ def sweep(
     each CPU for 0.2 seconds ("ebizzy": ``ebizzy -mTt {cpus} -S 0.2``); or a ``Program``, which has
     the threads it has. ``cpus`` is a list of numbers or a text, "1,2,4..1024" for powers of two,
     "1..8" for each (default: powers of two up to the machine's number). ``handler`` is "both",
-    "classic" or "spf"; ``machine`` a name of ``spfemu machines``, a TOML file or a ``Machine``, or
+    "classic" or "spf", which looks VMAs up in ``tree``, "rcu" (v12) or "rwlock" (v11);
+    ``machine`` a name of ``spfemu machines``, a TOML file or a ``Machine``, or
     several of them (default: the first of the package), each of its own name.
     ``repeat``, from 1, runs each cell with as many seeds, from ``seed`` on: values are their mean,
     and ``stddev_pct`` says how they spread. Without ``executor`` the cells run in ``jobs``
@@ -103,7 +113,7 @@ def sweep(
     >>> [(row.ncpus, row.variant, row.metric) for row in table.rows if row.unit == "operations/s"]
     [(1, 'spf', 'operations/s'), (2, 'spf', 'operations/s')]
     """
-    plan = make_plan(workload, cpus, handler, machine, repeat, seed)
+    plan = make_plan(workload, cpus, handler, machine, repeat, seed, tree)
     if jobs is not None and (type(jobs) is not int or jobs < 1):
         raise EngineError(f"jobs: value {shown(jobs)} (allowed: 1 and more)")
     if executor is not None and not hasattr(executor, "submit"):
@@ -130,6 +140,7 @@ def make_plan(
     machine: Machines,
     repeat: int,
     seed: int,
+    tree: str,
 ) -> Plan:
     """Returns the plan of a sweep. Source: ours. Raises what ``sweep`` raises before it runs."""
     machines = _machines(machine)
@@ -142,12 +153,14 @@ def make_plan(
     if type(seed) is not int or not 0 <= seed <= (1 << 64) - repeat:
         allowed = f"0 to {(1 << 64) - repeat}"
         raise EngineError(f"seed: value {shown(seed)} (allowed with {repeat} of them: {allowed})")
+    handlers = ("classic", "spf") if handler == "both" else (handler,)
     plan = Plan(
         _workload(workload),
         machines,
         numbers,
-        ("classic", "spf") if handler == "both" else (handler,),
+        handlers,
         range(seed, seed + repeat),
+        check_tree(tree, handlers),
     )
     for number in numbers:
         plan.workload.source(number)

@@ -21,7 +21,7 @@ __all__ = ["draw", "svg"]
 _COLOURS: Final = {"classic": "#D55E00", "spf": "#0072B2"}
 _SHARE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES: Final = ("-", "--", ":", "-.")
-_HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative (v12)"}
+_HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative"}
 _WORDS: Final = {"elapsed": "elapsed time (s)", "faults/s": "page faults (faults/s)"}
 _MAX_TICKS: Final = 12
 
@@ -40,7 +40,7 @@ def draw(table: Sweep, metric: str | None = None) -> Any:
     if parts:
         _draw_shares(axes[1], parts, shares(others), machines)
     _cpu_axis(axes[-1], sorted({row.ncpus for row in table.rows}))
-    seeds = table.rows[0].note.partition(";")[0]
+    seeds = table.rows[-1].note.partition(";")[0]
     figure.suptitle(table.label.replace(PLACEHOLDER, "N"), fontsize=12, fontweight="bold")
     axes[0].set_title(f"{', '.join(machines)} · virtual time, {seeds}", fontsize=9, color="#444")
     return figure

@@ -78,6 +78,8 @@ def _rows_of(group: Sequence[tuple[Cell, Outcome]], version: str) -> Iterator[Ro
     note = f"seed {seeds[0]}"
     if len(seeds) > 1:
         note = f"mean of {len(seeds)} runs, seeds {seeds[0]} to {seeds[-1]}"
+    if cell.tree != "rcu":
+        note += f", tree {cell.tree}"
     if stuck := sorted({name for _, outcome in group for name in outcome["stuck"]}):
         note += f"; tasks that wait for ever: {', '.join(stuck)}"
     metrics = [_metrics(outcome) for _, outcome in group]

@@ -109,6 +109,7 @@ def differential(
     *,
     engines: Iterable[str] = ("reference", "native", "vtime", "explore"),
     handlers: Iterable[str] = ("spf", "classic"),
+    tree: str = "rcu",
     arches: Iterable[str | Arch] = ("x86",),
     what: str = "all",
     seed: int = 0,
@@ -125,6 +126,7 @@ def differential(
         engines: names as ``spfemu.run`` takes them; the others are compared with the first one
             (default "reference", "native", "vtime", "explore").
         handlers: "spf", "classic" or both (default).
+        tree: what spf looks VMAs up in, "rcu" (default) or "rwlock".
         arches: profiles or names, of the program's page size (default "x86").
         what: what is compared, see ``differences`` (default "all").
         seed: for engines that draw (default 0).
@@ -149,6 +151,7 @@ def differential(
         for handler in handlers:
             settings: dict[str, Any] = {
                 "handler": handler,
+                "tree": tree if handler == "spf" else "rcu",
                 "arch": profile(arch),
                 "seed": seed,
                 "cpus": cpus,

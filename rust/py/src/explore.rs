@@ -10,10 +10,11 @@ use serde::Deserialize;
 use spfemu_core::explore::mutants::{MUTANTS, Mutant};
 use spfemu_core::explore::{ExploreOptions, Search};
 use spfemu_core::mm::Variants;
-use spfemu_core::program::{Handler, Watch};
+use spfemu_core::program::Watch;
 
 use crate::error::Error;
 use crate::input;
+use crate::run::handler;
 use crate::watch::watched;
 
 /// Ordering constraints of a bug that `pct` is made for, unless told otherwise.
@@ -31,6 +32,7 @@ struct OptionsText {
     steps: u64,
     seed: u64,
     replay: Option<String>,
+    tree: String,
 }
 
 impl OptionsText {
@@ -97,13 +99,14 @@ pub fn explore(
         let text: OptionsText = serde_json::from_str(options)
             .map_err(|wrong| Error::Engine(format!("options: {wrong}")))?;
         let names = given.task_names.clone();
-        Ok((input::arch(arch)?, text.variants()?, text.explore_options(names)?))
+        let handler = handler("spf", &text.tree)?;
+        Ok((input::arch(arch)?, handler, text.variants()?, text.explore_options(names)?))
     };
-    let (arch, variants, options) = parse().map_err(|error: Error| error.into_py(py))?;
+    let (arch, handler, variants, options) = parse().map_err(|error: Error| error.into_py(py))?;
     let config = input::config(arch, given.system.clone(), variants);
     let watch = Arc::new(Watch::default());
     let work = || {
-        spfemu_core::explore::explore(&given.program, Handler::Spf, &config, &options, &watch)
+        spfemu_core::explore::explore(&given.program, handler, &config, &options, &watch)
             .map_err(|wrong| Error::Program(wrong.0))
     };
     let look = |py: Python<'_>| match &progress {

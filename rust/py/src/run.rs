@@ -38,6 +38,7 @@ struct OptionsText {
     tick_slack_ns: Option<u64>,
     #[serde(default)]
     downgrade: Option<bool>,
+    tree: String,
 }
 
 /// A text, the outcomes, and the trace.
@@ -120,7 +121,8 @@ impl Job {
             }
         };
         let variants = input::variants(Variants::outside_explore(), &options.variants)?;
-        Ok(Self { engine, handler: self::handler(handler)?, arch, variants, options })
+        let handler = self::handler(handler, &options.tree)?;
+        Ok(Self { engine, handler, arch, variants, options })
     }
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
@@ -184,7 +186,7 @@ impl Job {
     }
 
     fn settings_text(&self, nr_tasks: u32) -> Value {
-        match &self.engine {
+        let mut settings = match &self.engine {
             Engine::Explore => json!({"machine": null, "cpus": nr_tasks}),
             Engine::Native => json!({"machine": null, "cpus": nr_tasks, "pace": self.options.pace}),
             Engine::Vtime(machine) => {
@@ -192,7 +194,11 @@ impl Job {
                 json!({"machine": machine.name, "cpus": settings.nr_cpus,
                        "tick_slack_ns": settings.slack_ns, "downgrade": self.downgrade()})
             }
+        };
+        if self.handler != Handler::Classic {
+            settings["tree"] = json!(self.options.tree);
         }
+        settings
     }
 }
 
@@ -231,11 +237,18 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
     })
 }
 
-/// "spf" or "classic".
-fn handler(text: &str) -> Result<Handler, Error> {
-    match text {
-        "spf" => Ok(Handler::Spf),
-        "classic" => Ok(Handler::Classic),
-        other => Err(Error::Engine(format!("handler '{other}' (allowed: spf, classic)"))),
+/// The handler: "spf", on the tree "rcu" or "rwlock"; or "classic", which has one tree only.
+pub fn handler(text: &str, tree: &str) -> Result<Handler, Error> {
+    match (text, tree) {
+        ("spf", "rcu") => Ok(Handler::Spf),
+        ("spf", "rwlock") => Ok(Handler::SpfRwlock),
+        ("classic", "rcu") => Ok(Handler::Classic),
+        ("classic", "rwlock") => {
+            Err(Error::Engine("tree rwlock: handler classic (allowed: spf)".to_owned()))
+        }
+        ("spf" | "classic", other) => {
+            Err(Error::Engine(format!("tree '{other}' (allowed: rcu, rwlock)")))
+        }
+        (other, _) => Err(Error::Engine(format!("handler '{other}' (allowed: spf, classic)"))),
     }
 }

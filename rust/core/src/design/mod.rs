@@ -4,9 +4,11 @@
 
 mod classic;
 mod spf;
+mod spf_rwlock;
 
 pub use classic::Classic;
 pub use spf::Spf;
+pub use spf_rwlock::SpfRwlock;
 
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
 use crate::platform::Platform;
@@ -43,4 +45,16 @@ pub trait Design: Sized + 'static {
     fn put_unlinked_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>);
     /// Drops one reference; frees the VMA with the last.
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>);
+}
+
+/// A design whose faults are tried without `mmap_sem` first: what the tree of VMAs adds.
+pub trait Speculative: Design {
+    /// `find_vma_rcu()` of v12, `get_vma()` of v11: the first VMA that ends above `address`, found
+    /// without `mmap_sem`, with a reference that the caller puts.
+    fn find_vma_unlocked<'k, P: Platform>(
+        k: &'k Kernel<P, Self>,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+    ) -> Option<VmaRef<'k, P>>;
 }

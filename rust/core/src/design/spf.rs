@@ -1,6 +1,6 @@
 //! Series v12: sequence counts, reference counts, RCU, and speculation before `mmap_sem`.
 
-use super::Design;
+use super::{Design, Speculative};
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
 use crate::platform::{Mutant, Platform, RcuCallback, Value};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
@@ -59,5 +59,17 @@ impl Design for Spf {
         if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
             k.vm_area_free(cpu, vma);
         }
+    }
+}
+
+impl Speculative for Spf {
+    #[inline(always)]
+    fn find_vma_unlocked<'k, P: Platform>(
+        k: &'k Kernel<P, Self>,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+    ) -> Option<VmaRef<'k, P>> {
+        k.find_vma_rcu(cpu, mm, address)
     }
 }

@@ -9,7 +9,7 @@ use super::cpu::Cpu;
 use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
 use super::report::ExploreReport;
 use super::token::fingerprint;
-use crate::design::{Classic, Design, Spf};
+use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Kernel};
 use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, quietly};
 use crate::program::history;
@@ -114,6 +114,7 @@ pub fn explore(
     let explored = || match handler {
         Handler::Classic => explore_design::<Classic>(program, config, options, watch),
         Handler::Spf => explore_design::<Spf>(program, config, options, watch),
+        Handler::SpfRwlock => explore_design::<SpfRwlock>(program, config, options, watch),
     };
     // A panic of the protocol is a finding. Who replays it sees the backtrace.
     if matches!(options.search, Search::Replay(_)) { explored() } else { quietly(explored) }
@@ -187,6 +188,7 @@ pub fn run_once(
     match handler {
         Handler::Classic => run_once_design::<Classic>(program, config, seed, options, watch),
         Handler::Spf => run_once_design::<Spf>(program, config, seed, options, watch),
+        Handler::SpfRwlock => run_once_design::<SpfRwlock>(program, config, seed, options, watch),
     }
 }
 

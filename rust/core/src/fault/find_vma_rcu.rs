@@ -8,12 +8,12 @@ use crate::sync::seqlock::{read_seqbegin, read_seqretry};
 impl<P: Platform> Kernel<P, Spf> {
     /// `find_vma_rcu()`: the first VMA that ends above `address`, with a reference that the
     /// caller puts. `None` only after a round in which the tree did not change.
-    pub(super) fn find_vma_rcu(
-        &self,
+    pub(crate) fn find_vma_rcu<'k>(
+        &'k self,
         cpu: &P,
-        mm: MmRef<'_, P>,
+        mm: MmRef<'k, P>,
         address: Vaddr,
-    ) -> Option<VmaRef<'_, P>> {
+    ) -> Option<VmaRef<'k, P>> {
         cpu.step("find_vma_rcu");
         loop {
             let seq = if cpu.mutant(Mutant::A23) { 0 } else { read_seqbegin(cpu, mm.mm_seq()) };

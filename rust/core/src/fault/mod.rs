@@ -5,7 +5,7 @@
 //! ```text
 //! arch_fault_handler()                      entry.rs        Kernel::do_page_fault
 //!     speculative_page_fault()              speculative.rs  Kernel::handle_speculative_fault
-//!         find_vma_rcu()                    find_vma_rcu.rs
+//!         find_vma_rcu()                    find_vma_rcu.rs, v11's get_vma() get_vma.rs
 //!         check vma sequence count          speculative.rs  check_vma_sequence
 //!         check vma's support               speculative.rs  check_vma_support
 //!         disable interrupt … enable        speculative.rs  walk_irqs_off
@@ -27,6 +27,7 @@ mod classic;
 mod entry;
 mod file;
 mod find_vma_rcu;
+mod get_vma;
 mod gup;
 mod handle_pte;
 mod huge;

@@ -2,7 +2,7 @@
 //! H23 and W1 to W3 are the steps of `docs/protocol.md`.
 
 use super::Vmf;
-use crate::design::{Design, Spf};
+use crate::design::Speculative;
 use crate::events::Event;
 use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, Variant, VmFault, VmFlags, VmOps, VmaRef};
 use crate::platform::{Mutant, Ordering, Platform};
@@ -29,7 +29,7 @@ struct Snapshot {
     page_prot: Pte,
 }
 
-impl<P: Platform> Kernel<P, Spf> {
+impl<P: Platform, D: Speculative> Kernel<P, D> {
     /// `handle_speculative_fault()`: the inline wrapper. Its tests are silent.
     #[inline]
     pub(crate) fn handle_speculative_fault<'k>(
@@ -71,14 +71,16 @@ impl<P: Platform> Kernel<P, Spf> {
         };
         let flags = (flags & !may_unlock) | FaultFlags::SPECULATIVE;
 
-        // H1
-        let Some(vma) = self.find_vma_rcu(cpu, mm, address) else { return VmFault::RETRY };
+        // H1: find_vma_rcu()
+        let Some(vma) = D::find_vma_unlocked(self, cpu, mm, address) else {
+            return VmFault::RETRY;
+        };
         let result = self.fault_in_vma(cpu, mm, vma, address, flags).unwrap_or_else(|abort| {
             self.trace_spf(cpu, abort.event, vma, address, false);
             abort.result
         });
         // H21
-        Spf::put_vma(self, cpu, vma);
+        D::put_vma(self, cpu, vma);
         result
     }
 

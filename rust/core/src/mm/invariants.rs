@@ -67,7 +67,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !mm.mm_seq().peek().is_multiple_of(2) {
             census.find("sequence", format!("mm_seq of mm {} is odd", mm.slot_index()));
         }
-        if mm.page_table_lock().peek() != 0 || mm.sem_count().peek() != 0 {
+        let spinning = [mm.page_table_lock(), mm.mm_rb_lock(), mm.mm_rb_lock_wait()];
+        if spinning.iter().any(|lock| lock.peek() != 0) || mm.sem_count().peek() != 0 {
             census.find("lock-balance", format!("a lock of mm {} is held", mm.slot_index()));
         }
         if mm.tlb_flush_pending().peek() != 0 {

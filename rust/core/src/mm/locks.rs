@@ -5,6 +5,7 @@ use super::objects::{AnonVmaRef, InodeRef, MmRef};
 use crate::arch::Family;
 use crate::design::Design;
 use crate::platform::{Platform, TaskId};
+use crate::sync::rwlock::RwLock;
 use crate::sync::rwsem::{FastPath, RwSem, Waiter, Waiters};
 
 impl<P: Platform, D: Design> Waiters<P> for Kernel<P, D> {
@@ -12,6 +13,12 @@ impl<P: Platform, D: Design> Waiters<P> for Kernel<P, D> {
     fn waiter(&self, task: TaskId) -> &Waiter<P> {
         &self.tasks[task as usize].waiter
     }
+}
+
+/// `mm->mm_rb_lock` of v11.
+#[inline(always)]
+pub(crate) fn mm_rb_lock<P: Platform>(mm: MmRef<'_, P>) -> RwLock<'_, P> {
+    RwLock { cnts: mm.mm_rb_lock(), wait_lock: mm.mm_rb_lock_wait() }
 }
 
 impl<P: Platform, D: Design> Kernel<P, D> {

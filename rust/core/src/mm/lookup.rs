@@ -36,7 +36,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `__find_vma()` of the series up to v11: [`Kernel::find_vma`] by the tree alone. Without
-    /// `mmap_sem` the caller is an RCU reader and checks `mm_seq` afterwards.
+    /// `mmap_sem` the caller has `mm_rb_lock`, or is an RCU reader and checks `mm_seq` afterwards.
     #[inline]
     pub fn find_vma_uncached(
         &self,

@@ -64,6 +64,7 @@ pub(crate) use gaps::UnmappedAreaInfo;
 pub use huge_memory::Thp;
 pub(crate) use hugetlb::{HPAGE_RESV_OWNER, HPAGE_RESV_UNMAPPED};
 pub use kernel::{Config, Kernel, PerCpu, System, TaskStruct};
+pub(crate) use locks::mm_rb_lock;
 pub(crate) use lookup::VmaLinks;
 
 pub use mempolicy::{Mempolicy, MempolicyRef, MpolMode};

@@ -21,6 +21,10 @@ object! {
         /// The seqlock's spinlock.
         mm_seq_lock: u64 = 0x14,
         vmacache_seqnum: u64 = 0x18,
+        /// v11's lock of the tree, and the lock of those who queue for it. There it is where
+        /// `mm_seq` is now, in the same line.
+        mm_rb_lock: u64 = 0x20,
+        mm_rb_lock_wait: u64 = 0x24,
         /// `mm->highest_vm_end`
         highest_vm_end: Vaddr = 0x50,
         /// The top page table.

@@ -9,7 +9,7 @@ use super::interpret::{Starter, run_task};
 use super::load::{Program, ProgramError};
 use super::result::{Handler, Options, RunResult, Watch};
 use super::run::{Run, drain_rcu, lock};
-use crate::design::{Classic, Design, Spf};
+use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Errno, Kernel};
 use crate::platform::native::{Cpu, Machine, catch};
 use crate::platform::{Finding, TaskId};
@@ -33,6 +33,7 @@ pub fn run(
     match handler {
         Handler::Classic => run_design::<Classic>(program, config, options, watch),
         Handler::Spf => run_design::<Spf>(program, config, options, watch),
+        Handler::SpfRwlock => run_design::<SpfRwlock>(program, config, options, watch),
     }
 }
 

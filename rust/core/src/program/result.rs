@@ -14,6 +14,8 @@ use crate::platform::{Finding, Platform, TaskId};
 pub enum Handler {
     Classic,
     Spf,
+    /// The speculative one, on v11's tree.
+    SpfRwlock,
 }
 
 /// How to run.

@@ -5,6 +5,7 @@
 
 pub mod mutex;
 pub mod refcount;
+pub mod rwlock;
 pub mod rwsem;
 pub mod seqcount;
 pub mod seqlock;

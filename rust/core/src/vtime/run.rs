@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cpu::{Cpu, Stopped};
 use super::machine::Machine;
 use super::world::World;
-use crate::design::{Classic, Design, Spf};
+use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Kernel};
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
 use crate::platform::{Finding, TaskId};
@@ -40,6 +40,7 @@ pub fn run(
     match handler {
         Handler::Classic => run_design::<Classic>(program, config, settings, options, watch),
         Handler::Spf => run_design::<Spf>(program, config, settings, options, watch),
+        Handler::SpfRwlock => run_design::<SpfRwlock>(program, config, settings, options, watch),
     }
 }
 

@@ -49,8 +49,12 @@ pub(super) fn with_variants(choice: Choice) -> Config {
 }
 
 fn explore_with(choice: Choice, options: &ExploreOptions) -> ExploreReport {
+    explore_on(Handler::Spf, choice, options)
+}
+
+fn explore_on(handler: Handler, choice: Choice, options: &ExploreOptions) -> ExploreReport {
     let program = fault_against_munmap();
-    explore(&program, Handler::Spf, &with_variants(choice), options, &Arc::default()).unwrap()
+    explore(&program, handler, &with_variants(choice), options, &Arc::default()).unwrap()
 }
 
 pub(super) fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
@@ -63,10 +67,22 @@ fn without(mutant: Mutant) -> ExploreOptions {
 
 #[test]
 fn a_fault_against_a_munmap_breaks_nothing_when_every_bug_is_cured() {
-    let report = explore_with(Choice::Fixed, &dfs(1, true));
-    assert!(report.complete);
-    assert_eq!(report.violations, []);
-    assert!(report.schedules > 100);
+    for handler in [Handler::Spf, Handler::SpfRwlock] {
+        let report = explore_on(handler, Choice::Fixed, &dfs(1, true));
+        assert!(report.complete);
+        assert_eq!(report.violations, []);
+        assert!(report.schedules > 100);
+    }
+}
+
+#[test]
+fn v11s_tree_needs_its_lock_and_the_reference_taken_under_it() {
+    for mutant in [Mutant::A23, Mutant::A24Get] {
+        let report = explore_on(Handler::SpfRwlock, Choice::Fixed, &without(mutant));
+        let entry = Some(super::super::mutants::entry_of(mutant));
+        let found = report.violations.iter().map(|found| (found.invariant.as_str(), found.entry));
+        assert_eq!(found.collect::<BTreeSet<_>>(), BTreeSet::from([("use-after-free", entry)]));
+    }
 }
 
 #[test]
@@ -86,15 +102,18 @@ fn each_mutant_is_found_named_and_replayed() {
 
 #[test]
 fn a_fault_at_either_place_of_a_mremap_is_held_off_or_moves_along() {
-    for (mutant, page, invariant) in [
-        // The page that the fault installed is overwritten: nobody maps it any more.
-        (Mutant::A3, 4, "rss-count"),
-        (Mutant::A4, 0, "lost-store"),
+    // The page that the fault installed is overwritten: nobody maps it any more.
+    let (new, old) = ((Mutant::A3, 4, "rss-count"), (Mutant::A4, 0, "lost-store"));
+    for (handler, (mutant, page, invariant)) in [
+        (Handler::Spf, new),
+        (Handler::Spf, old),
+        (Handler::SpfRwlock, new),
+        (Handler::SpfRwlock, old),
     ] {
         let program = fault_against_mremap(page);
         let explored = |options: &ExploreOptions| {
             let config = with_variants(Choice::Fixed);
-            explore(&program, Handler::Spf, &config, options, &Arc::default()).unwrap()
+            explore(&program, handler, &config, options, &Arc::default()).unwrap()
         };
         let whole = explored(&dfs(1, true));
         assert!(whole.complete && whole.schedules > 100, "{whole:?}");

@@ -337,7 +337,7 @@ fn threads_that_churn_the_same_address_space_leave_nothing_behind() {
     let (a, b, c, d) = (churn(0), churn(1), churn(2), churn(3));
     let forker = [mmap(8, 4), touch(4, 8), aux(FORK, 5), touch(4, 8), aux(WAIT, 5)];
     let child = [touch(4, 8), range(MUNMAP, 4, 0, 8)];
-    for handler in [Handler::Spf, Handler::Classic] {
+    for handler in [Handler::Spf, Handler::SpfRwlock, Handler::Classic] {
         let result = run_with(
             &[
                 (Start::First, &a),

@@ -134,7 +134,11 @@ fn system(page: u64) -> impl Strategy<Value = System> {
 }
 
 fn raw() -> impl Strategy<Value = Raw> {
-    let fixed = (select(Arch::builtin()), 1..4usize, select(vec![Handler::Spf, Handler::Classic]));
+    let fixed = (
+        select(Arch::builtin()),
+        1..4usize,
+        select(vec![Handler::Spf, Handler::SpfRwlock, Handler::Classic]),
+    );
     (fixed, any::<u64>()).prop_flat_map(|((arch, nr_tasks, handler), seed)| {
         let page = 1 << arch.page_shift;
         let huge = 1 << arch.levels[arch.levels.len() - 2].shift;

@@ -146,7 +146,7 @@ impl Decoder<'_> {
             23 => Ok(Op::Barrier { name: self.name()? }),
             24 => Ok(Op::Post { name: self.name()? }),
             25 => Ok(Op::Await { name: self.name()? }),
-            26 => Ok(Op::Repeat(self.repeat())),
+            26 => Ok(Op::Repeat(self.repeat()?)),
             27 => Ok(Op::End { repeat: 0 }),
             28 => self.sysctl(),
             _ => Ok(Op::Note),
@@ -217,14 +217,16 @@ impl Decoder<'_> {
         Ok(MapFlags(flags))
     }
 
-    fn repeat(&self) -> Repeat {
+    fn repeat(&self) -> Result<Repeat, Wrong> {
         let record = self.record;
-        let (count, for_ns) = match (record.flags & 1, record.length2) {
-            (0, _) => (record.value, 0),
-            (_, 0) => (u64::MAX, record.length),
-            (_, most) => (most, record.length),
+        let (count, for_ns) = match (record.flags & 1, record.value, record.length) {
+            (0, 0, _) => return Err(wrong("value", 0, "1 and more rounds")),
+            (0, count, _) => (count, 0),
+            (_, _, 0) => return Err(wrong("length", 0, "1 and more nanoseconds")),
+            (_, _, for_ns) if record.length2 == 0 => (u64::MAX, for_ns),
+            (_, _, for_ns) => (record.length2, for_ns),
         };
-        Repeat { count, for_ns, end: 0, ordinal: 0 }
+        Ok(Repeat { count, for_ns, end: 0, ordinal: 0 })
     }
 
     fn sysctl(&self) -> Result<Op, Wrong> {

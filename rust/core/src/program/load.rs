@@ -204,7 +204,8 @@ fn decode_task(spec: &TaskSpec<'_>, tables: &Tables<'_>) -> Result<TaskProgram, 
     Ok(TaskProgram { start: spec.start, ops, nr_repeats, barriers: barriers.into_iter().collect() })
 }
 
-/// Tells each bracket where its partner is; returns how many pairs there are.
+/// Tells each bracket where its partner is; returns how many pairs there are. None is empty: nobody
+/// would see how many rounds of nothing have gone by, nor could end them.
 fn match_brackets(ops: &mut [Op]) -> Result<u32, String> {
     let mut open: Vec<usize> = Vec::new();
     let mut nr_repeats = 0;
@@ -219,6 +220,9 @@ fn match_brackets(ops: &mut [Op]) -> Result<u32, String> {
                 let start = open
                     .pop()
                     .ok_or_else(|| format!("record {index}: 'end' closes no 'repeat'"))?;
+                if start + 1 == index {
+                    return Err(format!("record {start}: 'repeat' has no operations"));
+                }
                 ops[index] = Op::End { repeat: start as u32 };
                 if let Op::Repeat(repeat) = &mut ops[start] {
                     repeat.end = index as u32;

@@ -15,16 +15,29 @@ fn brackets_must_match() {
         refused(&[(Start::First, &[]), (Start::First, &[rec(NOTE), rec(END)])]),
         "tasks[1]: record 1: 'end' closes no 'repeat'"
     );
-    let program = program(&[(
-        Start::First,
-        &[repeat(2), repeat(3), rec(END), rec(END), repeat(4), rec(END)],
-    )]);
+    let inner = [repeat(2), repeat(3), rec(NOTE), rec(END), rec(END)];
+    let ops = [&inner[..], &[repeat(4), rec(NOTE), rec(END)]].concat();
+    let program = program(&[(Start::First, &ops)]);
     let ends = program.tasks[0].ops.iter().filter_map(|op| match op {
         Op::Repeat(repeat) => Some((repeat.ordinal, repeat.end)),
         _ => None,
     });
-    assert_eq!(ends.collect::<Vec<_>>(), [(0, 3), (1, 2), (2, 5)]);
+    assert_eq!(ends.collect::<Vec<_>>(), [(0, 4), (1, 3), (2, 7)]);
     assert_eq!(program.tasks[0].nr_repeats, 3);
+}
+
+#[test]
+fn rounds_of_nothing_are_refused() {
+    // Any bytes as a program found it: 2^62 of them, and neither a limit nor Ctrl-C ends a run.
+    let ops = [repeat(1 << 62), rec(END)];
+    let empty = "tasks[0]: record 0: 'repeat' has no operations";
+    assert_eq!(refused(&[(Start::First, &ops)]), empty);
+    let ops = [repeat(1 << 62), repeat(0), rec(NOTE), rec(END), rec(END)];
+    let none = "tasks[0]: record 1: field 'value': value 0 (allowed: 1 and more rounds)";
+    assert_eq!(refused(&[(Start::First, &ops)]), none);
+    let ops = [Rec { flags: 1, ..repeat(0) }, rec(NOTE), rec(END)];
+    let no_time = "tasks[0]: record 0: field 'length': value 0 (allowed: 1 and more nanoseconds)";
+    assert_eq!(refused(&[(Start::First, &ops)]), no_time);
 }
 
 #[test]
@@ -64,8 +77,8 @@ fn the_number_of_operations_counts_rounds_and_accesses() {
     assert_eq!(counted.nr_operations(16 * PAGE), Some(3 * (1 + 2) + 1 + 1));
     assert_eq!(counted.for_ns(), 0);
     let by_the_clock = program(&[
-        (Start::First, &[timed, rec(END), timed, rec(END)]),
-        (Start::First, &[timed, rec(END)]),
+        (Start::First, &[timed, rec(NOTE), rec(END), timed, rec(NOTE), rec(END)]),
+        (Start::First, &[timed, rec(NOTE), rec(END)]),
     ]);
     assert_eq!(by_the_clock.nr_operations(PAGE), None);
     assert_eq!(by_the_clock.for_ns(), 14);

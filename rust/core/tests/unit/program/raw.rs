@@ -118,8 +118,11 @@ fn system(page: u64) -> impl Strategy<Value = System> {
     let thp = select(vec![Thp::Madvise, Thp::Never, Thp::Always]);
     let counts = (1..5u32, prop_oneof![Just(65530u64), 0..12u64], prop_oneof![Just(1i64), 0..2i64]);
     let hugetlb_pages = prop_oneof![Just(None), (0..3u64).prop_map(Some)];
-    (memory, swap, thp, counts, hugetlb_pages, any::<bool>()).prop_map(
-        |(memory, swap, thp, (nodes, max_map_count, on), hugetlb_pages, numa)| System {
+    let memcg =
+        prop_oneof![3 => Just(None), 1 => (0..12u64).prop_map(move |pages| Some(pages * page))];
+    let numbers = (hugetlb_pages, memcg, any::<bool>());
+    (memory, swap, thp, counts, numbers).prop_map(
+        |(memory, swap, thp, (nodes, max_map_count, on), (hugetlb_pages, memcg, numa))| System {
             memory,
             swap,
             thp,
@@ -127,6 +130,7 @@ fn system(page: u64) -> impl Strategy<Value = System> {
             max_map_count,
             speculative_page_fault: on,
             hugetlb_pages,
+            memcg,
             numa,
             ..System::default()
         },

@@ -28,6 +28,7 @@ def one_page_file(*ops: dict[str, Any]) -> Program:
 
 
 HUGE: Final = oracle.host().memory * 2
+MUCH: Final = min(oracle.host().max_locked, 1 << 30) + PAGE
 CASES: Final[dict[str, tuple[Program, str]]] = {
     "v12-C3": (
         program(
@@ -49,6 +50,9 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
     "second-lowest-address": (
         program([{"op": "mmap", "length": PAGE, "addr": oracle.host().mmap_min_addr}]),
         "classic",
+    ),
+    "locked-memory-limit": (
+        program([mmap(1, length=MUCH), op("mlock", length=MUCH, onfault=True)]), "classic",
     ),
     "mprotect-spares-faults": (
         program(
@@ -151,6 +155,7 @@ SETUP: Final = {
     "overcommit": oracle.host().overcommit != 1,
     "second-lowest-address": oracle.host().mmap_min_addr < 65536,
     "mremap-of-several-too-low": oracle.host().mmap_min_addr > 0,
+    "locked-memory-limit": oracle.host().max_locked < MUCH,
 }
 # Where the table was measured. Newer kernels may have more or less of it.
 MEASURED: Final = (6, 18)
@@ -209,6 +214,7 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
         [{"op": "mmap", "length": PAGE, "addr": hex(BASE)}], "emulated", {"ret": BASE + PAGE},
     ),
     "overcommit": ([mmap(), mmap()], "host", ENOMEM),
+    "locked-memory-limit": ([mmap(), op("mlock", length=PAGE)], "host", ENOMEM),
     # Another page was made writable.
     "mprotect-spares-faults": (
         [mmap(), op("write", value=1), op("mprotect", "p+0x1000", length=PAGE, prot="r"),

@@ -84,6 +84,14 @@ def test_a_move_of_several_to_where_nobody_may_map() -> None:
             assert [e.exception for e in found.excused] == excused
 
 
+def test_a_length_that_wraps_is_too_much_to_lock() -> None:
+    # The limit on locked memory comes before the look at the range; both fail.
+    found = compared(program([mmap(), op("mlock", length=(1 << 64) - PAGE), op("read")]), "classic")
+    assert (found.differences, found.cut) == ([], "")
+    if oracle.host().max_locked < 1 << 63:
+        assert {e.exception for e in found.excused} == {"locked-memory-limit"}
+
+
 def test_what_fork_copies_because_of_a_merge() -> None:
     # The second half was not touched, and has no anon_vma unless it joins the first one.
     private = ["private", "fixed"]

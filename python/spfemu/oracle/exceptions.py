@@ -51,6 +51,14 @@ EXCEPTIONS: Final = (
         ends=True,
     ),
     Exempt(
+        "locked-memory-limit",
+        None,
+        "more locked memory than RLIMIT_MEMLOCK is refused; ours has no limit",
+        keys=("ret", "errno"),
+        outcome=when.is_locked_too_much,
+        ends=True,
+    ),
+    Exempt(
         "mprotect-spares-faults",
         (6, 1),
         "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",

@@ -22,7 +22,7 @@ class Host:
     Source: ``/proc``. ``release`` is the kernel's, as ``uname -r``; ``mmap_min_addr`` the lowest
     address that an ordinary process maps, bytes; ``overcommit`` is vm.overcommit_memory; ``memory``
     what there is, bytes, swap included; ``nodes`` how many NUMA nodes it gives us memory of, from
-    node 0 on without a gap, 0 if it knows none.
+    node 0 on without a gap, 0 if it knows none; ``max_locked`` how much a process may lock, bytes.
     """
 
     release: str
@@ -30,13 +30,14 @@ class Host:
     overcommit: int
     memory: int
     nodes: int
+    max_locked: int
 
     @property
     def version(self) -> tuple[int, int]:
         """The first two numbers of the release. Source: ``uname -r``.
 
         >>> from spfemu.oracle import Host
-        >>> Host("6.18.44-x", 65536, 0, 1 << 34, 1).version
+        >>> Host("6.18.44-x", 65536, 0, 1 << 34, 1, 8 << 20).version
         (6, 18)
         """
         numbers = self.release.replace("-", ".").split(".")
@@ -54,6 +55,8 @@ def host(proc: Path = Path("/proc")) -> Host:
         raise EngineError(f"engine kernel: system {sys.platform} (allowed: Linux on x86-64)")
     if platform.machine().lower() not in _ARCHES:
         raise EngineError(f"engine kernel: processor {platform.machine()} (allowed: x86-64)")
+    import resource  # other systems have none
+
     try:
         release = (proc / "sys/kernel/osrelease").read_text().strip()
         # Linux's mm says what each VMA's flags are, since 3.8; its imitations have no VMAs.
@@ -64,6 +67,8 @@ def host(proc: Path = Path("/proc")) -> Host:
             overcommit=_number(proc / "sys/vm/overcommit_memory"),
             memory=_memory(proc / "meminfo"),
             nodes=_nodes(proc / "self/status"),
+            # Children raise their own limit to this.
+            max_locked=resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64),
         )
         found.version  # noqa: B018 - raises if it has none
     except (OSError, ValueError, IndexError) as error:

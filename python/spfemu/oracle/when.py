@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+import numpy as np
+
 from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call, History
 from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
@@ -26,6 +28,7 @@ __all__ = [
     "is_grown_to",
     "is_hint_too_low",
     "is_locked_on_fault",
+    "is_locked_too_much",
     "is_mbind_to_a_hole",
     "is_mremap_across_stack",
     "is_mremap_checked_first",
@@ -204,6 +207,23 @@ def is_too_much(case: Case) -> bool:
         "brk": int(record["addr"]),
     }
     return promised.get(case.op, 0) > int(settings["memory"])
+
+
+def is_locked_too_much(case: Case) -> bool:
+    """More memory to be locked than the host permits; 5.1's limit is not modelled."""
+    refusal = {"mlock": "ENOMEM", "mmap": "EAGAIN", "mremap": "EAGAIN"}.get(case.op)
+    if refusal is None or case.host["errno"] != refusal:
+        return False
+    asked = [_to_lock(call.op, call.record) for call in case.before]
+    total = sum(asked) + _to_lock(case.op, case.record)
+    return total > int(case.history.host.settings["max_locked"])
+
+
+def _to_lock(op: str, record: np.void) -> int:
+    """The bytes that a call may lock."""
+    if op == "mlock" or (op == "mmap" and int(record["flags"]) & MMAP_FLAGS["locked"]):
+        return page_up(int(record["length"]))
+    return page_up(int(record["length2"])) if op == "mremap" else 0
 
 
 def is_alone_at_the_end(case: Case) -> bool:

@@ -32,6 +32,12 @@ ONE_SLOT: Final = {"size": 2 * P, "kind": "synchronous"}
 PROGRAMS: Final[dict[str, tuple[list[Op], list[Op], list[Op], list[Op], Op]]] = {
     "out_against_write": ([MAP, write(1)], [OUT, read()], [write(2), read()], [], {}),
     "out_against_munmap": ([MAP, write(1)], [OUT], [on("munmap")], [], {}),
+    "munmap_against_out_by_who_has_not_been_there": (
+        *([MAP, write(1)], [on("munmap", 2)], [OUT], [], {}),
+    ),
+    "munmap_against_moving_by_who_has_not_been_there": (
+        *([MAP, write(1)], [on("munmap", 2)], [MOVE], [], {}),
+    ),
     "out_against_dontneed": ([MAP, write(1)], [OUT, read()], [DROP, read()], [], {}),
     "out_against_out": ([MAP, write(1)], [OUT, read()], [OUT, read()], [], {}),
     "out_of_a_shared_page": ([MAP, write(1), FORK], [OUT, read()], [], [ON, write(3), read()], {}),

@@ -8,7 +8,7 @@ use super::node::Placement;
 use super::objects::PageRef;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Field, Ordering, Platform};
+use crate::platform::{Field, Ordering, Platform, Ptr, Value};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
@@ -262,6 +262,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let page = self.compound_head(cpu, page);
         while !self.trylock_page(cpu, page) {
             cpu.sleep_until(page.flags().word(), |flags| flags & PG_LOCKED == 0);
+            self.context_switch(cpu);
+        }
+    }
+
+    /// The end of `context_switch()`: another task may have had the CPU, and a speculative fault goes
+    /// on to look at page tables with interrupts off.
+    fn context_switch(&self, cpu: &P) {
+        let mm = self.current(cpu).mm.get();
+        if mm != 0 {
+            self.switch_mm(cpu, self.mms.get(cpu, Ptr::from_word(mm)));
         }
     }
 

@@ -110,7 +110,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         value: u64,
     ) -> Result<u64, (Access, bool)> {
         let tlb = &self.cpus[cpu.id() as usize].tlb;
-        self.switch_mm(cpu, mm);
+        self.update_tlb(cpu, mm);
         let page_number = address.0 >> self.page_shift();
         let entry = tlb.entry(page_number);
         let tag = page_number + 1;
@@ -141,7 +141,19 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// Makes this CPU's TLB hold only translations of `mm` that are not flushed.
-    fn switch_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
+    fn update_tlb(&self, cpu: &P, mm: MmRef<'_, P>) {
+        self.switch_mm(cpu, mm);
+        let tlb = &self.cpus[cpu.id() as usize].tlb;
+        // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
+        let generation = mm.tlb_gen().observe(cpu);
+        if tlb.generation.get() != generation {
+            self.flush_tlb_func(tlb, mm, generation);
+        }
+    }
+
+    /// `switch_mm()`: from here on this CPU is one of those that run `mm`, and a flush waits for what
+    /// it does with interrupts off. (The kernel's scheduler has done that before a task runs.)
+    pub(super) fn switch_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         let mine = &self.cpus[cpu.id() as usize];
         let mm_word = mm.ptr().to_word();
         if cpu.observe(&mine.active_mm) != mm_word {
@@ -152,11 +164,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // alone does not promise for loads that are relaxed.
             cpu.fence(Fence::Full);
             mine.tlb.reset();
-        }
-        // The flush comes as an interrupt, which costs its sender; the CPU polls no line for it.
-        let generation = mm.tlb_gen().observe(cpu);
-        if mine.tlb.generation.get() != generation {
-            self.flush_tlb_func(&mine.tlb, mm, generation);
         }
     }
 

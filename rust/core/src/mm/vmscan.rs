@@ -68,6 +68,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut pages = Vec::new();
         loop {
             cpu.local_irq_disable();
+            // The task may not have accessed memory yet, or another one had the CPU while it slept.
+            self.switch_mm(cpu, mm);
             let Some((table, from, to)) = self.next_table(cpu, mm, &range) else {
                 cpu.local_irq_enable();
                 return (pages, range.end);

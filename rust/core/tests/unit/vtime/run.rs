@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::arch::Arch;
+use crate::mm::{Access, System, Variants};
 use crate::platform::{Field, Line, Ordering, Platform, Word};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 use crate::vtime::Profile;
@@ -299,4 +301,62 @@ fn a_finding_ends_the_run_and_unwinds_the_others() {
     let finding = run_bodies(&machine(), 2, 0, 0, &[holder, spinner]).finding.unwrap();
     assert_eq!((finding.invariant, finding.what.as_str()), ("toy", "broken"));
     assert!(!std::thread::panicking());
+}
+
+#[test]
+fn who_slept_for_a_page_lock_runs_its_own_address_space_again() {
+    // CPU 1 has tasks 1 and 3: while 1 waits for the lock that 0 has, 3, of another process, accesses
+    // memory. Then 1 has interrupts off, and the flush of 0, of 1's address space, waits for it.
+    const DONE: [u64; 3] = [1 << 20, 2 << 20, 3 << 20];
+    let machine = machine();
+    let world = Rc::new(World::new(&machine, 2, 4, 0, 0, &Arc::default()));
+    let config = Config {
+        arch: Arch::builtin().remove(0),
+        system: System::default(),
+        variants: Variants::outside_explore(),
+        nr_cpus: 2,
+        nr_tasks: 4,
+    };
+    let kernel = Rc::new(Kernel::<Cpu, Classic>::new(config));
+    let outside = Switch::new(&StackPool::new());
+    kernel.start_process(&Cpu::new(0, &world, &outside), &[0, 1]).unwrap();
+    kernel.start_process(&Cpu::new(3, &world, &outside), &[3]).unwrap();
+    let page = kernel.alloc_page(&Cpu::new(0, &world, &outside)).unwrap().slot_index();
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let (k, noted) = (Rc::clone(&kernel), Rc::clone(&log));
+    let until = |cpu: &Cpu, ns: u64| cpu.pass_ns(ns - cpu.now_ns(), true);
+    let body = move |cpu: &Cpu| {
+        let lock = || k.page(cpu, page);
+        match cpu.task() {
+            0 => {
+                k.lock_page(cpu, lock());
+                k.get_page(cpu, lock());
+                until(cpu, DONE[0]);
+                k.unlock_page(cpu, lock());
+                until(cpu, DONE[1]);
+                k.flush_tlb_mm(cpu, k.current_mm(cpu));
+            }
+            1 => {
+                cpu.pass_ns(1000, true);
+                k.lock_page(cpu, lock());
+                cpu.local_irq_disable();
+                until(cpu, DONE[2]);
+                k.put_page(cpu, lock()); // another CPU had the line: a moment to be seen in
+                cpu.local_irq_enable();
+                k.unlock_page(cpu, lock());
+            }
+            3 => {
+                let _ = k.user_access(cpu, 0, Access::Read, 0, true);
+                return;
+            }
+            _ => return,
+        }
+        noted.borrow_mut().push((cpu.task(), cpu.now_ns() >= DONE[2]));
+    };
+    let mut tasks = spawn(&world, body).unwrap();
+    world.at_rest.set(false);
+    drive(&world, &mut tasks);
+    drop(tasks);
+    assert_eq!(world.take_finding(), None);
+    assert_eq!(*log.borrow(), [(0, true), (1, true)]);
 }

@@ -45,6 +45,19 @@ def test_what_is_given_up_stays_until_reclaim() -> None:
     assert not any(o["counters"] for o in played.outcomes[1:4])
 
 
+def test_populating_for_writing_makes_what_was_given_up_count_again() -> None:
+    def ops(t: TaskBuilder) -> None:
+        t.madvise(A, 4 * P, "free")
+        t.mlock(A, P)
+        t.munlock(A, P)
+        t.madvise(A + P, P, "populate_write")
+        t.madvise(A + 2 * P, P, "populate_read")
+        t.madvise(A, 4 * P, "pageout")
+        t.touch(A, 4 * P, access="read")
+
+    assert values(on_pages(ops)) == [7, 7, 0, 0]
+
+
 @pytest.mark.parametrize("keep_cache", [False, True])
 def test_what_is_in_swap_goes_at_once(keep_cache: bool) -> None:
     def ops(t: TaskBuilder) -> None:

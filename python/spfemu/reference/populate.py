@@ -126,11 +126,17 @@ def get_user_pages(
 
 
 def _follow_page(mm: Mm, address: int, how: Foll) -> bool:
-    """Whether the page is there, and writable if it is to be written."""
+    """Whether the page is there, and writable if it is to be written; then it is dirty.
+
+    That (FOLL_TOUCH) makes a page count again that MADV_FREE has given up.
+    """
     pte = mm.page_tables.pte(address)
     if not isinstance(pte, Pte) or (pte.hinted and Foll.FORCE not in how):
         return False
-    return Foll.WRITE not in how or pte.protection.write
+    if Foll.WRITE not in how:
+        return True
+    pte.page.dirty |= pte.protection.write and not pte.dirty
+    return pte.protection.write
 
 
 def _faultin_page(

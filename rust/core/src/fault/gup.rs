@@ -6,7 +6,9 @@
 use std::ops::Range;
 
 use crate::design::Design;
-use crate::mm::{Errno, FaultFlags, Kernel, MmRef, PageRef, Pte, Vaddr, VmFault, VmFlags, VmaRef};
+use crate::mm::{
+    Errno, FaultFlags, Kernel, MmRef, PG_DIRTY, PageRef, Pte, Vaddr, VmFault, VmFlags, VmaRef,
+};
 use crate::platform::Platform;
 use crate::sync::spinlock::spin_unlock;
 
@@ -270,10 +272,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let slot = self.pte_offset_map_lock(cpu, table, address);
         let pte = slot.pte().read(cpu);
         let there = how.can_follow(pte);
-        if there && vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
+        if there {
             let page = self.page(cpu, pte.pfn());
+            if how.write && !pte.has(Pte::DIRTY) {
+                // FOLL_TOUCH, as all who come here ask: what MADV_FREE gave up counts again.
+                self.page_set(cpu, self.compound_head(cpu, page), PG_DIRTY);
+            }
             // A huge page that PTEs map is not locked.
-            if !self.page_is_compound(page) {
+            let locked = vma.vm_flags().read(cpu).has(VmFlags::LOCKED);
+            if locked && !self.page_is_compound(page) {
                 self.mlock_if_free(cpu, page);
             }
         }

@@ -6,7 +6,7 @@ use crate::events::Event;
 use crate::mm::FileKind;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
-use crate::support::{PAGE, R, RW, World, at};
+use crate::support::{PAGE, R, RW, World, at, swap_of};
 
 fn count(world: &World<Spf>, event: Event) -> u64 {
     world.k.tasks[0].counters.snapshot()[event as usize]
@@ -125,4 +125,24 @@ fn what_there_is_no_memory_to_read_into_ends_it() {
         world.close(&[file]);
         world.end();
     }
+}
+
+#[test]
+fn what_was_given_up_counts_again_once_it_is_populated_for_writing() {
+    // AAA         given up; the second by mlock, the third by MADV_POPULATE_WRITE called for again
+    let world = World::<Spf>::boot_with(|config| config.system.swap = Some(swap_of(8)));
+    world.map_fixed(at(0).0, 3 * PAGE, RW);
+    (0..3).for_each(|page| assert_eq!(world.write(at(page).0, 5), Ok(0)));
+    let advise = |page: u64, pages: u64, advice| {
+        world.k.sys_madvise(&world.cpu, at(page).0, pages * PAGE, advice).unwrap();
+    };
+    advise(0, 3, Advice::Free);
+    world.k.sys_mlock(&world.cpu, at(1).0, PAGE, false).unwrap();
+    world.k.sys_munlock(&world.cpu, at(1).0, PAGE).unwrap();
+    advise(2, 1, Advice::PopulateRead);
+    advise(2, 1, Advice::PopulateWrite);
+    advise(0, 3, Advice::Pageout);
+    assert_eq!([0, 1, 2].map(|page| world.read(at(page).0)), [Ok(0), Ok(5), Ok(5)]);
+    world.check();
+    world.end();
 }

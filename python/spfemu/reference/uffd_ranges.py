@@ -31,7 +31,9 @@ def uffd_change(kernel: Kernel, mm: Mm, start: int, length: int, *, missing: boo
         raise SyscallError(errno.EINVAL)
     pmd_size = mm.page_tables.pmd_size
     starts_within_page = is_hugetlb(vma) and start % pmd_size
-    ends_within_page = is_hugetlb(vmas[-1]) and end <= vmas[-1].end and end % pmd_size
+    # Unregistering finds out when it comes to cut there.
+    cuts = missing and is_hugetlb(vmas[-1]) and end <= vmas[-1].end
+    ends_within_page = cuts and end % pmd_size
     if starts_within_page or ends_within_page:
         raise SyscallError(errno.EINVAL)
     if vma.start < start:

@@ -43,9 +43,9 @@ def mcopy_atomic(fault: Fault) -> None:
         page = vma.file.page(index)
     else:
         page = new_anonymous_page(fault.kernel.frames)
-    pte = Pte(page, vm_page_prot(mm, vma), young=False)
+    pte = Pte(page, vm_page_prot(mm, vma))
     if vma.flags & VM_WRITE:
-        pte = pte.made_writable()._replace(young=False)
+        pte = pte.made_writable()
     mm.page_tables.store(fault.address, pte)
 
 

@@ -77,9 +77,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// What maps the page: old, and dirty if it may be written.
+    /// What maps the page: young, as `vm_page_prot` has it on all three arches, and dirty if it may be
+    /// written.
     fn mcopy_entry(&self, cpu: &P, vma: VmaRef<'_, P>, pfn: u32) -> Pte {
-        let entry = Pte::new(pfn, vma.vm_page_prot().read(cpu));
+        let entry = Pte::new(pfn, vma.vm_page_prot().read(cpu) | Pte::YOUNG);
         let may_write = vma.vm_flags().read(cpu).has(VmFlags::WRITE);
         if may_write { entry | Pte::MKDIRTY | Pte::WRITE } else { entry }
     }

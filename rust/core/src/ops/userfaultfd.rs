@@ -55,8 +55,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let mut cursor = Some(first);
         while let Some(vma) = cursor.filter(within) {
-            let ends_within = end <= vma.vm_end().read(cpu);
-            if !self.vma_can_userfault(cpu, vma) || ends_within && !self.may_split(cpu, vma, end) {
+            // Unregistering finds out when it comes to cut there.
+            let cuts = missing && end <= vma.vm_end().read(cpu);
+            if !self.vma_can_userfault(cpu, vma) || cuts && !self.may_split(cpu, vma, end) {
                 return Err(Errno::Einval);
             }
             cursor = self.vm_next(cpu, vma);

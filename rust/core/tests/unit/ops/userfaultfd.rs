@@ -205,12 +205,35 @@ fn nothing_cuts_through_a_huge_page_of_hugetlb() {
     let mut args = world.anonymous(start, huge);
     args.flags = MapFlags(args.flags.0 | MapFlags::HUGETLB.0);
     world.k.sys_mmap(&world.cpu, &args).unwrap();
-    let change = |start, length| world.k.userfaultfd_change(&world.cpu, start, length, true);
-    assert_eq!(change(start, PAGE), Err(Errno::Einval));
-    assert_eq!(change(start - PAGE, huge + PAGE), Err(Errno::Einval));
-    assert_eq!(change(start, huge + PAGE), Ok(()));
+    let change =
+        |start, length, missing| world.k.userfaultfd_change(&world.cpu, start, length, missing);
+    assert_eq!(change(start, PAGE, true), Err(Errno::Einval));
+    assert_eq!(change(start - PAGE, huge + PAGE, true), Err(Errno::Einval));
+    assert_eq!(change(start, PAGE, false), Ok(()), "it is not registered");
+    assert_eq!(change(start, huge + PAGE, true), Ok(()));
     assert_eq!(world.write(start + PAGE, 3), Ok(0));
+    // Unregistering takes what comes before, and then cannot cut.
+    world.map_fixed(start - 2 * PAGE, 2 * PAGE, RW);
+    assert_eq!(change(start - 2 * PAGE, 2 * PAGE, true), Ok(()));
+    assert_eq!(change(start - PAGE, 2 * PAGE, false), Err(Errno::Einval));
+    let flags = |at| world.vma_at(at).vm_flags().peek().has(VmFlags::UFFD_MISSING);
+    assert_eq!([start - 2 * PAGE, start - PAGE, start].map(flags), [true, false, true]);
     assert_eq!(world.read(start + PAGE), Ok(3));
+    world.check();
+    world.end();
+}
+
+#[test]
+fn what_was_brought_is_young() {
+    // A private page, and one of shared memory, which nobody has accessed.
+    let world = World::<Spf>::boot();
+    world.map_fixed(at(0).0, PAGE, RW);
+    let mut args = world.anonymous(at(2).0, PAGE);
+    args.flags = MapFlags(MapFlags::SHARED.0 | MapFlags::ANONYMOUS.0 | MapFlags::FIXED.0);
+    world.k.sys_mmap(&world.cpu, &args).unwrap();
+    register(&world, 0, 3).unwrap();
+    world.k.mm_populate(&world.cpu, at(0).0, 3 * PAGE);
+    assert_eq!([0, 2].map(|page| world.pte(at(page).0).has(Pte::YOUNG)), [true, true]);
     world.check();
     world.end();
 }

@@ -3,7 +3,7 @@
 //! Source: `mm/ksm.c`, v5.1.
 
 use crate::design::Design;
-use crate::mm::{Errno, FaultFlags, Kernel, MmRef, PageRef, Vaddr, VmFault, VmFlags, VmaRef};
+use crate::mm::{Errno, FaultFlags, Kernel, MmRef, PageRef, Vaddr, VmFault, VmaRef};
 use crate::platform::Platform;
 use crate::sync::spinlock::spin_unlock;
 
@@ -18,7 +18,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) -> Result<(), Errno> {
-        if !vma.vm_flags().read(cpu).has(VmFlags::MERGEABLE) || vma.anon_vma().read(cpu).is_null() {
+        if !self.is_mergeable(cpu, vma) {
             return Ok(());
         }
         let mut at = start;

@@ -68,10 +68,22 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.page_test(cpu, page, PG_KSM)
     }
 
-    /// `find_mergeable_vma()`: whether pages of the VMA may be merged.
-    pub(crate) fn is_ksm_mergeable(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+    /// Whether pages of the VMA may be merged.
+    pub(crate) fn is_mergeable(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
         let is_advised = vma.vm_flags().read(cpu).has(VmFlags::MERGEABLE);
         is_advised && !vma.anon_vma().read(cpu).is_null()
+    }
+
+    /// `find_mergeable_vma()`: the VMA that `address` is in, if its pages may be merged. Caller holds
+    /// `mmap_sem`.
+    pub(crate) fn find_mergeable_vma<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        address: Vaddr,
+    ) -> Option<VmaRef<'k, P>> {
+        let vma = self.find_vma(cpu, mm, address)?;
+        (vma.vm_start().read(cpu) <= address && self.is_mergeable(cpu, vma)).then_some(vma)
     }
 
     /// `stable_tree_search()` and `get_ksm_page()`: the page that has this content, with a reference.
@@ -80,15 +92,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         spin_lock(cpu, lock);
         let pfn = self.ksm.peek().get(&content).copied();
         let page = pfn.map(|pfn| self.page(cpu, pfn));
-        // The last reference may be gone, or frozen by who makes the page its own.
+        // The last reference may be gone, or frozen by who makes the page its own and then takes it out
+        // of the tree. With this one it stays a merged page.
         let got = page.filter(|&page| self.get_page_unless_zero(cpu, page));
         spin_unlock(cpu, lock);
-        let page = got?;
-        if self.page_test(cpu, page, PG_STABLE) {
-            return Some(page);
-        }
-        self.put_page(cpu, page);
-        None
+        got
     }
 
     /// `stable_tree_insert()`: more pages may be merged with this one. Caller has a reference.
@@ -132,8 +140,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.page_clear(cpu, page, PG_KSM | PG_STABLE);
         self.page_move_anon_rmap(cpu, page, vma);
         page.index().write(cpu, index);
-        // page_ref_unfreeze. Release: what the page is now; pairs with who takes a reference.
-        page.refcount().store(cpu, 1, Ordering::Release);
+        // page_ref_unfreeze. Who takes a reference finds the page by its PTE, under the caller's lock.
+        page.refcount().write(cpu, 1);
         true
     }
 

@@ -161,7 +161,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `is_mergeable_vma()`, `mpol_equal()` and `is_mergeable_anon_vma()` of one neighbour.
-    /// None of our `vm_ops` has `close`, which would forbid it.
+    /// (Of our `vm_ops` hugetlb's alone have `close`, which forbids it, and so does `VM_SPECIAL`.)
     fn is_mergeable_vma(&self, cpu: &P, vma: VmaRef<'_, P>, request: &MergeRequest<P>) -> bool {
         let difference = vma.vm_flags().read(cpu).0 ^ request.flags.0;
         let theirs = vma.anon_vma().read(cpu);

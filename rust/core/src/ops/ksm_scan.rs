@@ -49,7 +49,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         while let Some(vma) = cursor.filter(|vma| vma.vm_start().read(cpu) < range.end) {
             let from = range.start.max(vma.vm_start().read(cpu));
             let to = range.end.min(vma.vm_end().read(cpu));
-            if self.is_ksm_mergeable(cpu, vma) {
+            if self.is_mergeable(cpu, vma) {
                 found = self.follow_anon_page(cpu, mm, from..to);
             }
             if found.is_some() {
@@ -131,11 +131,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> bool {
         let sem = self.mmap_sem(mm);
         sem.down_read(cpu);
-        let vma = self
-            .find_vma(cpu, mm, address)
-            .filter(|&vma| vma.vm_start().read(cpu) <= address && self.is_ksm_mergeable(cpu, vma));
-        let merged =
-            vma.is_some_and(|vma| self.try_to_merge_one_page(cpu, vma, address, page, kpage));
+        let merged = self
+            .find_mergeable_vma(cpu, mm, address)
+            .is_some_and(|vma| self.try_to_merge_one_page(cpu, vma, address, page, kpage));
         sem.up_read(cpu);
         merged
     }
@@ -144,10 +142,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     fn break_cow(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
         let sem = self.mmap_sem(mm);
         sem.down_read(cpu);
-        let vma = self
-            .find_vma(cpu, mm, address)
-            .filter(|&vma| vma.vm_start().read(cpu) <= address && self.is_ksm_mergeable(cpu, vma));
-        if let Some(vma) = vma {
+        if let Some(vma) = self.find_mergeable_vma(cpu, mm, address) {
             // If there is no memory, it stays a merged page that one process has.
             let _ = self.break_ksm(cpu, mm, vma, address);
         }

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
+use super::line_queue::Asked;
 use super::queue::MAX_NS;
-use super::world::World;
+use super::world::{State, World};
 use crate::events::Cost;
 use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
@@ -184,11 +185,30 @@ impl Cpu {
         }
         // Strict order among those who leave their cache.
         self.sync(0);
-        let now = self.clock.get();
-        // Meanwhile the line may have come: then transfer costs no distance.
-        let (end, watched) = world.lines.transfer(line, self.id, writes, now);
-        self.clock.set(end);
-        watched
+        // Meanwhile another task of this CPU may have brought the line.
+        if let Some(watched) = world.lines.hit(line, self.id, writes) {
+            self.advance(world.machine.line_ns[0]);
+            return watched;
+        }
+        match world.lines.ask(line, self.task, self.id, writes, self.clock.get()) {
+            Asked::Has(at) => self.clock.set(at),
+            Asked::Waits(when) => self.wait_for_line(line, when),
+        }
+        world.lines.is_watched(line)
+    }
+
+    /// Waits until the line is here; the first who waits also decides who gets it.
+    #[inline(never)]
+    fn wait_for_line(&self, line: u32, when: Option<u64>) {
+        self.world.wait_for_line(self.task, line, when);
+        loop {
+            self.give_control_away();
+            let is_waiting = self.world.task(self.task).state.get() == State::WaitsForLine(line);
+            if !is_waiting || !self.counts() || self.world.serve_line(self.task, line) {
+                break;
+            }
+        }
+        self.take_clock();
     }
 
     /// The task has ended.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use super::line_queue::LineQueue;
 use super::machine::{Distance, Machine, NR_DISTANCES, Place};
 use crate::platform::cell_vec::CellVec;
 
@@ -10,30 +11,39 @@ use crate::platform::cell_vec::CellVec;
 type Holder = u32;
 
 const NOBODY: Holder = 0;
-const SHARED: Holder = 1 << 31;
+pub(super) const SHARED: Holder = 1 << 31;
 /// Somebody spins on a word of the line.
-const WATCHED: Holder = 1 << 30;
+pub(super) const WATCHED: Holder = 1 << 30;
 
 /// What only a transfer, or who waits, needs to know of a line.
 #[derive(Clone, Copy, Default)]
-struct Traffic {
-    /// When the transfer under way ends; the next one begins then.
-    busy_until: u64,
+pub(super) struct Traffic {
+    /// Until when whoever got the line last has it to itself: it may be on its way till then, or
+    /// is used for what comes right after.
+    pub(super) busy_until: u64,
     /// How many tasks spin on words of this line.
-    spinners: u32,
+    pub(super) spinners: u32,
+    /// Who waits for the line: the number of a queue, + 1; 0: nobody.
+    pub(super) queue: u32,
 }
 
 /// All lines of a system.
 pub(super) struct Lines {
-    holders: CellVec<Holder>,
-    traffic: CellVec<Traffic>,
+    pub(super) holders: CellVec<Holder>,
+    pub(super) traffic: CellVec<Traffic>,
     /// Sets of CPUs, `set_words` words each; `free` are those not in use.
     sets: CellVec<u64>,
     free: RefCell<Vec<u32>>,
     set_words: usize,
     /// For each CPU where it is.
     places: Vec<Place>,
-    line_ns: [u64; NR_DISTANCES],
+    pub(super) line_ns: [u64; NR_DISTANCES],
+    /// What an access right after the first takes, which finds the line still here.
+    pub(super) hold_ns: u64,
+    /// How often a nearer one may be served before the one that waits longest.
+    pub(super) near_first: u32,
+    pub(super) queues: RefCell<Vec<LineQueue>>,
+    pub(super) free_queues: RefCell<Vec<u32>>,
     /// Sockets have several dies; else to be in a CPU's socket is to be on its die.
     has_dies: bool,
     /// For each CPU the sets of CPUs on its core, on its die and in its socket, but for words
@@ -72,6 +82,10 @@ impl Lines {
             set_words,
             places: (0..nr_cpus).map(|cpu| machine.place(cpu)).collect(),
             line_ns: machine.line_ns,
+            hold_ns: machine.atomic_ns + 2 * machine.line_ns[Distance::Own as usize],
+            near_first: machine.near_first(),
+            queues: RefCell::default(),
+            free_queues: RefCell::default(),
             has_dies: machine.dies_per_socket > 1,
             same_core: near(Distance::Core),
             same_die: near(Distance::Die),
@@ -109,14 +123,14 @@ impl Lines {
         self.sets.get(word).is_some_and(|word| word >> (cpu % 64) & 1 != 0)
     }
 
-    /// Brings the line to `cpu`, which asks at `now`; returns when it has it, and whether somebody
-    /// spins on a word of it. Requests for one line are served one after another, in the order in
-    /// which they are made.
-    pub(super) fn transfer(&self, line: u32, cpu: u32, writes: bool, now: u64) -> (u64, bool) {
-        let line = line as usize;
-        self.cover(line);
+    /// Whether somebody spins on a word of the line.
+    pub(super) fn is_watched(&self, line: u32) -> bool {
+        self.holders.get(line as usize).is_some_and(|holder| holder & WATCHED != 0)
+    }
+
+    /// Makes `cpu` hold the line; returns how long that takes.
+    pub(super) fn transfer(&self, line: usize, cpu: u32, writes: bool) -> u64 {
         let holder = self.holders.get(line).expect("covered");
-        let traffic = self.traffic.get(line).expect("covered");
         let (watched, holder) = (holder & WATCHED, holder & !WATCHED);
         let shared = holder & SHARED != 0;
         let distance = match holder {
@@ -126,12 +140,11 @@ impl Lines {
             set if shared => self.nearest(set, cpu),
             owner => self.distance(cpu, owner - 1),
         };
-        let end = now.max(traffic.busy_until) + self.line_ns[distance as usize];
+        let ns = self.line_ns[distance as usize];
         let holder = match holder {
-            // Copies of a copy do not wait for each other.
             set if shared && !writes => {
                 self.insert(set, cpu);
-                return (end, watched != 0);
+                return ns;
             }
             set if shared => {
                 self.release_set(set);
@@ -147,13 +160,12 @@ impl Lines {
             }
         };
         self.holders.set(line, holder | watched);
-        self.traffic.set(line, Traffic { busy_until: end, ..traffic });
-        (end, watched != 0)
+        ns
     }
 
     /// Makes room for what is known of `line`.
     #[inline(always)]
-    fn cover(&self, line: usize) {
+    pub(super) fn cover(&self, line: usize) {
         if line >= self.holders.len() {
             let nr_lines = (line + 1).next_power_of_two();
             self.holders.grow(nr_lines, NOBODY);
@@ -162,7 +174,7 @@ impl Lines {
     }
 
     #[inline(always)]
-    fn distance(&self, one: u32, other: u32) -> Distance {
+    pub(super) fn distance(&self, one: u32, other: u32) -> Distance {
         if one == other {
             return Distance::Own;
         }

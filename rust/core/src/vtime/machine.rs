@@ -79,6 +79,12 @@ impl Machine {
         self.cost_ns[cost as usize]
     }
 
+    /// How often a nearer CPU gets a line before the one that waits longest: so many times as a
+    /// line goes from core to core while a request comes from the farthest.
+    pub fn near_first(&self) -> u32 {
+        (self.line_ns[Distance::Machine as usize] / self.line_ns[Distance::Die as usize]) as u32
+    }
+
     /// Where a CPU is.
     pub fn place(&self, cpu: u32) -> Place {
         let core =

@@ -7,6 +7,7 @@
 
 mod cpu;
 pub mod fields;
+mod line_queue;
 mod lines;
 pub mod machine;
 pub mod profile;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::line_queue::Served;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
@@ -34,6 +35,8 @@ pub(super) enum State {
     },
     /// Waits, off its CPU, to be woken from the word at this address.
     Sleeps(usize),
+    /// On its CPU, which waits for this cache line.
+    WaitsForLine(u32),
     /// On its CPU, for so many CPUs to enable interrupts.
     WaitsForIrqs(u32),
     /// Off its CPU until its clock.
@@ -48,6 +51,7 @@ impl fmt::Display for State {
             Self::Ready => "is ready",
             Self::Spins { .. } => "spins on a word",
             Self::Sleeps(_) => "sleeps on a word",
+            Self::WaitsForLine(_) => "waits for a cache line",
             Self::WaitsForIrqs(_) => "waits for an interrupt",
             Self::Pauses => "pauses",
             Self::Ended => "has ended",
@@ -105,6 +109,8 @@ pub(super) struct World {
     /// The set of CPUs on which a task runs.
     busy: Vec<Cell<u64>>,
     pub(super) lines: Lines,
+    /// Who has just got a line: kept for its memory.
+    served: RefCell<Vec<Served>>,
     pub(super) grace: GracePeriods,
     callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     /// Ready tasks on their CPUs, apart from the one that has control; and tasks that pause.
@@ -153,6 +159,7 @@ impl World {
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
             busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
             lines: Lines::new(machine, nr_cpus),
+            served: RefCell::default(),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             queue: Queue::new(nr_tasks, &mut random),
@@ -409,6 +416,39 @@ impl World {
         let spread = wakeup_ns * wakeup_jitter / 100;
         let least = wakeup_ns - spread;
         least + self.random.borrow_mut().next_u64() % (2 * spread + 1)
+    }
+
+    /// The task waits for a cache line; `when`: it is the first to do so, and is to call
+    /// [`World::serve_line`] then.
+    pub(super) fn wait_for_line(&self, task: TaskId, line: u32, when: Option<u64>) {
+        self.task(task).state.set(State::WaitsForLine(line));
+        if let Some(when) = when {
+            self.task(task).clock.set(when);
+            self.enqueue(task);
+        }
+    }
+
+    /// The time has come to give the line to one of those who wait, of whom `task` is the first.
+    /// Whether it got it.
+    pub(super) fn serve_line(&self, task: TaskId, line: u32) -> bool {
+        let mut served = self.served.borrow_mut();
+        let next = self.lines.serve(line, self.task(task).clock.get(), &mut served);
+        let mut got_it = false;
+        for one in served.drain(..) {
+            let this = self.task(one.task);
+            this.clock.set(one.at);
+            this.state.set(State::Ready);
+            if one.task == task {
+                got_it = true;
+            } else {
+                self.enqueue(one.task);
+            }
+        }
+        if let Some(next) = next {
+            self.task(next.task).clock.set(next.at);
+            self.enqueue(next.task);
+        }
+        got_it
     }
 
     /// The task waits until those of `cpus` whose interrupts are off have enabled them. Whether

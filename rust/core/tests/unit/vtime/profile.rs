@@ -1,5 +1,5 @@
 use super::*;
-use crate::events::NR_COSTS;
+use crate::events::{Cost, NR_COSTS};
 
 /// A machine that is like x86-48 but for `text`.
 fn like(text: &str) -> Result<Profile, String> {
@@ -20,7 +20,7 @@ fn each_number_is_where_it_belongs() {
     let x86 = machine("x86-48");
     assert_eq!(x86.line_ns, [1, 8, 45, 45, 120]);
     let costs: [u64; NR_COSTS] =
-        [1_030, 150, 350, 500, 580, 450, 10, 1, 100, 40, 20_000, 100_000, 100_000, 2_000, 4_000];
+        [450, 150, 350, 500, 1_160, 300, 10, 1, 100, 40, 20_000, 100_000, 100_000, 2_000, 4_000];
     assert_eq!(x86.cost_ns, costs);
     assert_eq!(
         (x86.atomic_ns, x86.ipi_base_ns, x86.ipi_target_ns, x86.ipi_handler_ns),
@@ -28,7 +28,7 @@ fn each_number_is_where_it_belongs() {
     );
     assert_eq!(
         (x86.wakeup_ns, x86.wakeup_jitter, x86.waker_ns, x86.slice_ns),
-        (20_000, 50, 1_500, 3_000_000)
+        (33_000, 50, 1_500, 3_000_000)
     );
     assert_eq!((x86.nr_cpus(), x86.threads_adjacent), (48, false));
 
@@ -41,15 +41,18 @@ fn each_number_is_where_it_belongs() {
         (power.atomic_ns, power.ipi_base_ns, power.ipi_target_ns, power.ipi_handler_ns),
         (10, 400, 0, 0)
     );
-    assert_eq!((power.wakeup_ns, power.waker_ns), (25_000, 700));
+    assert_eq!((power.wakeup_ns, power.waker_ns), (28_000, 700));
     assert_eq!((power.nr_cpus(), power.threads_adjacent), (1024, true));
 
     let small = machine("power8-80");
+    let mut cost_ns = power.cost_ns;
+    cost_ns[Cost::ZapPage as usize] = 500;
     let expected = Machine {
         name: "power8-80".into(),
         sockets: 2,
         cores_per_die: 5,
-        wakeup_ns: 13_000,
+        cost_ns,
+        wakeup_ns: 11_000,
         ..power
     };
     assert_eq!(small, expected);

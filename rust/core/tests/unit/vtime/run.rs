@@ -120,9 +120,9 @@ fn a_sleeper_wakes_after_the_latency_that_the_machine_has() {
         cpu.wake(&shared.words[0]);
         shared.note_time(cpu);
     };
-    // The store takes 45; the waker pays 1,500 for the wake-up, which takes 20,000 more, and then
+    // The store takes 45; the waker pays 1,500 for the wake-up, which takes 33,000 more, and then
     // the sleeper fetches the line (45).
-    assert_eq!(run_well(48, &[sleeper, waker]), [(1, 2545), (0, 1045 + 1500 + 20_000 + 45)]);
+    assert_eq!(run_well(48, &[sleeper, waker]), [(1, 2545), (0, 1045 + 1500 + 33_000 + 45)]);
 }
 
 #[test]

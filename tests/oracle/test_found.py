@@ -189,6 +189,48 @@ def test_memory_next_to_a_file_is_memory() -> None:
         assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
 
 
+def test_a_move_of_what_had_joined_touched_memory() -> None:
+    # 5.1 gives what has no anon_vma the offset of its new place, where it joins its neighbours; on
+    # the host it has one, from page 4.
+    ops = [mmap(8), op("mprotect", "p+0x3000", length=PAGE, prot="w"),
+           op("touch", "p+0x5000", length=3 * PAGE, value=5),
+           op("mprotect", "p+0x3000", length=4 * PAGE, prot="w"),
+           op("mremap", "p+0x3000", old_length=PAGE, new_length=PAGE, flags=["maymove", "fixed"],
+              new_addr="p+0x5000")]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+    # What was touched keeps its offset on both.
+    ops[2] = op("touch", "p+0x3000", length=5 * PAGE, value=5)
+    found = compared(program(ops), "classic")
+    assert (found.differences, found.excused) == ([], [])
+
+
+def test_what_mlock_has_brought_in_was_touched() -> None:
+    # Nobody has written to it, but it has an anon_vma, and what comes next has none.
+    ops = [mmap(8), op("mlock", length=2 * PAGE), op("munlock", "p+0x1000", length=PAGE)]
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+    ops[1]["onfault"] = True
+    found = compared(program(ops), "classic")
+    assert (found.differences, found.excused) == ([], [])
+
+
+def test_a_stack_that_was_uncharged_when_it_grew() -> None:
+    # Growing, it got an anon_vma; on the host not that of the mapping above, which is charged.
+    ops = [mmap(8, flags=[*FIXED, "growsdown"]), op("mprotect", "p+0x4000", length=PAGE, prot="r"),
+           op("munmap", "p+0x2000", length=2 * PAGE), op("write", "p+0x2000", value=1),
+           op("write", "p+0x5000", value=1),
+           op("mprotect", "p+0x4000", length=PAGE, prot="rw")]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 7):
+        assert {e.exception for e in found.excused} == {"mprotect-uncharges"}
+
+
 def test_a_move_that_takes_away_more_than_there_is() -> None:
     length = oracle.host().memory // PAGE * PAGE + 64 * PAGE
     move = {**MOVED, "addr": "p+0x6000", "old_length": length, "new_addr": "p+0x1000"}

@@ -57,6 +57,11 @@ class Call:
         """The length that mremap is to give, in whole pages. Source: the program."""
         return (int(self.record["length2"]) + 4095) & ~4095
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """Where its range begins and ends. Source: the program."""
+        return self.address, self.address + self.length
+
     def covers(self, page: int) -> bool:
         """Whether its range has the page. Source: ours."""
         return self.address <= page < self.address + self.length

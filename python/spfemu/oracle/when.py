@@ -13,6 +13,7 @@ import numpy as np
 from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call, History
 from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
+from spfemu.oracle.touched import is_touched
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
@@ -268,11 +269,24 @@ def is_address_as_errno(case: Case) -> bool:
 
 
 def is_uncharged(edge: Edge) -> bool:
-    """In private memory that may not be written to, at what mprotect took that right from."""
-    if "w" in edge.perms or not edge.perms.endswith("p"):
+    """In private memory that may not be written to, at what mprotect took that right from.
+
+    If it has that right back, only at a stack: what grows gets an anon_vma, which it does not share
+    with a neighbour that is charged.
+    """
+    if not edge.perms.endswith("p") or ("w" in edge.perms and not _is_where_stack_was(edge)):
         return False
     calls = (call for call in edge.before if call.op == "mprotect")
     return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
+
+
+def _is_where_stack_was(edge: Edge) -> bool:
+    """Only on the host, in or at what was mapped to grow down."""
+    flag = MMAP_FLAGS["growsdown"]
+    calls = (call for call in edge.before if call.op == "mmap" and int(call.record["flags"]) & flag)
+    return not edge.is_emulated and any(
+        call.ret <= edge.address <= call.ret + call.length for call in calls if not call.errno
+    )
 
 
 def _stacks(before: list[Call]) -> list[tuple[int, int]]:
@@ -311,12 +325,27 @@ def is_grown_to(edge: Edge) -> bool:
 
 
 def is_between_touched_and_not(edge: Edge) -> bool:
-    """In private memory, and only where the emulator cuts it.
+    """In private memory, where the emulator cuts it, or in what was moved without being touched.
 
     One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
     """
-    is_candidate = edge.is_emulated and edge.perms.endswith("p")
-    return is_candidate and bool(edge.history.written(edge.position, edge.space))
+    if not edge.perms.endswith("p") or not is_touched(edge.history, edge.position, edge.space):
+        return False
+    return edge.is_emulated or _is_moved_untouched(edge)
+
+
+def _is_moved_untouched(edge: Edge) -> bool:
+    """In or at what has kept its offset when it was moved, for it had joined what was touched.
+
+    5.1 gives it the offset of its new place, where it joins its neighbours.
+    """
+    moves = (call for call in edge.before if call.op == "mremap" and not call.errno)
+    return any(
+        call.ret != call.address
+        and call.ret <= edge.address <= call.ret + call.new_length
+        and not is_touched(edge.history, call.position, edge.space, *call.range)
+        for call in moves
+    )
 
 
 def is_copied_at_fork(case: Case) -> bool:
@@ -331,5 +360,5 @@ def is_copied_at_fork(case: Case) -> bool:
     return (
         is_candidate
         and case.history.spaces.is_forked(space)
-        and bool(case.history.written(case.position, space))
+        and is_touched(case.history, case.position, space)
     )

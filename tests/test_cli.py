@@ -342,6 +342,22 @@ class TestStat:
 
 
 class TestRun:
+    @pytest.mark.parametrize("engine", ["native", "vtime"])
+    def test_interrupted_within_one_operation(self, engine: str, tmp_path: Path) -> None:
+        # Zeroes take no memory but page tables, so it would go on for an hour.
+        flags = ["private", "anonymous", "populate"]
+        populating = {"op": "mmap", "length": "1T", "prot": "r", "flags": flags}
+        obj = {"format": "spfemu-program/1", "tasks": [{"ops": [populating]}]}
+        path = tmp_path / "long.json"
+        path.write_text(json.dumps(obj))
+        command = [sys.executable, "-m", "spfemu", "run", "--engine", engine, str(path)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert err.strip().splitlines() == ["spfemu: interrupted"]
+
     @pytest.mark.parametrize("engine", ENGINES)
     def test_outcomes(self, capsys: pytest.CaptureFixture[str], engine: str) -> None:
         out = told(capsys, "run", SCENARIO, "--engine", engine, "--check")

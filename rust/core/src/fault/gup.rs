@@ -223,6 +223,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         drop: Drop,
     ) -> Result<Page, Errno> {
         loop {
+            if cpu.fatal_signal_pending() {
+                return Err(Errno::Efault); // ERESTARTSYS, which nobody lives to see
+            }
             // Locked on fault: only what is there.
             if self.follow_page(cpu, mm, vma, address, how) || !how.populate {
                 return Ok(Page::There);

@@ -183,6 +183,12 @@ pub trait Platform: Sized + 'static {
     fn moment(&self) -> u64 {
         self.now_ns()
     }
+    /// Whether the run is over: what takes long within one operation asks as often as the kernel
+    /// asks for SIGKILL.
+    #[inline(always)]
+    fn fatal_signal_pending(&self) -> bool {
+        false
+    }
     /// Names the protocol step that follows, for timelines. Never a scheduling point.
     #[inline(always)]
     fn step(&self, _name: &'static str) {}

@@ -314,6 +314,10 @@ impl Platform for Cpu {
         self.machine.moment()
     }
     #[inline(always)]
+    fn fatal_signal_pending(&self) -> bool {
+        self.machine.is_stopped()
+    }
+    #[inline(always)]
     fn operation_boundary(&self) -> bool {
         self.readers.repin();
         !self.machine.is_stopped()

@@ -455,6 +455,9 @@ impl Platform for Cpu {
     fn now_ns(&self) -> u64 {
         self.clock.get()
     }
+    fn fatal_signal_pending(&self) -> bool {
+        self.world.watch.is_stopped()
+    }
     fn operation_boundary(&self) -> bool {
         if self.world.watch.is_stopped() {
             self.world.stopped.set(true);

@@ -10,6 +10,7 @@ pub const MUNMAP: u16 = 2;
 pub const MPROTECT: u16 = 3;
 pub const MREMAP: u16 = 4;
 pub const MADVISE: u16 = 5;
+pub const MLOCK: u16 = 6;
 pub const BRK: u16 = 10;
 pub const FORK: u16 = 11;
 pub const VFORK: u16 = 12;

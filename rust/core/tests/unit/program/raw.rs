@@ -11,7 +11,8 @@ use proptest::sample::select;
 use crate::arch::Arch;
 use crate::explore::run_once;
 use crate::mm::{Config, FileKind, SwapConfig, System, Thp, Variants};
-use crate::program::build::{Rec, packed};
+use crate::ops::mmap::MapFlags;
+use crate::program::build::{MADVISE, MLOCK, MMAP, MREMAP, Rec, packed};
 use crate::program::op::GIVEN;
 use crate::program::{
     FileSpec, Handler, Options, Program, ProgramSpec, RunResult, Start, TaskSpec, Watch, native,
@@ -19,6 +20,8 @@ use crate::program::{
 
 /// A run with more is not tried: it would take its time, and do the same again and again.
 const MOST_OPERATIONS: u64 = 3000;
+/// Pages of zeroes take no memory: nor is one tried that brings in more of them.
+const MOST_POPULATED: u64 = 1 << 28;
 const BASE: u64 = 0x1000_0000_0000;
 
 /// A program that nobody has looked at, and the machine it is for.
@@ -173,9 +176,23 @@ fn try_load(raw: &Raw) -> Result<Program, String> {
     loaded.map_err(|wrong| wrong.0)
 }
 
+/// Whether one record may bring in very many pages: populating, locking, and growing what is locked.
+fn populates_much(record: &Rec) -> bool {
+    let length = match record.op {
+        MMAP if record.flags & (MapFlags::POPULATE.0 | MapFlags::LOCKED.0) != 0 => record.length,
+        MADVISE | MLOCK => record.length,
+        MREMAP => record.length2,
+        _ => 0,
+    };
+    (MOST_POPULATED..1 << 56).contains(&length)
+}
+
 /// The program without the records that are refused, unless it is too long. Each refusal says
 /// which record is meant: task and number.
 fn loaded(mut raw: Raw) -> Option<Arc<Program>> {
+    for (_, records) in &mut raw.tasks {
+        records.retain(|record| !populates_much(record));
+    }
     loop {
         let wrong = match try_load(&raw) {
             Ok(program) => {

@@ -159,9 +159,9 @@ class WillItScale(Job):
     (threads) or -p N (processes); ``seconds`` as -s.
 
     The page_fault tests map 128 MiB, write one word of each page and unmap it; each page is an
-    operation. page_fault2 and 3, and mmap2, use a temporary file for each task, which is in the page
-    cache, as it is after the warm-up. mmap1 and 2
-    map and unmap 128 MiB untouched; brk1 moves the break one page up and down, two operations.
+    operation. page_fault2 and 3, and mmap2, use a temporary file for each task, which is in the
+    page cache, as it is after the warm-up. mmap1 and 2 map and unmap 128 MiB untouched; brk1 moves
+    the break one page up and down, two operations.
     malloc1 is a mapping of 128 MiB and a page each time, whose header is written, as glibc makes
     it; malloc2's 1 KiB comes from the thread's cache, so that the kernel has no part in it.
     tlb_flush2 maps 1 MiB, and of each page in turn writes a word, gives it back with

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from spfemu.exploring import explore
     from spfemu.machines import Machine, machine
+    from spfemu.perfetto import write_perfetto
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
     from spfemu.reproducing import Compared, reproduce
@@ -42,6 +43,7 @@ _HOMES = {
     ),
     "exploring": ("explore",),
     "machines": ("Machine", "machine"),
+    "perfetto": ("write_perfetto",),
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
     "reproducing": ("Compared", "reproduce"),
@@ -80,6 +82,7 @@ __all__ = [
     "run",
     "sweep",
     "trace_lines",
+    "write_perfetto",
 ]
 
 

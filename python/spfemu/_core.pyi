@@ -113,7 +113,7 @@ def run(
     meta: str,
     options: str,
     progress: Callable[[float], object] | None,
-) -> tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+) -> tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Runs a program on an engine of the core; ``spfemu.run`` is the door to it.
 
     The interpreter is not held while the engine runs; signals and ``progress`` (0 to 1) are looked
@@ -130,8 +130,9 @@ def run(
 
     Returns:
         A JSON text (``elapsed_ns``, ``counters``, ``maps``, ``note_maps``, ``rounds``, ``stuck``,
-        ``trace_written``, ``settings``), the outcomes as bytes, shape (98 * outcomes,), and what
-        the tracepoints recorded, shape (42 * entries,).
+        ``trace_written``, ``span_names``, ``spans_cut``, ``lock_stat``, ``settings``), the outcomes
+        as bytes, shape (98 * outcomes,), what the tracepoints recorded, shape (42 * entries,), and
+        the course of the run, shape (33 * entries,).
 
     Raises:
         ProgramError: The program cannot run; mend what the message names.

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spfemu.errors import EngineError, ProgramError
+from spfemu.lock_stat import lock_stat_of
 from spfemu.machines import Machine, find_machine
 from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
-from spfemu.program.ops import OPS, OUTCOME_DTYPE, TRACE_DTYPE
+from spfemu.program.ops import OPS, OUTCOME_DTYPE, SPAN_DTYPE, TRACE_DTYPE
 from spfemu.program.scale import scale_program
 from spfemu.program.values import shown
 from spfemu.results import Result
@@ -56,6 +57,8 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "tree": ENGINES[:-1],
     "trace": ("native", "vtime", "explore"),
     "proc": ENGINES[:-1],
+    "spans": ("vtime",),
+    "lock_stat": ("vtime",),
 }
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
@@ -79,6 +82,8 @@ def run(
     max_outcomes: int = 10_000_000,
     trace: bool = False,
     proc: bool = False,
+    spans: bool = False,
+    lock_stat: bool = False,
     variants: str | Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -90,20 +95,21 @@ def run(
 
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
     (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
-    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``tree`` what
-    spf looks VMAs up in, "rcu" (v12) or "rwlock" (v11; not on kernel, and no difference on
-    reference); ``arch`` a profile or its name; ``machine`` a machine, its name or file (default:
-    the arch's first that has ``cpus``); ``seed`` from 0, which on explore lets each task go on
-    until it waits or ends, where others draw who goes on; ``cpus`` from 1 (default: as the engine
-    chooses). ``pace``: native spends the time of ``compute`` and ``sleep``.
-    ``record``: keep every operation's outcome, of ``max_outcomes`` at most (about 100 bytes each):
-    a run with more is refused. ``trace``: keep what the series' tracepoints record, the last 2^22
-    entries at most (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID``
-    says of each process in the end (not on kernel; see ``Result``). ``variants`` is "v12" or
-    "fixed" for all, or a mapping of names to these; the default is the engine's own choice.
-    ``settings`` are further settings of the engine (vtime: ``tick_slack_ns``, and ``downgrade``,
-    False for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``). ``progress`` is
-    called with 0 to 1.
+    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``tree`` what spf looks VMAs
+    up in, "rcu" (v12) or "rwlock" (v11; not on kernel, and no difference on reference); ``arch`` a
+    profile or its name; ``machine`` a machine, its name or file (default: the arch's first that has
+    ``cpus``); ``seed`` from 0, which on explore lets each task go on until it waits or ends, where
+    others draw who goes on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native
+    spends the time of ``compute`` and ``sleep``. ``record``: keep every operation's outcome, of
+    ``max_outcomes`` at most (about 100 bytes each): a run with more is refused. ``trace``: keep
+    what the series' tracepoints record, the last 2^22 entries at most (native, vtime, explore; see
+    ``trace_lines``). ``proc``: keep what ``/proc/PID`` says of each process in the end (not on
+    kernel; see ``Result``). ``spans``: keep the course of the run, the first 2^20 entries (vtime;
+    see ``write_perfetto``). ``lock_stat``: count what was waited for (vtime). Neither changes
+    anything else. ``variants`` is "v12" or "fixed" for all, or a mapping of names to these; the
+    default is the engine's own choice. ``settings`` are further settings of the engine (vtime:
+    ``tick_slack_ns``, and ``downgrade``, False for a munmap of before 4.20; kernel: ``timeout_s``
+    and ``counting``). ``progress`` is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.
@@ -117,8 +123,10 @@ def run(
     """
     _check_names(engine, handler, tree)
     _check_numbers(seed, cpus, max_outcomes)
-    _check_switches(pace=pace, record=record, trace=trace, proc=proc)
-    given = {"machine": machine is not None, "tree": tree != TREES[0], "trace": trace, "proc": proc}
+    switches = {"pace": pace, "record": record, "trace": trace, "proc": proc}
+    switches |= {"spans": spans, "lock_stat": lock_stat}
+    _check_switches(switches)
+    given = switches | {"machine": machine is not None, "tree": tree != TREES[0]}
     _check_takes(engine, given, settings or {})
     profile = profile_of(arch)
     program = prepare(program, profile)
@@ -144,11 +152,8 @@ def run(
         "tree": tree,
         "cpus": cpus,
         "machine": None if machine is None else find_machine(machine).to_json(),
-        "pace": pace,
-        "record": record,
+        **switches,
         "max_outcomes": max_outcomes,
-        "trace": trace,
-        "proc": proc,
         "variants": variant_values(variants),
         "note_maps": [list(k) for k, expect in program.expect.items() if "maps_lines" in expect],
         **(settings or {}),
@@ -184,13 +189,13 @@ def _check_numbers(seed: int, cpus: int | None, max_outcomes: int) -> None:
 
 def _check_takes(engine: str, given: Mapping[str, bool], settings: Mapping[str, Any]) -> None:
     for what, is_given in given.items():
-        if is_given and engine not in TAKEN_BY[what]:
+        if is_given and engine not in TAKEN_BY.get(what, ENGINES):
             raise EngineError(f"{what}: engine {engine} (allowed: {', '.join(TAKEN_BY[what])})")
     for name in settings:
         one_of("setting", name, SETTINGS.get(engine, ()))
 
 
-def _check_switches(**switches: bool) -> None:
+def _check_switches(switches: Mapping[str, bool]) -> None:
     for name, value in switches.items():
         if type(value) is not bool:
             raise EngineError(f"{name}: value {shown(value)} (allowed: True, False)")
@@ -223,7 +228,7 @@ def _run_core(
     from spfemu import __version__, _core
 
     with source_named(program):
-        summary_text, outcomes, trace = _core.run(
+        summary_text, outcomes, trace, spans = _core.run(
             engine,
             handler,
             json.dumps(profile.to_dict()),
@@ -247,6 +252,10 @@ def _run_core(
         trace_written=summary["trace_written"],
         maps=summary["maps"],
         proc=summary["proc"],
+        spans=spans.view(SPAN_DTYPE),
+        span_names=tuple(summary["span_names"]),
+        spans_cut=summary["spans_cut"],
+        lock_stat=lock_stat_of(summary["lock_stat"]) if options["lock_stat"] else None,
         rounds=tuple(summary["rounds"]),
         stuck=tuple(summary["stuck"]),
         settings=summary["settings"],

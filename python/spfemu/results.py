@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spfemu.lock_stat import LockStat
 from spfemu.program.expect import ERRNOS, HANDLED, SI_CODES, SIGNALS
 from spfemu.program.model import Program
-from spfemu.program.ops import EVENTS, OPS_BY_CODE, OUTCOME_DTYPE, TRACE_DTYPE
+from spfemu.program.ops import EVENTS, OPS_BY_CODE, OUTCOME_DTYPE, SPAN_DTYPE, TRACE_DTYPE
 
 __all__ = [
     "ERRNO_NAMES",
@@ -91,7 +92,10 @@ class Result:
     ``TRACE_DTYPE``, shape (entries,), in order of time, with ``trace`` only; ``trace_written`` says
     how many entries there ever were. ``proc``, with ``proc`` only, maps each process to the lines
     of its ``smaps`` and ``status`` in the end, as far as docs/semantics.md says; ``vmstat`` has
-    those of ``/proc/vmstat``.
+    those of ``/proc/vmstat``. ``spans``, with ``spans`` only, is the course of a run in virtual
+    time: an array of ``SPAN_DTYPE``, shape (entries,), whose names are in ``span_names``;
+    ``spans_cut`` says that the run went on after the last. ``lock_stat``, with ``lock_stat`` only,
+    says what was waited for.
 
     Determinism: program, engine, seed, settings and version fix everything but, on native, the
     elapsed time and the interleaving.
@@ -116,6 +120,10 @@ class Result:
     trace: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, TRACE_DTYPE))
     trace_written: int = 0
     proc: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    spans: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, SPAN_DTYPE))
+    span_names: tuple[str, ...] = ()
+    spans_cut: bool = False
+    lock_stat: LockStat | None = None
 
     def __post_init__(self) -> None:
         complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
+from spfemu.cli.course import print_lock_stat, separated_lock_stat
 from spfemu.cli.output import counted
 from spfemu.cli.sites import Group, no_event
 from spfemu.cli.tables import print_table
@@ -62,6 +63,8 @@ def to_json(series: Sequence[Series], by: str | None) -> dict[str, Any]:
             }
             if one.handler == "spf":
                 entry["no_event"] = no_event(result)
+            if result.lock_stat is not None:
+                entry["lock_stat"] = result.lock_stat.to_json()
             runs.append(entry)
         if one.groups:
             runs[-len(one.results)]["by"] = {by: [group.to_json() for group in one.groups]}
@@ -109,6 +112,7 @@ def print_separated(
             if len(values) > 1:
                 fields.append(f"{_deviation(values):.2f}%")
             print(separator.join(fields), file=out)
+    separated_lock_stat(series, separator, out)
 
 
 def print_text(
@@ -135,6 +139,9 @@ def print_text(
             _print_no_event(one.results, out)
             if by is not None:
                 _print_groups(by, one.groups, out)
+    for one in series:
+        if (found := one.results[0].lock_stat) is not None:
+            print_lock_stat(one.handler, found, out)
 
 
 def _print_no_event(results: Sequence[Result], out: TextIO) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from spfemu.cli.course import PerfettoOption, check_course, write_course
 from spfemu.cli.options import (
     ArchOption,
     JsonOption,
@@ -84,6 +85,7 @@ def run_command(
     with_proc: Annotated[
         bool, typer.Option("--proc", help="Also print smaps, status and vmstat, as /proc does.")
     ] = False,
+    perfetto: PerfettoOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a program and print each outcome."""
@@ -91,6 +93,7 @@ def run_command(
     one_of("handler", handler, HANDLERS)
     if pace and engine != "native":
         raise EngineError("--pace (allowed: only with engine native)")
+    check_course(engine, 1, perfetto, False, program)
     profile = arch_by_name(arch)
     loaded = load_program(program)
     if with_check and not loaded.expect:
@@ -105,9 +108,11 @@ def run_command(
             seed=seed,
             pace=pace,
             proc=with_proc,
+            spans=perfetto is not None,
             settings=_settings(timeout, (engine,)),
             progress=progress,
         )
+    write_course(perfetto, [result])
     found = _checked(result) if with_check else None
     if as_json:
         after = result.tail()

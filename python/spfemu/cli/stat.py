@@ -18,6 +18,12 @@ from spfemu.cli.choices import (
     select_events,
 )
 from spfemu.cli.counts import Series, print_separated, print_text, to_json
+from spfemu.cli.course import (
+    LockStatOption,
+    PerfettoOption,
+    check_course,
+    write_course,
+)
 from spfemu.cli.options import HandlersOption, JsonOption, PaceOption, SeedOption, TreeOption
 from spfemu.cli.output import check_output, print_json, progress_bar
 from spfemu.cli.sites import GROUPS, group_aborts
@@ -33,7 +39,7 @@ from spfemu.workloads import WORKLOADS
 __all__ = ["register"]
 
 ENGINES: Final = ("vtime", "native")
-_EXAMPLE: Final = "Example: spfemu stat -e 'faults,spf,pagefault:*' -- ebizzy -mTt 8 -S 0.2"
+_EXAMPLE: Final = "Example: spfemu stat -e 'faults,spf' --lock-stat -- ebizzy -mTt 8 -S 0.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class _Settings:
     pace: bool
     trace: bool = False
     tree: str = "rcu"
+    spans: bool = False
+    lock_stat: bool = False
 
 
 _Workload = Annotated[
@@ -150,6 +158,8 @@ def stat(
     by: _By = None,
     replicate: _Replicate = 1,
     trace: _Trace = None,
+    perfetto: PerfettoOption = None,
+    lock_stat: LockStatOption = False,
     seed: SeedOption = 0,
     pace: PaceOption = False,
     as_json: JsonOption = False,
@@ -170,16 +180,19 @@ def stat(
     settings = _settings(engine, handler, arch, machine, cpus, seed, repeat, by, pace)
     settings = replace(settings, tree=check_tree(tree, settings.handlers))
     if trace is not None:
-        settings = replace(settings, trace=True)
         _check_trace(trace, settings, as_json=as_json)
     read = [*workload, machine] if machine and is_machine_file(machine) else workload
     check_output(output, *read, trace)
     check_output(trace, *read)
+    check_course(engine, repeat, perfetto, lock_stat, *read, output, trace)
+    spans = perfetto is not None
+    settings = replace(settings, trace=trace is not None, spans=spans, lock_stat=lock_stat)
     source = find_source(workload, _known_cpus(settings)).replicated(replicate)
     series = _run_all(settings, source, quiet=as_json)
     if trace is not None:
         with _opened(None if str(trace) == "-" else trace) as out:
             out.writelines(line + "\n" for line in trace_lines(series[-1].results[0]))
+    write_course(perfetto, [one.results[0] for one in series])
     with _opened(output) as out:
         if as_json:
             print_json(to_json(series, by), out)
@@ -272,6 +285,8 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series
                     cpus=cpus,
                     pace=settings.pace,
                     trace=settings.trace and one.handler == "spf",
+                    spans=settings.spans,
+                    lock_stat=settings.lock_stat,
                     record=settings.by is not None and one.handler == "spf",
                     progress=share,
                 )

@@ -36,6 +36,7 @@ __all__ = [
     "POLICIES_WITHOUT_NODES",
     "RECORD_DEFAULTS",
     "SITE_DTYPE",
+    "SPAN_DTYPE",
     "STARTS",
     "SWAP_KINDS",
     "SYSCTLS",
@@ -106,6 +107,26 @@ OUTCOME_DTYPE: Final = np.dtype(
 record ran before in this task; ``access`` numbers the accesses of a ``touch``. ``handled`` is 0
 none, 1 spf, 2 classic, for the last fault. ``has`` is 1 when ``ret`` is valid plus 2 when ``value``
 is. ``counters`` are what this operation added, in the order of ``EVENTS``.
+"""
+
+SPAN_DTYPE: Final = np.dtype(
+    [
+        ("time_ns", "<u8"),
+        ("arg", "<u8"),
+        ("cause", "<u4"),
+        ("cpu", "<u4"),
+        ("task", "<u4"),
+        ("name", "<u2"),
+        ("how", "<u2"),
+        ("phase", "u1"),
+    ]
+)
+"""What begins or ends in the course of a run in virtual time; entries of one CPU nest.
+
+``phase``: 0 begins, 1 ends, 2 has no length; 4 is cut because another task has the CPU, or nothing
+is known of what follows, 3 goes on after that. ``name`` and ``how`` it ended are places in the
+result's ``span_names``. ``arg``: the address of a fault, the start of a VMA. ``cause``: 1 + the
+place of the entry that made this one happen, or 0.
 """
 
 TRACE_DTYPE: Final = np.dtype(

@@ -31,6 +31,10 @@ struct OptionsText {
     trace: bool,
     proc: bool,
     #[serde(default)]
+    spans: bool,
+    #[serde(default)]
+    lock_stat: bool,
+    #[serde(default)]
     variants: BTreeMap<String, String>,
     #[serde(default)]
     note_maps: Vec<(u32, u32)>,
@@ -41,8 +45,10 @@ struct OptionsText {
     tree: String,
 }
 
-/// A text, the outcomes, and the trace.
-type Arrays<'py> = (String, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u8>>);
+type Array<'py> = Bound<'py, PyArray1<u8>>;
+
+/// A text, the outcomes, the trace, and the spans.
+type Arrays<'py> = (String, Array<'py>, Array<'py>, Array<'py>);
 
 /// Runs a program on an engine of the core.
 ///
@@ -51,8 +57,9 @@ type Arrays<'py> = (String, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u8>>);
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
 /// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `proc`, `note_maps`, `rounds`, `stuck`,
-/// `trace_written`, `settings`), the outcomes, dtype uint8, shape (outcomes * 98,), and what the
-/// tracepoints recorded, dtype uint8, shape (entries * 42,).
+/// `trace_written`, `span_names`, `spans_cut`, `lock_stat`, `settings`), the outcomes, dtype uint8,
+/// shape (outcomes * 98,), what the tracepoints recorded, dtype uint8, shape (entries * 42,), and
+/// the course of the run, dtype uint8, shape (entries * 33,).
 ///
 /// Raises ProgramError, ProfileError or EngineError for what cannot run, InvariantViolation for a
 /// broken invariant, and whatever a signal handler raises.
@@ -77,8 +84,9 @@ pub fn run<'py>(
     }
     let settings = job.settings_text(given.program.nr_tasks());
     let summary = summary(&given.task_names, &result, settings);
-    let (outcomes, trace) = (result.outcomes, result.trace);
-    Ok((summary.to_string(), outcomes.into_pyarray(py), trace.into_pyarray(py)))
+    let arrays = [result.outcomes, result.trace, result.course.spans];
+    let [outcomes, trace, spans] = arrays.map(|bytes| bytes.into_pyarray(py));
+    Ok((summary.to_string(), outcomes, trace, spans))
 }
 
 /// A run that was checked.
@@ -101,6 +109,9 @@ const SLACK_NS: u64 = 200;
 
 /// What fits into the trace buffer.
 const TRACE_ENTRIES: usize = 1 << 22;
+
+/// How many entries of the course of a run are kept.
+const SPANS: usize = 1 << 20;
 
 impl Job {
     fn new(engine: &str, handler: &str, arch: &str, options: &str) -> Result<Self, Error> {
@@ -132,7 +143,10 @@ impl Job {
         let config = input::config(self.arch.clone(), system, self.variants.clone());
         let OptionsText { record, max_outcomes, pace, .. } = self.options;
         let last = if self.options.proc { Last::ProcText } else { Last::Maps };
-        let options = Options { record, max_outcomes, pace, last, ..Options::default() };
+        let (spans, lock_stat) =
+            (if self.options.spans { SPANS } else { 0 }, self.options.lock_stat);
+        let options =
+            Options { record, max_outcomes, pace, last, spans, lock_stat, ..Options::default() };
         let result = match &self.engine {
             Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
             Engine::Vtime(machine) => {
@@ -224,6 +238,12 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
             json!({"task": note.task, "index": note.index, "round": note.round, "maps": note.maps})
         })
         .collect();
+    let locks = result.course.locks.iter().map(|lock| {
+        json!({"name": lock.name, "acquisitions": lock.acquisitions,
+               "contended": lock.contended, "wait_ns": lock.wait_ns,
+               "fetches": lock.fetches, "fetch_ns": lock.fetch_ns})
+    });
+    let locks: Vec<Value> = locks.collect();
     json!({
         "elapsed_ns": result.elapsed_ns,
         "counters": counters,
@@ -232,6 +252,9 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
         "note_maps": note_maps,
         "rounds": result.rounds,
         "trace_written": result.trace_written,
+        "span_names": result.course.span_names,
+        "spans_cut": result.course.is_cut,
+        "lock_stat": {"task_ns": result.course.task_ns, "locks": locks},
         "stuck": result.stuck.iter().map(|&task| name(task)).collect::<Vec<_>>(),
         "settings": settings,
     })

@@ -28,6 +28,7 @@ impl Design for Spf {
     /// Source: P09.
     fn vm_write_begin<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
         raw_write_seqcount_begin(cpu, vma.vm_sequence());
+        cpu.writes_vma(vma.vm_sequence().word(), vma.vm_start().peek().0);
     }
     fn vm_write_end<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
         raw_write_seqcount_end(cpu, vma.vm_sequence());

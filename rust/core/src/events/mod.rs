@@ -1,8 +1,10 @@
 //! Counters under perf's names, what tracepoints record, and the costs that virtual time charges.
 //! Data for all layers.
 
+mod course;
 mod trace;
 
+pub use course::{Course, LockCount, Span};
 pub use trace::{Trace, TraceEntry};
 
 /// What is counted. Source: SPF_V12 section 8.

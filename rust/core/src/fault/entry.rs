@@ -3,7 +3,7 @@
 
 use crate::arch::Family;
 use crate::design::Design;
-use crate::events::{Cost, Event};
+use crate::events::{Cost, Event, Span};
 use crate::mm::{
     Access, Counters, FaultCode, FaultFlags, Kernel, MmRef, Signal, Vaddr, Variant, VmFault,
     VmFlags, VmaRef,
@@ -22,6 +22,14 @@ pub struct FaultResult {
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Handles one hardware fault of the current task at `address`.
     pub fn do_page_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
+        cpu.enter(Span::Fault(address.0));
+        let result = self.do_user_addr_fault(cpu, address, code);
+        cpu.leave("");
+        result
+    }
+
+    #[inline(always)]
+    fn do_user_addr_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
         cpu.charge(Cost::FaultEntryExit, 1);
         let task = self.current(cpu);
         let counters = &task.counters;
@@ -37,7 +45,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let signal = done(counters, fault, false);
             return FaultResult { signal, speculative: true };
         }
-        let signal = match self.classic_fault(cpu, mm, address, flags, code) {
+        cpu.enter(Span::Classic);
+        let classic = self.classic_fault(cpu, mm, address, flags, code);
+        cpu.leave("");
+        let signal = match classic {
             Ok((fault, major)) => done(counters, fault, major),
             Err(bad_area) => Some(bad_area),
         };

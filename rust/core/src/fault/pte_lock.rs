@@ -139,6 +139,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         irqs_off: bool,
     ) {
         self.count(cpu, event);
+        cpu.gives_up(event, vma.vm_sequence().word(), vma.vm_start().peek().0);
         if self.trace.is_on() {
             self.trace.write(TraceEntry {
                 time_ns: cpu.now_ns(),

@@ -3,7 +3,7 @@
 
 use super::Vmf;
 use crate::design::Speculative;
-use crate::events::Event;
+use crate::events::{Event, Span};
 use crate::mm::{FaultFlags, Kernel, MmRef, Pte, Vaddr, Variant, VmFault, VmFlags, VmOps, VmaRef};
 use crate::platform::{Mutant, Ordering, Platform};
 use crate::sync::seqcount::{raw_read_seqcount, read_seqcount_retry};
@@ -51,7 +51,10 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         if mm.mm_users().read(cpu) == 1 && !cpu.mutant(Mutant::A31) {
             return VmFault::RETRY;
         }
-        self.speculative_page_fault(cpu, mm, address, flags)
+        cpu.enter(Span::Speculative);
+        let result = self.speculative_page_fault(cpu, mm, address, flags);
+        cpu.leave(if result == VmFault::RETRY { "retry" } else { "handled" });
+        result
     }
 
     /// `__handle_speculative_fault()`

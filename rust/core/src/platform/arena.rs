@@ -234,6 +234,12 @@ impl Lines {
         }
     }
 
+    /// The kernel's names of the struct that has that word, and of the word in it.
+    pub fn field_of(&self, line: Line, offset: u32) -> Option<(&'static str, String)> {
+        let (block, _, offset) = self.find(line, offset)?;
+        Some((block.name, (block.field_name)(offset)))
+    }
+
     /// What that word says when it holds `word`.
     pub fn text_of(&self, line: Line, offset: u32, word: u64) -> String {
         match self.find(line, offset) {

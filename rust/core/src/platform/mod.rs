@@ -24,7 +24,7 @@ pub use mutant::Mutant;
 pub use quiet::quietly;
 pub use word::{Field, Line, Local, PaddedWord, Value, Word};
 
-use crate::events::Cost;
+use crate::events::{Cost, Event, Span};
 
 /// The number of a CPU, from 0.
 pub type CpuId = u32;
@@ -192,6 +192,25 @@ pub trait Platform: Sized + 'static {
     /// Names the protocol step that follows, for timelines. Never a scheduling point.
     #[inline(always)]
     fn step(&self, _name: &'static str) {}
+    /// The next stretch of work begins, inside those that have. Like what follows it is for who
+    /// draws the course of a run, or counts what it waits for: never a scheduling point.
+    #[inline(always)]
+    fn enter(&self, _span: Span) {}
+    /// The last one that began ends; `how`, if it is an attempt.
+    #[inline(always)]
+    fn leave(&self, _how: &'static str) {}
+    /// A VMA begins to be written.
+    #[inline(always)]
+    fn writes_vma(&self, _vm_sequence: &Word<Self>, _vm_start: u64) {}
+    /// A speculative attempt gives up at a VMA.
+    #[inline(always)]
+    fn gives_up(&self, _event: Event, _vm_sequence: &Word<Self>, _vm_start: u64) {}
+    /// The lock that this word stands for was taken.
+    #[inline(always)]
+    fn acquired(&self, _lock: &Word<Self>) {}
+    /// Until told otherwise, waiting for any word is waiting for this lock.
+    #[inline(always)]
+    fn waits_for(&self, _lock: Option<&Word<Self>>) {}
     /// Between two operations of a task: a chance to share the CPU, and to stop.
     /// False: the run is over (time is up, interrupted, or a finding).
     fn operation_boundary(&self) -> bool;

@@ -8,7 +8,7 @@ use super::result::{Last, Options};
 use super::run::{Run, TaskEnd, drain_rcu};
 use super::sync::Stop;
 use crate::design::Design;
-use crate::events::NR_EVENTS;
+use crate::events::{NR_EVENTS, Span};
 use crate::mm::{Kernel, MmRef};
 use crate::platform::{Platform, TaskId};
 
@@ -165,12 +165,17 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             self.operation_boundary()?;
         }
         self.cpu.step(op.name());
-        match op {
-            Op::Access(access) => self.access(access, base),
-            Op::Touch(touch) => return self.touch(touch, base),
-            _ => return self.system_call(op, base),
-        }
-        Ok(())
+        self.cpu.enter(Span::Operation(op.name()));
+        let done = match op {
+            Op::Access(access) => {
+                self.access(access, base);
+                Ok(())
+            }
+            Op::Touch(touch) => self.touch(touch, base),
+            _ => self.system_call(op, base),
+        };
+        self.cpu.leave("");
+        done
     }
 
     /// Between two operations, and two accesses of a `touch`: what waited for a grace period runs
@@ -243,7 +248,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             let last = self.at_rest(|mm| self.run.options.last.of(self.k, mm));
             self.run.sync.set_last(self.cpu, last);
         }
+        self.cpu.enter(Span::Operation("exit_mm"));
         self.k.exit_mm(self.cpu);
+        self.cpu.leave("");
         drain_rcu(self.k, self.cpu);
         self.run.sync.ended(self.cpu);
     }

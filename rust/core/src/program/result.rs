@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::run::lock;
 use crate::design::Design;
-use crate::events::NR_EVENTS;
+use crate::events::{Course, NR_EVENTS};
 use crate::mm::{Kernel, MmRef, ProcText};
 use crate::platform::{Finding, Platform, TaskId};
 
@@ -36,6 +36,10 @@ pub struct Options {
     pub check_before_exit: bool,
     /// Whether to write down what the oracle of [`super::history`] judges.
     pub history: bool,
+    /// Virtual time: how many entries of the course of the run to keep; 0: it is not written down.
+    pub spans: usize,
+    /// Virtual time: whether to count what is waited for.
+    pub lock_stat: bool,
 }
 
 /// What is kept of a process's last address space.
@@ -69,6 +73,8 @@ impl Default for Options {
             check: true,
             check_before_exit: false,
             history: false,
+            spans: 0,
+            lock_stat: false,
         }
     }
 }
@@ -136,6 +142,8 @@ pub struct RunResult {
     pub trace: Vec<u8>,
     /// How many entries were ever written; the oldest of more than fit are gone.
     pub trace_written: u64,
+    /// What the run wrote down of itself.
+    pub course: Course,
     /// The broken invariant that ended the run, if one did.
     pub finding: Option<Finding>,
     /// The run was ended by [`Watch::stop`]; the rest is what there was by then.

@@ -7,7 +7,7 @@ use super::load::Program;
 use super::result::{Last, NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
 use crate::design::Design;
-use crate::events::{NR_EVENTS, TraceEntry};
+use crate::events::{Course, NR_EVENTS, TraceEntry};
 use crate::mm::{Errno, Inode, Kernel, Mm, ProcText};
 use crate::platform::{Local, Platform, Ptr, TaskId, Value};
 
@@ -121,6 +121,7 @@ impl<P: Platform> Run<P> {
             elapsed_ns,
             trace: trace.iter().flat_map(TraceEntry::packed).collect(),
             trace_written,
+            course: Course::default(),
             finding: None,
             interrupted: false,
         }

@@ -8,6 +8,7 @@ pub fn mutex_lock<P: Platform>(cpu: &P, mutex: Field<'_, P, u64>) {
     while mutex.compare_exchange(cpu, 0, 1, Ordering::Acquire).is_err() {
         cpu.sleep_until(mutex.word(), |held| held == 0);
     }
+    cpu.acquired(mutex.word());
 }
 
 /// `mutex_unlock()`

@@ -40,8 +40,11 @@ impl<P: Platform> RwLock<'_, P> {
         // Acquire: see what the last writer wrote; pairs with the Release in `write_unlock`.
         let before = self.cnts.fetch_add(cpu, READER as i64, Ordering::Acquire);
         if before & (WRITER | WAITING) != 0 {
+            cpu.waits_for(Some(self.cnts.word()));
             self.read_lock_slowpath(cpu);
+            cpu.waits_for(None);
         }
+        cpu.acquired(self.cnts.word());
     }
 
     /// `queued_read_lock_slowpath()`: waits behind those who queue already, then for the writer.
@@ -72,8 +75,11 @@ impl<P: Platform> RwLock<'_, P> {
     pub fn write_lock(&self, cpu: &P) {
         // Acquire: pairs with the Releases in `read_unlock` and `write_unlock`.
         if self.cnts.compare_exchange(cpu, 0, WRITER, Ordering::Acquire).is_err() {
+            cpu.waits_for(Some(self.cnts.word()));
             self.write_lock_slowpath(cpu);
+            cpu.waits_for(None);
         }
+        cpu.acquired(self.cnts.word());
     }
 
     /// `queued_write_lock_slowpath()`: at the head of the queue, waits until readers are out.

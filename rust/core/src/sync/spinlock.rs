@@ -26,7 +26,11 @@ pub fn spin_lock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
 #[must_use = "a lock that was taken must be released"]
 pub fn spin_trylock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) -> bool {
     // Acquire: see what the last holder wrote; pairs with the Release in `spin_unlock`.
-    lock.compare_exchange(cpu, FREE, HELD, Ordering::Acquire).is_ok()
+    let taken = lock.compare_exchange(cpu, FREE, HELD, Ordering::Acquire).is_ok();
+    if taken {
+        cpu.acquired(lock.word());
+    }
+    taken
 }
 
 /// `spin_unlock()`. Caller holds the lock.

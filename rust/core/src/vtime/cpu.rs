@@ -6,11 +6,20 @@ use std::rc::Rc;
 
 use super::line_queue::Asked;
 use super::queue::MAX_NS;
+use super::recorder::Recorder;
+use super::spans::Moment;
 use super::world::{State, World};
-use crate::events::Cost;
+use crate::events::{Cost, Event, Span};
 use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
 use crate::platform::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
+
+/// Where a word is: its line, and how many bytes from its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    pub(super) line: u32,
+    pub(super) offset: u32,
+}
 
 /// A task on its CPU.
 pub struct Cpu {
@@ -24,6 +33,8 @@ pub struct Cpu {
     /// The task went on when the word at this address changed, and has so many accesses for its
     /// turn; then the next who waits may go on.
     turn: Cell<Option<(usize, u32)>>,
+    /// The world's recorder is on.
+    records: bool,
 }
 
 /// What a turn is: the look at the word after the wait was one; taking the lock is another.
@@ -58,6 +69,30 @@ impl Cpu {
             reader: Reader::default(),
             clock: Cell::new(0),
             turn: Cell::new(None),
+            records: world.recorder.is_on(),
+        }
+    }
+
+    /// Lets the recorder write something down; the caller has looked whether there is any need to.
+    #[cold]
+    #[inline(never)]
+    fn record(&self, write: impl FnOnce(&Recorder, Moment)) {
+        if !self.world.at_rest.get() {
+            let now = Moment { cpu: self.id, task: self.task, now: self.clock.get() };
+            write(&self.world.recorder, now);
+        }
+    }
+
+    /// Waits for a change of `word`, in `suspended`.
+    fn wait(&self, word: &Word<Self>, suspended: impl FnOnce()) {
+        if !self.records {
+            return suspended();
+        }
+        let (begin, mut lock) = (self.clock.get(), None);
+        self.record(|recorder, at| lock = recorder.begin_wait(at, word.site()));
+        suspended();
+        if let Some(lock) = lock {
+            self.record(|recorder, at| recorder.end_wait(at, lock, at.now - begin));
         }
     }
 
@@ -99,6 +134,9 @@ impl Cpu {
         let this = self.world.task(self.task);
         let stolen = this.stolen_ns.take();
         self.clock.set(this.clock.get() + stolen);
+        if stolen != 0 && self.records {
+            self.record(|recorder, at| recorder.did(at, "flush_tlb_func", stolen));
+        }
         if self.turn.get().is_none() {
             self.world.set_limit();
         } else {
@@ -126,16 +164,16 @@ impl Cpu {
     #[inline(always)]
     fn access(&self, word: &Word<Self>, kind: Kind) -> bool {
         let world = &*self.world;
-        let line = word.site();
+        let site = word.site();
         let atomic_ns = if kind == Kind::Atomic { world.machine.atomic_ns } else { 0 };
         let clock = self.clock.get() + atomic_ns;
         if clock < world.limit.get()
-            && world.lines.hits_unwatched(line, self.id, kind != Kind::Load)
+            && world.lines.hits_unwatched(site.line, self.id, kind != Kind::Load)
         {
             self.clock.set(clock + world.machine.line_ns[0]);
             return false;
         }
-        self.access_slowly(line, kind)
+        self.access_slowly(site, kind)
     }
 
     /// Counts an access of the turn, if the task has one. Whether it has none.
@@ -160,8 +198,8 @@ impl Cpu {
     /// An access that others must not see too early, or that is of no line, or before which there
     /// is something to do: they go first, or the line has to come.
     #[inline(never)]
-    fn access_slowly(&self, line: u32, kind: Kind) -> bool {
-        let world = &*self.world;
+    fn access_slowly(&self, site: Site, kind: Kind) -> bool {
+        let (world, line) = (&*self.world, site.line);
         let is_free = line == Line::FREE.0;
         if !self.counts() {
             return is_free;
@@ -190,9 +228,14 @@ impl Cpu {
             self.advance(world.machine.line_ns[0]);
             return watched;
         }
-        match world.lines.ask(line, self.task, self.id, writes, self.clock.get()) {
+        let asked = self.clock.get();
+        match world.lines.ask(line, self.task, self.id, writes, asked) {
             Asked::Has(at) => self.clock.set(at),
             Asked::Waits(when) => self.wait_for_line(line, when),
+        }
+        if self.records {
+            let ns = (self.clock.get() - asked).saturating_sub(world.machine.line_ns[0]);
+            self.record(|recorder, _| recorder.fetched(site, ns));
         }
         world.lines.is_watched(line)
     }
@@ -236,12 +279,15 @@ impl Cpu {
 }
 
 impl Platform for Cpu {
-    type Site = u32;
+    type Site = Site;
     const CHECKS_EVERY_ACCESS: bool = false;
     const MUTABLE: bool = false;
 
     fn site(line: Line, offset: u32) -> Self::Site {
-        if line == Line::FREE { Line::FREE.0 } else { line.0 + offset / Line::BYTES }
+        if line == Line::FREE {
+            return Site { line: Line::FREE.0, offset: 0 };
+        }
+        Site { line: line.0 + offset / Line::BYTES, offset: offset % Line::BYTES }
     }
 
     #[inline(always)]
@@ -319,8 +365,8 @@ impl Platform for Cpu {
             }
             self.end_turn();
             condition.during(&done, || {
-                self.world.spin(self.task, address(word), word.site(), value);
-                self.suspend();
+                self.world.spin(self.task, address(word), word.site().line, value);
+                self.wait(word, || self.suspend());
             });
             self.begin_turn(word);
         }
@@ -334,8 +380,10 @@ impl Platform for Cpu {
             }
             self.end_turn();
             self.world.task(self.task).clock.set(self.clock.get());
-            self.world.sleep(self.task, address(word));
-            self.suspend_asleep();
+            self.wait(word, || {
+                self.world.sleep(self.task, address(word));
+                self.suspend_asleep();
+            });
         }
     }
 
@@ -354,9 +402,9 @@ impl Platform for Cpu {
         {
             self.end_turn();
             condition.during(&|now| now != value, || {
-                self.world.spin(self.task, address(word), word.site(), value);
+                self.world.spin(self.task, address(word), word.site().line, value);
                 self.world.spin_while_runs(self.task, owner);
-                self.suspend();
+                self.wait(word, || self.suspend());
             });
             self.begin_turn(word);
         }
@@ -403,6 +451,9 @@ impl Platform for Cpu {
         }
         self.sync(0);
         let machine = &self.world.machine;
+        if self.records {
+            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
+        }
         self.advance(machine.ipi_base_ns);
         // An idle CPU is told of no flush: it looks at the generation before it runs anything (lazy
         // TLB).
@@ -419,12 +470,18 @@ impl Platform for Cpu {
         if !targets.is_empty() {
             self.advance(machine.ipi_handler_ns);
         }
+        self.leave("");
     }
 
     #[inline(always)]
     fn charge(&self, cost: Cost, times: u64) {
         if self.counts() {
-            self.advance(self.world.machine.cost(cost) * times);
+            let ns = self.world.machine.cost(cost) * times;
+            self.advance(ns);
+            if matches!(cost, Cost::ClearPage | Cost::CopyPage) && self.records {
+                let name = if cost == Cost::ClearPage { "clear_page" } else { "copy_page" };
+                self.record(|recorder, at| recorder.did(at, name, ns));
+            }
         }
     }
     fn pass_ns(&self, ns: u64, on_cpu: bool) {
@@ -458,6 +515,42 @@ impl Platform for Cpu {
     fn fatal_signal_pending(&self) -> bool {
         self.world.watch.is_stopped()
     }
+
+    #[inline(always)]
+    fn enter(&self, span: Span) {
+        if self.records {
+            self.record(|recorder, at| recorder.enter(at, span));
+        }
+    }
+    #[inline(always)]
+    fn leave(&self, how: &'static str) {
+        if self.records {
+            self.record(|recorder, at| recorder.leave(at, how));
+        }
+    }
+    fn writes_vma(&self, vm_sequence: &Word<Self>, vm_start: u64) {
+        if self.records {
+            self.record(|recorder, at| recorder.writes_vma(at, vm_sequence.site(), vm_start));
+        }
+    }
+    fn gives_up(&self, event: Event, vm_sequence: &Word<Self>, vm_start: u64) {
+        if self.records {
+            let (site, sequence) = (vm_sequence.site(), vm_sequence.peek());
+            self.record(|recorder, at| recorder.gives_up(at, event, site, sequence, vm_start));
+        }
+    }
+    #[inline(always)]
+    fn acquired(&self, lock: &Word<Self>) {
+        if self.records {
+            self.record(|recorder, at| recorder.acquired(at.task, lock.site()));
+        }
+    }
+    fn waits_for(&self, lock: Option<&Word<Self>>) {
+        if self.records {
+            self.record(|recorder, at| recorder.waits_for(at.task, lock.map(Word::site)));
+        }
+    }
+
     fn operation_boundary(&self) -> bool {
         if self.world.watch.is_stopped() {
             self.world.stopped.set(true);

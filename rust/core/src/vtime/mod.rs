@@ -9,10 +9,13 @@ mod cpu;
 pub mod fields;
 mod line_queue;
 mod lines;
+mod lock_stat;
 pub mod machine;
 pub mod profile;
 mod queue;
+mod recorder;
 mod run;
+mod spans;
 mod world;
 
 pub use cpu::Cpu;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cpu::{Cpu, Stopped};
 use super::machine::Machine;
+use super::recorder::Recorder;
 use super::world::World;
 use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Kernel};
@@ -55,8 +56,10 @@ fn run_design<D: Design>(
     let memory = config.system.memory;
     let nr_cpus = settings.nr_cpus;
     let Settings { machine, seed, slack_ns, .. } = settings;
-    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch));
+    let recorder = Recorder::new(options, nr_tasks);
+    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch, recorder));
     let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
+    world.recorder.name_by(kernel.lines());
     let run = Rc::new(Run::new(program, options, watch));
     let outside = Switch::new(&StackPool::new());
     let boot_cpu = Cpu::new(run.first_task(), &world, &outside);
@@ -75,6 +78,7 @@ fn run_design<D: Design>(
         world.limit.set(0);
         elapsed_ns
     };
+    let course = world.recorder.finish(nr_cpus, elapsed_ns);
     let interrupted = watch.is_stopped();
     let mut finding = world.take_finding();
     if finding.is_none() && !interrupted && run.has_ended() {
@@ -83,7 +87,7 @@ fn run_design<D: Design>(
             finding = kernel.check_nothing_left().into_iter().next();
         }
     }
-    Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })
+    Ok(RunResult { finding, interrupted, course, ..run.finish(&kernel, elapsed_ns) })
 }
 
 /// A coroutine for each task, that will run `body` on its CPU.

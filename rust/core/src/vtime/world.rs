@@ -17,6 +17,7 @@ use super::line_queue::Served;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
+use super::recorder::Recorder;
 use crate::platform::condition::Condition;
 use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::GracePeriods;
@@ -128,6 +129,7 @@ pub(super) struct World {
     pub(super) watch: Arc<Watch>,
     finding: RefCell<Option<Finding>>,
     pub(super) stopped: Cell<bool>,
+    pub(super) recorder: Recorder,
 }
 
 impl World {
@@ -138,6 +140,7 @@ impl World {
         seed: u64,
         slack_ns: u64,
         watch: &Arc<Watch>,
+        recorder: Recorder,
     ) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let pool = StackPool::new();
@@ -171,6 +174,7 @@ impl World {
             watch: Arc::clone(watch),
             finding: RefCell::default(),
             stopped: Cell::new(false),
+            recorder,
         };
         for task in 0..nr_tasks {
             world.want_cpu(task);
@@ -235,6 +239,7 @@ impl World {
         this.clock.set(this.clock.get().max(cpu.free_since.get()));
         this.on_cpu_since.set(this.clock.get());
         this.state.set(State::Ready);
+        self.recorder.gets_cpu(self.cpu_of(task), task, this.clock.get());
         self.enqueue(task);
     }
 
@@ -250,6 +255,7 @@ impl World {
         cpu.runs.set(None);
         self.set_busy(task, false);
         cpu.free_since.set(self.task(task).clock.get());
+        self.recorder.leaves_cpu(self.cpu_of(task), task, self.task(task).clock.get());
         for spinner in self.owner_waiters.borrow_mut().remove(&task).unwrap_or_default() {
             self.resume_spinner(spinner, self.task(task).clock.get());
         }

@@ -88,8 +88,11 @@ impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
         // Acquire: see what the last writer did; pairs with the Release in `up_write`.
         let before = self.count.fetch_add(cpu, ACTIVE_READ_BIAS, Ordering::Acquire);
         if before + ACTIVE_READ_BIAS <= 0 {
+            cpu.waits_for(Some(self.count.word()));
             self.down_read_failed(cpu);
+            cpu.waits_for(None);
         }
+        cpu.acquired(self.count.word());
         self.set_reader_owned(cpu, cpu.task());
     }
 
@@ -103,6 +106,7 @@ impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
             let new = count + ACTIVE_READ_BIAS;
             match self.count.compare_exchange(cpu, count, new, Ordering::Acquire) {
                 Ok(_) => {
+                    cpu.acquired(self.count.word());
                     self.set_reader_owned(cpu, cpu.task());
                     return true;
                 }
@@ -136,8 +140,11 @@ impl<'k, P: Platform, W: Waiters<P>> RwSem<'k, P, W> {
             FastPath::Generic => before == 0,
         };
         if !taken {
+            cpu.waits_for(Some(self.count.word()));
             self.down_write_failed(cpu);
+            cpu.waits_for(None);
         }
+        cpu.acquired(self.count.word());
         self.set_owner(cpu);
     }
 

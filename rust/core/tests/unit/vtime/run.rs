@@ -36,7 +36,8 @@ fn run_bodies(
 ) -> Outcome {
     let watch = Arc::default();
     let nr_tasks = bodies.len() as u32;
-    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, seed, slack_ns, &watch));
+    let recorder = Recorder::new(&Options::default(), nr_tasks);
+    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, seed, slack_ns, &watch, recorder));
     let words = (1..9).map(|line| Word::new(Line(line), 0)).collect();
     let shared = Rc::new(Shared { words, log: RefCell::default() });
     let (bodies, used) = (bodies.to_vec(), Rc::clone(&shared));
@@ -309,7 +310,8 @@ fn who_slept_for_a_page_lock_runs_its_own_address_space_again() {
     // memory. Then 1 has interrupts off, and the flush of 0, of 1's address space, waits for it.
     const DONE: [u64; 3] = [1 << 20, 2 << 20, 3 << 20];
     let machine = machine();
-    let world = Rc::new(World::new(&machine, 2, 4, 0, 0, &Arc::default()));
+    let recorder = Recorder::new(&Options::default(), 4);
+    let world = Rc::new(World::new(&machine, 2, 4, 0, 0, &Arc::default(), recorder));
     let config = Config {
         arch: Arch::builtin().remove(0),
         system: System::default(),

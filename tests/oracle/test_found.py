@@ -63,6 +63,18 @@ def test_a_move_of_several_that_breaks_off() -> None:
         assert (found.excused, found.cut) == ([], "tasks[0].ops[2]")
 
 
+def test_a_move_of_several_that_breaks_off_and_leaves_them_mapped() -> None:
+    # 5.1 does not know the flag, and does nothing.
+    move = op("mremap", old_length=8 * PAGE, new_length=8 * PAGE,
+              flags=["maymove", "fixed", "dontunmap"], new_addr=hex(Q))  # fmt: skip
+    zero = mmap(4, addr=hex(BASE + 4 * PAGE), flags=["private", "fixed"], file="z", id="q")
+    given = program([mmap(4), zero, move], files={"z": {"length": 0, "kind": "devzero"}})
+    found = compared(given, "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert found.cut == "tasks[0].ops[2]"
+
+
 def test_a_move_of_several_is_of_whole_pages() -> None:
     # Lengths are rounded up before they are compared, on the host as in 5.1.
     two = [mmap(), op("mprotect", "p+0x1000", length=PAGE, prot="r")]

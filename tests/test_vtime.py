@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import spfemu
-from spfemu.errors import ProfileError
+from spfemu.engines import MECHANISMS
+from spfemu.errors import EngineError, ProfileError
 from spfemu.program import Program, ProgramBuilder
+from spfemu.workloads import make_job
 
 
 def two_tasks(distance: int) -> Program:
@@ -185,3 +187,35 @@ def test_a_page_of_swap_is_read_without_mmap_sem_unless_it_is_read_alone(alone: 
     else:
         assert (read["signal"], read["si_code"]) == ("SIGSEGV", "SEGV_MAPERR")
     assert result.elapsed_ns > 200_000  # one write and one read
+
+
+def test_each_mechanism_can_be_taken_away_and_the_result_says_so() -> None:
+    # More threads than CPUs of the machine that run, so that some sleep while others flush.
+    program = make_job(["ebizzy", "-mTt", "12", "-S", "0.02"]).build()
+    usual = spfemu.run(program, engine="vtime", cpus=16, record=False)
+    assert [usual.settings[name] for name in MECHANISMS] == [True] * len(MECHANISMS)
+    for name in MECHANISMS:
+        without = spfemu.run(program, engine="vtime", cpus=16, record=False, settings={name: False})
+        assert without.settings[name] is False
+        assert without.counters != usual.counters, name
+
+
+def test_without_merging_neighbours_stay_apart() -> None:
+    builder = ProgramBuilder()
+    task = builder.task("t")
+    for page in (0, 1):
+        task.mmap(4096, addr=0x10000000 + page * 4096, flags=("private", "anonymous", "fixed"))
+    program = builder.build()
+    lines = {
+        merging: spfemu.run(program, engine="vtime", settings={"merging": merging}).maps["t"]
+        for merging in (True, False)
+    }
+    assert [len(lines[merging]) for merging in (True, False)] == [1, 2]
+
+
+def test_mechanisms_are_of_virtual_time_and_are_there_or_not() -> None:
+    program = two_tasks(2 << 20)
+    with pytest.raises(EngineError, match=r"options: invalid type: .*expected a boolean"):
+        spfemu.run(program, engine="vtime", settings={"merging": "no"})
+    with pytest.raises(EngineError, match=r'setting "merging" \(allowed: none\)'):
+        spfemu.run(program, engine="native", settings={"merging": False})

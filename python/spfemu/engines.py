@@ -25,6 +25,7 @@ from spfemu.results import Result
 __all__ = [
     "ENGINES",
     "HANDLERS",
+    "MECHANISMS",
     "SETTINGS",
     "SIDE_BY_SIDE",
     "TREES",
@@ -48,8 +49,17 @@ SIDE_BY_SIDE: Final = ("both", "classic", "spf")
 """What commands that compare the handlers may be told."""
 TREES: Final = ("rcu", "rwlock")
 """What protects the tree of VMAs where spf looks one up: v12's RCU, or v11's reader-writer lock."""
+MECHANISMS: Final = (
+    "downgrade",
+    "merging",
+    "stealing",
+    "spinning",
+    "reader_groups",
+    "lazy_tlb",
+)
+"""What the kernel in virtual time may do without, to see what it decides; docs/cost-model.md."""
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "vtime": ("tick_slack_ns", "downgrade"),
+    "vtime": ("tick_slack_ns", *MECHANISMS),
     "kernel": ("timeout_s", "counting", "max_memory"),
 }
 TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
@@ -108,8 +118,9 @@ def run(
     see ``write_perfetto``). ``lock_stat``: count what was waited for (vtime). Neither changes
     anything else. ``variants`` is "v12" or "fixed" for all, or a mapping of names to these; the
     default is the engine's own choice. ``settings`` are further settings of the engine (vtime:
-    ``tick_slack_ns``, and ``downgrade``, False for a munmap of before 4.20; kernel: ``timeout_s``
-    and ``counting``). ``progress`` is called with 0 to 1.
+    ``tick_slack_ns``, and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel
+    without, as ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
+    ``progress`` is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.

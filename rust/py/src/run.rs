@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
 use spfemu_core::explore;
 use spfemu_core::mm::{System, Variants};
 use spfemu_core::program::{Handler, Last, Options, RunResult, Watch, native};
+use spfemu_core::sync::rwsem::Policy;
 use spfemu_core::vtime::{self, Machine, Settings};
 
 use crate::error::Error;
@@ -40,9 +41,30 @@ struct OptionsText {
     note_maps: Vec<(u32, u32)>,
     #[serde(default)]
     tick_slack_ns: Option<u64>,
-    #[serde(default)]
-    downgrade: Option<bool>,
+    #[serde(flatten)]
+    mechanisms: Mechanisms,
     tree: String,
+}
+
+/// What of the kernel, and of the CPUs, a run may do without.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(default)]
+struct Mechanisms {
+    /// munmap downgrades `mmap_sem`, as since 4.20.
+    downgrade: bool,
+    merging: bool,
+    stealing: bool,
+    spinning: bool,
+    reader_groups: bool,
+    lazy_tlb: bool,
+}
+
+impl Default for Mechanisms {
+    fn default() -> Self {
+        let System { downgrade, merging, rwsem, .. } = System::default();
+        let Policy { spinning, stealing, reader_groups } = rwsem;
+        Self { downgrade, merging, stealing, spinning, reader_groups, lazy_tlb: true }
+    }
 }
 
 type Array<'py> = Bound<'py, PyArray1<u8>>;
@@ -138,8 +160,11 @@ impl Job {
 
     fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
         let trace_entries = if self.options.trace { TRACE_ENTRIES } else { 0 };
-        let downgrade = self.downgrade();
-        let system = System { trace_entries, downgrade, ..given.system.clone() };
+        let Mechanisms { downgrade, merging, stealing, spinning, reader_groups, .. } =
+            self.options.mechanisms;
+        let rwsem = Policy { spinning, stealing, reader_groups };
+        let given_system = given.system.clone();
+        let system = System { trace_entries, downgrade, merging, rwsem, ..given_system };
         let config = input::config(self.arch.clone(), system, self.variants.clone());
         let OptionsText { record, max_outcomes, pace, .. } = self.options;
         let last = if self.options.proc { Last::ProcText } else { Last::Maps };
@@ -165,17 +190,13 @@ impl Job {
         }
     }
 
-    /// Whether munmap downgrades `mmap_sem`, as since 4.20.
-    fn downgrade(&self) -> bool {
-        self.options.downgrade.unwrap_or(System::default().downgrade)
-    }
-
     fn settings(&self, machine: &Machine, nr_tasks: u32) -> Settings {
         Settings {
             machine: machine.clone(),
             nr_cpus: self.options.cpus.unwrap_or_else(|| machine.nr_cpus().min(nr_tasks)),
             seed: self.options.seed,
             slack_ns: self.options.tick_slack_ns.unwrap_or(SLACK_NS),
+            lazy_tlb: self.options.mechanisms.lazy_tlb,
         }
     }
 
@@ -205,8 +226,13 @@ impl Job {
             Engine::Native => json!({"machine": null, "cpus": nr_tasks, "pace": self.options.pace}),
             Engine::Vtime(machine) => {
                 let settings = self.settings(machine, nr_tasks);
-                json!({"machine": machine.name, "cpus": settings.nr_cpus,
-                       "tick_slack_ns": settings.slack_ns, "downgrade": self.downgrade()})
+                let mut text = json!({"machine": machine.name, "cpus": settings.nr_cpus,
+                                      "tick_slack_ns": settings.slack_ns});
+                let mechanisms = json!(self.options.mechanisms);
+                if let (Value::Object(text), Value::Object(more)) = (&mut text, mechanisms) {
+                    text.extend(more);
+                }
+                text
             }
         };
         if self.handler != Handler::Classic {

@@ -26,7 +26,7 @@ use crate::design::Design;
 use crate::events::{Event, Trace};
 use crate::platform::arena::Lines;
 use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
-use crate::sync::rwsem::Waiter;
+use crate::sync::rwsem::{Policy, Waiter};
 
 /// `system` of a program: what the machine has. Defaults as in the program format.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub struct System {
     pub have_move_pmd: Option<bool>,
     /// munmap zaps with `mmap_sem` downgraded to read, as since 4.20.
     pub downgrade: bool,
+    /// VMAs that can be one become one.
+    pub merging: bool,
+    /// How semaphores are handed over.
+    pub rwsem: Policy,
     /// The swap device; `None`: nothing is ever swapped out.
     pub swap: Option<SwapConfig>,
     /// Entries of the trace buffer; 0: tracing is off.
@@ -84,6 +88,8 @@ impl Default for System {
             ppc_mem_keys: true,
             have_move_pmd: None,
             downgrade: true,
+            merging: true,
+            rwsem: Policy::default(),
             swap: None,
             trace_entries: 0,
         }

@@ -34,6 +34,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             owner: mm.sem_owner(),
             waiters: self,
             fast_path: self.rwsem_fast_path(),
+            policy: self.config.system.rwsem,
         }
     }
 
@@ -53,6 +54,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             owner: root.sem_owner(),
             waiters: self,
             fast_path: self.rwsem_fast_path(),
+            policy: self.config.system.rwsem,
         }
     }
 
@@ -67,6 +69,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             owner: inode.i_mmap_sem_owner(),
             waiters: self,
             fast_path: self.rwsem_fast_path(),
+            policy: self.config.system.rwsem,
         }
     }
 
@@ -81,15 +84,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             owner: inode.sem_owner(),
             waiters: self,
             fast_path: self.rwsem_fast_path(),
+            policy: self.config.system.rwsem,
         }
     }
 
-    /// Only x86 has its own instructions in 5.1.
+    /// Only x86 has its own instructions in 5.1, which steal.
     #[inline(always)]
     fn rwsem_fast_path(&self) -> FastPath {
         match self.config.arch.family {
-            Family::X86 => FastPath::X86,
-            Family::Powerpc | Family::Arm64 => FastPath::Generic,
+            Family::X86 if self.config.system.rwsem.stealing => FastPath::X86,
+            _ => FastPath::Generic,
         }
     }
 }

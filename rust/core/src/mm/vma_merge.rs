@@ -75,7 +75,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         request: &MergeRequest<P>,
         keep_locked: bool,
     ) -> Option<VmaRef<'k, P>> {
-        if request.flags.has(VM_SPECIAL) {
+        if request.flags.has(VM_SPECIAL) || !self.config.system.merging {
             return None;
         }
         // `area` is what the range is or lies in, unless nothing is there yet; then, and when

@@ -455,10 +455,12 @@ impl Platform for Cpu {
             self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
         }
         self.advance(machine.ipi_base_ns);
-        // An idle CPU is told of no flush: it looks at the generation before it runs anything (lazy
-        // TLB).
-        let others = self.world.busy_cpus().filter(|&cpu| cpu != self.id && is_target(cpu));
-        let targets: Vec<CpuId> = others.collect();
+        let is_target = |&cpu: &CpuId| cpu != self.id && is_target(cpu);
+        let targets: Vec<CpuId> = if self.world.lazy_tlb {
+            self.world.busy_cpus().filter(is_target).collect()
+        } else {
+            (0..self.world.nr_cpus).filter(is_target).collect()
+        };
         targets.iter().for_each(|&cpu| self.world.interrupt(cpu));
         self.advance(machine.ipi_target_ns * targets.len() as u64);
         // They answer side by side, each once its interrupts are on; a later section does not

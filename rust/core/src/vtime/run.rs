@@ -23,6 +23,8 @@ pub struct Settings {
     pub seed: u64,
     /// How far, in nanoseconds, a CPU runs ahead on lines that it holds; 0: strict order.
     pub slack_ns: u64,
+    /// An idle CPU is told of no flush: it looks at the generation before it runs anything.
+    pub lazy_tlb: bool,
 }
 
 /// Runs `program` in virtual time. Deterministic: program, handler, config and settings give the
@@ -55,9 +57,11 @@ fn run_design<D: Design>(
     let nr_tasks = program.nr_tasks();
     let memory = config.system.memory;
     let nr_cpus = settings.nr_cpus;
-    let Settings { machine, seed, slack_ns, .. } = settings;
+    let Settings { machine, seed, slack_ns, lazy_tlb, .. } = settings;
     let recorder = Recorder::new(options, nr_tasks);
-    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch, recorder));
+    let mut world = World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch, recorder);
+    world.lazy_tlb = *lazy_tlb;
+    let world = Rc::new(world);
     let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
     world.recorder.name_by(kernel.lines());
     let run = Rc::new(Run::new(program, options, watch));

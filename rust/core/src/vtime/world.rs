@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) nr_cpus: u32,
     /// How far a task may run ahead on lines that it holds.
     pub(super) slack_ns: u64,
+    /// As in `Settings`.
+    pub(super) lazy_tlb: bool,
     pub(super) tasks: Vec<Task>,
     pub(super) cpus: Vec<CpuState>,
     /// The set of CPUs on which a task runs.
@@ -158,6 +160,7 @@ impl World {
             machine: machine.clone(),
             nr_cpus,
             slack_ns,
+            lazy_tlb: true,
             tasks,
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
             busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
@@ -511,7 +514,7 @@ impl World {
 
     /// The handler of an interrupt takes its time from the task that runs on `cpu`.
     pub(super) fn interrupt(&self, cpu: u32) {
-        let task = self.cpus[cpu as usize].runs.get().expect("a busy CPU");
+        let Some(task) = self.cpus[cpu as usize].runs.get() else { return };
         let stolen = &self.task(task).stolen_ns;
         stolen.set(stolen.get() + self.machine.ipi_handler_ns);
     }

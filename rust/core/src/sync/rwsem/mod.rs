@@ -62,6 +62,23 @@ pub enum FastPath {
     Generic,
 }
 
+/// What of 5.1's semaphore a study may take away, to see what it decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A writer spins while another runs that owns the lock.
+    pub spinning: bool,
+    /// Any writer may take a free lock before those who wait; without, only the first of these.
+    pub stealing: bool,
+    /// Readers are given the lock up to the next writer; without, all that wait are, as since 5.2.
+    pub reader_groups: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { spinning: true, stealing: true, reader_groups: true }
+    }
+}
+
 /// A semaphore: the words of it, wherever they live.
 pub struct RwSem<'k, P: Platform, W: Waiters<P>> {
     pub count: Field<'k, P, i64>,
@@ -72,6 +89,7 @@ pub struct RwSem<'k, P: Platform, W: Waiters<P>> {
     pub owner: Field<'k, P, u64>,
     pub waiters: &'k W,
     pub fast_path: FastPath,
+    pub policy: Policy,
 }
 
 impl<P: Platform, W: Waiters<P>> Clone for RwSem<'_, P, W> {

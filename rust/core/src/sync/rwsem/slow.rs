@@ -1,7 +1,7 @@
 //! The slow ways: queueing up, sleeping, and waking.
 
 use super::osq::osq_is_locked;
-use super::waiter::{RUNNING, WAITING_FOR_READ, WAITING_FOR_WRITE, decode_link};
+use super::waiter::{RUNNING, WAITING_FOR_READ, WAITING_FOR_WRITE, decode_link, encode_link};
 use super::{
     ACTIVE_MASK, ACTIVE_READ_BIAS, ACTIVE_WRITE_BIAS, RwSem, WAITING_BIAS, Waiter, Waiters,
 };
@@ -81,9 +81,15 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
         let mut count;
         if waiting {
             count = self.count.read(cpu);
-            // No writer is active, so readers are, or nobody: readers before us may go on.
-            if count > WAITING_BIAS {
-                let wake_q = self.mark_wake(cpu, WakeType::Readers);
+            // No writer is active, so readers are, or nobody: readers before us may go on. The
+            // first in the queue may have seen us active and gone to sleep: without stealing it
+            // alone can take the lock.
+            let wake_type = match self.policy.stealing {
+                false if count & ACTIVE_MASK == 0 => Some(WakeType::Any),
+                _ => (count > WAITING_BIAS).then_some(WakeType::Readers),
+            };
+            if let Some(wake_type) = wake_type {
+                let wake_q = self.mark_wake(cpu, wake_type);
                 self.wake_up_q(cpu, wake_q);
             }
         } else {
@@ -117,6 +123,10 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
         if count != WAITING_BIAS {
             return false;
         }
+        let is_first = || self.wait_head.read(cpu) == encode_link(cpu.task());
+        if !self.policy.stealing && !is_first() {
+            return false;
+        }
         let alone = self.wait_head.read(cpu) == self.wait_tail.read(cpu);
         let new = if alone { ACTIVE_WRITE_BIAS } else { ACTIVE_WRITE_BIAS + WAITING_BIAS };
         // Acquire: as in `down_write`.
@@ -134,7 +144,7 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
         // `optimistic_spin`. Either we see that a spinner has left, or it sees the lock free.
         // DEVIATION: rmb in the kernel, where x86's release of the count is a full barrier.
         cpu.fence(Fence::Full);
-        if osq_is_locked(cpu, self.osq) {
+        if self.policy.stealing && osq_is_locked(cpu, self.osq) {
             // A writer spins and will take the lock; so only help if that is free of charge.
             // rmb: the spinner is seen before `wait_lock`.
             cpu.fence(Fence::Read);
@@ -184,7 +194,11 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
             // An early sign for those who spin.
             self.set_reader_owned(cpu, head);
         }
-        let readers = self.cut_readers(cpu);
+        let readers = if self.policy.reader_groups {
+            self.cut_readers(cpu)
+        } else {
+            self.cut_all_readers(cpu)
+        };
         let mut adjustment = readers.len() as i64 * ACTIVE_READ_BIAS - granted;
         if self.list_empty(cpu) {
             adjustment -= WAITING_BIAS;

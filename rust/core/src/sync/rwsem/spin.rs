@@ -8,7 +8,7 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
     /// `rwsem_try_write_lock_unqueued()`: for who spins.
     fn try_write_lock_unqueued(self, cpu: &P) -> Result<(), i64> {
         let mut count = self.count.read(cpu);
-        while count == 0 || count == WAITING_BIAS {
+        while count == 0 || (count == WAITING_BIAS && self.policy.stealing) {
             let new = count + ACTIVE_WRITE_BIAS;
             // Acquire: as in `down_write`.
             match self.count.compare_exchange(cpu, count, new, Ordering::Acquire) {
@@ -24,7 +24,7 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
 
     /// `rwsem_optimistic_spin()`: whether the lock was taken while spinning.
     pub(super) fn optimistic_spin(self, cpu: &P) -> bool {
-        if !self.can_spin_on_owner(cpu) {
+        if !self.policy.spinning || !self.can_spin_on_owner(cpu) {
             return false;
         }
         osq_lock(cpu, self.waiters, self.osq);
@@ -35,6 +35,8 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
                     taken = true;
                     break;
                 }
+                // The first in the queue may sleep, having seen us active: to queue up wakes it.
+                Err(WAITING_BIAS) if !self.policy.stealing => break,
                 // An owner that is about to show up or to leave. DEVIATION: the kernel watches
                 // `owner` too; the count is what changes when a writer leaves, and a reader that
                 // shows up is seen one change later.

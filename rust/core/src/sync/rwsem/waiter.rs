@@ -158,4 +158,31 @@ impl<P: Platform, W: Waiters<P>> RwSem<'_, P, W> {
         }
         readers
     }
+
+    /// As since 5.2: takes all readers out of the queue; writers stay.
+    #[cold]
+    pub(super) fn cut_all_readers(self, cpu: &P) -> Vec<TaskId> {
+        let mut readers = Vec::new();
+        let (mut link, mut last_writer) = (self.wait_head.read(cpu), END);
+        self.wait_head.write(cpu, END);
+        while link != END {
+            let waiter = self.waiters.waiter(decode_link(link));
+            let next = waiter.next().read(cpu);
+            if waiter.kind().read(cpu) == WAITING_FOR_WRITE {
+                waiter.prev().write(cpu, last_writer);
+                waiter.next().write(cpu, END);
+                if last_writer == END {
+                    self.wait_head.write(cpu, link);
+                } else {
+                    self.waiters.waiter(decode_link(last_writer)).next().write(cpu, link);
+                }
+                last_writer = link;
+            } else {
+                readers.push(decode_link(link));
+            }
+            link = next;
+        }
+        self.wait_tail.write(cpu, last_writer);
+        readers
+    }
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::explore::ExploreReport;
-use crate::mm::{Choice, Variant, Variants};
+use crate::mm::{Choice, System, Variant, Variants};
 use crate::platform::Mutant;
 use crate::program::Start;
 use crate::program::build::*;
+use crate::sync::rwsem::Policy;
 
 const GB: u64 = 1 << 30;
 
@@ -82,6 +83,32 @@ fn v11s_tree_needs_its_lock_and_the_reference_taken_under_it() {
         let entry = Some(super::super::mutants::entry_of(mutant));
         let found = report.violations.iter().map(|found| (found.invariant.as_str(), found.entry));
         assert_eq!(found.collect::<BTreeSet<_>>(), BTreeSet::from([("use-after-free", entry)]));
+    }
+}
+
+#[test]
+fn nobody_waits_for_ever_however_semaphores_are_handed_over() {
+    // t0:  map [0 1]  post  ..  unmap [0]
+    // t1:             await ..  protect [1]
+    // t2:             await ..  write 1
+    let first = [mmap(2, 0), write(0, 1, 1), aux(POST, 0), aux(POST, 1), range(MUNMAP, 0, 0, 1)];
+    let second = [aux(AWAIT, 0), Rec { prot: 1, ..range(MPROTECT, 0, 1, 1) }];
+    let third = [aux(AWAIT, 1), read(0, 1)];
+    let tasks: [(Start, &[_]); 3] =
+        [(Start::First, &first), (Start::First, &second), (Start::First, &third)];
+    let usual = Policy::default();
+    for rwsem in [
+        Policy { stealing: false, ..usual },
+        Policy { stealing: false, spinning: false, ..usual },
+        Policy { reader_groups: false, ..usual },
+    ] {
+        let cured = with_variants(Choice::Fixed);
+        let config = Config { system: System { rwsem, ..cured.system.clone() }, ..cured };
+        let report =
+            explore(&program(&tasks), Handler::Classic, &config, &dfs(1, true), &Arc::default())
+                .unwrap();
+        assert!(report.complete && report.schedules > 100, "{report:?}");
+        assert_eq!(report.violations, []);
     }
 }
 

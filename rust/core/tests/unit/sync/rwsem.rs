@@ -16,6 +16,7 @@ struct Lock<P: Platform = Actor> {
     words: [Word<P>; 6],
     waiters: Vec<Waiter<P>>,
     fast_path: FastPath,
+    policy: Policy,
 }
 
 impl<P: Platform> Waiters<P> for Lock<P> {
@@ -29,9 +30,12 @@ type Sem = RwSem<'static, Actor, Lock>;
 impl<P: Platform> Lock<P> {
     /// Leaked, so that tasks can refer to it.
     fn new(fast_path: FastPath) -> &'static Self {
+        Self::with(fast_path, Policy::default())
+    }
+    fn with(fast_path: FastPath, policy: Policy) -> &'static Self {
         let words = [0; 6].map(|_| Word::new(Line::FREE, 0));
         let waiters = (0..8).map(|_| Waiter::new(Line::FREE)).collect();
-        Box::leak(Box::new(Self { words, waiters, fast_path }))
+        Box::leak(Box::new(Self { words, waiters, fast_path, policy }))
     }
     fn sem(&'static self) -> RwSem<'static, P, Self> {
         RwSem {
@@ -43,6 +47,7 @@ impl<P: Platform> Lock<P> {
             owner: Field::permanent(&self.words[5]),
             waiters: self,
             fast_path: self.fast_path,
+            policy: self.policy,
         }
     }
     /// The count, and who is queued, first to last.
@@ -404,6 +409,50 @@ fn a_new_writer_steals_the_lock_from_the_one_that_was_woken() {
 }
 
 #[test]
+fn without_stealing_a_new_writer_waits_behind_the_one_that_was_woken() {
+    let policy = Policy { stealing: false, ..Policy::default() };
+    let (lock, stage) = (Lock::with(FastPath::Generic, policy), Stage::new(8));
+    go(&stage, lock, 0, DOWN_WRITE);
+    stage.set_on_cpu(0, false);
+    assert_eq!(go(&stage, lock, 1, DOWN_WRITE), At::Sleep);
+    go(&stage, lock, 0, UP_WRITE);
+    assert_eq!((lock.state(), stage.nr_wakes()), ((W, vec![1]), 1));
+    // It may have seen the newcomer's share, so it is woken again.
+    assert_eq!(go(&stage, lock, 2, DOWN_WRITE), At::Sleep);
+    assert_eq!((lock.state(), stage.nr_wakes()), ((W, vec![1, 2]), 1));
+    assert_eq!(stage.resume(1), At::End);
+    assert_eq!((lock.state(), lock.owner()), ((WRITER + W, vec![2]), Some((1, false))));
+    go(&stage, lock, 1, UP_WRITE);
+    assert_eq!(stage.resume(2), At::End);
+    assert_eq!(lock.state(), (WRITER, vec![]));
+}
+
+#[test]
+fn without_spinning_a_writer_sleeps_though_the_owner_runs() {
+    let policy = Policy { spinning: false, ..Policy::default() };
+    let (lock, stage) = (Lock::with(FastPath::X86, policy), Stage::new(8));
+    go(&stage, lock, 0, DOWN_WRITE);
+    assert_eq!(go(&stage, lock, 1, DOWN_WRITE), At::Sleep);
+    assert_eq!((lock.spinners(), lock.state()), (0, (WRITER + W, vec![1])));
+}
+
+#[test]
+fn without_groups_readers_behind_a_writer_are_given_the_lock_too() {
+    // 0 writes; 1 reads, 2 writes, 3 reads, 4 writes wait, in this order.
+    for (reader_groups, left) in [(true, vec![2, 3, 4]), (false, vec![2, 4])] {
+        let policy = Policy { reader_groups, spinning: false, ..Policy::default() };
+        let (lock, stage) = (Lock::with(FastPath::X86, policy), Stage::new(8));
+        go(&stage, lock, 0, DOWN_WRITE);
+        for (task, act) in [(1, DOWN_READ), (2, DOWN_WRITE), (3, DOWN_READ), (4, DOWN_WRITE)] {
+            assert_eq!(go(&stage, lock, task, act), At::Sleep);
+        }
+        go(&stage, lock, 0, UP_WRITE);
+        let readers = if reader_groups { 1 } else { 2 };
+        assert_eq!(lock.state(), (W + readers * A, left));
+    }
+}
+
+#[test]
 fn after_readers_only_x86_steals_at_once_and_elsewhere_a_queued_writer_does() {
     // The owner word still names a reader: nobody spins. Any queued writer may take a free lock.
     for (lock, stage) in both() {
@@ -567,8 +616,16 @@ fn threads_exclude_each_other_and_nobody_is_forgotten() {
     // Eight threads, more than cores: readers, writers, writers that downgrade. A lost wake-up
     // would hang, a broken exclusion would tear the pair.
     const ROUNDS: u64 = 1500;
-    for fast_path in [FastPath::X86, FastPath::Generic] {
-        let lock = Lock::<Cpu>::new(fast_path);
+    let usual = Policy::default();
+    for (fast_path, policy) in [
+        (FastPath::X86, usual),
+        (FastPath::Generic, usual),
+        (FastPath::X86, Policy { spinning: false, ..usual }),
+        (FastPath::Generic, Policy { stealing: false, ..usual }),
+        (FastPath::Generic, Policy { stealing: false, spinning: false, ..usual }),
+        (FastPath::X86, Policy { reader_groups: false, ..usual }),
+    ] {
+        let lock = Lock::<Cpu>::with(fast_path, policy);
         let machine = Machine::new(8);
         let pair = [0; 2].map(|_| Word::<Cpu>::new(Line::FREE, 0));
         std::thread::scope(|scope| {

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from types import MappingProxyType
+from typing import Final, NoReturn
 
-from spfemu.engines import one_of
+from spfemu.engines import TREES, one_of
 from spfemu.errors import EngineError, ProfileError
 from spfemu.machines import Machine, find_machine
-from spfemu.reproducing.rows import CASES, Case, Cell, Line, lines_of
+from spfemu.reproducing import ebizzy, kernbench, mechanisms
+from spfemu.reproducing.cases import Case, Cell, Line
 from spfemu.reproducing.running import run_cells
+from spfemu.reproducing.varying import Moved, ablate, sensitivity
 
-__all__ = ["Compared", "reproduce"]
+__all__ = ["CASES", "Compared", "Moved", "ablate", "reproduce", "sensitivity"]
+
+CASES: Final[Mapping[str, tuple[Case, ...]]] = MappingProxyType(
+    {"ebizzy": ebizzy.CASES, "kernbench": kernbench.CASES, "mechanisms": mechanisms.CASES}
+)
+"""All cases of published rows by group, in the order of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +57,32 @@ def reproduce(
     repeat: int = 1,
     seed: int = 0,
     machines: Mapping[str, str | Path | Machine] | None = None,
+    tree: str | None = None,
+    groups: Iterable[str] = tuple(CASES),
     progress: Callable[[float], object] | None = None,
 ) -> tuple[Compared, ...]:
-    """Runs ebizzy as the cover letters of v12 and v11 have it and compares the results.
+    """Runs what was measured of the series, and of the mechanisms below it, and compares.
+
+    ebizzy and kernbench are the cover letters' of v12 and v11; v11's rows, with the tree that it
+    had, are there again on v12's tree, to show what that changed. Then single mechanisms: the rwsem
+    locking microbenchmark, and will-it-scale's tlb_flush2.
 
     Source: ``published.csv``; machines' constants: ``docs/cost-model.md``. ``seconds`` of virtual
-    time each run has (2; the authors' had 10), ``repeat`` runs with seeds from ``seed`` on are
+    time each run of ebizzy has (2; the authors' had 10), those of mechanisms a 200th of it, and
+    kernbench's what its few files take; ``repeat`` runs with seeds from ``seed`` on are
     averaged (1), ``progress`` is called with 0 to 1. All local cores. Deterministic. ``machines``
     has, by the name of a machine that a case is run on, another to run it on instead: a machine,
     its name or its file, with as many CPUs.
 
-    v11's tree, which an rwlock protects, is v12's here: what the reading side of that lock costs
-    is not in our numbers. ``spf_vma_notsup`` is compared for each thread, as the threads' start
-    makes it, and not in percent of the faults, of which longer runs have more.
+    ``tree``, "rcu" or "rwlock", is what all runs have instead of their own; ``groups`` are of
+    ``CASES`` (all). ``spf_vma_notsup`` is
+    compared for each thread, as the threads' start makes it, and not in percent of the faults, of
+    which longer runs have more.
 
     Raises EngineError for a number that cannot be, ProfileError for a machine.
 
     >>> import spfemu
-    >>> lines = spfemu.reproduce(seconds=0.01)
+    >>> lines = spfemu.reproduce(seconds=0.01, groups=["ebizzy"])
     >>> lines[2].case, lines[2].what, round(lines[2].published, 3)
     ('v12, x86, 24 CPUs', 'ratio', 1.708)
     """
@@ -74,23 +90,26 @@ def reproduce(
         raise EngineError(f"seconds: value {seconds} (allowed: above 0, to 3600)")
     if repeat < 1:
         raise EngineError(f"repeat: value {repeat} (allowed: 1 and more)")
-    chosen = _machines(machines or {})
-    pairs = {case: _pair(case, chosen[case.machine], seconds) for case in CASES}
-    cells = [cell for pair in pairs.values() for cell in pair]
-    seeds = range(seed, seed + repeat)
-    figures = run_cells(cells, seeds=seeds, progress=progress)
-    compared: list[Compared] = []
-    for case in CASES:
-        classic, spf = (figures[cell] for cell in pairs[case])
-        machine = chosen[case.machine]
-        compared += [_compare(line, machine, line.ours(classic, spf)) for line in lines_of(case)]
-    return tuple(compared)
+    if tree is not None:
+        one_of("tree", tree, TREES)
+    cases = [case for group in groups for case in CASES[one_of("group", group, CASES)]]
+    chosen = _machines(cases, machines or {})
+    cells = {case: _cells(case, chosen[case.machine], seconds, tree) for case in cases}
+    every = [cell for runs in cells.values() for cell in runs]
+    figures = run_cells(every, seeds=range(seed, seed + repeat), progress=progress)
+    return tuple(
+        _compare(line, chosen[case.machine], line.ours([figures[cell] for cell in cells[case]]))
+        for case in cases
+        for line in case.lines()
+    )
 
 
-def _machines(given: Mapping[str, str | Path | Machine]) -> dict[str, Machine]:
+def _machines(
+    cases: Sequence[Case], given: Mapping[str, str | Path | Machine]
+) -> dict[str, Machine]:
     """What to run the cases of each machine on."""
-    wanted = {case.machine: 0 for case in CASES}
-    for case in CASES:
+    wanted = {case.machine: 0 for case in cases}
+    for case in cases:
         wanted[case.machine] = max(wanted[case.machine], case.ncpus)
     for name in given:
         one_of("machine", name, wanted)
@@ -108,8 +127,11 @@ def _refuse(machine: Machine, what: str, name: str, allowed: str) -> NoReturn:
     raise ProfileError(f"machine {machine.name}: {what} (allowed instead of {name}: {allowed})")
 
 
-def _pair(case: Case, machine: Machine, seconds: float) -> tuple[Cell, Cell]:
-    return case.cell(machine, "classic", seconds), case.cell(machine, "spf", seconds)
+def _cells(case: Case, machine: Machine, seconds: float, tree: str | None) -> tuple[Cell, ...]:
+    cells = case.cells(machine, seconds)
+    if tree is None:
+        return cells
+    return tuple(replace(c, tree=tree) if c.handler == "spf" else c for c in cells)
 
 
 def _compare(line: Line, machine: Machine, ours: float) -> Compared:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spfemu.errors import ProgramError
 from spfemu.sweeping.plot import svg
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "cells_of", "write_csv", "write_html"]
 
 COLUMNS: Final = ("case", "what", "unit", "published", "spfemu", "error", "limit", "kind")
+_WIDE: Final = 20
+"""From this ratio of values on a scale is logarithmic."""
 _COLOURS: Final = {"published": "#9aa5b1", "spfemu": "#1f6feb"}
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -106,28 +108,67 @@ def _row(line: Compared, before: Compared | None) -> str:
 
 
 def _plots(lines: Sequence[Compared]) -> str:
-    figure = library("matplotlib.figure").Figure(figsize=(11, 4.2), layout="constrained")
-    panels = (
-        ("ratio", "speculative / mmap_sem, records/s"),
-        ("spf_vma_changed", "spf_vma_changed, % of faults"),
-    )
-    for axes, (what, label) in zip(figure.subplots(1, 2), panels, strict=True):
-        chosen = [line for line in lines if line.what == what]
-        places = range(len(chosen))
-        for shift, name in ((-0.2, "published"), (0.2, "spfemu")):
-            values = [line.published if name == "published" else line.ours for line in chosen]
-            bars = axes.barh(
-                [place + shift for place in places], values, 0.38,
-                label=name, color=_COLOURS[name],
-            )  # fmt: skip
-            axes.bar_label(bars, fmt="%.2f" if what == "ratio" else "%.1f", padding=3, fontsize=9)
-        axes.set_yticks(list(places), [line.case for line in chosen])
-        axes.invert_yaxis()
-        axes.set_xlabel(label)
-        axes.margins(x=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(loc="lower right", frameon=False)
+    figure = library("matplotlib.figure").Figure(figsize=(11, 7.8), layout="constrained")
+    (ratios, shares), curves = figure.subplots(2, 2, height_ratios=(1.25, 1))
+    _bars(ratios, lines, "ratio", "speculative / mmap_sem, records/s", "%.2f")
+    _bars(shares, lines, "spf_vma_changed", "spf_vma_changed, % of faults", "%.1f")
+    of_threads: dict[str, list[Compared]] = {}
+    for line in lines:
+        if line.what.endswith(("thread", "threads")):
+            of_threads.setdefault(line.case, []).append(line)
+    rwsem = {case: rows for case, rows in of_threads.items() if case.startswith("rwsem")}
+    others = {case: rows for case, rows in of_threads.items() if case not in rwsem}
+    _curves(curves[0], rwsem, "rwsem, thousand locks/s")
+    _curves(curves[1], others, "tlb_flush2, thousand pages/s")
     return svg(figure)
+
+
+def _bars(axes: Any, lines: Sequence[Compared], what: str, label: str, digits: str) -> None:
+    chosen = [line for line in lines if line.what == what]
+    if not chosen:
+        axes.set_axis_off()
+        return
+    places = range(len(chosen))
+    for shift, name in ((-0.2, "published"), (0.2, "spfemu")):
+        values = [line.published if name == "published" else line.ours for line in chosen]
+        bars = axes.barh(
+            [place + shift for place in places], values, 0.38, label=name, color=_COLOURS[name]
+        )
+        axes.bar_label(bars, fmt=digits, padding=3, fontsize=9)
+    axes.set_yticks(list(places), [line.case for line in chosen])
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.margins(x=0.15)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _curves(axes: Any, cases: Mapping[str, Sequence[Compared]], label: str) -> None:
+    """Draws rates by the number of threads: what was published once, ours for each case."""
+    if not cases:
+        axes.set_axis_off()
+        return
+    threads = [int(line.what.split()[0]) for line in next(iter(cases.values()))]
+    for nth, (case, rows) in enumerate(cases.items()):
+        if not nth:
+            axes.plot(threads, [line.published for line in rows], "o-", label="published",
+                      color=_COLOURS["published"])  # fmt: skip
+        name = "spfemu" if len(cases) == 1 else f"spfemu: {case}"
+        axes.plot(threads, [line.ours for line in rows], ("o-", "s--")[nth % 2], label=name,
+                  color=_COLOURS["spfemu"])  # fmt: skip
+    axes.set_xscale("log", base=2)
+    ticks = [number for number in threads if number & (number - 1) == 0]
+    axes.set_xticks(ticks, [str(number) for number in ticks])
+    values = [line.ours for rows in cases.values() for line in rows]
+    if max(values) > _WIDE * min(values):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.minorticks_off()
+    axes.set_xlabel("threads")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from spfemu.engines import run
 from spfemu.profiles import arch as arch_of
-from spfemu.reproducing.rows import Cell, Figures
+from spfemu.reproducing.cases import Cell, Figures
 from spfemu.workloads import make_job
 
 __all__ = ["run_cells"]
@@ -46,17 +46,19 @@ def run_cells(
 
 def _run_cell(cell: Cell, seed: int) -> Figures:
     arch = arch_of(cell.machine.arch)
+    seed += cell.shift
     job = make_job(cell.workload, cpus=cell.cpus)
     result = run(
         job.build(page_size=arch.page_size, seed=seed),
         engine="vtime",
         handler=cell.handler,
+        tree=cell.tree,
         arch=arch,
         machine=cell.machine,
         cpus=cell.cpus,
         seed=seed,
         record=False,
-        settings={"downgrade": cell.downgrade},
+        settings=dict.fromkeys(cell.without, False),
     )
     return Figures(job.figures(result), dict(result.counters))
 

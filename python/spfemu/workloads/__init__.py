@@ -9,12 +9,13 @@ from typing import Final
 
 from spfemu.errors import ProgramError
 from spfemu.program.values import shown
-from spfemu.workloads import database, ebizzy, kernbench, pft, threadstorm, will_it_scale
+from spfemu.workloads import database, ebizzy, kernbench, pft, rwsem, threadstorm, will_it_scale
 from spfemu.workloads.database import Database, database_job
 from spfemu.workloads.ebizzy import Ebizzy, ebizzy_job
 from spfemu.workloads.job import DEFAULT_CPUS, Arguments, Job, Option
 from spfemu.workloads.kernbench import Kernbench, kernbench_job
 from spfemu.workloads.pft import Pft, pft_job
+from spfemu.workloads.rwsem import Rwsem, rwsem_job
 from spfemu.workloads.threadstorm import Threadstorm, threadstorm_job
 from spfemu.workloads.will_it_scale import WillItScale, will_it_scale_job
 
@@ -26,6 +27,7 @@ __all__ = [
     "Kernbench",
     "Option",
     "Pft",
+    "Rwsem",
     "Threadstorm",
     "WillItScale",
     "Workload",
@@ -71,6 +73,9 @@ WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
             threadstorm_job,
         ),
         "pft": Workload("pft", "write each page once, all at once", pft.OPTIONS, pft_job),
+        "rwsem": Workload(
+            "rwsem", "take mmap_sem and give it back, at once", rwsem.OPTIONS, rwsem_job
+        ),
         **{
             name: Workload(
                 name, f"will-it-scale: {test.summary}", will_it_scale.OPTIONS, will_it_scale_job

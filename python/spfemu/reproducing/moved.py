@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from spfemu.errors import ProgramError
+from spfemu.reproducing.report import write_text
 from spfemu.reproducing.varying import FACTORS, NUMBERS, Moved
 
 __all__ = ["MOVED_COLUMNS", "moved_rows", "still", "write_moved"]
@@ -49,10 +49,7 @@ def write_moved(moved: Sequence[Moved], path: Path) -> None:
     for one in moved:
         writer.writerow((one.case, one.change, one.factor, one.what, one.usual, one.changed,
                          round(one.percent, 2)))  # fmt: skip
-    try:
-        path.write_text(out.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise ProgramError(f"{path}: cannot be written: {error.strerror}") from None
+    write_text(path, out.getvalue())
 
 
 def _grouped(moved: Sequence[Moved]) -> dict[tuple[str, str], list[Moved]]:

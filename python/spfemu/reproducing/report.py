@@ -16,7 +16,7 @@ from spfemu.sweeping.table import library
 if TYPE_CHECKING:
     from spfemu.reproducing import Compared
 
-__all__ = ["COLUMNS", "cells_of", "write_csv", "write_html"]
+__all__ = ["COLUMNS", "cells_of", "write_csv", "write_html", "write_text"]
 
 COLUMNS: Final = ("case", "what", "unit", "published", "spfemu", "error", "limit", "kind")
 _WIDE: Final = 20
@@ -58,7 +58,7 @@ def write_csv(lines: Sequence[Compared], path: Path) -> None:
         writer.writerow((line.case, line.machine, line.cpus, line.what, line.unit, line.published,
                          line.ours, round(line.error_pct, 2), line.limit, line.within,
                          line.kind))  # fmt: skip
-    _write(path, out.getvalue())
+    write_text(path, out.getvalue())
 
 
 def write_html(lines: Sequence[Compared], path: Path, *, about: str) -> None:
@@ -73,7 +73,7 @@ def write_html(lines: Sequence[Compared], path: Path, *, about: str) -> None:
         f'<th class="n">{name}</th>' if n in numbers else f"<th>{name}</th>"
         for n, name in enumerate(COLUMNS)
     )
-    _write(
+    write_text(
         path,
         f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>spfemu beside what was published</title>
@@ -171,7 +171,8 @@ def _curves(axes: Any, cases: Mapping[str, Sequence[Compared]], label: str) -> N
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file. Source: ours. Raises ProgramError where that fails."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from statistics import fmean
@@ -29,9 +28,11 @@ def run_cells(
     Source: ours. Virtual time runs outside Python's lock, so threads suffice. Deterministic. An
     exception, Ctrl-C included, leaves what has not begun.
     """
+    from spfemu.sweeping.pool import local_jobs
+
     keys = [(cell, seed) for cell in dict.fromkeys(cells) for seed in seeds]
     done: dict[_Key, Figures] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(local_jobs()) as pool:
         futures = {pool.submit(_run_cell, *key): key for key in keys}
         try:
             for future in as_completed(futures):

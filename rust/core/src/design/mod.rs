@@ -12,6 +12,7 @@ pub use spf_rwlock::SpfRwlock;
 
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
 use crate::platform::Platform;
+use crate::sync::refcount::atomic_dec_and_test;
 
 /// What a fault handler and its writers agree on.
 pub trait Design: Sized + 'static {
@@ -57,4 +58,12 @@ pub trait Speculative: Design {
         mm: MmRef<'k, P>,
         address: Vaddr,
     ) -> Option<VmaRef<'k, P>>;
+}
+
+/// `put_vma()` where VMAs have reference counts: whoever drops the last one frees the VMA.
+#[inline(always)]
+fn put_counted_vma<P: Platform, D: Design>(k: &Kernel<P, D>, cpu: &P, vma: VmaRef<'_, P>) {
+    if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
+        k.vm_area_free(cpu, vma);
+    }
 }

@@ -1,9 +1,9 @@
 //! Series v12: sequence counts, reference counts, RCU, and speculation before `mmap_sem`.
 
-use super::{Design, Speculative};
+use super::{Design, Speculative, put_counted_vma};
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef};
 use crate::platform::{Mutant, Platform, RcuCallback, Value};
-use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
+use crate::sync::refcount::atomic_inc;
 use crate::sync::seqcount::{raw_write_seqcount_begin, raw_write_seqcount_end};
 use crate::sync::seqlock::{write_seqlock, write_sequnlock};
 
@@ -57,9 +57,7 @@ impl Design for Spf {
     }
     #[inline]
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
-        if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
-            k.vm_area_free(cpu, vma);
-        }
+        put_counted_vma(k, cpu, vma);
     }
 }
 

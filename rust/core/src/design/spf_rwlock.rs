@@ -2,10 +2,9 @@
 //!
 //! All else is v12's, so that a comparison of the two is one of the trees.
 
-use super::{Design, Speculative, Spf};
+use super::{Design, Speculative, Spf, put_counted_vma};
 use crate::mm::{FaultFlags, Kernel, MmRef, Vaddr, VmFault, VmaRef, mm_rb_lock};
 use crate::platform::Platform;
-use crate::sync::refcount::atomic_dec_and_test;
 
 /// The speculative handler, on v11's tree.
 pub enum SpfRwlock {}
@@ -41,13 +40,10 @@ impl Design for SpfRwlock {
 
     fn get_vma<P: Platform>(_cpu: &P, _vma: VmaRef<'_, P>) {}
     fn put_unlinked_vma<P: Platform>(_k: &Kernel<P, Self>, _cpu: &P, _vma: VmaRef<'_, P>) {}
-    /// Whoever drops the last reference frees the VMA, with no grace period: nobody looks at one
-    /// without the lock or a reference.
+    /// With no grace period: nobody looks at a VMA without the lock or a reference.
     #[inline]
     fn put_vma<P: Platform>(k: &Kernel<P, Self>, cpu: &P, vma: VmaRef<'_, P>) {
-        if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
-            k.vm_area_free(cpu, vma);
-        }
+        put_counted_vma(k, cpu, vma);
     }
 }
 

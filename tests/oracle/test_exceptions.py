@@ -319,6 +319,23 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
     "touched-joins-untouched-shared": (
         [mmap(8, flags=["shared", "anonymous", "fixed"]), op("write", value=1)], "emulated", 4,
     ),
+    # Only if what could join it on the other side was touched, ...
+    "touched-joins-untouched-alone": (
+        [mmap(8), op("write", value=1), op("mprotect", "p+0x4000", length=4 * PAGE, prot="rwx")],
+        "host", 2,
+    ),
+    # ... if it was not touched first, ...
+    "touched-joins-untouched-late": (
+        [mmap(8), op("touch", length=8 * PAGE),
+         op("mprotect", "p+0x4000", length=4 * PAGE, prot="rwx")],
+        "host", 2,
+    ),
+    # ... and if a call was about it.
+    "touched-joins-untouched-nothing": (
+        [mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), prot="rwx", id="q"), op("write", value=1),
+         op("write", "q", value=1)],
+        "host", 2,
+    ),
 }  # fmt: skip
 """Programs, and the page at which one of the two is given an edge that the exception of that name
 does not explain."""

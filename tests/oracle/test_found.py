@@ -231,6 +231,37 @@ def test_what_mlock_has_brought_in_was_touched() -> None:
     assert (found.differences, found.excused) == ([], [])
 
 
+# Pages 5, 6 and 7 get edges at 6 and 7; then page 6 may be written to like page 7 again, and is
+# advised like page 5, which is written to.
+BETWEEN: Final = [
+    mmap(8), op("madvise", "p+0x5000", length=PAGE, advice="random"),
+    op("mprotect", "p+0x5000", length=2 * PAGE, prot="none"),
+    op("touch", "p+0x7000", length=PAGE),
+    op("mprotect", "p+0x1000", length=7 * PAGE, prot="rwx"), op("write", "p+0x5000", value=1),
+    op("madvise", "p+0x6000", length=2 * PAGE, advice="random"),
+]  # fmt: skip
+
+
+def test_what_lies_between_touched_neighbours_joins_the_other_one() -> None:
+    # On the host page 6 joins page 7, which was touched, at once; in 5.1 page 5, and only later.
+    found = compared(program(BETWEEN), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+    # If it was touched itself before it could join, it is alone on both.
+    found = compared(program([*BETWEEN[:2], op("write", "p+0x6000", value=1), *BETWEEN[2:]]), "spf")
+    assert (found.differences, found.excused) == ([], [])
+
+
+def test_what_was_refused_does_not_touch_what_lies_between() -> None:
+    ops = [*BETWEEN[:3], op("write", "p+0x6000", value=1), *BETWEEN[3:]]
+    ops.append(op("mlock", "p+0x7000", length=PAGE, onfault=True))
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+
+
 def test_a_stack_that_was_uncharged_when_it_grew() -> None:
     # Growing, it got an anon_vma; on the host not that of the mapping above, which is charged.
     ops = [mmap(8, flags=[*FIXED, "growsdown"]), op("mprotect", "p+0x4000", length=PAGE, prot="r"),

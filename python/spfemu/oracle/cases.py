@@ -80,7 +80,8 @@ class Case:
 class Edge:
     """An edge between two VMAs that only one of the two has.
 
-    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides.
+    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides,
+    ``around`` are the emulator's nearest edges below and above.
     """
 
     history: History
@@ -89,6 +90,7 @@ class Edge:
     address: int
     is_emulated: bool
     perms: str
+    around: tuple[int, int]
 
     @cached_property
     def before(self) -> list[Call]:

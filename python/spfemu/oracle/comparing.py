@@ -240,11 +240,15 @@ class _Comparing:
         if joined_maps(mine) != joined_maps(theirs):
             return [None]
         found: dict[str, Exempt | None] = {}
-        for address in sorted(_edges(mine) ^ _edges(theirs)):
-            is_emulated = address in _edges(mine)
+        edges = _edges(mine)
+        for address in sorted(edges ^ _edges(theirs)):
+            is_emulated = address in edges
             lines = map(parsed_maps_line, mine if is_emulated else theirs)
             perms = next(perms for start, _, perms, _ in lines if start == address)
-            edge = Edge(self.history, moment.position, moment.space, address, is_emulated, perms)
+            around = max(e for e in edges if e < address), min(e for e in edges if e > address)
+            edge = Edge(
+                self.history, moment.position, moment.space, address, is_emulated, perms, around
+            )
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -214,10 +215,10 @@ class History:
             return Mapping(self.program.files[number], call.ret, at // 4096, is_private)
         return None
 
-    def written(self, position: int, space: int) -> set[int]:
+    def written(self, position: int, space: int, *, even_refused: bool = True) -> set[int]:
         """The pages for whose writing an address space has faulted before a position.
 
-        Source: ours.
+        Source: ours. A refused write brings nothing in, but may have a stack grow.
         """
         found = set()
         for task in range(len(self.program.tasks)):
@@ -225,6 +226,8 @@ class History:
             kinds = ops[rows["index"]] if len(rows) else ops[:0]
             writes = (kinds["op"] == _WRITE) | ((kinds["op"] == _TOUCH) & (kinds["access"] == 1))
             faulted = rows["counters"][:, EVENTS.index("faults")] > 0
+            if not even_refused:
+                faulted &= rows["signal"] != signal.SIGSEGV
             for row in np.flatnonzero(writes & faulted).tolist():
                 at = self.position((task, row))
                 if self.spaces.sees(space, position, self.spaces.of_task(task, at), at):

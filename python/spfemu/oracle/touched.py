@@ -15,13 +15,21 @@ _POPULATE_WRITE: Final = ADVICES.index("populate_write")
 
 
 def is_touched(
-    history: History, position: int, space: int, start: int = 0, end: int = 1 << 64
+    history: History,
+    position: int,
+    space: int,
+    start: int = 0,
+    end: int = 1 << 64,
+    *,
+    even_refused: bool = True,
 ) -> bool:
     """Whether an address space had a page in [start, end) touched before a position.
 
-    Source: ours. What a call may have brought in counts, whatever came of it.
+    Source: ours. What a call may have brought in counts, whatever came of it, and so does a write
+    that was refused, unless ``even_refused`` is False.
     """
-    if any(start <= page < end for page in history.written(position, space)):
+    written = history.written(position, space, even_refused=even_refused)
+    if any(start <= page < end for page in written):
         return True
     calls = (call for call in history.before(position, space) if _populates(call))
     return any(_start(call) < end and start < _start(call) + call.length for call in calls)

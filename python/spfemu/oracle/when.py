@@ -48,6 +48,7 @@ __all__ = [
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
 _MREMAP: Final = MREMAP_FLAGS
+_RECUTTING: Final = ("mprotect", "madvise", "mlock", "munlock", "mbind")
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
 
@@ -333,7 +334,7 @@ def is_between_touched_and_not(edge: Edge) -> bool:
     """
     if not edge.perms.endswith("p") or not is_touched(edge.history, edge.position, edge.space):
         return False
-    return edge.is_emulated or _is_moved_untouched(edge)
+    return edge.is_emulated or _is_moved_untouched(edge) or _has_joined_the_other(edge)
 
 
 def _is_moved_untouched(edge: Edge) -> bool:
@@ -347,6 +348,34 @@ def _is_moved_untouched(edge: Edge) -> bool:
         and call.ret <= edge.address <= call.ret + call.new_length
         and not is_touched(edge.history, call.position, edge.space, *call.range)
         for call in moves
+    )
+
+
+def _has_joined_the_other(edge: Edge) -> bool:
+    """At memory between touched neighbours, of which it has joined the one only on the host.
+
+    There was a call that let it join that one before it was touched itself. The emulator keeps the
+    two apart, an edge for the one that is missing here, and so has it join the other one later.
+    """
+    here, (low, high) = edge.address, edge.around
+    return _joins(edge, (here, high), high, (low, here), (high, 1 << 64)) or _joins(
+        edge, (low, here), low, (here, high), (0, low)
+    )
+
+
+def _joins(
+    edge: Edge, part: tuple[int, int], at: int, near: tuple[int, int], far: tuple[int, int]
+) -> bool:
+    """Whether a part that was not touched could join what is far, at an edge of the emulator's."""
+    history, space = edge.history, edge.space
+    if not is_touched(history, edge.position, space, *near):
+        return False
+    return any(
+        call.op in _RECUTTING
+        and (call.covers(at) or call.covers(at - 4096))
+        and is_touched(history, call.position, space, *far)
+        and not is_touched(history, call.position, space, *part, even_refused=False)
+        for call in edge.before
     )
 
 

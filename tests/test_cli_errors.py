@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from spfemu.cli import main
+from spfemu.engines import ENGINES
 from spfemu.workloads import WORKLOADS
+from tests.host_kernel import needs_host
 
 SCENARIO = str(Path(__file__).parent / "kernel_scenarios" / "anon_first_write.json")
 TRACE = Path(__file__).parent / "traces" / "pigz.perf.txt.zst"
@@ -159,6 +161,19 @@ def test_programs_with_a_bad_operation(
     for command in (["run"], ["check"], ["explore"], ["stat", "--"]):
         line = refused(capsys, *command, str(path))
         assert line.startswith(f"{path}: tasks[0].ops[0]: {message}")
+
+
+@pytest.mark.parametrize("engine", [*ENGINES[:-1], pytest.param("kernel", marks=needs_host)])
+def test_a_touch_that_is_too_long_has_its_place_on_every_engine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, engine: str
+) -> None:
+    touch = {"op": "touch", "addr": 0, "length": 2**64 - 1, "stride": 1}
+    repeat = {"op": "repeat", "count": 2, "ops": [{"op": "exit"}, touch]}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**PROGRAM, "tasks": [{"ops": [repeat]}]}))
+    line = refused(capsys, "run", "--engine", engine, str(path))
+    message = f"key 'length': value {2**64 - 1} (allowed: 1 to 2^32-1 accesses)"
+    assert line == f"{path}: tasks[0].ops[0].ops[1]: {message}"
 
 
 def test_a_name_that_no_post_has(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ OPERATIONS: list[tuple[Any, str]] = [
     ({"op": "read", "addr": "p", "mode": "root"}, "key 'mode': value \"root\" (allowed: user, kernel)"),
     ({"op": "touch", "addr": "p", "length": 0}, "key 'length': value 0 (allowed: 1 to 2^64-1)"),
     ({"op": "touch", "addr": "p", "length": 1, "stride": 0}, "key 'stride': value 0"),
+    ({"op": "touch", "addr": "p", "length": 2**64 - 1, "stride": 1}, "key 'length': value 18446744073709551615 (allowed: 1 to 2^32-1 accesses)"),
+    ({"op": "touch", "addr": "p", "length": 2**32, "stride": 1}, "key 'length': value 4294967296 (allowed: 1 to 2^32-1 accesses)"),
+    ({"op": "touch", "addr": "p", "length": "16T"}, "key 'length': value 17592186044416 (allowed: 1 to 2^32-1 accesses)"),
     ({"op": "touch", "addr": "p", "length": 1, "order": "up"}, "key 'order': value \"up\""),
     ({"op": "touch", "addr": "p", "length": 1, "access": "rw"}, "(allowed: read, write, execute)"),
     ({"op": "mmap", "length": -1}, "key 'length': value -1 (allowed: 0 to 2^64-1)"),
@@ -109,6 +112,13 @@ def test_a_bad_operation_is_named_with_its_place(op: Any, message: str) -> None:
     assert text.startswith("p.json: tasks[0].ops[2]: ")
     assert message in text
     assert "\n" not in text
+
+
+def test_a_touch_has_as_many_accesses_as_can_be_numbered() -> None:
+    # Without a stride the smallest page there is counts.
+    for length, stride in ((2**32 - 1, 1), ((2**32 - 1) * 4096, None), (2**64 - 1, 2**33)):
+        touch = {"op": "touch", "addr": "p", "length": length}
+        Program.from_dict(with_op(touch | ({"stride": stride} if stride else {})))
 
 
 def test_places_inside_repeats() -> None:

@@ -43,6 +43,8 @@ _REPEAT: Final = OPS["repeat"].code
 _END: Final = OPS["end"].code
 _MMAP: Final = OPS["mmap"].code
 _TRUNCATE: Final = OPS["truncate"].code
+_TOUCH: Final = OPS["touch"].code
+_SMALLEST_PAGE: Final = 4096
 
 
 @dataclass(slots=True)
@@ -116,6 +118,8 @@ def _check_group(group: _Group) -> None:
         _check_mmap_file(group)
     if op.code == _TRUNCATE:
         _check_truncated(group)
+    if op.code == _TOUCH:
+        _check_nr_accesses(group)
     bits = _flag_bits(op)
     group.refuse_value(group.flag(~bits & 0xFFFFFFFF), "flags", records["flags"], f"bits {bits:#x}")
     used = _used_fields(op)
@@ -241,6 +245,14 @@ def _check_repeat(group: _Group) -> None:
     group.refuse_value(timed & (count != 0), "count", count, "not together with for_ns")
     group.refuse_value(~timed & (for_ns != 0), "for_ns", for_ns, "not together with count")
     group.refuse_value(~timed & (rounds != 0), "max_count", rounds, "only together with for_ns")
+
+
+def _check_nr_accesses(group: _Group) -> None:
+    """A touch numbers its accesses in 32 bits, whatever the page that is its stride by default."""
+    length, stride = group.records["length"], group.records["length2"]
+    stride = np.where(stride == 0, np.uint64(_SMALLEST_PAGE), stride)
+    bad = (length - np.uint64(1)) // stride >= np.uint64(0xFFFFFFFF)
+    group.refuse_value(bad & (length > 0), "length", length, "1 to 2^32-1 accesses")
 
 
 def _check_truncated(group: _Group) -> None:

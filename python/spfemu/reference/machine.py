@@ -193,6 +193,7 @@ class Machine:
         start = self._addresses(record)[0]
         stride = record.length2 or task.mm.page_size
         count = -(-record.length // stride)
+        self._check_nr_outcomes(count)  # before the order of many is drawn
         for number, position in enumerate(touch_order(record.flags, count, record.addr2)):
             address = (start + position * stride) & ADDRESS_MASK
             self._one_access(task, index, record, address, record.access, number)
@@ -230,9 +231,13 @@ class Machine:
         )
 
     def _keep(self, task: Task, outcome: Outcome) -> None:
+        self._check_nr_outcomes(1)
         task.outcomes.append(outcome)
         self.nr_outcomes += 1
-        if self.nr_outcomes > self.max_outcomes:
+
+    def _check_nr_outcomes(self, more: int) -> None:
+        """Whether so many more outcomes may be kept."""
+        if self.nr_outcomes + more > self.max_outcomes:
             raise EngineError(
                 f"more than {self.max_outcomes} outcomes to keep (allowed: max_outcomes)"
             )

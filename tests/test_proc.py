@@ -10,6 +10,7 @@ import pytest
 import spfemu
 from spfemu import EngineError, Program
 from spfemu.profiles import arch, arch_names
+from tests.host_kernel import needs_host
 
 EMULATORS = ("reference", "native", "vtime", "explore")
 PAGE = 4096
@@ -161,3 +162,21 @@ def test_only_who_asks_gets_it() -> None:
 def test_the_hosts_kernel_says_nothing_yet() -> None:
     with pytest.raises(EngineError, match=r"^proc: engine kernel \(allowed: native, reference,"):
         spfemu.run(program(ops({"op": "exit"})), engine="kernel", proc=True)
+
+
+@pytest.mark.parametrize("engine", [*EMULATORS, pytest.param("kernel", marks=needs_host)])
+def test_processes_are_in_the_order_of_the_program(engine: str) -> None:
+    # Not in that of their names, nor in which they began, nor ended.
+    given = program(
+        ops({"op": "exit"}, name="m", start="fork"),
+        ops(
+            {"op": "mmap", "length": PAGE},
+            {"op": "fork", "child": "a", "wait": True},
+            {"op": "fork", "child": "m"},
+            name="z",
+        ),
+        ops({"op": "exit"}, name="a", start="fork"),
+    )
+    result = spfemu.run(given, engine=engine, proc=engine in EMULATORS)
+    assert list(result.maps) == ["m", "z", "a"]
+    assert list(result.proc) == (["m", "z", "a"] if engine in EMULATORS else [])

@@ -83,7 +83,8 @@ class Result:
     Source: ours (the JSON form: the command line's ``--json``). ``counters`` has every event of
     ``EVENTS``, zeros included; ``ops`` is an array of ``OUTCOME_DTYPE``, shape (outcomes,): task by
     task, each task's in the order it ran them; empty without ``record``. ``maps`` maps each
-    process, named by its first task, to its final VMAs, "start-end perms offset". ``rounds`` has
+    process, named by its first task and in the program's order, to its final VMAs, "start-end perms
+    offset". ``rounds`` has
     for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait
     for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
     ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
@@ -128,6 +129,12 @@ class Result:
     def __post_init__(self) -> None:
         complete = {event: int(self.counters.get(event, 0)) for event in EVENTS}
         object.__setattr__(self, "counters", complete)
+        for name in ("maps", "proc"):
+            of_process = getattr(self, name)
+            in_order = {
+                t.name: of_process[t.name] for t in self.program.tasks if t.name in of_process
+            }
+            object.__setattr__(self, name, in_order)
         ops = self.ops
         if len(ops) > 1 and (np.diff(ops["task"].astype(np.int64)) < 0).any():
             ops = ops[np.argsort(ops["task"], kind="stable")]

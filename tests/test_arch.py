@@ -113,4 +113,4 @@ def test_the_package_is_there_before_what_it_needs() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     first, names = run.stdout.splitlines()
     assert first == "False"
-    assert set(spfemu.__all__) <= set(names.split())
+    assert names.split() == sorted(spfemu.__all__)

@@ -101,4 +101,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # Not the helpers above, nor which modules happen to have been imported.
+    return sorted(__all__)

@@ -512,6 +512,23 @@ class TestImport:
         told(capsys, "import", str(HERE / "traces" / "pigz.perf.txt.zst"))
         assert [path.name for path in tmp_path.iterdir()] == ["pigz.npz"]
 
+    def test_only_a_name_that_was_given_is_replaced(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        trace = str(HERE / "traces" / "pigz.perf.txt.zst")
+        target = tmp_path / "pigz.npz"
+        target.write_text("precious")
+        assert main(["import", trace]) == 2
+        message = "pigz.npz: exists (allowed: -o pigz.npz to replace it, or another file)"
+        assert capsys.readouterr().err == f"spfemu: {message}\n"
+        assert target.read_text() == "precious"
+        told(capsys, "import", trace, "-o", "pigz.npz")
+        assert spfemu.Program.load(target).nr_ops > 100
+
 
 class TestExplore:
     def test_a_panic_of_the_protocol_is_told_once(self, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from spfemu.cli.output import check_output, print_json
-from spfemu.errors import SpfemuError
+from spfemu.errors import ProgramError, SpfemuError
 
 __all__ = ["register"]
 
@@ -42,6 +42,10 @@ def import_command(
 
     target = _program_name(trace[0]) if output is None else output
     check_output(target, *trace)
+    if output is None and Path(target).exists():
+        raise ProgramError(
+            f"{target}: exists (allowed: -o {target} to replace it, or another file)"
+        )
     program, summary = import_trace(list(trace))
     program.save(target)
     # With the program on standard output, what is said about it goes to the other one.

@@ -342,7 +342,7 @@ class TestStat:
 
 
 class TestRun:
-    @pytest.mark.parametrize("engine", ["native", "vtime"])
+    @pytest.mark.parametrize("engine", ["native", "vtime", "reference"])
     def test_interrupted_within_one_operation(self, engine: str, tmp_path: Path) -> None:
         # Zeroes take no memory but page tables, so it would go on for an hour.
         flags = ["private", "anonymous", "populate"]

@@ -219,7 +219,10 @@ class TestStat:
         assert f"Aborts of the spf run by {by}:" in told(capsys, "stat", "--by", by, *EBIZZY)
 
     def test_faults_without_an_event(
-        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # Alone: 1; with another user: 3 by the kernel, 1 where nothing is mapped, 4 speculative.
         builder = spfemu.ProgramBuilder()
@@ -244,6 +247,13 @@ class TestStat:
             "\n 5 of the 9 faults with spf have no event: they were not tried (the kernel\n" in out
         )
         assert "no event" not in told(capsys, "stat", "--handler", "classic", "--", str(path))
+        # A narrow terminal is not left, a wide one not used up.
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        for columns, width in (("40", 40), ("200", 80)):
+            monkeypatch.setenv("COLUMNS", columns)
+            out = told(capsys, "stat", "--", str(path))
+            lines = out[out.index(" 5 of the 9 faults with spf") :].splitlines()
+            assert width - 15 < max(map(len, lines)) <= width
 
     def test_a_machine_of_a_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         path = tmp_path / "mine.toml"
@@ -280,6 +290,11 @@ class TestStat:
     def test_one_of_something_is_not_several(self, capsys: pytest.CaptureFixture[str]) -> None:
         out = told(capsys, "stat", "--cpus", "1", *EBIZZY)
         assert "[vtime, x86, 1 CPU]:" in out
+
+    def test_native_has_threads(self, capsys: pytest.CaptureFixture[str]) -> None:
+        # ebizzy's main thread only starts the others, but it is one.
+        out = told(capsys, "stat", "--engine", "native", *EBIZZY)
+        assert "[native, x86, 3 threads]:" in out
 
     def test_groups_without_aborts_are_left_out(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path

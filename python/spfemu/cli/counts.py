@@ -12,12 +12,14 @@ from typing import Any, Final, TextIO
 from spfemu.cli.course import print_lock_stat, separated_lock_stat
 from spfemu.cli.output import counted
 from spfemu.cli.sites import Group, no_event
-from spfemu.cli.tables import print_table
+from spfemu.cli.tables import print_table, terminal_width
 from spfemu.results import RESULT_FORMAT, Result
 
 __all__ = ["Series", "print_separated", "print_text", "to_json"]
 
 _TOP_GROUPS: Final = 20
+_WIDTH: Final = 80
+"""Text does not become wider than this."""
 _NO_EVENT: Final = (
     "they were not tried (the kernel faulted on the program's behalf, or the address space had no "
     "other user, or the sysctl was off), or given up where v12 says nothing (no mapping there; "
@@ -126,7 +128,9 @@ def print_text(
     where = ", ".join(
         [result.engine, *([] if len(series) > 1 else [series[0].handler]), result.arch]
     )
-    cpus = counted(result.settings["cpus"], "CPU")
+    # On native each task is a thread, also one that only starts the others, and has a CPU.
+    what = "thread" if result.engine == "native" else "CPU"
+    cpus = counted(result.settings["cpus"], what)
     repeats = len(series[0].results)
     times = f" ({repeats} runs)" if repeats > 1 else ""
     print(f"\n Performance counter stats for '{label}' [{where}, {cpus}]{times}:\n", file=out)
@@ -150,7 +154,8 @@ def _print_no_event(results: Sequence[Result], out: TextIO) -> None:
     faults = statistics.fmean(result.counters["faults"] for result in results)
     if count:
         text = f"{count:,.0f} of the {faults:,.0f} faults with spf have no event: {_NO_EVENT}"
-        print(textwrap.fill(text, 80, initial_indent=" ", subsequent_indent=" "), file=out)
+        width = min(terminal_width(out) or _WIDTH, _WIDTH)
+        print(textwrap.fill(text, width, initial_indent=" ", subsequent_indent=" "), file=out)
         print(file=out)
 
 

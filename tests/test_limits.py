@@ -89,6 +89,32 @@ def test_out_of_frames_is_an_outcome() -> None:
         assert killed.sum() > 260_000
 
 
+@pytest.mark.parametrize("engine", ["native", "vtime", "explore"])
+def test_frames_that_another_cpu_has_freed_are_found(engine: str) -> None:
+    """Two children, one after the other, take all memory there is, or one frame too many."""
+    child = {"start": "fork", "ops": [{"op": "touch", "addr": "p", "length": "64K"}]}
+    parent = [
+        {"op": "mmap", "length": "64K", "id": "p"},
+        {"op": "fork", "child": "c1", "wait": True},
+        {"op": "fork", "child": "c2", "wait": True},
+    ]
+    tasks = [{"name": "p", "ops": parent}, child | {"name": "c1"}, child | {"name": "c2"}]
+    ended_well = set()
+    for pages in range(20, 40):
+        document = {
+            "format": "spfemu-program/1",
+            "system": {"memory": pages * 4096},
+            "tasks": tasks,
+        }
+        text = json.dumps(document)
+        want = spfemu.run(Program.loads(text), engine="reference").ops
+        got = spfemu.run(Program.loads(text), engine=engine).ops
+        for field in ("task", "errno", "signal"):
+            assert got[field].tolist() == want[field].tolist(), f"{pages} pages"
+        ended_well.add(not want["signal"].any())
+    assert ended_well == {False, True}
+
+
 def test_explore_cuts_a_schedule_that_makes_no_access() -> None:
     found = spfemu.explore(program(repeat(FOREVER, {"op": "note", "text": "again"})))
     assert found["too_long"] == found["schedules"] > 0

@@ -474,6 +474,10 @@ impl Platform for Cpu {
     fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
         then();
     }
+    fn while_idle(&self, _cpu: CpuId, then: impl FnOnce()) {
+        // One CPU works at a time, and what belongs to it alone is never in between at an access.
+        then();
+    }
 
     fn rcu_ready(&self) -> Option<RcuCallback> {
         if !self.is_live() {

@@ -79,7 +79,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `alloc_pages()` of order `HPAGE_PMD_ORDER`: one reference, undefined content. `None`: no frames in a row are free.
     pub(crate) fn alloc_compound_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
-        let first = self.zonelist(place).find_map(|node| self.rmqueue_huge(cpu, node))?;
+        let rmqueue = || self.zonelist(place).find_map(|node| self.rmqueue_huge(cpu, node));
+        let first = rmqueue().or_else(|| {
+            self.drain_all_pages(cpu);
+            rmqueue()
+        })?;
         let head = self.pages.alloc_at(first);
         head.flags().poke(PG_HEAD | PG_UPTODATE);
         head.refcount().poke(1);

@@ -4,11 +4,11 @@
 //! `compound.rs`, huge. `node.rs` says where they come from, `docs/fidelity.md` what is left out.
 
 use super::kernel::Kernel;
-use super::node::Placement;
+use super::node::{PerCpuPages, Placement};
 use super::objects::PageRef;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Field, Ordering, Platform, Ptr, Value};
+use crate::platform::{CpuId, Field, Ordering, Platform, Ptr, Value};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
@@ -114,9 +114,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Some(page)
     }
 
-    /// `get_page_from_freelist()`: the first node that has pages for this CPU.
+    /// `__alloc_pages_slowpath()`, without reclaim: what other CPUs keep for themselves is the last
+    /// resort.
     #[cold]
     fn refill(&self, cpu: &P, place: Placement) -> Option<u32> {
+        self.get_page_from_freelist(cpu, place).or_else(|| {
+            self.drain_all_pages(cpu);
+            self.get_page_from_freelist(cpu, place)
+        })
+    }
+
+    /// `get_page_from_freelist()`: the first node that has pages for this CPU.
+    fn get_page_from_freelist(&self, cpu: &P, place: Placement) -> Option<u32> {
         let mine = &self.cpus[cpu.id() as usize];
         self.zonelist(place).find(|&node| {
             if mine.pcp[node as usize].count.get() == 0 {
@@ -154,20 +163,50 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         spin_unlock(cpu, Field::permanent(&zone.lock));
     }
 
-    /// Gives a batch of a list of this CPU back to the zone (`free_pcppages_bulk()`).
+    /// `drain_all_pages()`: gives back to the zones what the lists of all CPUs hold. One that
+    /// works, on another thread, keeps its own.
     #[cold]
-    fn free_pcppages_bulk(&self, cpu: &P, node: u32) {
-        let mine = &self.cpus[cpu.id() as usize].pcp[node as usize];
+    pub(super) fn drain_all_pages(&self, cpu: &P) {
+        for owner in 0..self.cpus.len() as CpuId {
+            if owner == cpu.id() {
+                self.drain_pages(cpu, owner);
+            } else {
+                cpu.while_idle(owner, || self.drain_pages(cpu, owner));
+            }
+        }
+    }
+
+    /// `drain_pages()`: the lists of one CPU, which does nothing meanwhile.
+    fn drain_pages(&self, cpu: &P, owner: CpuId) {
+        for (node, list) in self.cpus[owner as usize].pcp.iter().enumerate() {
+            if list.count.get() != 0 {
+                self.free_pcppages_bulk(cpu, node as u32, list, |_| 0);
+            }
+        }
+    }
+
+    /// `free_pcppages_bulk()`: gives pages of a list back to the zone, until as many are `left` of
+    /// those there are as that says.
+    #[cold]
+    fn free_pcppages_bulk(
+        &self,
+        cpu: &P,
+        node: u32,
+        list: &PerCpuPages,
+        left: impl FnOnce(u64) -> u64,
+    ) {
         let zone = &self.zones[node as usize];
         spin_lock(cpu, Field::permanent(&zone.lock));
         let mut free = zone.free.lock().expect("no panic while held");
-        let left = mine.count.get() - self.pcp_batch;
+        // Only now: while this waited for the lock, the list may have been drained.
+        let count = list.count.get();
+        let left = left(count);
         // Last taken goes first, so that a replay hands frames out in the same order.
-        for slot in (left..mine.count.get()).rev() {
-            free.pages.push(mine.pages[slot as usize].get() as u32);
+        for slot in (left..count).rev() {
+            free.pages.push(list.pages[slot as usize].get() as u32);
         }
         drop(free);
-        mine.count.set(left);
+        list.count.set(left);
         spin_unlock(cpu, Field::permanent(&zone.lock));
     }
 
@@ -237,7 +276,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mine.pages[count as usize].set(u64::from(page.slot_index()));
         mine.count.set(count + 1);
         if count + 1 >= pcp_high(self.pcp_batch) {
-            self.free_pcppages_bulk(cpu, node);
+            self.free_pcppages_bulk(cpu, node, mine, |count| count.saturating_sub(self.pcp_batch));
         }
     }
 

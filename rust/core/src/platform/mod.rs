@@ -135,6 +135,14 @@ pub trait Platform: Sized + 'static {
     /// Interrupts every CPU that `is_target`, except this one, and returns once each has been seen
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
     fn ipi(&self, is_target: impl Fn(CpuId) -> bool);
+    /// Runs `then` while another CPU does nothing with what belongs to it alone; not at all, if it
+    /// cannot be kept from that.
+    fn while_idle(&self, cpu: CpuId, then: impl FnOnce());
+    /// This CPU leaves alone what belongs to it, until [`Platform::works_again`] or for good.
+    #[inline(always)]
+    fn goes_idle(&self) {}
+    #[inline(always)]
+    fn works_again(&self) {}
 
     /// Faults of one access after which it counts as a livelock (C2).
     #[inline(always)]

@@ -11,7 +11,7 @@ mod sleep;
 pub use machine::{Machine, catch};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering as Std, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering as Std, fence};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -25,6 +25,12 @@ const SPINS: u32 = 64;
 /// Turns before the owner of a semaphore counts as not running.
 const OWNER_SPINS: u32 = 512;
 
+/// What a CPU does: nothing (it sleeps, or has no task yet or no more), nothing and others see to it
+/// that it stays so, or it works.
+const IDLE: u8 = 0;
+const KEPT: u8 = 1;
+const WORKS: u8 = 2;
+
 /// A CPU of a [`Machine`]: made and used on one thread.
 pub struct Cpu {
     id: CpuId,
@@ -37,13 +43,15 @@ pub struct Cpu {
 
 impl Cpu {
     pub(super) fn new(machine: &Arc<Machine>, id: CpuId, task: TaskId) -> Self {
-        Self {
+        let cpu = Self {
             id,
             task,
             interrupts: Arc::clone(&machine.interrupts[id as usize]),
             readers: KeptPin::new(&machine.collector),
             machine: Arc::clone(machine),
-        }
+        };
+        cpu.works_again();
+        cpu
     }
 
     /// The machine that this is a CPU of.
@@ -81,6 +89,12 @@ impl Cpu {
         }
     }
 
+    /// This CPU's word of `machine.activity`.
+    #[inline]
+    fn activity(&self) -> &AtomicU8 {
+        &self.machine.activity[self.id as usize]
+    }
+
     /// Busy for `ns`, as with `--pace`.
     fn spin_for(&self, ns: u64) {
         let end = self.now_ns().saturating_add(ns);
@@ -109,6 +123,17 @@ impl Drop for Cpu {
         if self.has_interrupts_off() {
             self.next_irq_sequence(Std::Release);
         }
+        self.goes_idle();
+    }
+}
+
+/// A CPU that somebody keeps idle.
+struct KeptIdle<'m>(&'m AtomicU8);
+
+impl Drop for KeptIdle<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `works_again`.
+        self.0.store(IDLE, Std::Release);
     }
 }
 
@@ -222,7 +247,9 @@ impl Platform for Cpu {
             std::hint::spin_loop();
         }
         self.readers.unpin();
+        self.goes_idle();
         let value = self.machine.sleepers.sleep_until(&word.value, done, &self.machine);
+        self.works_again();
         value.unwrap_or_else(|| std::panic::resume_unwind(Box::new(Stopped)))
     }
 
@@ -292,6 +319,26 @@ impl Platform for Cpu {
             while seen % 2 == 1 && interrupts.load(Std::Acquire) == seen {
                 self.relax(&mut turns);
             }
+        }
+    }
+    fn while_idle(&self, cpu: CpuId, then: impl FnOnce()) {
+        let activity = &self.machine.activity[cpu as usize];
+        // Acquire: what the CPU did before; pairs with the Release in `goes_idle`.
+        if activity.compare_exchange(IDLE, KEPT, Std::Acquire, Std::Relaxed).is_ok() {
+            let _kept = KeptIdle(activity);
+            then();
+        }
+    }
+    fn goes_idle(&self) {
+        // Release: pairs with the Acquire in `while_idle`. One that is idle already may be kept so.
+        let _ = self.activity().compare_exchange(WORKS, IDLE, Std::Release, Std::Relaxed);
+    }
+    fn works_again(&self) {
+        let mut turns = 0;
+        // Acquire: what others did while this CPU was idle; pairs with the Release of `KeptIdle`.
+        while self.activity().compare_exchange(IDLE, WORKS, Std::Acquire, Std::Relaxed) == Err(KEPT)
+        {
+            self.relax(&mut turns);
         }
     }
 

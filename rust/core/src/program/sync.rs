@@ -104,10 +104,17 @@ impl<P: Platform> ProgramSync<P> {
         let task = cpu.task();
         // Asleep before anybody can know that there is somebody to wake.
         self.tasks[task as usize].woken.poke(ASLEEP);
-        match self.change(cpu, |state, wake| state.wait(task, wait, wake))? {
-            Waiting::Met => Ok(()),
-            Waiting::Sleep => self.sleep(cpu),
-        }
+        // Idle before anybody can know that it waits, and may go on.
+        cpu.goes_idle();
+        let stop =
+            self.change(cpu, |state, wake| state.wait(task, wait, wake)).and_then(|waiting| {
+                match waiting {
+                    Waiting::Met => Ok(()),
+                    Waiting::Sleep => self.sleep(cpu),
+                }
+            });
+        cpu.works_again();
+        stop
     }
 
     /// Ends the other tasks of the current one's process, and waits until they have ended.
@@ -147,6 +154,7 @@ impl<P: Platform> ProgramSync<P> {
 
     /// The current task has ended, and holds nothing any more.
     pub fn ended(&self, cpu: &P) {
+        cpu.goes_idle();
         self.change(cpu, |state, wake| state.ended(cpu.task(), wake));
     }
 

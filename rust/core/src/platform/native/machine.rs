@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Std};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering as Std};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub struct Machine {
     pub(super) collector: Collector,
     /// For each CPU: odd while it is in a section with interrupts off.
     pub(super) interrupts: Box<[Arc<CachePadded<AtomicU64>>]>,
+    /// For each CPU: whether it works.
+    pub(super) activity: Box<[CachePadded<AtomicU8>]>,
     pub(super) sleepers: Sleepers,
     pub(super) callbacks: Arc<Callbacks>,
     /// Whether `compute` and `sleep` take the time they say.
@@ -44,6 +46,7 @@ impl Machine {
         Arc::new(Self {
             collector: Collector::new(),
             interrupts: (0..nr_cpus).map(|_| Arc::default()).collect(),
+            activity: (0..nr_cpus).map(|_| CachePadded::default()).collect(),
             sleepers: Sleepers::new(),
             callbacks: Arc::default(),
             pace,

@@ -80,6 +80,9 @@ impl Platform for Cpu {
     fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
         then();
     }
+    fn while_idle(&self, _cpu: CpuId, then: impl FnOnce()) {
+        then();
+    }
     fn rcu_ready(&self) -> Option<RcuCallback> {
         self.shared.callbacks.borrow_mut().pop()
     }

@@ -352,3 +352,76 @@ fn pauses_take_time_only_when_paced() {
     cpu.pass_ns(u64::MAX, true);
     cpu.pass_ns(u64::MAX, false);
 }
+
+#[test]
+fn only_a_cpu_that_is_idle_is_kept_so() {
+    let machine = Machine::new(3);
+    let cpu = machine.cpu(0, 0);
+    let is_idle = |other| is_idle_for(&cpu, other);
+    assert!(is_idle(1), "has no task yet");
+    let other = machine.cpu(1, 1);
+    assert!(!is_idle(1), "works");
+    other.goes_idle();
+    assert!(is_idle(1), "waits");
+    other.works_again();
+    assert!(!is_idle(1), "works again");
+    drop(other);
+    assert!(is_idle(1), "has no task any more");
+
+    let (here, go) = (word(), word());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let sleeper = machine.cpu(2, 2);
+            sleeper.store(&here, 1, Ordering::Release);
+            sleeper.sleep_until(&go, |value| value == 1);
+            assert!(!is_idle_for(&sleeper, 0), "the other works");
+        });
+        cpu.spin_until(&here, |value| value == 1);
+        while !is_idle(2) {
+            thread::yield_now();
+        }
+        cpu.store(&go, 1, Ordering::Release);
+        cpu.wake(&go);
+    });
+}
+
+fn is_idle_for(cpu: &Cpu, other: CpuId) -> bool {
+    let mut idle = false;
+    cpu.while_idle(other, || idle = true);
+    idle
+}
+
+#[test]
+fn a_cpu_that_is_kept_idle_waits_before_it_works_again() {
+    // What belongs to CPU 1: changed in two steps by its owner and by who keeps it idle.
+    let machine = Machine::new(2);
+    let (mine, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    let add_two = || {
+        let old = mine.load(Std::Relaxed);
+        std::hint::spin_loop();
+        mine.store(old + 2, Std::Relaxed);
+    };
+    let (by_owner, by_other) = thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            let owner = machine.cpu(1, 1);
+            for _ in 0..20_000 {
+                add_two();
+                owner.goes_idle();
+                owner.goes_idle(); // as one who waits and then sleeps
+                owner.works_again();
+            }
+            ended.store(true, Std::Relaxed);
+            20_000
+        });
+        let cpu = machine.cpu(0, 0);
+        let mut count = 0;
+        while !ended.load(Std::Relaxed) || count == 0 {
+            cpu.while_idle(1, || {
+                add_two();
+                count += 1;
+            });
+        }
+        (owner.join().unwrap(), count)
+    });
+    assert_eq!(mine.into_inner(), 2 * (by_owner + by_other));
+}

@@ -256,6 +256,9 @@ impl Platform for Actor {
     fn after_readers(&self, then: impl FnOnce() + Send + 'static) {
         then();
     }
+    fn while_idle(&self, _cpu: CpuId, then: impl FnOnce()) {
+        then();
+    }
     fn rcu_ready(&self) -> Option<RcuCallback> {
         None
     }

@@ -34,7 +34,7 @@ settings_of_runs = st.fixed_dictionaries(
     }
 )
 # What a program can see without concurrency: who refuses an access, and how.
-variants = st.sampled_from((None, {"C3": "fixed"}))
+variants = st.sampled_from((None, {"C3": "fixed"}, {"C8": "fixed"}))
 
 
 @engines

@@ -56,7 +56,7 @@ def run(
         max_outcomes: how many outcomes may be kept.
         proc: whether the result has what `/proc/PID` said in the end.
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
-            C3 and L3 can be seen without concurrency.
+            C3, C8 and L3 can be seen without concurrency.
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

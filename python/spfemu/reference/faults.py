@@ -162,14 +162,14 @@ def _accepts(kernel: Kernel, result: int) -> bool:
     """Whether the arch takes a speculative result as final (SPF_V12 7.2-7.4).
 
     powerpc asks for protection keys to be compiled in, as v12 wrote it (C8), and even then repeats
-    a SIGSEGV classically, since it cannot tell a key mismatch without the VMA. With C3 fixed the
-    others repeat it too, for the sake of its code.
+    a SIGSEGV classically, since it cannot tell a key mismatch without the VMA. With C3 fixed all
+    repeat it, for the sake of its code.
     """
-    if result == VM_FAULT_RETRY:
+    if result == VM_FAULT_RETRY or (result == VM_FAULT_SIGSEGV and kernel.is_fixed("C3")):
         return False
     if kernel.arch.family == "powerpc":
-        return kernel.mem_keys and result != VM_FAULT_SIGSEGV
-    return not (result == VM_FAULT_SIGSEGV and kernel.is_fixed("C3"))
+        return result != VM_FAULT_SIGSEGV if kernel.mem_keys else kernel.is_fixed("C8")
+    return True
 
 
 def _done_speculative(kernel: Kernel, result: int) -> Verdict:

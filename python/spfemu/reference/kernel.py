@@ -37,6 +37,7 @@ ENOUGH_HUGETLB_PAGES = 1 << 40
 VARIANT_NAMES = {
     "C2": "unchanged-pte-handled",
     "C3": "si-code",
+    "C8": "nothing-without-keys",
     "L3": "clean-past-the-cache",
 }
 """The variants that can be seen without concurrency, by their entries."""

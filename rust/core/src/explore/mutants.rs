@@ -20,7 +20,7 @@ pub struct MutantInfo {
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 33] = [
+pub const MUTANTS: [MutantInfo; 35] = [
     MutantInfo {
         which: Mutant::A1NoBracket,
         entry: "A1a",
@@ -329,6 +329,16 @@ pub const MUTANTS: [MutantInfo; 33] = [
         oracle: "refcount, vma-leak",
     },
     MutantInfo {
+        which: Mutant::A27,
+        entry: "A27",
+        name: "failed-adjust-ends-nothing",
+        removed: "the ends of the VMAs that __vma_adjust has begun, where anon_vma_clone fails",
+        race: "A merge finds no memory for an anon_vma_chain and gives up. Nothing of the VMAs has \
+               changed, but they stay odd for ever, and no fault in them is speculative again.",
+        cpus: 1,
+        oracle: "sequence",
+    },
+    MutantInfo {
         which: Mutant::A28,
         entry: "A28",
         name: "new-next-not-begun",
@@ -337,6 +347,16 @@ pub const MUTANTS: [MutantInfo; 33] = [
                while it is written, and odd for ever.",
         cpus: 1,
         oracle: "sequence",
+    },
+    MutantInfo {
+        which: Mutant::A29,
+        entry: "A29",
+        name: "file-closed-late",
+        removed: "the fput of remove_vma: the file is closed when the VMA is freed",
+        race: "A munmap returns, and the file that it unmapped is still in use until a grace period \
+               has ended: umount says EBUSY.",
+        cpus: 1,
+        oracle: "file-open",
     },
     MutantInfo {
         which: Mutant::A30,

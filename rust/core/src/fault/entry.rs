@@ -55,9 +55,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         FaultResult { signal, speculative: false }
     }
 
+    /// Whether the classic fault is still to come. C7: v12 compares, so that a RETRY with another
+    /// bit is none.
+    #[inline(always)]
+    pub(super) fn is_retry(&self, result: VmFault) -> bool {
+        result.has(VmFault::RETRY) && (result == VmFault::RETRY || !self.v12(Variant::C7))
+    }
+
     /// Whether the architecture takes a result that is not RETRY as final.
     fn arch_accepts(&self, fault: VmFault) -> bool {
-        if fault == VmFault::RETRY {
+        if self.is_retry(fault) {
             return false;
         }
         let is_segv = fault == VmFault::SIGSEGV;
@@ -66,8 +73,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         match self.config.arch.family {
             Family::X86 | Family::Arm64 => true,
-            // The expression of P29: without memory keys nothing is ever accepted (C8).
-            Family::Powerpc => self.config.system.ppc_mem_keys && !is_segv,
+            // C8: by P29's expression nothing is ever accepted without memory keys.
+            Family::Powerpc => match self.config.system.ppc_mem_keys {
+                true => !is_segv,
+                false => !self.v12(Variant::C8),
+            },
         }
     }
 

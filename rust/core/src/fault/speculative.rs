@@ -19,7 +19,7 @@ impl Abort {
     const CHANGED: Self = Self { event: Event::SpfVmaChanged, result: VmFault::RETRY };
     /// This kind of VMA, or of page table, is not supported.
     const NOTSUP: Self = Self { event: Event::SpfVmaNotsup, result: VmFault::RETRY };
-    /// The access is not allowed. Final: the sequence is not checked again (C6).
+    /// The access is not allowed. Final.
     const ACCESS: Self = Self { event: Event::SpfVmaAccess, result: VmFault::SIGSEGV };
 }
 
@@ -99,7 +99,12 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         let sequence = self.check_vma_sequence(cpu, vma)?;
         let snapshot = self.check_vma_support(cpu, vma)?;
         self.check_bounds(cpu, vma, address)?;
-        check_access(snapshot.flags, flags)?;
+        if !access_allowed(snapshot.flags, flags) {
+            // C6: v12 takes the flags' word for it, whatever became of the VMA.
+            let stale =
+                !self.v12(Variant::C6) && read_seqcount_retry(cpu, vma.vm_sequence(), sequence);
+            return Err(if stale { Abort::CHANGED } else { Abort::ACCESS });
+        }
         // H11: `mpol_misplaced()` would reckon with bounds that may change (A20).
         if self.config.system.numa && self.is_interleaved(cpu, vma) {
             return Err(Abort::NOTSUP);
@@ -130,8 +135,8 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         }
         // H20
         let result = self.handle_pte_fault(cpu, &mut vmf);
-        // H22: bitwise equality, so MAJOR|RETRY counts (C7).
-        if result != VmFault::RETRY {
+        // H22
+        if !self.is_retry(result) {
             self.count(cpu, Event::SpeculativePgfault);
         }
         Ok(result)
@@ -236,13 +241,13 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
 
 /// H9 is about protection keys, which are not modelled. H10: the flags allow the access.
 /// An instruction fetch passes on VM_READ (C2).
-fn check_access(vma: VmFlags, fault: FaultFlags) -> Result<(), Abort> {
+fn access_allowed(vma: VmFlags, fault: FaultFlags) -> bool {
     let needed = if fault.has(FaultFlags::WRITE) {
         VmFlags::WRITE
     } else {
         VmFlags::READ | VmFlags::EXEC | VmFlags::WRITE
     };
-    if vma.has(needed) { Ok(()) } else { Err(Abort::ACCESS) }
+    vma.has(needed)
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use super::kernel::Kernel;
 use super::objects::{TableRef, VmaRef};
 use super::pmd::PmdVal;
 use super::types::Vaddr;
+use super::variants::Variant;
 use crate::design::Design;
 use crate::platform::{Mutant, Ordering, Platform, Ptr};
+use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `free_pgtables()`: frees the tables below the VMAs from `vma` on that nothing else in
@@ -102,6 +104,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     self.free_range(cpu, tlb, level + 1, lower, address, next, bounds);
                 }
                 // A PTE table goes always: `start..end` was rounded to whole ones.
+                if is_pte_table && !self.v12(Variant::B9) {
+                    // Whoever still has the lock has let go of it before the table can go.
+                    let slot = self.pte_offset_map(cpu, below, Vaddr(address));
+                    spin_lock(cpu, slot.ptl());
+                    spin_unlock(cpu, slot.ptl());
+                }
                 if is_pte_table || bounds.cover(address, next, span) {
                     entry.write(cpu, Ptr::NULL);
                     tlb.mm().pgtables().fetch_add(cpu, -1, Ordering::Relaxed);

@@ -130,6 +130,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         wrong.map(|what| Finding { invariant: "i-mmap", what })
     }
 
+    /// Files that more refer to than map them and the program, which has them open.
+    pub(crate) fn check_files_closed(&self) -> impl Iterator<Item = Finding> {
+        self.inodes.peek_all().filter_map(|file| {
+            let (count, mapped) = (file.count().peek(), self.check_i_mmap(file).ok()?);
+            (count > mapped as u64 + 1).then(|| Finding {
+                invariant: "file-open",
+                what: format!("{count} references to a file that {mapped} VMAs map"),
+            })
+        })
+    }
+
     /// How many VMAs are on the list of a file, in order.
     fn check_i_mmap(&self, file: InodeRef<'_, P>) -> Result<usize, String> {
         let (mut prev, mut at) = (Ptr::NULL, file.i_mmap().peek());

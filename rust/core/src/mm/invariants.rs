@@ -56,6 +56,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         census.findings.extend(self.check_notifiers());
         census.findings.extend(self.check_files());
+        census.findings.extend(self.check_files_closed());
         census.findings.extend(self.check_memcg());
         self.check_leaks(&mut census);
         self.check_swap(&mut census);

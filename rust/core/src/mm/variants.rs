@@ -21,6 +21,8 @@ pub enum Variant {
     B7,
     /// A whole page table moved under the PMDs' locks alone.
     B8,
+    /// A page table freed while a fault that had its lock lets go of it.
+    B9,
     /// The vmacache in `find_vma_rcu`.
     C1,
     /// Nothing changed, yet reported handled: the fault comes back for ever.
@@ -31,6 +33,12 @@ pub enum Variant {
     C4,
     /// A memory policy read while mbind replaces it.
     C5,
+    /// A refusal by what the VMA was.
+    C6,
+    /// `VM_FAULT_MAJOR | VM_FAULT_RETRY` counts as handled.
+    C7,
+    /// powerpc without protection keys takes no result.
+    C8,
     /// A VMA unlinked before its sequence was read.
     C9,
     /// A page reused by its map count while another CPU's stale translation still maps it.
@@ -69,7 +77,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 19] = [
+pub const VARIANTS: [VariantInfo; 23] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -156,6 +164,17 @@ pub const VARIANTS: [VariantInfo; 19] = [
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
+        which: Variant::B9,
+        entry: "B9",
+        name: "lock-in-the-table",
+        what: "v12 frees a page table, and the PTE lock in it, without a look at who still has the \
+               lock; fixed (a later Android port): free_pte_range takes the lock and gives it back \
+               before it clears the PMD. No schedule shows it: the zap takes the lock, too",
+        cpus: 2,
+        oracle: "none",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
         which: Variant::C1,
         entry: "C1",
         name: "vmacache-lookup",
@@ -206,6 +225,39 @@ pub const VARIANTS: [VariantInfo; 19] = [
         cpus: 2,
         oracle: "use-after-free",
         outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::C6,
+        entry: "C6",
+        name: "stale-refusal",
+        what: "v12 refuses an access by the flags that the VMA had, and does not look at its sequence \
+               again; fixed (ours): it gives up if that has changed. No schedule shows it: the \
+               refusal was right when the access began",
+        cpus: 2,
+        oracle: "none",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::C7,
+        entry: "C7",
+        name: "major-retry-handled",
+        what: "v12 takes any result but VM_FAULT_RETRY itself for handled, also \
+               VM_FAULT_MAJOR | VM_FAULT_RETRY; fixed (ours): nothing with that bit. No schedule \
+               shows it: a speculative fault that has read a page never goes on to copy it",
+        cpus: 2,
+        oracle: "none",
+        outside_explore: Choice::V12,
+    },
+    VariantInfo {
+        which: Variant::C8,
+        entry: "C8",
+        name: "nothing-without-keys",
+        what: "v12 on powerpc without CONFIG_PPC_MEM_KEYS takes no result of a speculative fault, so \
+               each is handled twice; fixed (ours): it takes all, and with keys all but SIGSEGV. Seen \
+               in the counters: speculative_pgfault without spf",
+        cpus: 1,
+        oracle: "none",
+        outside_explore: Choice::V12,
     },
     VariantInfo {
         which: Variant::C9,

@@ -87,6 +87,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vma.rb_parent().peek() != vma.ptr() {
             cpu.finding("vma-freed-in-tree", format!("VMA {} is still linked", vma.slot_index()));
         }
+        if cpu.mutant(Mutant::A29) && !vma.vm_file().peek().is_null() {
+            self.fput(cpu, vma.vm_file().peek());
+        }
         self.mpol_put(cpu, vma.vm_policy().peek());
         self.vmas.free(cpu, vma);
     }
@@ -223,7 +226,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let next = self.vm_next(cpu, vma);
         self.vm_ops_close(cpu, vma);
         let file = vma.vm_file().read(cpu);
-        if !file.is_null() {
+        if !file.is_null() && !cpu.mutant(Mutant::A29) {
             // At once, not after a grace period: whoever unmaps may count on it. Source: P21.
             self.fput(cpu, file);
             vma.vm_file().write(cpu, Ptr::NULL);

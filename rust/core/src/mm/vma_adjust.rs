@@ -83,8 +83,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut change = self.plan_adjust(cpu, vma, next, to);
         if let Err(errno) = self.import_anon_vma(cpu, &change) {
             // P11: odd for ever otherwise.
-            self.end_next(cpu, next);
-            D::vm_write_end(cpu, vma);
+            if !cpu.mutant(Mutant::A27) {
+                self.end_next(cpu, next);
+                D::vm_write_end(cpu, vma);
+            }
             return Err(errno);
         }
         loop {

@@ -64,8 +64,12 @@ pub enum Mutant {
     A25Twice,
     /// A copy of a VMA has its sequence and reference count.
     A26,
+    /// `__vma_adjust` that fails ends nothing.
+    A27,
     /// After a merge the new next VMA is not odd.
     A28,
+    /// A file is closed after a grace period.
+    A29,
     /// mprotect faults in before its section of the VMA has ended.
     A30,
     /// Faults of the kernel, and of an address space with one user, are speculative too.

@@ -273,6 +273,16 @@ type Outcome = (Vec<u64>, Vec<u8>, String);
 struct Remembering {
     inner: ProgramSubject<Spf>,
     results: RefCell<BTreeSet<Outcome>>,
+    /// This allocation of an anon_vma_chain fails, the first being 0.
+    no_avc: Option<u32>,
+}
+
+impl Remembering {
+    fn new(program: &Arc<Program>, options: Options, no_avc: Option<u32>) -> Rc<Self> {
+        let config = with_variants(Choice::Fixed);
+        let inner = ProgramSubject::new(program, &config, options, &Arc::default(), 0);
+        Rc::new(Self { inner, results: RefCell::default(), no_avc })
+    }
 }
 
 impl Subject for Remembering {
@@ -287,6 +297,9 @@ impl Subject for Remembering {
     }
     fn reset(&self, cpus: &[Rc<Cpu>]) {
         self.inner.reset(cpus);
+        if let Some(nth) = self.no_avc {
+            self.inner.kernel.avcs.fail_after(nth);
+        }
     }
     fn run_task(&self, cpu: &Cpu) {
         self.inner.run_task(cpu);
@@ -310,11 +323,7 @@ fn the_reduction_keeps_every_result_of_a_program() {
     for program in [fault_against_munmap(), splitting] {
         let explored = |reduce| {
             let record = Options { record: true, ..Options::default() };
-            let config = with_variants(Choice::Fixed);
-            let subject = Rc::new(Remembering {
-                inner: ProgramSubject::new(&program, &config, record, &Arc::default(), 0),
-                results: RefCell::default(),
-            });
+            let subject = Remembering::new(&program, record, None);
             let mut explorer =
                 Explorer::new(Rc::clone(&subject), dfs(1, reduce), &Arc::default()).unwrap();
             let report = explorer.explore();
@@ -361,4 +370,25 @@ fn b3_is_in_the_lock_of_a_page_that_is_mapped_too() {
         let lock = "the PTE lock of a PMD that became none";
         assert_eq!(report.violations.iter().any(|seen| seen.what == lock), found, "{choice:?}");
     }
+}
+
+#[test]
+fn a27_a_merge_without_memory_leaves_its_vmas_odd() {
+    // Pages 0 and 1 have no anon_vma, page 2 has one; to be one VMA with it, page 0 needs a link,
+    // the second that is allocated.
+    let protect = |prot| Rec { prot, ..range(MPROTECT, 0, 1, 1) };
+    let ops = [mmap(3, 0), protect(0), write(0, 2, 1), protect(3)];
+    let program = program(&[(Start::First, &ops)]);
+    let explored = |no_avc, mutants: &[Mutant]| {
+        let options = Options { check_before_exit: true, ..Options::default() };
+        let subject = Remembering::new(&program, options, no_avc);
+        let options = ExploreOptions { mutants: mutants.to_vec(), ..dfs(0, true) };
+        let mut explorer = Explorer::new(Rc::clone(&subject), options, &Arc::default()).unwrap();
+        let report = explorer.explore();
+        assert!(report.complete);
+        report.violations.into_iter().map(|seen| seen.invariant).collect::<Vec<_>>()
+    };
+    assert_eq!(explored(None, &[Mutant::A27]), [""; 0]);
+    assert_eq!(explored(Some(1), &[]), [""; 0]);
+    assert_eq!(explored(Some(1), &[Mutant::A27]), ["sequence"]);
 }

@@ -66,7 +66,7 @@ def progress_bar(what: str, *, quiet: bool, left: bool = False) -> Iterator[Prog
     columns.append(TimeElapsedColumn())
     if left:
         columns += [TextColumn("left:"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
 

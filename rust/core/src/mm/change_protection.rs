@@ -3,7 +3,7 @@
 //! Source: `mm/mprotect.c`, v5.1; bracket of the scan: P10.
 
 use super::kernel::Kernel;
-use super::objects::{Table, VmaRef};
+use super::objects::{MmRef, Table, VmaRef};
 use super::pgtable::{MappedPmd, PteSlot};
 use super::types::{Pte, Vaddr, VmFlags};
 use crate::design::Design;
@@ -29,23 +29,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let writable = dirty_accountable.then(|| self.known_dirty(cpu, vma));
         self.inc_tlb_flush_pending(cpu, mm);
         let mut pages = 0;
-        let mut address = start;
-        let mut notified = false;
-        while let Some(MappedPmd { pmd, mut value, from, to }) =
-            self.next_pmd(cpu, mm, address, end)
-        {
-            address = to;
-            if !notified {
-                // change_pmd_range: only if there is something. (It ends with each PUD.)
-                self.invalidate_range_start(cpu, mm);
-                notified = true;
-            }
+        self.change_pmd_range(cpu, mm, start, end, |MappedPmd { pmd, mut value, from, to }| {
             if value.is_huge() {
                 if to.since(from) == self.pmd_size() {
                     let changed = self.change_huge_pmd(cpu, mm, pmd, prot);
                     if changed != 0 {
                         pages += changed;
-                        continue;
+                        return;
                     }
                 } else {
                     self.split_huge_pmd(cpu, vma, pmd);
@@ -56,14 +46,36 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if let Some(table) = value.table() {
                 pages += self.change_pte_range(cpu, table, from, to, prot, writable);
             }
-        }
-        if notified {
-            self.invalidate_range_end(cpu, mm);
-        }
+        });
         if pages != 0 {
             self.flush_tlb_mm(cpu, mm);
         }
         self.dec_tlb_flush_pending(cpu, mm);
+    }
+
+    /// `change_pmd_range()`: does this to each PMD that maps something. The mmu notifiers are told if
+    /// there is one (5.1 tells them anew for each PUD).
+    fn change_pmd_range<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        start: Vaddr,
+        end: Vaddr,
+        mut change: impl FnMut(MappedPmd<'k, P>),
+    ) {
+        let mut address = start;
+        let mut notified = false;
+        while let Some(found) = self.next_pmd(cpu, mm, address, end) {
+            address = found.to;
+            if !notified {
+                self.invalidate_range_start(cpu, mm);
+                notified = true;
+            }
+            change(found);
+        }
+        if notified {
+            self.invalidate_range_end(cpu, mm);
+        }
     }
 
     /// `change_prot_numa()`: makes PTEs protnone, so that the next access is seen. Caller holds
@@ -74,13 +86,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.beside_other_readers(cpu, vma, || {
             self.inc_tlb_flush_pending(cpu, mm);
             let mut pages = 0;
-            let mut at = start;
-            self.invalidate_range(cpu, mm, || {
-                while let Some(found) = self.next_pmd(cpu, mm, at, end) {
-                    at = found.to;
-                    if let Some(table) = found.value.table() {
-                        pages += self.hint_pte_range(cpu, table, found.from, found.to);
-                    }
+            self.change_pmd_range(cpu, mm, start, end, |found| {
+                if let Some(table) = found.value.table() {
+                    pages += self.hint_pte_range(cpu, table, found.from, found.to);
                 }
             });
             if pages != 0 {

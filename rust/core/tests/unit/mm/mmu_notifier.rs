@@ -45,6 +45,31 @@ fn each_change_of_translations_is_told_of_and_ended() {
 }
 
 #[test]
+fn a_change_of_protection_is_told_of_only_where_something_is_mapped() {
+    let w = World::<Spf>::boot();
+    w.k.sys_clone_vm(&w.cpu, 1);
+    w.map_fixed(BASE, 8 * PAGE, RW);
+    let notifier = registered(&w);
+    let told = |change: &dyn Fn()| {
+        let before = notifier.seq().peek();
+        change();
+        assert_eq!(notifier.count().peek(), 0);
+        notifier.seq().peek() - before
+    };
+    let protect = |prot| move |w: &World<Spf>| w.k.sys_mprotect(&w.cpu, BASE, 8 * PAGE, prot);
+    let scan = |w: &World<Spf>| w.k.numa_scan(&w.cpu, BASE, 8 * PAGE);
+    for expect in [0, 1] {
+        assert_eq!(told(&|| protect(R)(&w).unwrap()), expect);
+        assert_eq!(told(&|| protect(RW)(&w).unwrap()), expect);
+        assert_eq!(told(&|| scan(&w).unwrap()), expect);
+        assert_eq!(w.write(BASE + PAGE, 1), Ok(0));
+    }
+    w.check();
+    w.k.exit_mm(&w.cpu.machine().cpu(1, 1));
+    w.end();
+}
+
+#[test]
 fn a_copy_is_told_of() {
     let w = World::<Spf>::boot();
     w.map_fixed(BASE, PAGE, RW);

@@ -64,3 +64,32 @@ def test_no_schedule_breaks_anything(of: str, name: str) -> None:
     found = spfemu.explore(Program.from_dict(obj), preemptions=1, variants_default="fixed")
     assert found["complete"]
     assert found["violations"] == []
+
+
+@pytest.mark.parametrize("of", list(FLAGS))
+def test_only_who_waits_has_a_major_fault(of: str) -> None:
+    # Both find the page missing; who has then to wait for nobody, for the other one has brought it,
+    # has a minor fault, though of two rounds.
+    write = {"op": "write", "addr": "p", "value": 1}
+    length = LENGTHS[of]
+    first = [
+        {"op": "truncate", "file": "f", "length": 2 * P},
+        {"op": "mmap", "length": length, **FLAGS[of], "id": "p"},
+        {"op": "uffd_register", "addr": "p", "length": length},
+        {"op": "post", "name": "go"},
+        write,
+    ]
+    second = [{"op": "await", "name": "go"}, write]
+    files = {"f": {"length": 0, "kind": "shmem"}}
+    tasks = [{"ops": first}, {"ops": second}]
+    obj = {"format": "spfemu-program/1", "files": files, "tasks": tasks}
+    program = Program.from_dict(obj)
+    expected = {(1, 2), (0, 2), (0, 1), (0, 0)}
+    found = set()
+    for seed in range(5000):  # a few in a thousand show it
+        result = spfemu.run(program, engine="explore", seed=seed)
+        counts = [o["counters"] for o in result.outcomes() if o["op"] == "write"]
+        found |= {(one.get("major-faults", 0), one.get("pgfault", 0)) for one in counts}
+        if found >= expected:
+            break
+    assert found == expected

@@ -20,16 +20,31 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         !vmf.is_speculative() && vmf.vma_flags.has(VmFlags::UFFD_MISSING)
     }
 
-    /// `handle_userfault()`: tells user space, and waits until the page is there. Called with
-    /// `mmap_sem` held for reading, which is gone unless the result is SIGBUS.
+    /// `handle_userfault()`: tells user space, and waits until the page is there; only who has waited
+    /// had a major fault. Called with `mmap_sem` held for reading, which is gone unless the result is
+    /// SIGBUS.
     pub(super) fn handle_userfault(&self, cpu: &P, vmf: &Vmf<'_, P>) -> VmFault {
         cpu.step("handle_userfault");
         if !vmf.flags.has(FaultFlags::ALLOW_RETRY) {
             return VmFault::SIGBUS;
         }
+        let must_wait = self.userfaultfd_must_wait(cpu, vmf);
         self.mmap_sem(vmf.mm).up_read(cpu);
+        if !must_wait {
+            return VmFault::RETRY;
+        }
         self.uffdio_copy(cpu, vmf.mm, vmf.address);
         VmFault::RETRY | VmFault::MAJOR
+    }
+
+    /// `userfaultfd_must_wait()`, `userfaultfd_huge_must_wait()`: whether the page is still missing,
+    /// or somebody has brought it meanwhile.
+    fn userfaultfd_must_wait(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
+        let pmd = vmf.pmd.read(cpu);
+        match pmd.table() {
+            Some(table) => self.pte_offset_map(cpu, table, vmf.address).pte().read(cpu).is_none(),
+            None => pmd.is_none(),
+        }
     }
 
     /// `UFFDIO_COPY` by whoever reads the descriptor, here the faulting task itself. If it cannot

@@ -25,6 +25,10 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         let Touch { access, user, value, .. } = *touch;
         let access = OneAccess { access, user, at: touch.range.at, value };
         let count = touch.nr_accesses(page_size);
+        // Before the order of many is drawn: that takes time and memory.
+        if !self.check_nr_outcomes(count) {
+            return Err(Stop::Over);
+        }
         let shuffled = match touch.order {
             TouchOrder::Random => shuffled(count as u32, touch.seed),
             TouchOrder::Forward | TouchOrder::Backward => Vec::new(),

@@ -226,14 +226,21 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     fn report_progress(&mut self) {
         let done = std::mem::take(&mut self.unreported);
         let before = self.run.watch.operations.fetch_add(done, Ordering::Relaxed);
+        self.check_nr_outcomes(before + done);
+    }
+
+    /// Refuses the run if it keeps more outcomes than it may; returns whether it may.
+    pub fn check_nr_outcomes(&self, outcomes: u64) -> bool {
         let Options { record, max_outcomes, .. } = self.run.options;
-        if record && before + done > max_outcomes {
+        let may = !record || outcomes <= max_outcomes;
+        if !may {
             let what = format!(
                 "more than {max_outcomes} outcomes to keep (allowed: max_outcomes; none are kept \
                  with record=False, or by 'spfemu stat' without --by)"
             );
             self.run.watch.refuse(what);
         }
+        may
     }
 
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.

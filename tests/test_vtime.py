@@ -219,3 +219,36 @@ def test_mechanisms_are_of_virtual_time_and_are_there_or_not() -> None:
         spfemu.run(program, engine="vtime", settings={"merging": "no"})
     with pytest.raises(EngineError, match=r'setting "merging" \(allowed: none\)'):
         spfemu.run(program, engine="native", settings={"merging": False})
+
+
+def test_notes_say_when_they_were() -> None:
+    builder = ProgramBuilder()
+    task = builder.task("t0")
+    task.sleep(1000)
+    task.note("begin")
+    task.sleep(5000)
+    task.note("middle")
+    task.compute(3000)
+    task.note("end")
+    task.sleep(9000)
+    builder.task("t1").compute(10)
+    for engine in ("vtime", "native"):
+        noted, nothing = spfemu.run(builder.build(), engine=engine).noted_ns
+        assert nothing is None
+        assert noted is not None
+        begin, end = noted
+        assert begin <= end
+        if engine == "vtime":
+            assert 1000 <= begin < 2000
+            assert 8000 <= end - begin < 9000
+
+
+def test_pft_counts_the_time_of_its_faults_only() -> None:
+    # The main task takes the memory down, and is alone with it for longer than any thread writes.
+    job = make_job(["pft", "-t", "8", "-m", "4"])
+    result = spfemu.run(job.build(), engine="vtime", cpus=9, record=False)
+    figures = job.figures(result)
+    whole = figures["pages"] * 1e9 / result.elapsed_ns
+    assert figures["faults_per_s"] > 1.5 * whole
+    costs = {value.name: value.value for value in spfemu.machine("x86-48").values}
+    assert figures["faults_per_s"] < 8 * 1e9 / costs["fault_ns"]

@@ -268,6 +268,7 @@ def _run_core(
         spans_cut=summary["spans_cut"],
         lock_stat=lock_stat_of(summary["lock_stat"]) if options["lock_stat"] else None,
         rounds=tuple(summary["rounds"]),
+        noted_ns=tuple(None if noted is None else tuple(noted) for noted in summary["noted_ns"]),
         stuck=tuple(summary["stuck"]),
         settings=summary["settings"],
         version=__version__,

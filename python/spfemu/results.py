@@ -85,7 +85,9 @@ class Result:
     task, each task's in the order it ran them; empty without ``record``. ``maps`` maps each
     process, named by its first task and in the program's order, to its final VMAs, "start-end perms
     offset". ``rounds`` has
-    for each task the finished rounds of its ``for_ns`` repeats. ``stuck`` names the tasks that wait
+    for each task the finished rounds of its ``for_ns`` repeats. ``noted_ns``, on native and vtime,
+    has for each task when its first ``note`` and its last were, as ``elapsed_ns``, or None.
+    ``stuck`` names the tasks that wait
     for ever. ``note_maps`` maps (task number, record index, round) of a ``note`` that states
     ``maps_lines`` to the VMAs of that moment. ``elapsed_ns`` is real time on native, virtual time
     on vtime and 0 on the reference and on explore. ``turns``, on the kernel engine only, says whose
@@ -113,6 +115,7 @@ class Result:
     ops: npt.NDArray[np.void]
     maps: Mapping[str, list[str]] = field(default_factory=dict)
     rounds: tuple[int, ...] = ()
+    noted_ns: tuple[tuple[int, int] | None, ...] = ()
     stuck: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""

@@ -41,7 +41,7 @@ class Pft(Job):
 
     >>> from spfemu.workloads import Pft
     >>> [len(task.ops) for task in Pft(tasks=2).build().tasks]
-    [12, 3, 3]
+    [12, 5, 5]
     """
 
     tasks: int = DEFAULT_CPUS
@@ -80,7 +80,9 @@ class Pft(Job):
                 start_thread(main, task, number, page_size)
                 task.write((f"stack{number}", STACK_SIZE - page_size))
             task.barrier("go")
+            task.note("begin")
             task.touch(part, size)
+            task.note("end")
         main.barrier("go")
         for number in range(self.tasks):
             main.wait(f"task{number}")
@@ -90,8 +92,8 @@ class Pft(Job):
         """Returns ``faults`` of the regions, ``faults_per_s`` and ``faults_per_cpu``.
 
         Source: pft's output as mmtests reports it. ``faults_per_cpu`` is for each second and task;
-        pft divides by the CPU time of its tasks, which is less where they sleep. The time is that
-        of the whole run, making the tasks included.
+        pft divides by the CPU time of its tasks, which is less where they sleep. The time is from
+        when the first begins to write its pages to when the last has written all.
         """
         page_size = result.program.page_size
         faults = self.tasks * (round_up(self.size, page_size) // page_size)

@@ -78,7 +78,7 @@ type Arrays<'py> = (String, Array<'py>, Array<'py>, Array<'py>);
 /// a profile; `tasks` one array of bytes a task (records of the array form); `meta` and `options`
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
-/// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `proc`, `note_maps`, `rounds`, `stuck`,
+/// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `proc`, `note_maps`, `rounds`, `noted_ns`, `stuck`,
 /// `trace_written`, `span_names`, `spans_cut`, `lock_stat`, `settings`), the outcomes, dtype uint8,
 /// shape (outcomes * 98,), what the tracepoints recorded, dtype uint8, shape (entries * 42,), and
 /// the course of the run, dtype uint8, shape (entries * 33,).
@@ -277,6 +277,7 @@ pub fn summary(task_names: &[String], result: &RunResult, settings: Value) -> Va
         "proc": proc,
         "note_maps": note_maps,
         "rounds": result.rounds,
+        "noted_ns": result.noted_ns,
         "trace_written": result.trace_written,
         "span_names": result.course.span_names,
         "spans_cut": result.course.is_cut,

@@ -183,7 +183,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         Ok(())
     }
 
-    fn note(&self) {
+    fn note(&mut self) {
+        let now = self.cpu.now_ns();
+        self.end.noted_ns = Some((self.end.noted_ns.map_or(now, |(first, _)| first), now));
         let (task, index) = (self.cpu.task(), self.index as u32);
         if self.run.program.note_maps.contains(&(task, index)) {
             let note = NoteMaps { task, index, round: self.round(), maps: self.maps() };

@@ -135,6 +135,8 @@ pub struct RunResult {
     pub note_maps: Vec<NoteMaps>,
     /// For each task: finished rounds of its `for_ns` repeats.
     pub rounds: Vec<u64>,
+    /// For each task: when its first `note` and its last were.
+    pub noted_ns: Vec<Option<(u64, u64)>>,
     /// Tasks that wait for ever.
     pub stuck: Vec<TaskId>,
     pub elapsed_ns: u64,

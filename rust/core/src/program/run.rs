@@ -17,6 +17,8 @@ pub(super) struct TaskEnd {
     pub outcomes: Vec<u8>,
     /// Finished rounds of its `for_ns` repeats.
     pub rounds: u64,
+    /// When its first `note` and its last were.
+    pub noted_ns: Option<(u64, u64)>,
     pub history: Vec<Event>,
 }
 
@@ -105,6 +107,7 @@ impl<P: Platform> Run<P> {
         let ends: Vec<TaskEnd> =
             self.ends.iter().map(|end| std::mem::take(&mut *lock(end))).collect();
         let rounds = ends.iter().map(|end| end.rounds).collect();
+        let noted_ns = ends.iter().map(|end| end.noted_ns).collect();
         let outcomes = self.all_outcomes(ends);
         let mut note_maps = std::mem::take(&mut *lock(&self.note_maps));
         note_maps.sort_by_key(|note| (note.task, note.index, note.round));
@@ -117,6 +120,7 @@ impl<P: Platform> Run<P> {
             proc: if self.options.last == Last::ProcText { last } else { Vec::new() },
             note_maps,
             rounds,
+            noted_ns,
             stuck: self.sync.stuck(),
             elapsed_ns,
             trace: trace.iter().flat_map(TraceEntry::packed).collect(),

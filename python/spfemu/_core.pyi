@@ -129,10 +129,10 @@ def run(
         progress: Called with the share done, or None.
 
     Returns:
-        A JSON text (``elapsed_ns``, ``counters``, ``maps``, ``note_maps``, ``rounds``, ``noted_ns``, ``stuck``,
-        ``trace_written``, ``span_names``, ``spans_cut``, ``lock_stat``, ``settings``), the outcomes
-        as bytes, shape (98 * outcomes,), what the tracepoints recorded, shape (42 * entries,), and
-        the course of the run, shape (33 * entries,).
+        A JSON text (``elapsed_ns``, ``counters``, ``maps``, ``note_maps``, ``rounds``,
+        ``noted_ns``, ``stuck``, ``trace_written``, ``span_names``, ``spans_cut``, ``lock_stat``,
+        ``settings``), the outcomes as bytes, shape (98 * outcomes,), what the tracepoints recorded,
+        shape (42 * entries,), and the course of the run, shape (33 * entries,).
 
     Raises:
         ProgramError: The program cannot run; mend what the message names.

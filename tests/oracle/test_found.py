@@ -5,10 +5,12 @@ Each was a difference that nobody explained.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from spfemu import Program, oracle
-from tests.oracle.play import BASE, PAGE, compared, mmap, op, program
+from spfemu.comparing import joined_maps, maps_line
+from tests.oracle.play import BASE, PAGE, both, compared, mmap, op, program
 
 FIXED: Final = ["private", "anonymous", "fixed"]
 Q: Final = BASE + 16 * PAGE
@@ -251,6 +253,19 @@ def test_what_lies_between_touched_neighbours_joins_the_other_one() -> None:
     # If it was touched itself before it could join, it is alone on both.
     found = compared(program([*BETWEEN[:2], op("write", "p+0x6000", value=1), *BETWEEN[2:]]), "spf")
     assert (found.differences, found.excused) == ([], [])
+
+
+def test_an_edge_without_its_mirror_is_a_difference() -> None:
+    # As if the emulator had joined page 6 to both sides, not each of the two to another one.
+    emulated, host = both(program(BETWEEN), "classic")
+    joined = {task: joined_maps(lines) for task, lines in emulated.maps.items()}
+    mine = [line for line in emulated.maps["t0"] if int(line.split("-")[0], 16) < BASE + 5 * PAGE]
+    rest = maps_line(BASE + 5 * PAGE, BASE + 8 * PAGE, "rwxp", 0)
+    maps = {"t0": [*mine, rest]}
+    assert {task: joined_maps(lines) for task, lines in maps.items()} == joined
+    found = oracle.compare(replace(emulated, maps=maps), host)
+    if oracle.host().version >= (6, 16):
+        assert [entry.what for entry in found.differences] == ["maps t0"]
 
 
 def test_what_was_refused_does_not_touch_what_lies_between() -> None:

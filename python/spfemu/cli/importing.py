@@ -29,7 +29,10 @@ def import_command(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="The program, .npz or .json (default: by name)."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The program, .npz or .json (default: by name, if there is none yet).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the summary as JSON.")] = False,

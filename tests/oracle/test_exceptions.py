@@ -244,6 +244,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     ),
     # Its pages are to come at once.
     "mlock-onfault": ([mmap(), op("mlock", length=PAGE)], "emulated", ENOMEM),
+    # What lost the right to be written to lies behind it.
+    "mprotect-uncharges": (
+        [mmap(4), op("mprotect", "p+0x2000", length=PAGE, prot="none"), SHRUNK],
+        "host", {"ret": -1, "errno": 14},
+    ),
     # It does not go across the stack's edge.
     "stack-is-nohugepage": (
         [mmap(4, flags=[*FIXED, "stack"]), mmap(4, "r", addr=hex(BASE + 4 * PAGE)), SHRUNK],
@@ -312,6 +317,11 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
     # Only at the edges of the stack.
     "stack-is-nohugepage": (
         [mmap(4), mmap(4, addr=hex(BASE + 8 * PAGE), flags=[*FIXED, "stack"])], "host", 2,
+    ),
+    "stack-is-nohugepage-moved": (
+        [mmap(4, flags=[*FIXED, "stack"]), {**MOVED, "new_length": 2 * PAGE},
+         mmap(8, addr=hex(Q + 4 * PAGE))],
+        "host", 22,
     ),
     # Only where the emulator has an edge, in anonymous memory, once something was written to.
     "touched-joins-untouched": ([mmap(8), op("read")], "emulated", 4),

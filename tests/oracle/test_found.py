@@ -327,3 +327,47 @@ def test_what_has_grown_down_is_mapped() -> None:
     below = op("mremap", BASE, old_length=PAGE, new_length=PAGE)
     found = compared(program([stack, op("execute", BASE), below]), "classic")
     assert (found.differences, found.excused) == ([], [])
+
+
+def test_memory_before_a_file_is_cut_like_the_file() -> None:
+    # Neither the file's offset nor that of the memory before it goes on in the other one.
+    ops = [mmap(1), mmap(3, flags=["private", "fixed"], file="f", addr=hex(BASE + PAGE), id="q"),
+           op("mlock", "q+0x2000", length=PAGE),
+           op("munlock", "q+0x1000", length=2 * PAGE)]  # fmt: skip
+    found = compared(program(ops, files={"f": {"length": 4 * PAGE}}), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 16):
+        assert {e.exception for e in found.excused} == {"touched-joins-untouched"}
+
+
+def test_a_file_at_another_offset_is_a_difference() -> None:
+    ops = [mmap(1), mmap(3, flags=["private", "fixed"], file="f", addr=hex(BASE + PAGE), id="q")]
+    emulated, host = both(program(ops, files={"f": {"length": 4 * PAGE}}), "classic")
+    for offset in (0, PAGE):
+        lines = [maps_line(BASE, BASE + PAGE, "rw-p", 0),
+                 maps_line(BASE + PAGE, BASE + 2 * PAGE, "rw-p", 0),
+                 maps_line(BASE + 2 * PAGE, BASE + 4 * PAGE, "rw-p", offset + PAGE)]  # fmt: skip
+        found = oracle.compare(replace(emulated, maps={"t0": lines}), host)
+        assert [entry.what for entry in found.differences] == ["maps t0"]
+
+
+def test_a_stack_that_was_moved_stays_apart() -> None:
+    move = op("mremap", "p+0x4000", old_length=3 * PAGE, new_length=3 * PAGE,
+              flags=["maymove", "fixed"], new_addr=hex(Q))  # fmt: skip
+    stack = mmap(4, addr=hex(BASE + PAGE), flags=[*FIXED, "stack"], id="q")
+    found = compared(program([mmap(7), stack, move]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}
+
+
+def test_a_move_of_what_has_merged_because_it_was_uncharged() -> None:
+    # On the host it is one VMA with what could never be written to; in 5.1 page 7 stays charged.
+    grow = op("mremap", "q+0x1000", old_length=3 * PAGE, new_length=4 * PAGE, flags=["maymove"])
+    none = mmap(3, "none", addr=hex(BASE + 4 * PAGE), id="q")
+    ops = [mmap(8), op("mprotect", "p+0x7000", length=PAGE, prot="none"), none, grow]
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 7):
+        assert {e.exception for e in found.excused} == {"mprotect-uncharges"}
+        assert found.cut == "tasks[0].ops[3]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spfemu.comparing import Difference, joined_maps, parsed_maps_line, parting
+from spfemu.comparing import Difference, parsed_maps_line, parting
 from spfemu.errors import ProgramError
 from spfemu.oracle.cases import Case, Edge, Exempt
 from spfemu.oracle.exceptions import EXCEPTIONS
@@ -237,11 +238,11 @@ class _Comparing:
         self, moment: _Moment, mine: list[str], theirs: list[str]
     ) -> list[Exempt | None]:
         """The exceptions because of which memory is cut differently; just None if not only that."""
-        if joined_maps(mine) != joined_maps(theirs):
+        edges, others = _edges(mine), _edges(theirs)
+        if not _is_same_memory(_pieces(mine, others), _pieces(theirs, edges)):
             return [None]
         found: dict[str, Exempt | None] = {}
-        edges = _edges(mine)
-        for address in sorted(edges ^ _edges(theirs)):
+        for address in sorted(edges ^ others):
             is_emulated = address in edges
             lines = map(parsed_maps_line, mine if is_emulated else theirs)
             perms = next(perms for start, _, perms, _ in lines if start == address)
@@ -256,6 +257,9 @@ class _Comparing:
         return list(found.values()) or [None]
 
 
+_Piece = tuple[int, int, str, set[int]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Moment:
     """An address space at a position."""
@@ -266,6 +270,28 @@ class _Moment:
 
 def _edges(lines: list[str]) -> set[int]:
     return {edge for line in lines for edge in parsed_maps_line(line)[:2]}
+
+
+def _pieces(lines: list[str], edges: set[int]) -> list[_Piece]:
+    """The lines of maps cut at edges: start, end, permissions, and which offsets each may have.
+
+    From offset 0 on it may be a file, whose offset grows, or memory, which has none.
+    """
+    found = []
+    for start, end, perms, offset in map(parsed_maps_line, lines):
+        cuts = [start, *sorted(edge for edge in edges if start < edge < end), end]
+        for low, high in itertools.pairwise(cuts):
+            offsets = {offset + low - start} if offset else {0, low - start}
+            found.append((low, high, perms, offsets))
+    return found
+
+
+def _is_same_memory(mine: list[_Piece], theirs: list[_Piece]) -> bool:
+    """Whether pieces that are cut alike are the same."""
+    return len(mine) == len(theirs) and all(
+        one[:3] == other[:3] and not one[3].isdisjoint(other[3])
+        for one, other in zip(mine, theirs, strict=True)
+    )
 
 
 def _differ(mine: npt.NDArray[np.void], theirs: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spfemu.oracle import when
+from spfemu.oracle import cuts, when
 from spfemu.oracle.cases import Exempt
 
 __all__ = ["EXCEPTIONS", "exception"]
@@ -134,21 +134,24 @@ EXCEPTIONS: Final = (
         (6, 7),
         "memory that nobody has touched is no longer charged when it may not be written to any "
         "more, which decides what it merges with",
-        edge=when.is_uncharged,
+        keys=("ret", "errno"),
+        outcome=cuts.is_mremap_across_uncharged,
+        edge=cuts.is_uncharged,
+        ends=True,
     ),
     Exempt(
         "grown-joins-next",
         (5, 19),
         "what mremap lets grow in place merges with what it then meets",
-        edge=when.is_grown_to,
+        edge=cuts.is_grown_to,
     ),
     Exempt(
         "stack-is-nohugepage",
         (6, 7),
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
         keys=("ret", "errno"),
-        outcome=when.is_mremap_across_stack,
-        edge=when.is_stack,
+        outcome=cuts.is_mremap_across_stack,
+        edge=cuts.is_stack,
         ends=True,
     ),
     Exempt(
@@ -156,8 +159,8 @@ EXCEPTIONS: Final = (
         (6, 16),
         "a VMA that was touched merges with one that was not, whichever is the neighbour",
         keys=("faults",),
-        outcome=when.is_copied_at_fork,
-        edge=when.is_between_touched_and_not,
+        outcome=cuts.is_copied_at_fork,
+        edge=cuts.is_between_touched_and_not,
     ),
     Exempt(
         "last-page-alone",

@@ -10,10 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from spfemu.oracle.cases import Case, Edge
+from spfemu.oracle.cases import Case
 from spfemu.oracle.history import Call, History
 from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
-from spfemu.oracle.touched import is_touched
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
@@ -22,24 +21,18 @@ __all__ = [
     "has_moved_the_first",
     "is_address_as_errno",
     "is_alone_at_the_end",
-    "is_between_touched_and_not",
     "is_brk_over_hole",
-    "is_copied_at_fork",
     "is_dontunmap",
-    "is_grown_to",
     "is_hint_too_low",
     "is_locked_on_fault",
     "is_locked_too_much",
     "is_mbind_to_a_hole",
-    "is_mremap_across_stack",
     "is_mremap_checked_first",
     "is_mremap_of_nothing",
     "is_mremap_of_several",
     "is_read_ahead",
     "is_several_too_low",
-    "is_stack",
     "is_too_much",
-    "is_uncharged",
     "is_v12_code",
     "is_v12_livelock",
     "was_made_writable",
@@ -48,7 +41,6 @@ __all__ = [
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
 _MREMAP: Final = MREMAP_FLAGS
-_RECUTTING: Final = ("mprotect", "madvise", "mlock", "munlock", "mbind")
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
 
@@ -271,125 +263,7 @@ def is_address_as_errno(case: Case) -> bool:
     return case.op == "mmap" and case.is_(*errnos)
 
 
-def is_uncharged(edge: Edge) -> bool:
-    """In private memory that may not be written to, at what mprotect took that right from.
-
-    If it has that right back, only at a stack: what grows gets an anon_vma, which it does not share
-    with a neighbour that is charged.
-    """
-    if not edge.perms.endswith("p") or ("w" in edge.perms and not _is_where_stack_was(edge)):
-        return False
-    calls = (call for call in edge.before if call.op == "mprotect")
-    return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
-
-
-def _is_where_stack_was(edge: Edge) -> bool:
-    """Only on the host, in or at what was mapped to grow down."""
-    flag = MMAP_FLAGS["growsdown"]
-    calls = (call for call in edge.before if call.op == "mmap" and int(call.record["flags"]) & flag)
-    return not edge.is_emulated and any(
-        call.ret <= edge.address <= call.ret + call.length for call in calls if not call.errno
-    )
-
-
-def _stacks(before: list[Call]) -> list[tuple[int, int]]:
-    """Where there were mappings that say that they are stacks."""
-    flag = MMAP_FLAGS["stack"]
-    calls = (call for call in before if call.op == "mmap" and not call.errno)
-    return [(c.ret, c.ret + c.length) for c in calls if int(c.record["flags"]) & flag]
-
-
-def is_stack(edge: Edge) -> bool:
-    """At a mapping that says it is a stack."""
-    return any(start <= edge.address <= end for start, end in _stacks(edge.before))
-
-
-def is_mremap_across_stack(case: Case) -> bool:
-    """mremap of a range that is one VMA only in 5.1."""
-    if case.op != "mremap" or case.host["errno"] != "EFAULT":
-        return False
-    start, end = case.page, case.page + int(case.record["length"])
-    return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
-
-
 def is_locked_on_fault(case: Case) -> bool:
     """mlock of what may not be accessed, whose pages are to come later."""
     is_onfault = case.op == "mlock" and int(case.record["flags"]) & 1
     return bool(is_onfault) and case.is_({"errno": "ENOMEM"}, {"errno": None})
-
-
-def is_grown_to(edge: Edge) -> bool:
-    """Where a mapping that grew in place met the next one."""
-    return edge.is_emulated and any(
-        call.ret == call.address and call.ret + call.new_length == edge.address
-        for call in edge.before
-        if call.op == "mremap" and not call.errno and call.new_length > call.length
-    )
-
-
-def is_between_touched_and_not(edge: Edge) -> bool:
-    """In private memory, where the emulator cuts it, or in what was moved without being touched.
-
-    One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
-    """
-    if not edge.perms.endswith("p") or not is_touched(edge.history, edge.position, edge.space):
-        return False
-    return edge.is_emulated or _is_moved_untouched(edge) or _has_joined_the_other(edge)
-
-
-def _is_moved_untouched(edge: Edge) -> bool:
-    """In or at what has kept its offset when it was moved, for it had joined what was touched.
-
-    5.1 gives it the offset of its new place, where it joins its neighbours.
-    """
-    moves = (call for call in edge.before if call.op == "mremap" and not call.errno)
-    return any(
-        call.ret != call.address
-        and call.ret <= edge.address <= call.ret + call.new_length
-        and not is_touched(edge.history, call.position, edge.space, *call.range)
-        for call in moves
-    )
-
-
-def _has_joined_the_other(edge: Edge) -> bool:
-    """At memory between touched neighbours, of which it has joined the one only on the host.
-
-    There was a call that let it join that one before it was touched itself. The emulator keeps the
-    two apart, an edge for the one that is missing here, and so has it join the other one later.
-    """
-    here, (low, high) = edge.address, edge.around
-    return _joins(edge, (here, high), high, (low, here), (high, 1 << 64)) or _joins(
-        edge, (low, here), low, (here, high), (0, low)
-    )
-
-
-def _joins(
-    edge: Edge, part: tuple[int, int], at: int, near: tuple[int, int], far: tuple[int, int]
-) -> bool:
-    """Whether a part that was not touched could join what is far, at an edge of the emulator's."""
-    history, space = edge.history, edge.space
-    if not is_touched(history, edge.position, space, *near):
-        return False
-    return any(
-        call.op in _RECUTTING
-        and (call.covers(at) or call.covers(at - 4096))
-        and is_touched(history, call.position, space, *far)
-        and not is_touched(history, call.position, space, *part, even_refused=False)
-        for call in edge.before
-    )
-
-
-def is_copied_at_fork(case: Case) -> bool:
-    """A page of a file that a child of fork has from its parent.
-
-    fork copies page tables of files only if the VMA has an anon_vma.
-    """
-    if case.host["faults"] != case.emulated["faults"] - 1:
-        return False
-    mapping, space = case.mapping, case.space
-    is_candidate = mapping is not None and mapping.is_private
-    return (
-        is_candidate
-        and case.history.spaces.is_forked(space)
-        and is_touched(case.history, case.position, space)
-    )

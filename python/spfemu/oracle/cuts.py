@@ -73,18 +73,18 @@ def _is_where_stack_was(edge: Edge) -> bool:
     )
 
 
-def _stacks(before: list[Call]) -> list[tuple[int, int]]:
+def _stacks(before: list[Call]) -> set[tuple[int, int]]:
     """Where there were mappings that say that they are stacks, or what was moved of such."""
     flag = MMAP_FLAGS["stack"]
-    found: list[tuple[int, int]] = []
+    found: set[tuple[int, int]] = set()
     for call in reversed(before):
         if call.op == "mmap" and not call.errno and int(call.record["flags"]) & flag:
-            found.append((call.ret, call.ret + call.length))
+            found.add((call.ret, call.ret + call.length))
         elif call.op == "mremap" and not call.errno:
             low, high = call.range
             by = call.ret - low
             parts = [(max(start, low), min(end, high)) for start, end in found]
-            found += [(start + by, end + by) for start, end in parts if start < end]
+            found |= {(start + by, end + by) for start, end in parts if start < end}
     return found
 
 

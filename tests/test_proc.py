@@ -153,6 +153,34 @@ def test_a_child_has_tables_as_far_down_as_its_parent(engine: str, name: str) ->
     assert parent == child > 0
 
 
+@pytest.mark.parametrize("name", arch_names())
+@pytest.mark.parametrize("engine", EMULATORS)
+def test_a_child_has_upper_tables_for_hugetlb_only_down_to_a_pmd(engine: str, name: str) -> None:
+    """Found by a generated program: 512 GiB apart, but in one of the highest tables of five levels.
+
+    Source: copy_hugetlb_page_range(), mm/hugetlb.c@5.1: huge_pte_offset() has to find a PMD.
+    """
+    page = arch(name).page_size
+    given = program(
+        ops(
+            {"op": "mmap", "length": page, "addr": "0x100000000", "id": "p"},
+            {"op": "read", "addr": "p"},
+            {"op": "mmap", "length": page, "addr": "0x100000000000",
+             "flags": ["private", "anonymous", "hugetlb"], "id": "h"},
+            {"op": "fork", "child": "none", "wait": True},
+            {"op": "read", "addr": "h"},
+            {"op": "fork", "child": "all", "wait": True},
+        ),
+        ops({"op": "exit"}, name="none", start="fork"),
+        ops({"op": "exit"}, name="all", start="fork"),
+        page_size=page,
+    )  # fmt: skip
+    result = spfemu.run(given, engine=engine, arch=name, proc=True)
+    assert "VmPTE" not in sizes(result.proc["none"]["status"])
+    upper = sum(level.entries * 8 for level in arch(name).levels[1:-1])
+    assert sizes(result.proc["all"]["status"])["VmPTE"] == upper // PAGE
+
+
 def test_only_who_asks_gets_it() -> None:
     given = program(ops({"op": "mmap", "length": PAGE}))
     assert spfemu.run(given).proc == {}

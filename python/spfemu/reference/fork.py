@@ -7,7 +7,7 @@ import errno
 from spfemu.reference.huge_pages import copy_huge_pmd
 from spfemu.reference.hugetlb import (
     close_vma,
-    copy_hugetlb_page,
+    copy_hugetlb_page_range,
     is_hugetlb,
     reset_reservations,
 )
@@ -84,13 +84,13 @@ def _copy_page_range(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
 
     **Source:** copy_page_range() and copy_one_pte(), mm/memory.c@5.1.
     """
-    if vma.anon_vma is None and not is_hugetlb(vma):
+    if is_hugetlb(vma):
+        copy_hugetlb_page_range(parent, child, vma)
+        return
+    if vma.anon_vma is None:
         return
     mine, theirs = child.page_tables, parent.page_tables
     for start, end in mine.copy_tables(theirs, vma.start, vma.end):
-        if is_hugetlb(vma):
-            copy_hugetlb_page(parent, child, vma, start)
-            continue
         if theirs.leaf(start) is not None:
             copy_huge_pmd(parent, child, vma, start)
             continue

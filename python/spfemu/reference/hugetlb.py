@@ -131,14 +131,19 @@ def change_hugetlb_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
         mm.page_tables.map_huge(address, leaf._replace(protection=protection))
 
 
-def copy_hugetlb_page(parent: Mm, child: Mm, vma: Vma, address: int) -> None:
-    """copy_hugetlb_page_range(): one page; of private memory both may only read it then."""
-    for _, found, page in list(_leaves(parent, vma, address, address + 1)):
-        leaf = found
-        if not _is_shared(vma):
-            leaf = leaf._replace(protection=leaf.protection._replace(write=False))
-            parent.page_tables.map_huge(address, leaf)
-        _map(child, address, leaf, page)
+def copy_hugetlb_page_range(parent: Mm, child: Mm, vma: Vma) -> None:
+    """Lets a forked child map the pages; those of private memory both may only read then.
+
+    It gets a PMD table wherever the parent has one, and upper ones only for that.
+    """
+    for start, end in parent.page_tables.pmd_ranges(vma.start, vma.end):
+        child.page_tables.allocate_upper(start)
+        for address, found, page in list(_leaves(parent, vma, start, end)):
+            leaf = found
+            if not _is_shared(vma):
+                leaf = leaf._replace(protection=leaf.protection._replace(write=False))
+                parent.page_tables.map_huge(address, leaf)
+            _map(child, address, leaf, page)
 
 
 # --- faults --------------------------------------------------------------------------------------

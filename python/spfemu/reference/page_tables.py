@@ -132,6 +132,12 @@ class PageTables:
         bases = [number << self.pmd_shift for number in numbers] + self.leaves(start, end)
         return [(max(start, base), min(end, base + self.pmd_size)) for base in sorted(bases)]
 
+    def pmd_ranges(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of [start, end) that a PMD table covers each, ascending."""
+        shift, tables = self.shifts[-2], self.levels[-2]
+        numbers = _overlapping(tables, shift, start, end)
+        return [(max(start, n << shift), min(end, (n + 1) << shift)) for n in numbers]
+
     def move_table(self, start: int, stop: int, target: int) -> bool:
         """Lets a whole PTE table cover another place, where there is none; whether it can.
 

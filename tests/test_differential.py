@@ -103,6 +103,37 @@ CASES: Final[dict[str, tuple[str, str]]] = {
             {"op": "mmap", "length": 4096, "file": "z", "offset": "0xffffffffffffe000"},
             {"op": "mmap", "length": 4096, "file": "z", "offset": "0xfffffffffffff000"}]}]}""",
     ),
+    # 521 pages of memory for 512 of a huge page and 16 others: all of it is the parent's still.
+    "a_child_that_ends_does_not_give_back_what_is_left_of_a_huge_page": (
+        "x86",
+        """{"system": {"memcg": 2134016}, "tasks": [{"ops": [
+            {"op": "mmap", "length": "2M", "addr": "0x100200000", "id": "p"},
+            {"op": "madvise", "addr": "p", "length": "2M", "advice": "hugepage"},
+            {"op": "write", "addr": "p", "value": 1},
+            {"op": "munmap", "addr": "p", "length": "1M"},
+            {"op": "fork", "child": "c", "wait": true},
+            {"op": "mmap", "length": "64K", "addr": "0x110000000", "id": "q"},
+            {"op": "touch", "addr": "q", "length": "64K"}]},
+            {"name": "c", "start": "fork", "ops": [{"op": "exit"}]}]}""",
+    ),
+    # To find an anon_vma at a wiping fork, the child's VMA is locked like its parent's neighbour.
+    "what_is_locked_and_wiped_at_fork_may_merge": (
+        "x86",
+        """{"tasks": [{"ops": [
+            {"op": "mmap", "length": "64K", "addr": "0x7a0000000000", "id": "p",
+             "flags": ["private", "anonymous", "locked"]},
+            {"op": "madvise", "addr": "p", "length": "64K", "advice": "wipeonfork"},
+            {"op": "mprotect", "addr": "p+32K", "length": "32K", "prot": "none"},
+            {"op": "fork", "child": "c", "wait": true}]},
+            {"name": "c", "start": "fork", "ops": [
+            {"op": "mprotect", "addr": "p+32K", "length": "4K", "prot": "rw"}]}]}""",
+    ),
+    "a_hugetlb_mapping_at_map_failed_is_not_aligned": (
+        "x86",
+        """{"tasks": [{"ops": [{"op": "mmap", "length": "1G", "prot": "none",
+            "flags": ["shared", "anonymous", "fixed", "hugetlb"],
+            "addr": "0xffffffffffffffff"}]}]}""",
+    ),
 }
 
 

@@ -61,13 +61,14 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     A wiped one gets an anon_vma at once, found while its list pointers are still the parent's.
     """
     copy = vma.duplicate()
-    # Locks are not inherited, nor, without events, is userfaultfd.
-    copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT | VM_UFFD_MISSING)
+    copy.flags &= ~VM_UFFD_MISSING  # without events it is not inherited
     if vma.flags & VM_WIPEONFORK:
         copy.anon_vma = None
         prepare_between(parent, copy, parent.prev(vma), parent.next(vma))
     else:
         anon_vma_fork(copy, vma)
+    # Only now: locked still, it may have found the anon_vma of a neighbour that is locked, too.
+    copy.flags &= ~(VM_LOCKED | VM_LOCKONFAULT)
     reset_reservations(copy)
     child.link(copy)
     if not vma.flags & VM_WIPEONFORK:
@@ -103,6 +104,8 @@ def _copy_page_range(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
             theirs.store(address, pte)
             mine.store(address, pte._replace(young=False))
             pte.page.mapcount += 1
+            if pte.page.huge is not None:
+                pte.page.huge.mappings += 1
 
 
 def exit_mmap(kernel: Kernel, mm: Mm) -> None:

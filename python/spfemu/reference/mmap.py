@@ -147,11 +147,11 @@ def get_unmapped_area(
     task_size = mm.arch.task_size
     if length > task_size:
         raise SyscallError(errno.ENOMEM)
+    huge = align > mm.page_size
+    if huge and fixed and hint % align:  # prepare_hugepage_range(), which is asked first
+        raise SyscallError(errno.EINVAL)
     if fixed and hint == ADDRESS_MASK:  # MAP_FAILED: -1, which is taken for an error, EPERM
         raise SyscallError(errno.EPERM)
-    huge = align > mm.page_size
-    if huge and fixed and hint % align:  # prepare_hugepage_range()
-        raise SyscallError(errno.EINVAL)
     address = hint if fixed else _free_address(kernel, mm, hint, length, align if huge else 0)
     if address is None or address > task_size - length:
         raise SyscallError(errno.ENOMEM)

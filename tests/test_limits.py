@@ -13,6 +13,7 @@ import spfemu
 from spfemu import EngineError, Program
 
 FOREVER = (1 << 64) - 2
+FIXED = ["private", "anonymous", "fixed"]
 
 
 def program(*ops: dict[str, Any], **more: Any) -> Program:
@@ -114,6 +115,45 @@ def test_frames_that_another_cpu_has_freed_are_found(engine: str) -> None:
             assert got[field].tolist() == want[field].tolist(), f"{pages} pages"
         ended_well.add(not want["signal"].any())
     assert ended_well == {False, True}
+
+
+@pytest.mark.parametrize("engine", ["native", "vtime", "explore"])
+@pytest.mark.parametrize("arch", ["x86", "arm64", "powerpc-4k"])
+def test_page_tables_that_wait_for_a_grace_period_are_free_before_memory_runs_out(
+    engine: str, arch: str
+) -> None:
+    """Of another task that waits since, of this one, and of the operation that needs the memory."""
+    first = [
+        {"op": "mmap", "length": 4096, "addr": "0x104000000", "flags": FIXED, "id": "p"},
+        {"op": "mmap", "length": 4096, "addr": "0x204000000", "flags": FIXED, "id": "q"},
+        {"op": "write", "addr": "p", "value": 1},
+        {"op": "barrier", "name": "written"},
+        {"op": "munmap", "addr": "q", "length": 4096},
+        {"op": "barrier", "name": "unmapped"},
+        {"op": "mmap", "length": "1M", "addr": "0x104000000", "flags": [*FIXED, "populate"]},
+        {"op": "barrier", "name": "end"},
+    ]
+    second = [
+        {"op": "mmap", "length": 4096, "addr": "0x304000000", "flags": FIXED, "id": "r"},
+        {"op": "write", "addr": "r", "value": 1},
+        {"op": "barrier", "name": "written"},
+        {"op": "munmap", "addr": "r", "length": 4096},
+        {"op": "barrier", "name": "unmapped"},
+        {"op": "barrier", "name": "end"},
+    ]
+    system = {"memory": 100 * 4096}
+    text = json.dumps(
+        {
+            "format": "spfemu-program/1",
+            "system": system,
+            "tasks": [{"name": "t", "ops": first}, {"name": "u", "ops": second}],
+        }
+    )
+    want, got = (
+        spfemu.run(Program.loads(text), engine=one, arch=arch).counters["pgfault"]
+        for one in ("reference", engine)
+    )
+    assert got == want > 80
 
 
 def test_explore_cuts_a_schedule_that_makes_no_access() -> None:

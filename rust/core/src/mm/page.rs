@@ -164,16 +164,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `drain_all_pages()`: gives back to the zones what the lists of all CPUs hold. One that
-    /// works, on another thread, keeps its own.
+    /// works, on another thread, keeps its own. Before that come what grace periods have freed:
+    /// reclaim, which the kernel tries first, takes longer than one.
     #[cold]
     pub(super) fn drain_all_pages(&self, cpu: &P) {
+        cpu.expedite_rcu();
+        self.run_rcu_callbacks(cpu);
         for owner in 0..self.cpus.len() as CpuId {
             if owner == cpu.id() {
                 self.drain_pages(cpu, owner);
-            } else {
+            } else if self.has_free_pages(owner) {
                 cpu.while_idle(owner, || self.drain_pages(cpu, owner));
             }
         }
+    }
+
+    /// Whether there is anything in the lists of a CPU, which may be changing them.
+    fn has_free_pages(&self, owner: CpuId) -> bool {
+        self.cpus[owner as usize].pcp.iter().any(|list| list.count.get() != 0)
     }
 
     /// `drain_pages()`: the lists of one CPU, which does nothing meanwhile.

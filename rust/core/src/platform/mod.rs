@@ -128,6 +128,10 @@ pub trait Platform: Sized + 'static {
     fn after_readers(&self, then: impl FnOnce() + Send + 'static);
     /// A callback whose grace period has ended, if there is one.
     fn rcu_ready(&self) -> Option<RcuCallback>;
+    /// Waits for the grace periods of all callbacks queued so far, unless that takes long: where they
+    /// end by themselves. The caller is in no RCU read section.
+    #[inline(always)]
+    fn expedite_rcu(&self) {}
 
     /// Disables interrupts on this CPU; an RCU read section too. Sections do not nest.
     fn local_irq_disable(&self);
@@ -136,7 +140,7 @@ pub trait Platform: Sized + 'static {
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
     fn ipi(&self, is_target: impl Fn(CpuId) -> bool);
     /// Runs `then` while another CPU does nothing with what belongs to it alone; not at all, if it
-    /// cannot be kept from that.
+    /// works on and cannot be kept from that.
     fn while_idle(&self, cpu: CpuId, then: impl FnOnce());
     /// This CPU leaves alone what belongs to it, until [`Platform::works_again`] or for good.
     #[inline(always)]

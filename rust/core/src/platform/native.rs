@@ -22,6 +22,10 @@ use super::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId
 
 /// Turns of a busy loop before the thread gives up its core.
 const SPINS: u32 = 64;
+/// Turns in which a CPU that is about to wait does.
+const IDLE_TURNS: u32 = SPINS + 256;
+/// Turns in which grace periods come to their end, if nobody is held up.
+const EXPEDITE_TURNS: u32 = 4096;
 /// Turns before the owner of a semaphore counts as not running.
 const OWNER_SPINS: u32 = 512;
 
@@ -246,7 +250,6 @@ impl Platform for Cpu {
             }
             std::hint::spin_loop();
         }
-        self.readers.unpin();
         self.goes_idle();
         let value = self.machine.sleepers.sleep_until(&word.value, done, &self.machine);
         self.works_again();
@@ -287,6 +290,14 @@ impl Platform for Cpu {
     fn rcu_ready(&self) -> Option<RcuCallback> {
         self.machine.callbacks.ready()
     }
+    fn expedite_rcu(&self) {
+        let mut turns = 0;
+        // Another task may be in a section for as long as its thread has no core.
+        while self.machine.callbacks.outstanding() && turns < EXPEDITE_TURNS {
+            self.readers.flush();
+            self.relax(&mut turns);
+        }
+    }
 
     #[inline(always)]
     fn local_irq_disable(&self) {
@@ -323,13 +334,20 @@ impl Platform for Cpu {
     }
     fn while_idle(&self, cpu: CpuId, then: impl FnOnce()) {
         let activity = &self.machine.activity[cpu as usize];
+        let mut turns = 0;
         // Acquire: what the CPU did before; pairs with the Release in `goes_idle`.
-        if activity.compare_exchange(IDLE, KEPT, Std::Acquire, Std::Relaxed).is_ok() {
-            let _kept = KeptIdle(activity);
-            then();
+        while activity.compare_exchange(IDLE, KEPT, Std::Acquire, Std::Relaxed).is_err() {
+            if turns == IDLE_TURNS {
+                return;
+            }
+            self.relax(&mut turns);
         }
+        let _kept = KeptIdle(activity);
+        then();
     }
     fn goes_idle(&self) {
+        // Nobody shall wait for the grace periods of one who waits, nor for a pin.
+        self.readers.hand_on();
         // Release: pairs with the Acquire in `while_idle`. One that is idle already may be kept so.
         let _ = self.activity().compare_exchange(WORKS, IDLE, Std::Release, Std::Relaxed);
     }

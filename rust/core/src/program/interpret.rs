@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::op::{Op, Repeat};
 use super::record::{OUTCOME_BYTES, Outcome};
 use super::result::{Last, Options};
-use super::run::{Run, TaskEnd, drain_rcu};
+use super::run::{Run, TaskEnd};
 use super::sync::Stop;
 use crate::design::Design;
 use crate::events::{NR_EVENTS, Span};
@@ -182,7 +182,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// here.
     pub fn operation_boundary(&self) -> Result<(), Stop> {
         self.boundary(P::operation_boundary)?;
-        drain_rcu(self.k, self.cpu);
+        self.k.run_rcu_callbacks(self.cpu);
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         if self.run.options.check_before_exit && self.run.sync.nobody_else_runs() {
             // Before any grace period ends: what was unmapped is closed already.
             let open = self.k.check_files_closed().next();
-            drain_rcu(self.k, self.cpu);
+            self.k.run_rcu_callbacks(self.cpu);
             if let Some(finding) = open.or_else(|| self.k.check_at_rest().into_iter().next()) {
                 self.cpu.finding(finding.invariant, finding.what);
             }
@@ -260,7 +260,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         self.cpu.enter(Span::Operation("exit_mm"));
         self.k.exit_mm(self.cpu);
         self.cpu.leave("");
-        drain_rcu(self.k, self.cpu);
+        self.k.run_rcu_callbacks(self.cpu);
         self.run.sync.ended(self.cpu);
     }
 

@@ -8,7 +8,7 @@ use super::history;
 use super::interpret::{Starter, run_task};
 use super::load::{Program, ProgramError};
 use super::result::{Handler, Options, RunResult, Watch};
-use super::run::{Run, drain_rcu, lock};
+use super::run::{Run, lock};
 use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Errno, Kernel};
 use crate::platform::native::{Cpu, Machine, catch};
@@ -170,7 +170,7 @@ fn shut_down<D: Design>(machine: &Arc<Machine>, kernel: &Kernel<Cpu, D>, run: &R
         let cpu = machine.cpu(first, first);
         run.shutdown(kernel, &cpu);
         cpu.rcu_barrier();
-        drain_rcu(kernel, &cpu);
+        kernel.run_rcu_callbacks(&cpu);
         if run.options.check
             && let Some(finding) = kernel.check_nothing_left().into_iter().next()
         {

@@ -77,7 +77,7 @@ impl<P: Platform> Run<P> {
         let files: Vec<Ptr<Inode<P>>> =
             self.files.iter().map(|inode| Ptr::from_word(inode.get())).collect();
         k.files_release(cpu, &files);
-        drain_rcu(k, cpu);
+        k.run_rcu_callbacks(cpu);
     }
 
     /// Whether every task that was started has ended by itself.
@@ -167,13 +167,6 @@ impl<P: Platform> Run<P> {
 
     pub(super) fn set_end(&self, task: TaskId, end: TaskEnd) {
         *lock(&self.ends[task as usize]) = end;
-    }
-}
-
-/// Runs every callback whose grace period has ended.
-pub(super) fn drain_rcu<P: Platform, D: Design>(k: &Kernel<P, D>, cpu: &P) {
-    while let Some(callback) = cpu.rcu_ready() {
-        k.run_rcu_callback(cpu, callback);
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct KeptPin {
     sections_left: Cell<u32>,
     /// (Declared before `local`: dropped first.)
     pin: Cell<Option<Guard>>,
+    /// This CPU has deferred something since it last handed it on.
+    has_deferred: Cell<bool>,
     local: LocalHandle,
 }
 
@@ -38,6 +40,7 @@ impl KeptPin {
             depth: Cell::new(0),
             sections_left: Cell::new(0),
             pin: Cell::new(None),
+            has_deferred: Cell::new(false),
             local: collector.register(),
         }
     }
@@ -88,6 +91,7 @@ impl KeptPin {
     pub fn defer(&self, then: impl FnOnce() + Send + 'static) {
         self.unpin();
         self.local.pin().defer(then);
+        self.has_deferred.set(true);
     }
 
     /// Hands on what this CPU deferred, and tries to begin a new epoch. No section is open.
@@ -95,6 +99,15 @@ impl KeptPin {
         debug_assert_eq!(self.depth.get(), 0, "a grace period is waited for in a read section");
         self.unpin();
         self.local.pin().flush();
+        self.has_deferred.set(false);
+    }
+
+    /// Gives up a pin that no section needs, and hands on what this CPU deferred, for others to run.
+    pub fn hand_on(&self) {
+        self.unpin();
+        if self.has_deferred.get() && self.depth.get() == 0 {
+            self.flush();
+        }
     }
 
     #[cfg(test)]

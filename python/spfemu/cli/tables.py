@@ -17,7 +17,7 @@ __all__ = ["print_rows", "print_table", "terminal_width"]
 
 _GAP: Final = "  "
 _ROWS_AT_ONCE: Final = 4096
-_TEXT_WIDTH: Final = 20
+_TEXT_WIDTH: Final = 18
 """A column of texts does not become narrower than this."""
 
 

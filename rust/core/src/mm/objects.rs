@@ -87,6 +87,9 @@ object! {
     pub struct Vma of Word = "vm_area_struct", 224 {
         vm_start: Vaddr = 0x00,
         vm_end: Vaddr = 0x08,
+        // Next to each other on the host, too: what a walk down the tree looks at.
+        rb_right: Ptr<Vma<P>> = 0x28,
+        rb_left: Ptr<Vma<P>> = 0x30,
         vm_next: Ptr<Vma<P>> = 0x10,
         vm_prev: Ptr<Vma<P>> = 0x18,
         /// Parent pointer of `vm_rb`. A node that is its own parent is in no tree
@@ -94,8 +97,6 @@ object! {
         rb_parent: Ptr<Vma<P>> = 0x20,
         /// Colour of `vm_rb` (the kernel keeps it in the parent word's low bit).
         rb_red: bool = 0x24,
-        rb_right: Ptr<Vma<P>> = 0x28,
-        rb_left: Ptr<Vma<P>> = 0x30,
         rb_subtree_gap: u64 = 0x38,
         vm_mm: Ptr<Mm<P>> = 0x40,
         vm_page_prot: Pte = 0x48,

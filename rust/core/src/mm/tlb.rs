@@ -17,17 +17,24 @@ use crate::platform::{CpuId, Fence, Local, Ordering, Platform, Ptr, Value};
 /// Entries of one CPU's TLB, direct mapped by page number.
 const NR_ENTRIES: usize = 64;
 
+/// More than any page's number. Pages have 4 KiB at least.
+const EPOCH: u64 = 1 << 52;
+const LAST_EPOCH: u64 = 0xffe << 52;
+
 /// A CPU's TLB.
 pub(super) struct Tlb {
     /// `mm->tlb_gen` that the entries are good for.
     generation: Local,
+    /// What a page's number and its tag are apart since the last reset. Each reset changes it, so
+    /// that all that was there before matches nothing, and need not be touched.
+    epoch: Local,
     entries: Box<[Entry]>,
 }
 
 /// One translation.
 #[derive(Default)]
 struct Entry {
-    /// Page number + 1; 0: empty.
+    /// Page number + 1 + epoch; 0: empty.
     tag: Local,
     pte: Local,
     /// Which life of the frame the translation means: a later one is a use after free.
@@ -38,6 +45,7 @@ impl Tlb {
     pub(super) fn new() -> Self {
         Self {
             generation: Local::default(),
+            epoch: Local::default(),
             entries: (0..NR_ENTRIES).map(|_| Entry::default()).collect(),
         }
     }
@@ -47,10 +55,16 @@ impl Tlb {
         &self.entries[page_number as usize % NR_ENTRIES]
     }
 
+    /// What tells that an entry is the page's.
+    #[inline(always)]
+    fn tag(&self, page_number: u64) -> u64 {
+        page_number + 1 + self.epoch.get()
+    }
+
     /// Drops the translation of one page.
     fn drop_page(&self, page_number: u64) {
         let entry = self.entry(page_number);
-        if entry.tag.get() == page_number + 1 {
+        if entry.tag.get() == self.tag(page_number) {
             entry.tag.set(0);
         }
     }
@@ -58,7 +72,12 @@ impl Tlb {
     /// Drops every translation.
     pub(super) fn reset(&self) {
         self.generation.set(0);
-        self.entries.iter().for_each(|entry| entry.tag.set(0));
+        if self.epoch.get() == LAST_EPOCH {
+            self.entries.iter().for_each(|entry| entry.tag.set(0));
+            self.epoch.set(0);
+        } else {
+            self.epoch.add(EPOCH);
+        }
     }
 }
 
@@ -113,7 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.update_tlb(cpu, mm);
         let page_number = address.0 >> self.page_shift();
         let entry = tlb.entry(page_number);
-        let tag = page_number + 1;
+        let tag = tlb.tag(page_number);
         let cached = Pte(entry.pte.get());
         let hit = entry.tag.get() == tag
             && permits(cached, access)
@@ -304,3 +323,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm.tlb_flush_pending().load(cpu, Ordering::Acquire) > 1
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/mm/tlb.rs"]
+mod tests;

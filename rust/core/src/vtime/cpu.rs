@@ -1,61 +1,40 @@
 //! `vtime::Cpu`: a CPU whose every access takes time.
 
 use std::cell::Cell;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use super::line_queue::Asked;
+use super::access::{Kind, Site};
 use super::queue::MAX_NS;
-use super::recorder::Recorder;
-use super::spans::Moment;
-use super::world::{State, World};
+use super::world::World;
 use crate::events::{Cost, Event, Span};
 use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
 use crate::platform::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
 
-/// Where a word is: its line, and how many bytes from its beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site {
-    pub(super) line: u32,
-    pub(super) offset: u32,
-}
-
 /// A task on its CPU.
 pub struct Cpu {
-    task: TaskId,
-    id: CpuId,
-    world: Rc<World>,
-    switch: Rc<Switch>,
+    pub(super) task: TaskId,
+    pub(super) id: CpuId,
+    pub(super) world: Rc<World>,
+    pub(super) switch: Rc<Switch>,
     reader: Reader,
     /// The task's clock while it has control; `world` has it otherwise.
-    clock: Cell<u64>,
+    pub(super) clock: Cell<u64>,
+    /// A line that can be read without leaving the cache, and that nobody watches, until control is
+    /// given away; `NO_LINE`: none is known.
+    pub(super) at_hand: Cell<u32>,
     /// The task went on when the word at this address changed, and has so many accesses for its
     /// turn; then the next who waits may go on.
-    turn: Cell<Option<(usize, u32)>>,
-    /// The world's recorder is on.
-    records: bool,
+    pub(super) turn: Cell<Option<(usize, u32)>>,
 }
 
-/// What a turn is: the look at the word after the wait was one; taking the lock is another.
-const TURN_ACCESSES: u32 = 2;
+/// No word is in this line.
+pub(super) const NO_LINE: u32 = u32::MAX;
 
 const TOO_LATE: &str =
     "virtual time: beyond 2^46 ns (allowed: compute and sleep up to there in all)";
 
-/// What a run that was ended unwinds with.
-pub(super) struct Stopped;
-
-/// What an access does to its line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Load,
-    Store,
-    /// A locked read-modify-write.
-    Atomic,
-}
-
-fn address(word: &Word<Cpu>) -> usize {
+pub(super) fn address(word: &Word<Cpu>) -> usize {
     std::ptr::from_ref(word) as usize
 }
 
@@ -68,213 +47,15 @@ impl Cpu {
             switch: Rc::clone(switch),
             reader: Reader::default(),
             clock: Cell::new(0),
+            at_hand: Cell::new(NO_LINE),
             turn: Cell::new(None),
-            records: world.recorder.is_on(),
         }
-    }
-
-    /// Lets the recorder write something down; the caller has looked whether there is any need to.
-    #[cold]
-    #[inline(never)]
-    fn record(&self, write: impl FnOnce(&Recorder, Moment)) {
-        if !self.world.at_rest.get() {
-            let now = Moment { cpu: self.id, task: self.task, now: self.clock.get() };
-            write(&self.world.recorder, now);
-        }
-    }
-
-    /// Waits for a change of `word`, in `suspended`.
-    fn wait(&self, word: &Word<Self>, suspended: impl FnOnce()) {
-        if !self.records {
-            return suspended();
-        }
-        let (begin, mut lock) = (self.clock.get(), None);
-        self.record(|recorder, at| lock = recorder.begin_wait(at, word.site()));
-        suspended();
-        if let Some(lock) = lock {
-            self.record(|recorder, at| recorder.end_wait(at, lock, at.now - begin));
-        }
-    }
-
-    /// Whether accesses count: not before the first task, nor while a stack is unwound.
-    #[inline(always)]
-    fn counts(&self) -> bool {
-        !self.world.at_rest.get() && !self.switch.is_cut() && !std::thread::panicking()
-    }
-
-    #[inline(always)]
-    fn advance(&self, ns: u64) {
-        self.clock.set(self.clock.get() + ns);
-    }
-
-    /// Gives control away; the clock may have moved when it is back.
-    fn suspend(&self) {
-        self.world.task(self.task).clock.set(self.clock.get());
-        self.suspend_asleep();
-    }
-
-    /// As `suspend`, when the clock was handed over before and may have been moved since.
-    fn suspend_asleep(&self) {
-        self.give_control_away();
-        self.take_clock();
-    }
-
-    /// Whoever is first goes on.
-    fn give_control_away(&self) {
-        match self.world.queue.pop() {
-            Some(next) if next == self.task => {}
-            Some(next) => self.switch.hand_over(&self.world.task(next).switch),
-            None => self.switch.suspend(),
-        }
-    }
-
-    /// After a suspension: the clock, and what interrupts took meanwhile. Whether they took any.
-    #[inline(always)]
-    pub(super) fn take_clock(&self) -> bool {
-        let this = self.world.task(self.task);
-        let stolen = this.stolen_ns.take();
-        self.clock.set(this.clock.get() + stolen);
-        if stolen != 0 && self.records {
-            self.record(|recorder, at| recorder.did(at, "flush_tlb_func", stolen));
-        }
-        if self.turn.get().is_none() {
-            self.world.set_limit();
-        } else {
-            self.world.limit.set(0);
-        }
-        stolen != 0
-    }
-
-    /// Waits until no other task is behind this one by more than `slack`.
-    #[inline(always)]
-    fn sync(&self, slack: u64) {
-        let world = &*self.world;
-        while !world.is_first(self.task, self.clock.get().saturating_sub(slack)) {
-            let next = world.queue_behind_first(self.task, self.clock.get());
-            self.switch.hand_over(&world.task(next).switch);
-            // It has control, so it is first, unless that moved its clock.
-            if !self.take_clock() {
-                return;
-            }
-        }
-    }
-
-    /// What comes before an access: the line is brought here, and the clock pays for it. Whether
-    /// somebody spins on a word of the line.
-    #[inline(always)]
-    fn access(&self, word: &Word<Self>, kind: Kind) -> bool {
-        let world = &*self.world;
-        let site = word.site();
-        let atomic_ns = if kind == Kind::Atomic { world.machine.atomic_ns } else { 0 };
-        let clock = self.clock.get() + atomic_ns;
-        if clock < world.limit.get()
-            && world.lines.hits_unwatched(site.line, self.id, kind != Kind::Load)
-        {
-            self.clock.set(clock + world.machine.line_ns[0]);
-            return false;
-        }
-        self.access_slowly(site, kind)
-    }
-
-    /// Counts an access of the turn, if the task has one. Whether it has none.
-    #[inline(always)]
-    fn in_no_turn(&self) -> bool {
-        match self.turn.get() {
-            None => return true,
-            Some((_, 0)) => self.end_turn(),
-            Some((address, left)) => self.turn.set(Some((address, left - 1))),
-        }
-        false
-    }
-
-    /// Whoever waits for the same word may go on now.
-    fn end_turn(&self) {
-        if let Some((address, _)) = self.turn.take() {
-            self.world.set_limit();
-            self.world.pass_on(address, self.clock.get());
-        }
-    }
-
-    /// An access that others must not see too early, or that is of no line, or before which there
-    /// is something to do: they go first, or the line has to come.
-    #[inline(never)]
-    fn access_slowly(&self, site: Site, kind: Kind) -> bool {
-        let (world, line) = (&*self.world, site.line);
-        let is_free = line == Line::FREE.0;
-        if !self.counts() {
-            return is_free;
-        }
-        let in_no_turn = self.in_no_turn();
-        if is_free {
-            // What one task of the program tells another is still told in order of time.
-            self.sync(0);
-            return true;
-        }
-        if kind == Kind::Atomic {
-            self.advance(world.machine.atomic_ns);
-        }
-        if !in_no_turn || self.clock.get() >= world.limit.get() {
-            self.sync(world.slack_ns);
-        }
-        let writes = kind != Kind::Load;
-        if let Some(watched) = world.lines.hit(line, self.id, writes) {
-            self.advance(world.machine.line_ns[0]);
-            return watched;
-        }
-        // Strict order among those who leave their cache.
-        self.sync(0);
-        // Meanwhile another task of this CPU may have brought the line.
-        if let Some(watched) = world.lines.hit(line, self.id, writes) {
-            self.advance(world.machine.line_ns[0]);
-            return watched;
-        }
-        let asked = self.clock.get();
-        match world.lines.ask(line, self.task, self.id, writes, asked) {
-            Asked::Has(at) => self.clock.set(at),
-            Asked::Waits(when) => self.wait_for_line(line, when),
-        }
-        if self.records {
-            let ns = (self.clock.get() - asked).saturating_sub(world.machine.line_ns[0]);
-            self.record(|recorder, _| recorder.fetched(site, ns));
-        }
-        world.lines.is_watched(line)
-    }
-
-    /// Waits until the line is here; the first who waits also decides who gets it.
-    #[inline(never)]
-    fn wait_for_line(&self, line: u32, when: Option<u64>) {
-        self.world.wait_for_line(self.task, line, when);
-        loop {
-            self.give_control_away();
-            let is_waiting = self.world.task(self.task).state.get() == State::WaitsForLine(line);
-            if !is_waiting || !self.counts() || self.world.serve_line(self.task, line) {
-                break;
-            }
-        }
-        self.take_clock();
-    }
-
-    /// The task has ended.
-    pub(super) fn end(&self) {
-        self.end_turn();
-        self.world.task(self.task).clock.set(self.clock.get());
-        self.world.end(self.task);
-    }
-
-    fn begin_turn(&self, word: &Word<Self>) {
-        self.turn.set(Some((address(word), TURN_ACCESSES)));
-        self.world.limit.set(0);
     }
 
     /// What comes after a store to a watched line: whoever spins on the word sees it.
     #[cold]
-    fn stored(&self, word: &Word<Self>) {
+    pub(super) fn stored(&self, word: &Word<Self>) {
         self.world.stored(address(word), word.peek(), self.clock.get());
-    }
-
-    /// Ends the run from inside a coroutine.
-    fn unwind(&self) -> ! {
-        resume_unwind(Box::new(Stopped))
     }
 }
 
@@ -299,20 +80,25 @@ impl Platform for Cpu {
         self.task
     }
 
-    #[inline(always)]
+    // What follows is called from everywhere: as calls, which keep the rest small enough for the
+    // host's instruction cache, whose misses were what most of a run took.
+    #[inline(never)]
     fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
-        self.access(word, Kind::Load);
-        word.peek()
-    }
-    #[inline(always)]
-    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
-        let watched = self.access(word, Kind::Store);
-        word.poke(value);
-        if watched {
-            self.stored(word);
+        if self.hits_at_hand(word) || self.hits(word, Kind::Load) {
+            word.peek()
+        } else {
+            self.load_slowly(word)
         }
     }
-    #[inline(always)]
+    #[inline(never)]
+    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
+        if self.hits(word, Kind::Store) {
+            word.poke(value);
+        } else {
+            self.store_slowly(word, value);
+        }
+    }
+    #[inline(never)]
     fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
         let watched = self.access(word, Kind::Atomic);
         let old = word.peek();
@@ -322,7 +108,7 @@ impl Platform for Cpu {
         }
         old
     }
-    #[inline(always)]
+    #[inline(never)]
     fn compare_exchange(
         &self,
         word: &Word<Self>,
@@ -342,7 +128,7 @@ impl Platform for Cpu {
         }
         Ok(old)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
         let watched = self.access(word, Kind::Atomic);
         let old = word.peek();
@@ -453,9 +239,9 @@ impl Platform for Cpu {
         if !self.counts() {
             return;
         }
-        self.sync(0);
+        self.sync();
         let machine = &self.world.machine;
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
         }
         self.advance(machine.ipi_base_ns);
@@ -481,13 +267,12 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn charge(&self, cost: Cost, times: u64) {
-        if self.counts() {
-            let ns = self.world.machine.cost(cost) * times;
-            self.advance(ns);
-            if matches!(cost, Cost::ClearPage | Cost::CopyPage) && self.records {
-                let name = if cost == Cost::ClearPage { "clear_page" } else { "copy_page" };
-                self.record(|recorder, at| recorder.did(at, name, ns));
-            }
+        // Where nothing counts, nobody looks at the clock.
+        let ns = self.world.machine.cost(cost) * times;
+        self.advance(ns);
+        if matches!(cost, Cost::ClearPage | Cost::CopyPage) && self.world.records {
+            let name = if cost == Cost::ClearPage { "clear_page" } else { "copy_page" };
+            self.record(|recorder, at| recorder.did(at, name, ns));
         }
     }
     fn pass_ns(&self, ns: u64, on_cpu: bool) {
@@ -524,35 +309,35 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn enter(&self, span: Span) {
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.enter(at, span));
         }
     }
     #[inline(always)]
     fn leave(&self, how: &'static str) {
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.leave(at, how));
         }
     }
     fn writes_vma(&self, vm_sequence: &Word<Self>, vm_start: u64) {
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.writes_vma(at, vm_sequence.site(), vm_start));
         }
     }
     fn gives_up(&self, event: Event, vm_sequence: &Word<Self>, vm_start: u64) {
-        if self.records {
+        if self.world.records {
             let (site, sequence) = (vm_sequence.site(), vm_sequence.peek());
             self.record(|recorder, at| recorder.gives_up(at, event, site, sequence, vm_start));
         }
     }
     #[inline(always)]
     fn acquired(&self, lock: &Word<Self>) {
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.acquired(at.task, lock.site()));
         }
     }
     fn waits_for(&self, lock: Option<&Word<Self>>) {
-        if self.records {
+        if self.world.records {
             self.record(|recorder, at| recorder.waits_for(at.task, lock.map(Word::site)));
         }
     }

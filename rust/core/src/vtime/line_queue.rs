@@ -51,97 +51,112 @@ impl Lines {
     /// on its way to another is waited for. Who gets it uses it for what comes right after, such
     /// as another try of a compare-and-exchange that failed; it leaves when the next request is
     /// there, which has gone half of the way then.
+    #[inline]
     pub(super) fn ask(&self, line: u32, task: TaskId, cpu: u32, writes: bool, now: u64) -> Asked {
-        let line = line as usize;
         self.cover(line);
-        let holder = self.holders.get(line).expect("covered") & !WATCHED;
-        let traffic = self.traffic.get(line).expect("covered");
+        let holder = self.holders.get(line as usize).expect("covered") & !WATCHED;
+        let mut traffic = self.traffic.get(line as usize).expect("covered");
         // Copies of a copy do not wait for each other.
         let copies = !writes && holder & SHARED != 0;
         if traffic.queue == 0 && (copies || now >= traffic.busy_until) {
             let end = now.max(traffic.busy_until) + self.transfer(line, cpu, writes);
             if !copies {
-                self.set_busy(line, end);
+                self.set_busy(&mut traffic, end);
             }
+            self.traffic.set(line as usize, traffic);
             return Asked::Has(end);
         }
         let request = Request { task, cpu, writes };
         if traffic.queue == 0 {
             let last = if holder & SHARED == 0 { holder - 1 } else { cpu };
-            return Asked::Waits(Some(self.open_queue(line, request, last)));
+            return Asked::Waits(Some(self.open_queue(line, traffic, request, last)));
         }
         self.queues.borrow_mut()[traffic.queue as usize - 1].requests.push_back(request);
         Asked::Waits(None)
     }
 
-    /// Gives the line to one of those who wait, or copies to all that read; adds who it was to
-    /// `served`, and returns when the first of those left is to call again.
+    /// Gives the line to one of those who wait, or copies to all that read; tells `served` of
+    /// each, and returns when the first of those left is to call again.
     ///
     /// The nearest to whoever had the line last wins, for its request is there first; but not for
     /// ever (`Machine::near_first`).
-    pub(super) fn serve(&self, line: u32, now: u64, served: &mut Vec<Served>) -> Option<Served> {
-        let line = line as usize;
-        let traffic = self.traffic.get(line).expect("covered");
+    #[inline]
+    pub(super) fn serve(
+        &self,
+        line: u32,
+        now: u64,
+        mut served: impl FnMut(Served),
+    ) -> Option<Served> {
+        let mut traffic = self.traffic.get(line as usize).expect("covered");
         let mut queues = self.queues.borrow_mut();
         let queue = &mut queues[traffic.queue as usize - 1];
         let first = queue.requests[0].task;
         let place = self.choose(queue);
-        queue.last = queue.requests[place].cpu;
-        if queue.requests[place].writes {
-            let request = queue.requests.remove(place).expect("chosen");
-            served.push(self.hand_over(line, request, now));
+        let chosen = queue.requests[place];
+        queue.last = chosen.cpu;
+        if chosen.writes {
+            queue.requests.remove(place);
+            served(self.hand_over(line, &mut traffic, chosen, now));
         } else {
             // All that want to read get a copy.
             queue.requests.retain(|&request| {
                 if !request.writes {
-                    served.push(self.hand_over(line, request, now));
+                    served(self.hand_over(line, &mut traffic, request, now));
                 }
                 request.writes
             });
         }
         let Some(&Request { task, .. }) = queue.requests.front() else {
-            self.close_queue(line);
+            self.free_queues.borrow_mut().push(traffic.queue);
+            self.traffic.set(line as usize, Traffic { queue: 0, ..traffic });
             return None;
         };
+        self.traffic.set(line as usize, traffic);
         queue.passed = if task == first { queue.passed + 1 } else { 0 };
-        let at = self.serve_time(line, queue);
-        Some(Served { task, at })
+        Some(Served { task, at: self.serve_time(traffic, queue) })
     }
 
     /// Whose turn it is.
     fn choose(&self, queue: &LineQueue) -> usize {
-        if queue.passed >= self.near_first {
+        if queue.passed >= self.near_first || queue.requests.len() == 1 {
             return 0;
         }
-        let competitors = queue.requests.iter().take(COMPETITORS).enumerate();
-        let nearest = competitors.min_by_key(|(_, one)| self.distance(queue.last, one.cpu));
-        nearest.map_or(0, |(place, _)| place)
+        let last = self.places[queue.last as usize];
+        let (mut chosen, mut nearest) = (0, u32::MAX);
+        for (place, request) in queue.requests.iter().take(COMPETITORS).enumerate() {
+            let at = self.places[request.cpu as usize];
+            let far = last.nearness(at) + u32::from(request.cpu != queue.last);
+            if far < nearest {
+                (chosen, nearest) = (place, far);
+            }
+        }
+        chosen
     }
 
     /// The line leaves for who asked, whose request has made half of the way before.
-    fn hand_over(&self, line: usize, request: Request, now: u64) -> Served {
+    #[inline]
+    fn hand_over(&self, line: u32, traffic: &mut Traffic, request: Request, now: u64) -> Served {
         let Request { task, cpu, writes } = request;
         let at = now + self.transfer(line, cpu, writes).div_ceil(2);
-        self.set_busy(line, at);
+        self.set_busy(traffic, at);
         Served { task, at }
     }
 
     /// The line comes to somebody at `end`, who then has it for a while.
-    fn set_busy(&self, line: usize, end: u64) {
-        let traffic = self.traffic.get(line).expect("covered");
-        let busy_until = traffic.busy_until.max(end + self.hold_ns);
-        self.traffic.set(line, Traffic { busy_until, ..traffic });
+    #[inline]
+    fn set_busy(&self, traffic: &mut Traffic, end: u64) {
+        traffic.busy_until = traffic.busy_until.max(end + self.hold_ns);
     }
 
     /// When the line is given to one of the queue.
-    fn serve_time(&self, line: usize, queue: &LineQueue) -> u64 {
-        let traffic = self.traffic.get(line).expect("covered");
+    #[inline]
+    fn serve_time(&self, traffic: Traffic, queue: &LineQueue) -> u64 {
         let way = self.line_ns[self.distance(queue.last, queue.requests[0].cpu) as usize] / 2;
         traffic.busy_until + way.saturating_sub(self.hold_ns)
     }
 
     /// Lets the first wait for a line; returns when it is to call [`Lines::serve`].
-    fn open_queue(&self, line: usize, request: Request, last: u32) -> u64 {
+    fn open_queue(&self, line: u32, traffic: Traffic, request: Request, last: u32) -> u64 {
         let mut queues = self.queues.borrow_mut();
         let number = self.free_queues.borrow_mut().pop().unwrap_or_else(|| {
             queues.push(LineQueue::default());
@@ -151,18 +166,7 @@ impl Lines {
         queue.requests.push_back(request);
         queue.last = last;
         queue.passed = 0;
-        self.set_queue(line, number);
-        self.serve_time(line, queue)
-    }
-
-    fn close_queue(&self, line: usize) {
-        let traffic = self.traffic.get(line).expect("covered");
-        self.free_queues.borrow_mut().push(traffic.queue);
-        self.set_queue(line, 0);
-    }
-
-    fn set_queue(&self, line: usize, queue: u32) {
-        let traffic = self.traffic.get(line).expect("covered");
-        self.traffic.set(line, Traffic { queue, ..traffic });
+        self.traffic.set(line as usize, Traffic { queue: number, ..traffic });
+        self.serve_time(traffic, queue)
     }
 }

@@ -8,35 +8,39 @@ use crate::platform::cell_vec::CellVec;
 
 /// Who holds a line, in one word, for each access looks at it: nobody (0), the CPU of this number
 /// + 1, or, with `SHARED`, the set of CPUs that begins at this number in `sets`.
-type Holder = u32;
+pub(super) type Holder = u32;
 
 const NOBODY: Holder = 0;
 pub(super) const SHARED: Holder = 1 << 31;
 /// Somebody spins on a word of the line.
 pub(super) const WATCHED: Holder = 1 << 30;
 
-/// What only a transfer, or who waits, needs to know of a line.
+/// What only a transfer needs to know of a line.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Traffic {
     /// Until when whoever got the line last has it to itself: it may be on its way till then, or
     /// is used for what comes right after.
     pub(super) busy_until: u64,
-    /// How many tasks spin on words of this line.
-    pub(super) spinners: u32,
     /// Who waits for the line: the number of a queue, + 1; 0: nobody.
     pub(super) queue: u32,
 }
 
 /// All lines of a system.
 pub(super) struct Lines {
+    /// By line. Who holds one is looked at again and again, so that is by itself, and small.
     pub(super) holders: CellVec<Holder>,
     pub(super) traffic: CellVec<Traffic>,
-    /// Sets of CPUs, `set_words` words each; `free` are those not in use.
+    /// How many tasks spin on words of each line.
+    spinners: CellVec<u32>,
+    /// Sets of CPUs, `set_words` words each, and one that has the sockets of its CPUs, as
+    /// `socket_bit` folds them; `free` are those not in use.
     sets: CellVec<u64>,
     free: RefCell<Vec<u32>>,
     set_words: usize,
+    /// No two sockets share a bit.
+    sockets_are_told_apart: bool,
     /// For each CPU where it is.
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     pub(super) line_ns: [u64; NR_DISTANCES],
     /// What an access right after the first takes, which finds the line still here.
     pub(super) hold_ns: u64,
@@ -46,11 +50,10 @@ pub(super) struct Lines {
     pub(super) free_queues: RefCell<Vec<u32>>,
     /// Sockets have several dies; else to be in a CPU's socket is to be on its die.
     has_dies: bool,
-    /// For each CPU the sets of CPUs on its core, on its die and in its socket, but for words
-    /// without any.
-    same_core: Vec<Box<[SetWord]>>,
-    same_die: Vec<Box<[SetWord]>>,
-    same_socket: Vec<Box<[SetWord]>>,
+    /// For each core, die and socket the set of its CPUs, but for words without any.
+    cores: Vec<Box<[SetWord]>>,
+    dies: Vec<Box<[SetWord]>>,
+    sockets: Vec<Box<[SetWord]>>,
 }
 
 /// The word at a place of a set.
@@ -60,36 +63,52 @@ struct SetWord {
     word: u64,
 }
 
+/// What stands for the socket of a CPU in the last word of a set.
+#[inline(always)]
+fn socket_bit(place: Place) -> u64 {
+    1 << (place.socket % u64::BITS)
+}
+
+/// Adds the next CPU to a set.
+fn add_cpu(set: &mut Vec<SetWord>, cpu: u32) {
+    let (place, bit) = (cpu / u64::BITS, 1 << (cpu % u64::BITS));
+    match set.iter_mut().find(|word| word.place == place) {
+        Some(SetWord { word, .. }) => *word |= bit,
+        None => set.push(SetWord { place, word: bit }),
+    }
+}
+
 impl Lines {
     pub(super) fn new(machine: &Machine, nr_cpus: u32) -> Self {
         let set_words = nr_cpus.div_ceil(64) as usize;
-        let near = |farthest: Distance| {
-            let set = |cpu| {
-                let mut set = vec![0u64; set_words];
-                for other in (0..nr_cpus).filter(|&o| machine.distance(cpu, o) <= farthest) {
-                    set[other as usize / 64] |= 1 << (other % 64);
-                }
-                let words = (0..).zip(set).map(|(place, word)| SetWord { place, word });
-                words.filter(|word| word.word != 0).collect()
-            };
-            (0..nr_cpus).map(set).collect()
+        let places: Vec<Place> = (0..nr_cpus).map(|cpu| machine.place(cpu)).collect();
+        let sets_by = |group: fn(&Place) -> u32| {
+            let mut sets: Vec<Vec<SetWord>> = Vec::new();
+            for (cpu, place) in (0..).zip(&places) {
+                let group = group(place) as usize;
+                sets.resize(sets.len().max(group + 1), Vec::new());
+                add_cpu(&mut sets[group], cpu);
+            }
+            sets.into_iter().map(Vec::into_boxed_slice).collect()
         };
         Self {
             holders: CellVec::new(),
             traffic: CellVec::new(),
+            spinners: CellVec::new(),
             sets: CellVec::new(),
             free: RefCell::default(),
             set_words,
-            places: (0..nr_cpus).map(|cpu| machine.place(cpu)).collect(),
+            sockets_are_told_apart: machine.sockets <= u64::BITS,
             line_ns: machine.line_ns,
             hold_ns: machine.atomic_ns + 2 * machine.line_ns[Distance::Own as usize],
             near_first: machine.near_first(),
             queues: RefCell::default(),
             free_queues: RefCell::default(),
             has_dies: machine.dies_per_socket > 1,
-            same_core: near(Distance::Core),
-            same_die: near(Distance::Die),
-            same_socket: near(Distance::Socket),
+            cores: sets_by(|place| place.core),
+            dies: sets_by(|place| place.die),
+            sockets: sets_by(|place| place.socket),
+            places,
         }
     }
 
@@ -128,8 +147,10 @@ impl Lines {
         self.holders.get(line as usize).is_some_and(|holder| holder & WATCHED != 0)
     }
 
-    /// Makes `cpu` hold the line; returns how long that takes.
-    pub(super) fn transfer(&self, line: usize, cpu: u32, writes: bool) -> u64 {
+    /// Makes `cpu` hold a line; returns how long that takes.
+    #[inline]
+    pub(super) fn transfer(&self, line: u32, cpu: u32, writes: bool) -> u64 {
+        let line = line as usize;
         let holder = self.holders.get(line).expect("covered");
         let (watched, holder) = (holder & WATCHED, holder & !WATCHED);
         let shared = holder & SHARED != 0;
@@ -165,14 +186,21 @@ impl Lines {
 
     /// Makes room for what is known of `line`.
     #[inline(always)]
-    pub(super) fn cover(&self, line: usize) {
-        if line >= self.holders.len() {
-            let nr_lines = (line + 1).next_power_of_two();
-            self.holders.grow(nr_lines, NOBODY);
-            self.traffic.grow(nr_lines, Traffic::default());
+    pub(super) fn cover(&self, line: u32) {
+        if line as usize >= self.holders.len() {
+            self.grow(line);
         }
     }
 
+    #[cold]
+    fn grow(&self, line: u32) {
+        let nr_lines = (line as usize + 1).next_power_of_two();
+        self.holders.grow(nr_lines, NOBODY);
+        self.traffic.grow(nr_lines, Traffic::default());
+        self.spinners.grow(nr_lines, 0);
+    }
+
+    /// How far apart two CPUs are.
     #[inline(always)]
     pub(super) fn distance(&self, one: u32, other: u32) -> Distance {
         if one == other {
@@ -190,26 +218,37 @@ impl Lines {
     /// The least distance of a CPU of the set.
     #[inline(always)]
     fn nearest(&self, set: Holder, cpu: u32) -> Distance {
+        let at = self.places[cpu as usize];
         let has_any = |near: &SetWord| self.word(set, near.place) & near.word != 0;
-        if self.same_core[cpu as usize].iter().any(has_any) {
+        if self.cores[at.core as usize].iter().any(has_any) {
             Distance::Core
-        } else if self.same_die[cpu as usize].iter().any(has_any) {
+        } else if self.dies[at.die as usize].iter().any(has_any) {
             Distance::Die
-        } else if self.has_dies && self.same_socket[cpu as usize].iter().any(has_any) {
+        } else if self.has_dies && self.sockets[at.socket as usize].iter().any(has_any) {
             Distance::Socket
         } else {
             Distance::Machine
         }
     }
 
+    /// Whether a CPU of the set is in another socket.
+    #[inline(always)]
+    fn leaves_socket(&self, set: Holder, at: Place) -> bool {
+        let sockets = self.word(set, self.set_words as u32);
+        sockets & !socket_bit(at) != 0
+            || !self.sockets_are_told_apart
+                && self.has_others(set, &self.sockets[at.socket as usize])
+    }
+
     /// The greatest distance of a CPU of the set.
     #[inline(always)]
     fn farthest(&self, set: Holder, cpu: u32) -> Distance {
-        if self.has_others(set, &self.same_socket[cpu as usize]) {
+        let at = self.places[cpu as usize];
+        if self.leaves_socket(set, at) {
             Distance::Machine
-        } else if self.has_dies && self.has_others(set, &self.same_die[cpu as usize]) {
+        } else if self.has_dies && self.has_others(set, &self.dies[at.die as usize]) {
             Distance::Socket
-        } else if self.has_others(set, &self.same_core[cpu as usize]) {
+        } else if self.has_others(set, &self.cores[at.core as usize]) {
             Distance::Die
         } else {
             Distance::Core
@@ -232,16 +271,21 @@ impl Lines {
     }
 
     fn insert(&self, set: Holder, cpu: u32) {
-        let index = (set & !SHARED) as usize + cpu as usize / 64;
-        let word = self.sets.get(index).expect("a word of the set");
-        self.sets.set(index, word | 1 << (cpu % 64));
+        self.add(set, cpu / u64::BITS, 1 << (cpu % u64::BITS));
+        self.add(set, self.set_words as u32, socket_bit(self.places[cpu as usize]));
+    }
+
+    /// Sets bits in the word at `place` of a set.
+    #[inline(always)]
+    fn add(&self, set: Holder, place: u32, bits: u64) {
+        self.sets.set(((set & !SHARED) + place) as usize, self.word(set, place) | bits);
     }
 
     /// An empty set.
     fn take_set(&self) -> Holder {
         let first = self.free.borrow_mut().pop().unwrap_or_else(|| {
             let first = self.sets.len();
-            self.sets.grow(first + self.set_words, 0);
+            self.sets.grow(first + self.set_words + 1, 0);
             first as u32
         });
         assert!(first < WATCHED, "sets of CPUs for all lines");
@@ -250,13 +294,12 @@ impl Lines {
 
     fn release_set(&self, set: Holder) {
         let first = set & !SHARED;
-        self.sets.fill(first as usize, self.set_words, 0);
+        self.sets.fill(first as usize, self.set_words + 1, 0);
         self.free.borrow_mut().push(first);
     }
 
     /// One more task spins on a word of the line.
     pub(super) fn watch(&self, line: u32) {
-        self.cover(line as usize);
         self.change_spinners(line, 1);
     }
     /// One less.
@@ -265,13 +308,14 @@ impl Lines {
     }
 
     fn change_spinners(&self, line: u32, change: i32) {
+        self.cover(line);
         let line = line as usize;
         let holder = self.holders.get(line).expect("covered");
-        let traffic = self.traffic.get(line).expect("covered");
-        let spinners = traffic.spinners.checked_add_signed(change).expect("who goes came");
+        let spinners = self.spinners.get(line).expect("covered");
+        let spinners = spinners.checked_add_signed(change).expect("who goes came");
         let watched = if spinners == 0 { 0 } else { WATCHED };
         self.holders.set(line, holder & !WATCHED | watched);
-        self.traffic.set(line, Traffic { spinners, ..traffic });
+        self.spinners.set(line, spinners);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cpu::Site;
+use super::access::Site;
 use crate::events::{Course, LockCount};
 use crate::platform::arena::Lines;
 use crate::platform::{Line, TaskId};

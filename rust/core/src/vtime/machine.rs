@@ -58,9 +58,9 @@ pub struct Machine {
 /// The core, the die and the socket that a CPU is in, each numbered through the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    core: u32,
-    die: u32,
-    socket: u32,
+    pub(super) core: u32,
+    pub(super) die: u32,
+    pub(super) socket: u32,
 }
 
 impl Machine {
@@ -100,6 +100,14 @@ impl Machine {
 }
 
 impl Place {
+    /// Smaller for what is nearer: 0 for the same core, up to 3.
+    #[inline(always)]
+    pub(super) fn nearness(self, other: Place) -> u32 {
+        u32::from(self.core != other.core)
+            + u32::from(self.die != other.die)
+            + u32::from(self.socket != other.socket)
+    }
+
     /// How far apart two different CPUs are.
     #[inline(always)]
     pub(super) fn distance(self, other: Place) -> Distance {

@@ -5,7 +5,10 @@
 //! it, so contention is what the protocol's accesses do, not a formula. [`lines`] says where lines
 //! are, [`world`] who runs, [`machine`] what things cost and where each number is from.
 
+mod access;
+mod control;
 mod cpu;
+mod dispatch;
 pub mod fields;
 mod line_queue;
 mod lines;
@@ -16,6 +19,8 @@ mod queue;
 mod recorder;
 mod run;
 mod spans;
+mod task;
+mod waiting;
 mod world;
 
 pub use cpu::Cpu;

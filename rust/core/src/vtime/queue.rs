@@ -31,9 +31,14 @@ pub(super) struct Queue {
     free: RefCell<Vec<u32>>,
     rank_bits: u32,
     rank_of: Box<[u32]>,
-    /// By rank: the task, and the leaf that it has, if it has one.
-    task_of: Box<[TaskId]>,
-    leaf_of: Box<[Cell<u32>]>,
+    by_rank: Box<[Cell<Ranked>]>,
+}
+
+/// The task of a rank, and the leaf that it has, if it has one.
+#[derive(Clone, Copy)]
+struct Ranked {
+    task: TaskId,
+    leaf: u32,
 }
 
 impl Queue {
@@ -56,8 +61,7 @@ impl Queue {
             free: RefCell::new(leaves.rev().collect()),
             rank_bits: nr_tasks.next_power_of_two().trailing_zeros(),
             rank_of,
-            leaf_of: task_of.iter().map(|_| Cell::new(0)).collect(),
-            task_of,
+            by_rank: task_of.iter().map(|&task| Cell::new(Ranked { task, leaf: 0 })).collect(),
         }
     }
 
@@ -84,40 +88,45 @@ impl Queue {
     #[inline]
     pub(super) fn push(&self, task: TaskId, clock: u64) {
         let leaf = self.free.borrow_mut().pop().expect("a leaf for each task");
-        self.leaf_of[self.rank_of[task as usize] as usize].set(leaf);
-        self.set(leaf, self.key(task, clock));
+        self.set_leaf(task, leaf);
+        self.lower(leaf, self.key(task, clock));
     }
 
     /// Takes out the task with the smallest key.
     #[inline]
     pub(super) fn pop(&self) -> Option<TaskId> {
-        let (rank, leaf) = self.winner()?;
+        let Ranked { task, leaf } = self.winner()?;
         self.set(leaf, ABSENT);
         self.free.borrow_mut().push(leaf);
-        Some(self.task_of[rank])
+        Some(task)
     }
 
     /// As `pop` and then `push`: takes out the task with the smallest key, there is one, and lets
     /// `task` compete at `clock`.
-    #[inline(always)]
+    #[inline]
     pub(super) fn replace_first(&self, task: TaskId, clock: u64) -> TaskId {
-        let (rank, leaf) = self.winner().expect("somebody competes");
-        self.leaf_of[self.rank_of[task as usize] as usize].set(leaf);
-        self.set(leaf, self.key(task, clock));
-        self.task_of[rank]
+        let winner = self.winner().expect("somebody competes");
+        self.set_leaf(task, winner.leaf);
+        self.set(winner.leaf, self.key(task, clock));
+        winner.task
     }
 
-    /// Rank and leaf of the task with the smallest key.
+    /// The task with the smallest key.
     #[inline(always)]
-    fn winner(&self) -> Option<(usize, u32)> {
+    fn winner(&self) -> Option<Ranked> {
         let first = self.first();
         if first == ABSENT {
             return None;
         }
-        let rank = (first & ((1 << self.rank_bits) - 1)) as usize;
-        Some((rank, self.leaf_of[rank].get()))
+        Some(self.by_rank[(first & ((1 << self.rank_bits) - 1)) as usize].get())
     }
 
+    #[inline(always)]
+    fn set_leaf(&self, task: TaskId, leaf: u32) {
+        self.by_rank[self.rank_of[task as usize] as usize].set(Ranked { task, leaf });
+    }
+
+    /// Gives the winner's leaf another key.
     #[inline(always)]
     fn set(&self, leaf: u32, key: u64) {
         let (mut node, mut key) = (leaf as usize, key);
@@ -130,6 +139,23 @@ impl Queue {
             key = a.get().min(b.get()).min(c.get().min(d.get()));
         }
         self.first.set(key);
+    }
+
+    /// Gives a leaf without a task a key, which is smaller than none: up to where another is
+    /// smaller still.
+    #[inline(always)]
+    fn lower(&self, leaf: u32, key: u64) {
+        let mut node = leaf as usize;
+        while node != 0 {
+            let place = node - 1;
+            node = place / FAN_OUT;
+            let held = &self.keys[node][place % FAN_OUT];
+            if held.get() <= key {
+                return;
+            }
+            held.set(key);
+        }
+        self.first.set(self.first().min(key));
     }
 }
 

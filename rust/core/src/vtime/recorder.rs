@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::cpu::Site;
+use super::access::Site;
+use super::cpu::Cpu;
 use super::lock_stat::{LockStat, kernel_name};
 use super::spans::{Moment, Spans};
 use crate::events::{Course, Event, Span};
 use crate::platform::arena::Lines;
-use crate::platform::{CpuId, Line, TaskId};
+use crate::platform::{CpuId, Line, TaskId, Word};
 use crate::program::Options;
 
 /// See the module.
@@ -21,6 +22,8 @@ pub(super) struct Recorder {
     lines: OnceCell<Arc<Lines>>,
     /// Names of the slices in which a word is waited for.
     waits: RefCell<BTreeMap<Site, Rc<str>>>,
+    /// For each task when it asked for a line that it waits for, or has got now.
+    asked: Vec<Cell<Option<u64>>>,
     /// For each task the semaphore that it waits for, whatever word tells it to go on.
     wanted: Vec<Cell<Option<Site>>>,
 }
@@ -33,6 +36,7 @@ impl Recorder {
             locks: lock_stat.then(|| RefCell::new(LockStat::new(nr_tasks))),
             lines: OnceCell::new(),
             waits: RefCell::default(),
+            asked: (0..nr_tasks).map(|_| Cell::new(None)).collect(),
             wanted: (0..nr_tasks).map(|_| Cell::new(None)).collect(),
         }
     }
@@ -102,7 +106,16 @@ impl Recorder {
     pub(super) fn acquired(&self, task: TaskId, lock: Site) {
         self.locks(|locks| locks.acquired(task, lock));
     }
-    pub(super) fn fetched(&self, word: Site, ns: u64) {
+    /// The task asks for a line.
+    pub(super) fn asks(&self, task: TaskId, now: u64) {
+        self.asked[task as usize].set(Some(now));
+    }
+
+    /// The task has the line that `word` is in; `own_ns` it would have taken in any case. It was
+    /// here if the task did not ask for it.
+    pub(super) fn fetched(&self, at: Moment, word: Site, own_ns: u64) {
+        let Some(asked) = self.asked[at.task as usize].take() else { return };
+        let ns = (at.now - asked).saturating_sub(own_ns);
         if ns != 0 {
             self.locks(|locks| locks.fetched(word, ns));
         }
@@ -151,5 +164,30 @@ impl Recorder {
             self.locks(|locks| locks.finish(lines, &mut course));
         }
         course
+    }
+}
+
+impl Cpu {
+    /// Lets the recorder write something down; the caller has looked whether there is any need to.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn record(&self, write: impl FnOnce(&Recorder, Moment)) {
+        if !self.world.at_rest.get() {
+            let now = Moment { cpu: self.id, task: self.task, now: self.clock.get() };
+            write(&self.world.recorder, now);
+        }
+    }
+
+    /// Waits for a change of `word`, in `suspended`.
+    pub(super) fn wait(&self, word: &Word<Self>, suspended: impl FnOnce()) {
+        if !self.world.records {
+            return suspended();
+        }
+        let (begin, mut lock) = (self.clock.get(), None);
+        self.record(|recorder, at| lock = recorder.begin_wait(at, word.site()));
+        suspended();
+        if let Some(lock) = lock {
+            self.record(|recorder, at| recorder.end_wait(at, lock, at.now - begin));
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::cpu::{Cpu, Stopped};
+use super::control::Stopped;
+use super::cpu::Cpu;
 use super::machine::Machine;
 use super::recorder::Recorder;
 use super::world::World;
@@ -123,7 +124,7 @@ fn spawn(
 /// Resumes whoever is first, which hands over to who is then, until nobody is left. Returns the last
 /// clock.
 fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
-    while let Some(task) = world.queue.pop() {
+    while let Some(task) = world.dispatch(world.queue.pop()) {
         match tasks[task as usize].resume() {
             Pause::Suspended | Pause::Returned => {}
             Pause::Panicked(payload) if payload.is::<Stopped>() => break,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cpu::Site;
+use super::access::Site;
 use crate::events::{Course, EVENT_NAMES, Event, Span};
 use crate::platform::{CpuId, TaskId};
 

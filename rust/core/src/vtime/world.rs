@@ -4,99 +4,40 @@
 //! drawn from the seed. A task that waits has no place in the queue until what it waits for
 //! happens at some time, which its clock then jumps to.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use rand_core::{Rng, SeedableRng};
+use rand_core::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
-use super::line_queue::Served;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
 use super::recorder::Recorder;
-use crate::platform::condition::Condition;
-use crate::platform::coroutine::{StackPool, Switch};
+use super::spans::Moment;
+use super::task::{State, Task};
+use super::waiting::Waiters;
+use crate::platform::coroutine::StackPool;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, RcuCallback, TaskId};
 use crate::program::Watch;
-
-/// What a task does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// On its CPU, or in the queue of its CPU.
-    Ready,
-    /// Busy-waits on its CPU for the word at this address, in this line, to change.
-    Spins {
-        address: usize,
-        line: u32,
-    },
-    /// Waits, off its CPU, to be woken from the word at this address.
-    Sleeps(usize),
-    /// On its CPU, which waits for this cache line.
-    WaitsForLine(u32),
-    /// On its CPU, for so many CPUs to enable interrupts.
-    WaitsForIrqs(u32),
-    /// Off its CPU until its clock.
-    Pauses,
-    Ended,
-}
-
-/// Without addresses of the host: they differ from run to run.
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ready => "is ready",
-            Self::Spins { .. } => "spins on a word",
-            Self::Sleeps(_) => "sleeps on a word",
-            Self::WaitsForLine(_) => "waits for a cache line",
-            Self::WaitsForIrqs(_) => "waits for an interrupt",
-            Self::Pauses => "pauses",
-            Self::Ended => "has ended",
-        })
-    }
-}
-
-/// One task.
-#[repr(align(64))]
-pub(super) struct Task {
-    /// How its coroutine gets and gives control.
-    pub(super) switch: Rc<Switch>,
-    pub(super) clock: Cell<u64>,
-    /// What interrupts took from the task while others had control, to be added to its clock.
-    pub(super) stolen_ns: Cell<u64>,
-    pub(super) state: Cell<State>,
-    /// What it spins for.
-    pub(super) condition: Condition,
-    /// When it got its CPU.
-    on_cpu_since: Cell<u64>,
-}
 
 /// One CPU.
 #[derive(Default)]
 pub(super) struct CpuState {
     /// The task that holds it.
-    runs: Cell<Option<TaskId>>,
+    pub(super) runs: Cell<Option<TaskId>>,
+    /// When that task got it.
+    runs_since: Cell<u64>,
     /// Tasks that want it, first come first served.
     queue: RefCell<VecDeque<TaskId>>,
     /// When its last task gave it up.
     free_since: Cell<u64>,
     pub(super) irqs_off: Cell<bool>,
     /// Tasks that wait until interrupts are on again.
-    irq_waiters: RefCell<Vec<TaskId>>,
-    has_irq_waiters: Cell<bool>,
-}
-
-/// Who waits for a word.
-#[derive(Default)]
-struct Waiters {
-    /// First come, first served.
-    tasks: VecDeque<TaskId>,
-    /// What the word holds, as far as those who spin know.
-    value: u64,
+    pub(super) irq_waiters: RefCell<Vec<TaskId>>,
+    pub(super) has_irq_waiters: Cell<bool>,
 }
 
 /// What all CPUs of a run share.
@@ -112,8 +53,6 @@ pub(super) struct World {
     /// The set of CPUs on which a task runs.
     busy: Vec<Cell<u64>>,
     pub(super) lines: Lines,
-    /// Who has just got a line: kept for its memory.
-    served: RefCell<Vec<Served>>,
     pub(super) grace: GracePeriods,
     callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     /// Ready tasks on their CPUs, apart from the one that has control; and tasks that pause.
@@ -122,16 +61,18 @@ pub(super) struct World {
     /// it holds; 0: each access needs a closer look.
     pub(super) limit: Cell<u64>,
     /// Tasks that spin or sleep, by address of the word.
-    waiters: RefCell<BTreeMap<usize, Waiters>>,
+    pub(super) waiters: RefCell<BTreeMap<usize, Waiters>>,
     /// Tasks that spin for as long as this task is on a CPU.
-    owner_waiters: RefCell<BTreeMap<TaskId, Vec<TaskId>>>,
-    random: RefCell<Pcg64Mcg>,
+    pub(super) owner_waiters: RefCell<BTreeMap<TaskId, Vec<TaskId>>>,
+    pub(super) random: RefCell<Pcg64Mcg>,
     /// Nothing is charged and nobody is switched to: before the first and after the last task.
     pub(super) at_rest: Cell<bool>,
     pub(super) watch: Arc<Watch>,
     finding: RefCell<Option<Finding>>,
     pub(super) stopped: Cell<bool>,
     pub(super) recorder: Recorder,
+    /// The recorder is on.
+    pub(super) records: bool,
 }
 
 impl World {
@@ -146,16 +87,7 @@ impl World {
     ) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let pool = StackPool::new();
-        let tasks = (0..nr_tasks)
-            .map(|_| Task {
-                switch: Switch::new(&pool),
-                clock: Cell::new(0),
-                stolen_ns: Cell::new(0),
-                state: Cell::new(State::Ready),
-                condition: Condition::default(),
-                on_cpu_since: Cell::new(0),
-            })
-            .collect();
+        let tasks = (0..nr_tasks).map(|task| Task::new(&pool, task % nr_cpus)).collect();
         let world = Self {
             machine: machine.clone(),
             nr_cpus,
@@ -165,7 +97,6 @@ impl World {
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
             busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
             lines: Lines::new(machine, nr_cpus),
-            served: RefCell::default(),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             queue: Queue::new(nr_tasks, &mut random),
@@ -177,6 +108,7 @@ impl World {
             watch: Arc::clone(watch),
             finding: RefCell::default(),
             stopped: Cell::new(false),
+            records: recorder.is_on(),
             recorder,
         };
         for task in 0..nr_tasks {
@@ -185,10 +117,10 @@ impl World {
         world
     }
 
-    /// The CPU of a task: it never moves.
+    /// The CPU of a task.
     #[inline(always)]
     pub(super) fn cpu_of(&self, task: TaskId) -> u32 {
-        task % self.nr_cpus
+        self.task(task).cpu
     }
     #[inline(always)]
     pub(super) fn task(&self, task: TaskId) -> &Task {
@@ -211,7 +143,7 @@ impl World {
     }
 
     /// Puts a task that goes on at its clock into the queue.
-    fn enqueue(&self, task: TaskId) {
+    pub(super) fn enqueue(&self, task: TaskId) {
         let clock = self.task(task).clock.get();
         self.queue.push(task, clock);
         self.limit.set(self.limit.get().min(clock.saturating_add(self.slack_ns)));
@@ -226,7 +158,7 @@ impl World {
     }
 
     /// A ready task gets its CPU, now or when those before it give it up.
-    fn want_cpu(&self, task: TaskId) {
+    pub(super) fn want_cpu(&self, task: TaskId) {
         let cpu = self.cpu_state(task);
         if cpu.runs.get().is_some() {
             cpu.queue.borrow_mut().push_back(task);
@@ -240,7 +172,7 @@ impl World {
         self.set_busy(task, true);
         let this = self.task(task);
         this.clock.set(this.clock.get().max(cpu.free_since.get()));
-        this.on_cpu_since.set(this.clock.get());
+        cpu.runs_since.set(this.clock.get());
         this.state.set(State::Ready);
         self.recorder.gets_cpu(self.cpu_of(task), task, this.clock.get());
         self.enqueue(task);
@@ -253,7 +185,7 @@ impl World {
     }
 
     /// The task that has control gives its CPU up.
-    fn leave_cpu(&self, task: TaskId) {
+    pub(super) fn leave_cpu(&self, task: TaskId) {
         let cpu = self.cpu_state(task);
         cpu.runs.set(None);
         self.set_busy(task, false);
@@ -272,7 +204,7 @@ impl World {
     /// then it went to the end of the queue, and the caller suspends it.
     #[inline(always)]
     pub(super) fn yields_slice(&self, task: TaskId, now: u64) -> bool {
-        let used = now - self.task(task).on_cpu_since.get();
+        let used = now - self.cpu_state(task).runs_since.get();
         used >= self.machine.slice_ns && self.yield_slice(task, now)
     }
 
@@ -288,32 +220,9 @@ impl World {
         true
     }
 
-    /// The task busy-waits, on its CPU, until its condition holds of the word at `address`, which
-    /// holds `value` now.
-    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32, value: u64) {
-        self.task(task).state.set(State::Spins { address, line });
-        self.lines.watch(line);
-        let mut waiters = self.waiters.borrow_mut();
-        let waiters = waiters.entry(address).or_default();
-        waiters.tasks.push_back(task);
-        waiters.value = value;
-    }
-
-    /// The task also stops spinning when `owner` leaves its CPU.
-    pub(super) fn spin_while_runs(&self, task: TaskId, owner: TaskId) {
-        self.owner_waiters.borrow_mut().entry(owner).or_default().push(task);
-    }
-
     /// Whether `task` holds its CPU.
     pub(super) fn is_on_cpu(&self, task: TaskId) -> bool {
         self.cpu_state(task).runs.get() == Some(task)
-    }
-
-    /// The task sleeps until it is woken from the word at `address`.
-    pub(super) fn sleep(&self, task: TaskId, address: usize) {
-        self.task(task).state.set(State::Sleeps(address));
-        self.waiters.borrow_mut().entry(address).or_default().tasks.push_back(task);
-        self.leave_cpu(task);
     }
 
     /// The task is off its CPU until `until`.
@@ -334,172 +243,6 @@ impl World {
         true
     }
 
-    /// `value` was stored in the word at `address` at `now`: the first who spins for it goes on.
-    /// The others see it once that one has had its turn ([`World::pass_on`]): as in the kernel's
-    /// queued spin lock, a release is not a race of all who wait.
-    pub(super) fn stored(&self, address: usize, value: u64, now: u64) {
-        let mut waiters = self.waiters.borrow_mut();
-        let Some(waiting) = waiters.get_mut(&address) else { return };
-        waiting.value = value;
-        let next = self.first_satisfied(&waiting.tasks, value);
-        self.take_waiter(waiters, address, next, now);
-    }
-
-    /// A task that went on because of the word at `address` has had its turn: the next may.
-    pub(super) fn pass_on(&self, address: usize, now: u64) {
-        let waiters = self.waiters.borrow_mut();
-        let Some(waiting) = waiters.get(&address) else { return };
-        let next = self.first_satisfied(&waiting.tasks, waiting.value);
-        self.take_waiter(waiters, address, next, now);
-    }
-
-    fn first_satisfied(&self, tasks: &VecDeque<TaskId>, value: u64) -> Option<usize> {
-        tasks.iter().position(|&task| {
-            let task = self.task(task);
-            matches!(task.state.get(), State::Spins { .. }) && task.condition.holds(value)
-        })
-    }
-
-    /// Lets the task at `place` of those that wait for the word at `address` go on.
-    fn take_waiter(
-        &self,
-        mut waiters: RefMut<'_, BTreeMap<usize, Waiters>>,
-        address: usize,
-        place: Option<usize>,
-        now: u64,
-    ) {
-        let Some(place) = place else { return };
-        let waiting = waiters.get_mut(&address).expect("somebody waits there");
-        let task = waiting.tasks.remove(place).expect("a place among them");
-        if waiting.tasks.is_empty() {
-            waiters.remove(&address);
-        }
-        drop(waiters);
-        self.go_on(task, now);
-    }
-
-    /// The owner of a semaphore left its CPU: a spinner goes on, if it still spins.
-    fn resume_spinner(&self, task: TaskId, now: u64) {
-        let State::Spins { address, .. } = self.task(task).state.get() else { return };
-        if let Some(waiting) = self.waiters.borrow_mut().get_mut(&address) {
-            waiting.tasks.retain(|&other| other != task);
-        }
-        self.go_on(task, now);
-    }
-
-    /// A task that waited on its CPU is ready at `now`, or later if its clock is.
-    fn go_on(&self, task: TaskId, now: u64) {
-        let this = self.task(task);
-        if let State::Spins { line, .. } = this.state.get() {
-            self.lines.unwatch(line);
-        }
-        this.clock.set(this.clock.get().max(now));
-        this.state.set(State::Ready);
-        self.enqueue(task);
-    }
-
-    /// Wakes who sleeps on the word at `address`; returns how many, for the waker's cost.
-    pub(super) fn wake(&self, address: usize, now: u64) -> u64 {
-        let sleeps = |task: &TaskId| self.task(*task).state.get() == State::Sleeps(address);
-        let mut waiters = self.waiters.borrow_mut();
-        let Some(waiting) = waiters.get_mut(&address) else { return 0 };
-        let sleepers: Vec<TaskId> = waiting.tasks.iter().copied().filter(sleeps).collect();
-        waiting.tasks.retain(|task| !sleeps(task));
-        if waiting.tasks.is_empty() {
-            waiters.remove(&address);
-        }
-        drop(waiters);
-        for (nth, &task) in sleepers.iter().enumerate() {
-            let woken = now + (nth as u64 + 1) * self.machine.waker_ns;
-            let this = self.task(task);
-            this.clock.set(this.clock.get().max(woken + self.wakeup_ns()));
-            this.state.set(State::Ready);
-            self.want_cpu(task);
-        }
-        sleepers.len() as u64
-    }
-
-    /// The latency of one wake-up.
-    fn wakeup_ns(&self) -> u64 {
-        let Machine { wakeup_ns, wakeup_jitter, .. } = self.machine;
-        let spread = wakeup_ns * wakeup_jitter / 100;
-        let least = wakeup_ns - spread;
-        least + self.random.borrow_mut().next_u64() % (2 * spread + 1)
-    }
-
-    /// The task waits for a cache line; `when`: it is the first to do so, and is to call
-    /// [`World::serve_line`] then.
-    pub(super) fn wait_for_line(&self, task: TaskId, line: u32, when: Option<u64>) {
-        self.task(task).state.set(State::WaitsForLine(line));
-        if let Some(when) = when {
-            self.task(task).clock.set(when);
-            self.enqueue(task);
-        }
-    }
-
-    /// The time has come to give the line to one of those who wait, of whom `task` is the first.
-    /// Whether it got it.
-    pub(super) fn serve_line(&self, task: TaskId, line: u32) -> bool {
-        let mut served = self.served.borrow_mut();
-        let next = self.lines.serve(line, self.task(task).clock.get(), &mut served);
-        let mut got_it = false;
-        for one in served.drain(..) {
-            let this = self.task(one.task);
-            this.clock.set(one.at);
-            this.state.set(State::Ready);
-            if one.task == task {
-                got_it = true;
-            } else {
-                self.enqueue(one.task);
-            }
-        }
-        if let Some(next) = next {
-            self.task(next.task).clock.set(next.at);
-            self.enqueue(next.task);
-        }
-        got_it
-    }
-
-    /// The task waits until those of `cpus` whose interrupts are off have enabled them. Whether
-    /// there are any.
-    pub(super) fn wait_for_irqs(&self, task: TaskId, cpus: &[u32]) -> bool {
-        let cpus = cpus.iter().map(|&cpu| &self.cpus[cpu as usize]);
-        let mut nr_off = 0;
-        for cpu in cpus.filter(|cpu| cpu.irqs_off.get()) {
-            cpu.irq_waiters.borrow_mut().push(task);
-            cpu.has_irq_waiters.set(true);
-            nr_off += 1;
-        }
-        if nr_off != 0 {
-            self.task(task).state.set(State::WaitsForIrqs(nr_off));
-        }
-        nr_off != 0
-    }
-
-    /// Interrupts of this CPU are on again at `now`.
-    #[inline(always)]
-    pub(super) fn irqs_on(&self, cpu: u32, now: u64) {
-        let cpu = &self.cpus[cpu as usize];
-        cpu.irqs_off.set(false);
-        if cpu.has_irq_waiters.replace(false) {
-            self.answer_irqs(cpu, now);
-        }
-    }
-
-    #[cold]
-    fn answer_irqs(&self, cpu: &CpuState, now: u64) {
-        for task in cpu.irq_waiters.take() {
-            let this = self.task(task);
-            match this.state.get() {
-                State::WaitsForIrqs(left) if left > 1 => {
-                    this.clock.set(this.clock.get().max(now));
-                    this.state.set(State::WaitsForIrqs(left - 1));
-                }
-                _ => self.go_on(task, now),
-            }
-        }
-    }
-
     /// The CPUs on which a task runs.
     pub(super) fn busy_cpus(&self) -> impl Iterator<Item = u32> {
         (0..).zip(&self.busy).flat_map(|(nth, word)| {
@@ -510,6 +253,32 @@ impl World {
                 (lowest < 64).then_some(64 * nth + lowest)
             })
         })
+    }
+
+    /// Adds to a task's clock what interrupts took from it while others had control. Whether they
+    /// took any.
+    #[inline(always)]
+    pub(super) fn take_stolen(&self, task: TaskId) -> bool {
+        let this = self.task(task);
+        let stolen = this.stolen_ns.get();
+        if stolen != 0 {
+            this.stolen_ns.set(0);
+            this.clock.set(this.clock.get() + stolen);
+            self.record_stolen(task, stolen);
+        }
+        stolen != 0
+    }
+
+    #[cold]
+    fn record_stolen(&self, task: TaskId, stolen: u64) {
+        if self.records && !self.at_rest.get() {
+            let now = self.task(task).clock.get();
+            self.recorder.did(
+                Moment { cpu: self.cpu_of(task), task, now },
+                "flush_tlb_func",
+                stolen,
+            );
+        }
     }
 
     /// The handler of an interrupt takes its time from the task that runs on `cpu`.

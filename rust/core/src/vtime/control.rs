@@ -1,0 +1,121 @@
+//! Who has control, and what time it is for whoever has.
+
+use std::panic::resume_unwind;
+
+use super::cpu::{Cpu, NO_LINE, address};
+use crate::platform::{TaskId, Word};
+
+/// What a turn is: the look at the word after the wait was one; taking the lock is another.
+const TURN_ACCESSES: u32 = 2;
+
+/// What a run that was ended unwinds with.
+pub(super) struct Stopped;
+
+impl Cpu {
+    /// Whether accesses count: not before the first task, nor while a stack is unwound.
+    #[inline(always)]
+    pub(super) fn counts(&self) -> bool {
+        !self.world.at_rest.get() && !self.switch.is_cut() && !std::thread::panicking()
+    }
+
+    #[inline(always)]
+    pub(super) fn advance(&self, ns: u64) {
+        self.clock.set(self.clock.get() + ns);
+    }
+
+    /// Gives control away; the clock may have moved when it is back.
+    pub(super) fn suspend(&self) {
+        self.world.task(self.task).clock.set(self.clock.get());
+        self.suspend_asleep();
+    }
+
+    /// As `suspend`, when the clock was handed over before and may have been moved since.
+    pub(super) fn suspend_asleep(&self) {
+        self.give_control_away();
+        self.take_clock();
+    }
+
+    /// Whoever is first goes on.
+    pub(super) fn give_control_away(&self) {
+        self.give_control_to(self.world.dispatch(self.world.queue.pop()));
+    }
+
+    #[inline(always)]
+    fn give_control_to(&self, next: Option<TaskId>) {
+        match next {
+            Some(next) if next == self.task => {}
+            Some(next) => self.switch.hand_over(&self.world.task(next).switch),
+            None => self.switch.suspend(),
+        }
+    }
+
+    /// After a suspension: the clock, and what interrupts took meanwhile. Whether they took any.
+    #[inline(always)]
+    pub(super) fn take_clock(&self) -> bool {
+        self.at_hand.set(NO_LINE);
+        let has_stolen = self.world.take_stolen(self.task);
+        self.clock.set(self.world.task(self.task).clock.get());
+        if self.turn.get().is_none() {
+            self.world.set_limit();
+        } else {
+            self.world.limit.set(0);
+        }
+        has_stolen
+    }
+
+    /// Waits until no other task is behind this one.
+    #[inline(always)]
+    pub(super) fn sync(&self) {
+        let world = &*self.world;
+        while !world.is_first(self.task, self.clock.get()) {
+            self.let_others_go_first();
+            // It has control, so it is first, unless that moved its clock.
+            if !self.take_clock() {
+                return;
+            }
+        }
+    }
+
+    /// Gives control to those behind this task, of whom there is one.
+    #[inline(always)]
+    pub(super) fn let_others_go_first(&self) {
+        let next = self.world.queue_behind_first(self.task, self.clock.get());
+        self.give_control_to(self.world.dispatch(Some(next)));
+    }
+
+    /// Counts an access of the turn, if the task has one. Whether it has none.
+    #[inline(always)]
+    pub(super) fn in_no_turn(&self) -> bool {
+        match self.turn.get() {
+            None => return true,
+            Some((_, 0)) => self.end_turn(),
+            Some((address, left)) => self.turn.set(Some((address, left - 1))),
+        }
+        false
+    }
+
+    /// Whoever waits for the same word may go on now.
+    pub(super) fn end_turn(&self) {
+        if let Some((address, _)) = self.turn.take() {
+            self.world.set_limit();
+            self.world.pass_on(address, self.clock.get());
+        }
+    }
+
+    /// The task has ended.
+    pub(super) fn end(&self) {
+        self.end_turn();
+        self.world.task(self.task).clock.set(self.clock.get());
+        self.world.end(self.task);
+    }
+
+    pub(super) fn begin_turn(&self, word: &Word<Self>) {
+        self.turn.set(Some((address(word), TURN_ACCESSES)));
+        self.world.limit.set(0);
+    }
+
+    /// Ends the run from inside a coroutine.
+    pub(super) fn unwind(&self) -> ! {
+        resume_unwind(Box::new(Stopped))
+    }
+}

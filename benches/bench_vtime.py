@@ -1,12 +1,14 @@
 """Bars: virtual time simulates 1,000,000 faults/s of ebizzy -mTt N, spf, at 48 CPUs and 500,000 at
-1024; its memory is linear in CPUs and touched pages.
+1024; a tenth of a second on 1024 takes under 10 s; its memory is linear in CPUs and touched pages,
+and under 1 GB at 1024; for a number of faults the cost grows at most as n log n in CPUs.
 
-In the steady state: a longer run less a shorter one, so that starting the threads does not count.
-Times are those of the CPU: it works on one thread.
+Rates are those of the steady state: a longer run less a shorter one, so that starting the threads
+does not count. Times are those of the CPU: it works on one thread.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 
 import spfemu
 from benches.table import against_bar
-from spfemu.workloads import Ebizzy
+from spfemu.workloads import Ebizzy, Pft
 
 ROUNDS = 3
 
@@ -51,6 +53,45 @@ def bench_simulated_faults(machine: str, cpus: int, short: float, long: float, b
     against_bar(what, f"{rate:,.0f}/s", f">= {bar:,}/s", met=rate >= bar)
 
 
+def bench_a_tenth_of_a_second() -> None:
+    # All that it takes: the program, the threads and their first mappings, too.
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        ebizzy("power8-1024", 1024, 0.1)
+        times.append(time.process_time() - start)
+    took = statistics.median(times)
+    what = "vtime: 0.1 s of ebizzy at 1024 CPUs"
+    against_bar(what, f"{took:.2f} s", "< 10 s", met=took < 10)
+
+
+FAULTS = 1 << 16
+CPUS = (1, 4, 16, 64, 256, 1024)
+
+
+def pft_s(cpus: int) -> float:
+    """Returns the CPU seconds of so many faults, side by side in one region."""
+    page_size = spfemu.arch("powerpc").page_size
+    program = Pft(tasks=cpus, size=FAULTS * page_size // cpus).build(page_size=page_size)
+    start = time.process_time()
+    spfemu.run(
+        program, engine="vtime", arch="powerpc", machine="power8-1024", cpus=cpus, record=False
+    )
+    return time.process_time() - start
+
+
+def bench_growth() -> None:
+    # Each round runs all numbers of CPUs, so that what slows the host down slows all of them.
+    rounds = [[pft_s(cpus) for cpus in CPUS] for _ in range(ROUNDS)]
+    times = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    # The constant is what the first step, from 1 to 4, leaves room for.
+    bars = [times[1] * (n * math.log2(n)) / (4 * math.log2(4)) for n in CPUS[1:]]
+    measured = ", ".join(f"{n}: {t:.3f}" for n, t in zip(CPUS, times, strict=True))
+    met = all(took <= bar for took, bar in zip(times[1:], bars, strict=True))
+    what = f"vtime: s for {FAULTS:,} faults of pft, by CPUs"
+    against_bar(what, measured, "at most as n log n", met=met)
+
+
 # A process of its own, for the most that one has used never becomes less.
 CHILD = """
 import sys
@@ -78,5 +119,8 @@ def bench_memory() -> None:
     # Each thread touches as many pages as any other, so CPUs and pages grow together.
     few, many = memory_kib(128), memory_kib(1024)
     measured = f"{many:.0f} KiB each at 1024, {few:.0f} at 128"
+    whole = many * 1024 * 1024 / 1e9
+    what = "vtime: memory of ebizzy at 1024 CPUs"
+    against_bar(what, f"{whole:.2f} GB", "< 1 GB", met=whole < 1)
     what = "vtime: memory for a CPU and its pages"
     against_bar(what, measured, "no more at 1024 than at 128", met=many <= few)

@@ -41,6 +41,27 @@ def test_another_seed_gives_the_same_outcomes_at_other_times() -> None:
     assert one.elapsed_ns != other.elapsed_ns  # wake-ups take as long as the seed says
 
 
+def test_a_seed_decides_between_equal_clocks_and_how_long_wake_ups_take_and_nothing_else() -> None:
+    # What a different seed may change: who of several goes first whose clocks are equal, and by
+    # how much a wake-up is longer or shorter than the machine says. Without the second, and where
+    # no two clocks are equal when it matters, as one task has a head start, all seeds are one.
+    machine = spfemu.machine("x86-48").replace(wakeup_jitter_percent=0)
+    builder = ProgramBuilder()
+    for number in range(2):
+        task = builder.task(f"t{number}")
+        task.compute(1 + 777 * number)
+        task.mmap(64 << 10, id=f"p{number}")
+        task.touch(f"p{number}", 64 << 10)
+        task.munmap(f"p{number}", 64 << 10)
+    program = builder.build()
+    runs = [
+        spfemu.run(program, engine="vtime", seed=seed, cpus=2, machine=machine)
+        for seed in range(20)
+    ]
+    assert len({run.ops.tobytes() for run in runs}) == 1
+    assert len({(run.elapsed_ns, *run.counters.values()) for run in runs}) == 1
+
+
 def test_strict_order_and_slack_agree_on_outcomes() -> None:
     program = two_tasks(2 << 20)
     strict, slack = (

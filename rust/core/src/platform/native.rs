@@ -29,8 +29,7 @@ const EXPEDITE_TURNS: u32 = 4096;
 /// Turns before the owner of a semaphore counts as not running.
 const OWNER_SPINS: u32 = 512;
 
-/// What a CPU does: nothing (it sleeps, or has no task yet or no more), nothing and others see to it
-/// that it stays so, or it works.
+/// What a CPU does: nothing (it sleeps or has no task), nothing while others see to that, or work.
 const IDLE: u8 = 0;
 const KEPT: u8 = 1;
 const WORKS: u8 = 2;

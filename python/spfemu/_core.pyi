@@ -191,14 +191,14 @@ def explore(
         meta: The JSON of everything else in the program.
         options: The JSON of the settings: ``strategy`` ("dfs", "random", "pct"), ``mutants``,
             ``variants`` and ``variants_default``, ``memory_model`` ("sc"), ``schedules`` (the
-            most; null: all for dfs, else 10,000), ``preemptions`` (the most in one schedule;
-            null: 2), ``seed``, ``replay`` (a token, or null).
+            most; null: all), ``preemptions`` (the most in one schedule; null: no bound),
+            ``seed``, ``replay`` (a token, or null).
         progress: Called with the share done, or None.
 
     Returns:
-        A JSON text: ``schedules``, ``complete``, ``steps``, ``too_long`` (schedules that were cut)
-        and ``violations``, each with ``invariant``, ``what``, ``entry``, ``token`` and
-        ``timeline``.
+        A JSON text: ``schedules``, ``complete``, ``redundant`` (schedules beside those that led to
+        what another did), ``steps``, ``too_long`` (schedules that were cut) and ``violations``,
+        each with ``invariant``, ``what``, ``entry``, ``token`` and ``timeline``.
 
     Raises:
         ProgramError: The program or the token cannot be explored; mend what the message names.

@@ -23,13 +23,15 @@ from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.results import RESULT_FORMAT
 
-__all__ = ["PREEMPTIONS", "SCHEDULES", "STEPS", "STRATEGIES", "explore"]
+__all__ = ["DEPTH", "PREEMPTIONS", "SCHEDULES", "STEPS", "STRATEGIES", "explore"]
 
-STRATEGIES: Final = ("dfs", "random", "pct")
+STRATEGIES: Final = ("dfs", "random", "pct", "coverage", "guided")
 PREEMPTIONS: Final = 2
 """How many preemptions a schedule of ``dfs`` has at most, unless told otherwise."""
 SCHEDULES: Final = 10_000
-"""How many schedules ``random`` and ``pct`` run, unless told otherwise."""
+"""How many schedules ``random``, ``pct`` and ``coverage`` run, unless told otherwise."""
+DEPTH: Final = 3
+"""How many ordering constraints a bug has that ``pct`` is made for, unless told otherwise."""
 STEPS: Final = 1_000_000
 """How many accesses, and how many operations, a schedule has at most, unless told otherwise."""
 
@@ -45,8 +47,11 @@ def explore(
     variants_default: str = "v12",
     memory_model: str = "sc",
     schedules: int | None = None,
-    preemptions: int | None = None,
+    preemptions: int | str | None = None,
     steps: int = STEPS,
+    depth: int | None = None,
+    schedule: Sequence[int] | None = None,
+    reduction: bool = True,
     seed: int = 0,
     replay: str | None = None,
     progress: Progress | None = None,
@@ -54,17 +59,23 @@ def explore(
     """Explores the interleavings of a program's tasks and reports the invariants that break.
 
     Source: ours (DESIGN sections 2.1 and 5). ``tree`` is "rcu" or "rwlock", as for ``spfemu.run``;
-    ``strategy`` is "dfs" (every schedule within the
-    bounds), "random" or "pct"; ``mutants`` are checks to leave out, by name or entry (A7);
-    ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
-    ``memory_model`` is "sc". The bounds: ``preemptions`` within one schedule (dfs only; default
-    ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else ``SCHEDULES``, 10,000),
-    ``steps`` of one schedule, counted in accesses and in operations (``STEPS``, 1,000,000; what is
-    longer is cut short). ``seed`` fixes random choices. ``replay`` runs the one schedule of a
-    token.
+    ``strategy`` is "dfs" (every schedule within the bounds; without ``reduction`` those too that
+    differ only in the order of steps that have nothing to do with each other), "random", "pct" (for
+    bugs of ``depth`` ordering constraints, default ``DEPTH``, 3), "coverage" (schedules close to
+    those in which something new raced) or "guided": the one of ``schedule``, whose n-th number is
+    for the n-th moment at which several tasks can go on: 0 for the one that ran (if it waits, the
+    next in the program), k for the k-th other one, counted round and round; 0 for moments beyond.
+    Hypothesis can draw and shrink such a list. ``mutants`` are checks to leave out, by name or
+    entry (A7); ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
+    ``memory_model`` is "sc". The bounds: ``preemptions`` within one schedule (dfs only; "all" is no
+    bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
+    ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
+    (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
+    ``replay`` runs the one schedule of a token.
 
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
-    ``complete`` (every schedule within the bounds was covered), ``settings`` with the bounds, and
+    ``complete`` (for every schedule within the bounds one was run that differs from it only in the
+    order of steps that have nothing to do with each other), ``settings`` with the bounds, and
     ``violations``, each with ``invariant``, ``entry``, ``token`` and ``timeline``. Raises
     ProgramError, ProfileError or EngineError for what cannot be explored. Determinism: all
     arguments and the version.
@@ -88,6 +99,7 @@ def explore(
     check_bounded(program, "explore")
     settings: dict[str, Any] = {
         **_bounds(strategy, schedules, preemptions, steps, replay),
+        **_choices(strategy, depth, schedule, reduction, replay),
         "mutants": catalogue_names("mutant", [mutants] if isinstance(mutants, str) else mutants),
         "variants": variant_values(variants),
         "variants_default": variants_default,
@@ -95,13 +107,7 @@ def explore(
         "tree": one_of("tree", tree, TREES),
     }
     _check("seed", seed, 0, (1 << 64) - 1)
-    options = {
-        **settings,
-        "strategy": strategy,
-        "preemptions": settings["preemptions"] or 0,
-        "seed": seed,
-        "replay": replay,
-    }
+    options = {**_told(settings), "strategy": strategy, "seed": seed, "replay": replay}
     with source_named(program):
         text = _core.explore(
             json.dumps(profile.to_dict()),
@@ -124,20 +130,29 @@ def explore(
 
 
 def _bounds(
-    strategy: str, schedules: int | None, preemptions: int | None, steps: int, replay: str | None
+    strategy: str,
+    schedules: int | None,
+    preemptions: int | str | None,
+    steps: int,
+    replay: str | None,
 ) -> dict[str, Any]:
     """Returns what bounds the search, the defaults filled in. Source: ours."""
     one_of("strategy", strategy, STRATEGIES)
     if preemptions is not None and strategy != "dfs":
-        raise EngineError(f"preemptions: value {preemptions} (allowed: only with strategy dfs)")
+        what = f"preemptions: value {shown(preemptions)} (allowed: only with strategy dfs)"
+        raise EngineError(what)
     _check("steps", steps, 1, (1 << 64) - 1)
     if replay is not None:
         return {"strategy": "replay", "preemptions": None, "schedules": None, "steps": steps}
     if strategy == "dfs" and preemptions is None:
         preemptions = PREEMPTIONS
-    if strategy != "dfs" and schedules is None:
+    if strategy == "guided" and schedules not in (None, 1):
+        raise EngineError(f"schedules: value {shown(schedules)} (allowed with strategy guided: 1)")
+    if strategy not in ("dfs", "guided") and schedules is None:
         schedules = SCHEDULES
-    if preemptions is not None:
+    if isinstance(preemptions, str) and preemptions != "all":
+        raise EngineError(f"preemptions: value {shown(preemptions)} (allowed: a number, or 'all')")
+    if isinstance(preemptions, int):
         _check("preemptions", preemptions, 0, (1 << 32) - 1)
     if schedules is not None:
         _check("schedules", schedules, 1, (1 << 64) - 1)
@@ -147,6 +162,42 @@ def _bounds(
         "schedules": schedules,
         "steps": steps,
     }
+
+
+def _choices(
+    strategy: str,
+    depth: int | None,
+    schedule: Sequence[int] | None,
+    reduction: bool,
+    replay: str | None,
+) -> dict[str, Any]:
+    """Returns how schedules are chosen, the defaults filled in. Source: ours."""
+    if depth is not None and strategy != "pct":
+        raise EngineError(f"depth: value {shown(depth)} (allowed: only with strategy pct)")
+    if schedule is not None and strategy != "guided":
+        raise EngineError("schedule: given (allowed: only with strategy guided)")
+    if not reduction and strategy != "dfs":
+        raise EngineError("reduction: value False (allowed: only with strategy dfs)")
+    if schedule is None and strategy == "guided" and replay is None:
+        raise EngineError("schedule: missing (needed with strategy guided)")
+    if strategy == "pct" and depth is None:
+        depth = DEPTH
+    if depth is not None:
+        _check("depth", depth, 1, 1000)
+    for nth, choice in enumerate(schedule or ()):
+        _check(f"schedule[{nth}]", choice, 0, (1 << 32) - 1)
+    return {
+        "depth": depth,
+        "schedule": None if schedule is None else list(schedule),
+        "reduction": reduction,
+    }
+
+
+def _told(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings as the core is told them. Source: ours."""
+    preemptions = None if settings["preemptions"] == "all" else settings["preemptions"]
+    depth, schedule = settings["depth"] or DEPTH, settings["schedule"] or []
+    return {**settings, "preemptions": preemptions, "depth": depth, "schedule": schedule}
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

@@ -23,7 +23,7 @@ from spfemu.cli.output import counted, print_json, progress_bar
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
-from spfemu.exploring import PREEMPTIONS, SCHEDULES, STEPS, STRATEGIES, explore
+from spfemu.exploring import DEPTH, PREEMPTIONS, SCHEDULES, STEPS, STRATEGIES, explore
 from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
 from spfemu.sources import load_program
@@ -37,8 +37,9 @@ _MEMORY_MODELS_LATER: Final = ("tso", "armv8", "power")
 _Strategy = Annotated[
     str,
     typer.Option(
-        metavar="dfs|random|pct",
-        help="dfs tries every schedule within the bounds; random and pct draw some.",
+        metavar="dfs|random|pct|coverage|guided",
+        help="dfs tries every schedule within the bounds; random, pct and coverage draw some; "
+        "guided is one.",
         autocompletion=lambda: list(STRATEGIES),
     ),
 ]
@@ -81,10 +82,9 @@ _Schedules = Annotated[
     ),
 ]
 _Preemptions = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=0,
-        metavar="N",
+        metavar="N|all",
         help=f"dfs: at most so many preemptions a schedule (default: {PREEMPTIONS}).",
     ),
 ]
@@ -94,6 +94,27 @@ _Steps = Annotated[
         min=1,
         metavar="N",
         help="At most so many accesses, or operations, a schedule; a longer one is cut.",
+    ),
+]
+_Depth = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help=f"pct: bugs of so many ordering constraints (default: {DEPTH})."
+    ),
+]
+_Schedule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="guided: who goes on whenever several can; 0 is who ran, k the k-th other.",
+    ),
+]
+_Reduction = Annotated[
+    bool,
+    typer.Option(
+        "--reduction/--no-reduction",
+        help="dfs: leave out what differs only in the order of steps that have nothing to do with "
+        "each other.",
     ),
 ]
 _Full = Annotated[
@@ -115,6 +136,9 @@ def explore_command(
     schedules: _Schedules = None,
     preemptions: _Preemptions = None,
     steps: _Steps = STEPS,
+    depth: _Depth = None,
+    schedule: _Schedule = None,
+    reduction: _Reduction = True,
     seed: SeedOption = 0,
     arch: ArchOption = "x86",
     replay: _Replay = None,
@@ -141,8 +165,11 @@ def explore_command(
             variants_default=variants,
             memory_model=memory_model,
             schedules=schedules,
-            preemptions=preemptions,
+            preemptions=_preemptions(preemptions),
             steps=steps,
+            depth=depth,
+            schedule=_schedule(schedule),
+            reduction=reduction,
             seed=seed,
             replay=replay,
             progress=progress,
@@ -155,6 +182,22 @@ def explore_command(
         print_exploration(exploration, command, names, full=full)
     if exploration["violations"]:
         raise typer.Exit(1)
+
+
+def _preemptions(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def _schedule(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    numbers = [number.strip() for number in text.split(",")] if text.strip() else []
+    for number in numbers:
+        if not (number.isascii() and number.isdigit()):
+            raise EngineError(
+                f"schedule: value {shown(number)} (allowed: whole numbers, by commas)"
+            )
+    return [int(number) for number in numbers]
 
 
 def _variant(text: str) -> tuple[str, str]:
@@ -225,7 +268,11 @@ def _how_far(exploration: dict[str, Any]) -> list[str]:
     if settings["strategy"] == "replay":
         return said
     if exploration["complete"]:
-        said.append(f"complete within {counted(settings['preemptions'], 'preemption')}")
+        bound = settings["preemptions"]
+        within = "" if bound == "all" else f" within {counted(bound, 'preemption')}"
+        said.append(f"complete{within}")
+    elif settings["strategy"] == "guided":
+        said.append("as told")
     elif settings["strategy"] != "dfs":
         said.append("drawn at random")
     else:

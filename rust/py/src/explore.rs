@@ -17,9 +17,6 @@ use crate::input;
 use crate::run::handler;
 use crate::watch::watched;
 
-/// Ordering constraints of a bug that `pct` is made for, unless told otherwise.
-const PCT_DEPTH: u32 = 3;
-
 #[derive(Deserialize)]
 struct OptionsText {
     strategy: String,
@@ -28,9 +25,13 @@ struct OptionsText {
     variants_default: String,
     memory_model: String,
     schedules: Option<u64>,
-    preemptions: u32,
+    /// None: no bound.
+    preemptions: Option<u32>,
     steps: u64,
     seed: u64,
+    depth: u32,
+    schedule: Vec<u32>,
+    reduction: bool,
     replay: Option<String>,
     tree: String,
 }
@@ -41,10 +42,14 @@ impl OptionsText {
             return Ok(Search::Replay(token.clone()));
         }
         match self.strategy.as_str() {
-            "dfs" => Ok(Search::Dfs { preemptions: self.preemptions, reduce: true }),
+            "dfs" => Ok(Search::Dfs { preemptions: self.preemptions, reduce: self.reduction }),
             "random" => Ok(Search::Random { seed: self.seed }),
-            "pct" => Ok(Search::Pct { seed: self.seed, depth: PCT_DEPTH }),
-            other => Err(Error::Engine(format!("strategy '{other}' (allowed: dfs, random, pct)"))),
+            "pct" => Ok(Search::Pct { seed: self.seed, depth: self.depth }),
+            "coverage" => Ok(Search::Coverage { seed: self.seed }),
+            "guided" => Ok(Search::Guided { choices: self.schedule.clone() }),
+            other => Err(Error::Engine(format!(
+                "strategy '{other}' (allowed: dfs, random, pct, coverage, guided)"
+            ))),
         }
     }
 
@@ -81,7 +86,7 @@ fn mutant(name: &str) -> Result<Mutant, Error> {
 /// the array form); `meta` and `options` JSON texts; `progress` is called with 0 to 1 (0 as long
 /// as nobody knows how far it is), or None.
 ///
-/// Returns a JSON text: `schedules`, `complete`, `steps`, `too_long` and `violations`.
+/// Returns a JSON text: `schedules`, `complete`, `redundant`, `steps`, `too_long` and `violations`.
 ///
 /// Raises ProgramError, ProfileError or EngineError for what cannot be explored, and whatever a
 /// signal handler raises.

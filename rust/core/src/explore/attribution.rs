@@ -59,6 +59,9 @@ impl Case<'_> {
                 }
             }
         }
+        if matches!(self.options.search, Search::Guided { .. }) {
+            return Ok(None);
+        }
         for &suspect in &suspects {
             let others: Vec<_> = suspects.iter().copied().filter(|&one| one != suspect).collect();
             if !self.breaks(&others, violation, false)? {
@@ -97,10 +100,12 @@ impl Case<'_> {
             }
         }
         match (in_this_schedule, &options.search) {
+            // Whoever draws schedules looks for himself.
+            (false, Search::Guided { .. }) => return Ok(false),
             (true, _) => options.search = Search::Again(violation.deviations.clone()),
             // A token says nothing of how it was found.
             (false, Search::Replay(_) | Search::Again(_)) => {
-                options.search = Search::Dfs { preemptions: 2, reduce: true };
+                options.search = Search::Dfs { preemptions: Some(2), reduce: true };
             }
             (false, _) => {}
         }

@@ -5,11 +5,12 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::machine::{End, Machine, Phase, Wait, bit};
+use super::machine::{Machine, Phase, Wait, bit};
 use super::mutants::{MUTANTS, MutantInfo};
 use super::strategy::Dfs;
 use super::timeline::{Access, Step};
 use super::token::TaskSet;
+use super::touch::Thing;
 use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::Reader;
 use crate::platform::{
@@ -25,6 +26,8 @@ pub struct Cpu {
     /// This task was chosen while it did not stand before an access: the next is granted, unless
     /// another task became runnable since (`Machine::arrivals`).
     grant: Cell<u64>,
+    /// An operation has begun, and nothing of it was seen yet.
+    has_begun: Cell<bool>,
     function: Cell<&'static str>,
 }
 
@@ -71,6 +74,7 @@ impl Cpu {
             switch,
             reader: Reader::default(),
             grant: Cell::new(NO_GRANT),
+            has_begun: Cell::new(false),
             function: Cell::new(""),
         }
     }
@@ -90,6 +94,7 @@ impl Cpu {
     pub(super) fn reset(&self) {
         self.reader.reset();
         self.grant.set(NO_GRANT);
+        self.has_begun.set(false);
         self.function.set("");
     }
 
@@ -109,40 +114,54 @@ impl Cpu {
         !self.switch.is_cut() && !std::thread::panicking()
     }
 
-    /// What comes before an access; false: the access must have no effect.
+    /// What comes before an access; false: the access must have no effect. `writes` is asked once
+    /// the task goes on.
     #[inline(always)]
-    fn before_access(&self, word: &Word<Self>, writes: bool) -> bool {
+    fn before_access(&self, word: &Word<Self>, writes: impl Fn() -> bool) -> bool {
         let site = word.site();
         if is_free(site) {
+            self.machine.touch(Thing::Program, writes());
             return self.is_live();
         }
         if self.machine.is_alone() && self.machine.count_step() {
             self.grant.set(NO_GRANT);
             return true;
         }
-        self.before_shared_access(site, writes)
+        let goes_on = self.before_shared_access(site, &writes);
+        if goes_on == Some(false) && self.machine.notes() {
+            self.machine.dpor.borrow_mut().races.touch(site, writes());
+        }
+        goes_on.is_some()
     }
 
-    /// The usual way of `before_any_access` while conflicts are noted: this task goes on.
-    fn before_shared_access(&self, site: Site, writes: bool) -> bool {
+    /// As `before_access`, usually; whether the access was noted, unless it must have no effect.
+    #[inline]
+    fn before_shared_access(&self, site: Site, writes: impl Fn() -> bool) -> Option<bool> {
         let machine = &*self.machine;
-        if !machine.notes() || std::thread::panicking() || !machine.count_step() {
-            return self.before_any_access(site, writes);
+        if machine.phase.get() != Phase::Running
+            || std::thread::panicking()
+            || !machine.count_step()
+        {
+            return self.before_any_access().then_some(false);
         }
-        let mut sharing = machine.sharing.borrow_mut();
-        let (class, matters) = sharing.look_up(site);
-        let is_granted = self.grant.replace(NO_GRANT) == machine.arrivals();
-        if !is_granted && !machine.passes(matters) {
-            drop(sharing);
-            self.choice(matters);
-            sharing = machine.sharing.borrow_mut();
+        if self.grant.replace(NO_GRANT) == machine.arrivals() {
+            return Some(false);
         }
-        sharing.touch(self.task, site, class, writes);
-        true
+        if machine.notes() && machine.reduces.get() {
+            let next = machine.decide_on_access(self.task, site, writes());
+            if next == self.task {
+                return Some(true);
+            }
+            machine.hand_over(next);
+            self.switch.suspend();
+        } else if !machine.passes() {
+            self.choice();
+        }
+        Some(false)
     }
 
     #[cold]
-    fn before_any_access(&self, site: Site, writes: bool) -> bool {
+    fn before_any_access(&self) -> bool {
         if !self.is_live() {
             return false;
         }
@@ -153,17 +172,17 @@ impl Cpu {
         if !machine.count_last_step() {
             self.switch.suspend();
         }
-        if !machine.reduces.get() {
-            self.choice(true);
-        } else {
-            let (class, matters) = machine.sharing.borrow_mut().look_up(site);
-            self.choice(matters);
-            if machine.notes() {
-                machine.sharing.borrow_mut().touch(self.task, site, class, writes);
-            }
-        }
+        self.choice();
         machine.set_alarm();
         true
+    }
+
+    /// Notes an access of the step that runs.
+    #[inline(always)]
+    fn touch(&self, word: &Word<Self>, writes: bool) {
+        if self.machine.notes() && !is_free(word.site()) {
+            self.machine.dpor.borrow_mut().races.touch(word.site(), writes);
+        }
     }
 
     /// An operation begins; the schedule may end instead.
@@ -175,8 +194,8 @@ impl Cpu {
 
     /// A scheduling point: returns when this task goes on.
     #[inline]
-    fn choice(&self, matters: bool) {
-        self.choice_by(|machine| machine.decide(self.task, matters));
+    fn choice(&self) {
+        self.choice_by(|machine| machine.decide(self.task));
     }
 
     fn choice_by(&self, decide: impl FnOnce(&Machine) -> TaskId) {
@@ -278,31 +297,15 @@ impl Cpu {
         }
     }
 
-    /// What is done now, without an access, belongs to the access before.
-    fn glue(&self) {
-        if self.machine.notes() {
-            self.machine.sharing.borrow_mut().glue(self.task);
-        }
-    }
-
-    fn wait_for_sections(&self) {
-        if self.machine.reduces.get() {
-            self.machine.sharing.borrow_mut().wait_for_sections();
-        }
-    }
-
     /// A read section begins: a choice now, and none before its first access.
     fn begin_section(&self) {
-        let machine = &*self.machine;
-        self.choice_before_next(|machine| machine.decide(self.task, true));
-        if machine.reduces.get() {
-            machine.sharing.borrow_mut().begin_section(self.task);
-        }
+        self.choice_before_next(|machine| machine.decide(self.task));
+        self.machine.touch(Thing::Sections, false);
     }
 
     fn end_section(&self) {
-        if self.machine.grace.leave(&self.reader) && self.machine.notes() {
-            self.machine.sharing.borrow_mut().glue_section(self.task);
+        if self.machine.grace.leave(&self.reader) {
+            self.machine.touch(Thing::Sections, false);
         }
     }
 
@@ -331,7 +334,7 @@ impl Platform for Cpu {
 
     #[inline]
     fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
-        self.before_access(word, false);
+        self.before_access(word, || false);
         let value = word.peek();
         self.record(Access::Load, word, value, value);
         value
@@ -339,7 +342,7 @@ impl Platform for Cpu {
 
     #[inline]
     fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
-        if self.before_access(word, true) {
+        if self.before_access(word, || true) {
             let before = word.peek();
             word.poke(value);
             self.record(Access::Store, word, before, value);
@@ -349,7 +352,7 @@ impl Platform for Cpu {
 
     #[inline]
     fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
-        let has_effect = self.before_access(word, true);
+        let has_effect = self.before_access(word, || true);
         let before = word.peek();
         if has_effect {
             word.poke(value);
@@ -367,7 +370,7 @@ impl Platform for Cpu {
         new: u64,
         _order: Ordering,
     ) -> Result<u64, u64> {
-        if !self.before_access(word, true) {
+        if !self.before_access(word, || word.peek() == expect) {
             // So that a guard's loop ends.
             return Ok(expect);
         }
@@ -384,7 +387,7 @@ impl Platform for Cpu {
 
     #[inline]
     fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
-        let has_effect = self.before_access(word, true);
+        let has_effect = self.before_access(word, || true);
         let before = word.peek();
         if has_effect {
             let after = before.wrapping_add(add);
@@ -398,12 +401,13 @@ impl Platform for Cpu {
     fn fence(&self, _fence: Fence) {}
 
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
-        self.before_access(word, false);
+        self.before_access(word, || false);
         let condition = &self.machine.tasks[self.task as usize].condition;
         while self.is_live() && !done(word.peek()) {
             self.event(|| format!("spins on {}", self.name_of(word.site())));
             condition.during(&done, || self.block(Wait::Spin(address(word)), Some(word)));
             self.machine.make_runnable(self.task);
+            self.touch(word, false);
         }
         let value = word.peek();
         self.record(Access::Load, word, value, value);
@@ -415,13 +419,14 @@ impl Platform for Cpu {
             let place = self.name_of(word.site());
             self.finding("sleep-in-atomic", format!("sleeps on {place} in a read section"));
         }
-        self.before_access(word, false);
+        if !is_free(word.site()) {
+            self.before_access(word, || false);
+        }
         let condition = &self.machine.tasks[self.task as usize].condition;
         while self.is_live() && !done(word.peek()) {
             self.event(|| format!("sleeps on {}", self.name_of(word.site())));
-            // Who spins on this task as an owner sees it leave.
-            self.glue();
             condition.during(&done, || self.block(Wait::Sleep(address(word)), Some(word)));
+            self.touch(word, false);
         }
         let value = word.peek();
         self.record(Access::Load, word, value, value);
@@ -430,19 +435,23 @@ impl Platform for Cpu {
 
     fn wake(&self, word: &Word<Self>) {
         if self.is_live() {
-            self.machine.wake(address(word), word.peek());
+            self.touch(word, true);
+            self.machine.wake(self.task, address(word), word.peek());
         }
     }
 
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
-        self.before_access(word, false);
+        self.before_access(word, || false);
+        self.machine.touch(Thing::OnCpu(owner), false);
         if self.is_live() && word.peek() == value && self.machine.on_cpu(owner) {
             self.event(|| format!("spins while task {owner} owns {}", self.name_of(word.site())));
             self.block(Wait::Owner { word: address(word), value, owner }, Some(word));
+            self.touch(word, false);
         }
     }
 
     fn on_cpu(&self, task: TaskId) -> bool {
+        self.machine.touch(Thing::OnCpu(task), false);
         self.machine.on_cpu(task)
     }
 
@@ -463,8 +472,8 @@ impl Platform for Cpu {
 
     fn call_rcu(&self, callback: RcuCallback) {
         if self.is_live() {
-            self.glue();
-            self.wait_for_sections();
+            self.machine.touch(Thing::Sections, true);
+            self.machine.touch(Thing::Callbacks, true);
             self.event(|| format!("call_rcu: {callback}"));
             let number = self.machine.grace.begin();
             self.machine.callbacks.borrow_mut().push_back((number, callback));
@@ -483,16 +492,16 @@ impl Platform for Cpu {
         if !self.is_live() {
             return None;
         }
-        if self.machine.notes() {
-            self.machine.sharing.borrow_mut().glue_section(self.task);
-        }
+        self.machine.touch(Thing::Callbacks, false);
         let mut callbacks = self.machine.callbacks.borrow_mut();
         let &(number, callback) = callbacks.front()?;
+        self.machine.touch(Thing::Sections, true);
         if !self.machine.grace.has_ended(number) {
             return None;
         }
         callbacks.pop_front();
         drop(callbacks);
+        self.machine.touch(Thing::Callbacks, true);
         self.event(|| format!("after the grace period: {callback}"));
         Some(callback)
     }
@@ -507,6 +516,7 @@ impl Platform for Cpu {
         if !self.reader.is_open() {
             self.begin_section();
         }
+        self.machine.touch(Thing::Interrupts(self.task), false);
         self.machine.irqs_off.set(self.machine.irqs_off.get() | bit(self.task));
         self.machine.grace.enter(&self.reader);
         self.event(|| "interrupts off".to_owned());
@@ -520,6 +530,7 @@ impl Platform for Cpu {
             self.finding("irq-balance", "interrupts are enabled twice".to_owned());
         }
         self.event(|| "interrupts on".to_owned());
+        self.machine.touch(Thing::Interrupts(self.task), false);
         self.machine.irqs_on(self.task);
         self.end_section();
     }
@@ -531,11 +542,13 @@ impl Platform for Cpu {
         if self.irqs_are_off() {
             self.finding("irq-balance", "an interrupt is sent with interrupts off".to_owned());
         }
-        self.wait_for_sections();
-        self.choice_before_next(|machine| machine.decide(self.task, true));
+        self.choice_before_next(|machine| machine.decide(self.task));
         self.grant.set(NO_GRANT);
         let targets = (0..self.machine.nr_tasks).filter(|&cpu| is_target(cpu));
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
+        for target in (0..self.machine.nr_tasks).filter(|&task| set & bit(task) != 0) {
+            self.machine.touch(Thing::Interrupts(target), true);
+        }
         let waits_for = set & self.machine.irqs_off.get();
         self.event(|| format!("interrupts {}", cpus_of(set)));
         if waits_for != 0 {
@@ -564,9 +577,7 @@ impl Platform for Cpu {
         if self.machine.is_alone() || !self.is_live() {
             return value;
         }
-        if self.machine.notes() {
-            self.machine.sharing.borrow_mut().observe(self.task, word.site());
-        }
+        self.touch(word, false);
         self.record(Access::Observe, word, value, value);
         value
     }
@@ -578,7 +589,7 @@ impl Platform for Cpu {
 
     fn freed(&self, line: Line, lines: u32) {
         if self.machine.notes() {
-            self.machine.sharing.borrow_mut().freed(self.task, line, lines);
+            self.machine.dpor.borrow_mut().races.freed(line, lines);
         }
     }
 
@@ -591,7 +602,16 @@ impl Platform for Cpu {
     }
 
     /// Accesses so far, and one for the state that was there before.
+    ///
+    /// Who looks a second time in an operation is at its end, before or after which others begin;
+    /// or ends himself, and looks whether others have.
     fn moment(&self) -> u64 {
+        if self.machine.notes() && !self.has_begun.replace(false) {
+            self.machine.touch(Thing::Operation(self.task), true);
+            for task in (0..self.machine.nr_tasks).filter(|&task| task != self.task) {
+                self.machine.touch(Thing::Task(task), false);
+            }
+        }
         1 + self.machine.steps.get()
     }
 
@@ -606,6 +626,10 @@ impl Platform for Cpu {
             self.count_operation();
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
+            self.has_begun.set(true);
+            for task in (0..self.machine.nr_tasks).filter(|&task| task != self.task) {
+                self.machine.touch(Thing::Operation(task), false);
+            }
         }
         true
     }
@@ -624,7 +648,8 @@ impl Platform for Cpu {
             resume_unwind(Box::new(AtRest(finding)));
         }
         self.tell(Access::Finding, || format!("{}: {}", finding.invariant, finding.what));
-        self.machine.end_with(End::Broken(finding));
+        self.machine.touch(Thing::Freed, true);
+        self.machine.halt(self.task, finding);
         self.switch.suspend();
         unreachable!("a schedule that has ended is never resumed, only unwound")
     }

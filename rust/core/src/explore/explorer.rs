@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::coverage::Coverage;
 use super::cpu::{AtRest, Cpu};
+use super::dpor::Dpor;
 use super::machine::{End, MAX_TASKS, Machine, bit};
 use super::report::{ExploreReport, Violation};
-use super::strategy::{Dfs, Pct, Random, Replay, Strategy};
-use super::token::{Deviation, Token};
+use super::strategy::{Dfs, Guided, Pct, Random, Replay, Strategy};
+use super::token::{Deviation, Token, fingerprint};
+use super::touch::Pair;
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
 use crate::platform::{Finding, Lines, Mutant, TaskId};
 use crate::program::Watch;
@@ -33,10 +36,10 @@ pub trait Subject: 'static {
 /// How schedules are chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Search {
-    /// All schedules with at most so many preemptions. `reduce` leaves out those that lead to
-    /// the same states as others.
+    /// All schedules with at most so many preemptions, or all. `reduce` leaves out those that lead
+    /// to the same states as others.
     Dfs {
-        preemptions: u32,
+        preemptions: Option<u32>,
         reduce: bool,
     },
     Random {
@@ -45,6 +48,14 @@ pub enum Search {
     Pct {
         seed: u64,
         depth: u32,
+    },
+    /// Schedules close to those in which something new raced.
+    Coverage {
+        seed: u64,
+    },
+    /// The one schedule of these choices: see [`Guided`].
+    Guided {
+        choices: Vec<u32>,
     },
     /// The schedule of this token.
     Replay(String),
@@ -76,7 +87,7 @@ pub struct ExploreOptions {
 impl Default for ExploreOptions {
     fn default() -> Self {
         Self {
-            search: Search::Dfs { preemptions: 2, reduce: true },
+            search: Search::Dfs { preemptions: Some(2), reduce: true },
             max_schedules: None,
             max_steps: 1_000_000,
             livelock_faults: 16,
@@ -127,7 +138,11 @@ impl<S: Subject> Explorer<S> {
         let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
         machine.mutants.set(mutants);
         machine.livelock_faults.set(options.livelock_faults);
-        machine.reduces.set(matches!(options.search, Search::Dfs { reduce: true, .. }));
+        if let Search::Dfs { preemptions, reduce: true } = options.search {
+            machine.reduces.set(true);
+            machine.dpor.replace(Dpor::new(nr_tasks, preemptions));
+        }
+        machine.observes.set(matches!(options.search, Search::Coverage { .. }));
         let pool = StackPool::new();
         let cpus: Vec<_> = (0..nr_tasks)
             .map(|task| Rc::new(Cpu::new(task, &machine, Switch::new(&pool))))
@@ -157,7 +172,7 @@ impl<S: Subject> Explorer<S> {
 
     /// Runs one schedule, and says what broke.
     pub(super) fn run_one(&mut self) -> Option<Finding> {
-        self.machine.strategy.borrow_mut().next_schedule();
+        self.next_schedule();
         self.run_schedule().findings.into_iter().next()
     }
 
@@ -166,15 +181,19 @@ impl<S: Subject> Explorer<S> {
         let mut report = ExploreReport::default();
         let mut kinds = Vec::new();
         let limit = self.options.max_schedules.unwrap_or(u64::MAX);
-        while report.schedules < limit
-            && !self.watch.is_stopped()
-            && self.machine.strategy.borrow_mut().next_schedule()
-        {
+        while report.schedules < limit && !self.watch.is_stopped() && self.next_schedule() {
             let schedule = self.run_schedule();
             if schedule.end == End::Interrupted {
                 break;
             }
+            if self.machine.reduces.get() && self.machine.dpor.borrow().is_redundant() {
+                report.redundant += 1;
+                continue;
+            }
             report.schedules += 1;
+            if self.machine.observes.get() {
+                self.tell_strategy(&schedule);
+            }
             if self.options.only.is_none() {
                 self.watch.schedules.store(report.schedules, Ordering::Relaxed);
             }
@@ -194,17 +213,45 @@ impl<S: Subject> Explorer<S> {
             if report.violations.len() >= enough {
                 break;
             }
-            if self.machine.reduces.get() && self.machine.sharing.borrow_mut().adopt() {
-                self.machine.strategy.borrow_mut().restart();
-            }
         }
-        report.complete = self.machine.strategy.borrow().is_complete()
-            && report.too_long == 0
-            && !self.watch.is_stopped();
+        report.complete = self.is_complete() && report.too_long == 0 && !self.watch.is_stopped();
         report
     }
 
-    /// Does something with another strategy, and without learning which words are shared.
+    /// Prepares the next schedule; false if there is none.
+    pub(super) fn next_schedule(&self) -> bool {
+        if self.machine.reduces.get() {
+            self.machine.dpor.borrow_mut().next_schedule()
+        } else {
+            self.machine.strategy.borrow_mut().next_schedule()
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        if self.machine.reduces.get() {
+            self.machine.dpor.borrow().is_complete()
+        } else {
+            self.machine.strategy.borrow().is_complete()
+        }
+    }
+
+    /// Tells the strategy what raced.
+    fn tell_strategy(&self, schedule: &Schedule) {
+        let races = &mut self.machine.dpor.borrow_mut().races;
+        let pairs = races.pairs.take().unwrap_or_default();
+        let class = |pair: &Pair| {
+            let word = match (pair.site(), &self.machine.lines) {
+                (Some(site), Some(lines)) => lines.class_of(site),
+                (site, _) => (u32::MAX, site.unwrap_or_default() as u32),
+            };
+            fingerprint(format!("{word:?} {:?} {}", pair.tasks, pair.writes).as_bytes())
+        };
+        let pairs: Vec<_> = pairs.iter().map(class).collect();
+        let points = self.machine.points();
+        self.machine.strategy.borrow_mut().has_run(&schedule.deviations, points, &pairs);
+    }
+
+    /// Does something with another strategy, and without the reduction.
     pub(super) fn with_strategy<R>(
         &mut self,
         strategy: Box<dyn Strategy>,
@@ -212,7 +259,9 @@ impl<S: Subject> Explorer<S> {
     ) -> R {
         let usual = self.machine.strategy.replace(strategy);
         let reduces = self.machine.reduces.replace(false);
+        let observes = self.machine.observes.replace(false);
         let result = then(self);
+        self.machine.observes.set(observes);
         self.machine.reduces.set(reduces);
         self.machine.strategy.replace(usual);
         result
@@ -235,6 +284,9 @@ impl<S: Subject> Explorer<S> {
             self.resume(task as usize);
         }
         let end = self.machine.end.take().expect("nobody goes on only at the end");
+        if self.machine.reduces.get() {
+            self.machine.dpor.borrow_mut().end_step();
+        }
         self.machine.come_to_rest();
         let findings = self.findings(&end);
         if end != End::Finished || !findings.is_empty() {
@@ -256,7 +308,7 @@ impl<S: Subject> Explorer<S> {
             Pause::Panicked(payload) => {
                 let name = name_of_task(&self.options.task_names, task as TaskId);
                 let what = format!("{name}: {}", panic_text(&payload));
-                self.machine.end_with(End::Broken(Finding { invariant: "panic", what }));
+                self.machine.halt(task as TaskId, Finding { invariant: "panic", what });
             }
         }
     }
@@ -290,10 +342,11 @@ impl<S: Subject> Explorer<S> {
 
 fn make_strategy(search: &Search, fingerprint: u64) -> Result<Box<dyn Strategy>, String> {
     Ok(match search {
-        Search::Dfs { preemptions, reduce: false } => Box::new(Dfs::new(*preemptions)),
-        Search::Dfs { preemptions, reduce: true } => Box::new(Dfs::rising(*preemptions)),
+        Search::Dfs { preemptions, .. } => Box::new(Dfs::new(preemptions.unwrap_or(u32::MAX))),
         Search::Random { seed } => Box::new(Random::new(*seed)),
         Search::Pct { seed, depth } => Box::new(Pct::new(*seed, *depth)),
+        Search::Coverage { seed } => Box::new(Coverage::new(*seed)),
+        Search::Guided { choices } => Box::new(Guided::new(choices.clone())),
         Search::Replay(token) => {
             Box::new(Replay::new(Token::from_text(token, fingerprint)?.deviations))
         }
@@ -304,3 +357,7 @@ fn make_strategy(search: &Search, fingerprint: u64) -> Result<Box<dyn Strategy>,
 #[cfg(test)]
 #[path = "../../tests/unit/explore/explorer.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/dpor.rs"]
+mod dpor_tests;

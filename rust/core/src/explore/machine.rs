@@ -5,10 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::sharing::Sharing;
+use super::dpor::Dpor;
 use super::strategy::{Point, Strategy};
 use super::timeline::Step;
 use super::token::{Deviation, TaskSet, rank_of};
+use super::touch::Thing;
 use crate::platform::condition::Condition;
 use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, LIVELOCK_FAULTS, Line, Lines, RcuCallback, TaskId};
@@ -20,6 +21,9 @@ pub const MAX_TASKS: u32 = TaskSet::BITS;
 /// Accesses in a row that change nothing, after which a task lets others go on although it does
 /// not wait: a loop that watches something without saying so.
 const IDLE_ACCESSES: u64 = 2000;
+
+/// The most accesses of the others once something broke.
+const MORE_STEPS: u64 = 20_000;
 
 /// Accesses, or operations, after which a schedule looks whether it is to end.
 const WATCH_EVERY: u64 = 1 << 13;
@@ -89,8 +93,8 @@ pub(super) struct Machine {
     watching: Cell<TaskSet>,
     /// How often a task became runnable.
     arrivals: Cell<u64>,
-    /// A task was woken that waited in the program, and nothing was decided since.
-    has_woken: Cell<bool>,
+    /// Tasks that have woken one that waited in the program, and decided nothing since.
+    have_woken: Cell<TaskSet>,
     /// At most one task can run, and conflicts need not be noted: nothing to decide.
     is_alone: Cell<bool>,
     /// Two tasks could run at once before.
@@ -100,6 +104,8 @@ pub(super) struct Machine {
     /// Who goes on when the running task suspends itself.
     next: Cell<Option<TaskId>>,
     pub(super) end: RefCell<Option<End>>,
+    /// What broke, while the other tasks still run (see `halt`).
+    found: RefCell<Option<Finding>>,
     pub(super) steps: Cell<u64>,
     /// Operations begun: an endless loop need not make an access.
     operations: Cell<u64>,
@@ -117,8 +123,13 @@ pub(super) struct Machine {
     max_preemptions: Cell<u32>,
     pub(super) deviations: RefCell<Vec<Deviation>>,
     pub(super) strategy: RefCell<Box<dyn Strategy>>,
-    pub(super) sharing: RefCell<Sharing>,
+    pub(super) dpor: RefCell<Dpor>,
+    /// `dpor` chooses, not `strategy`.
     pub(super) reduces: Cell<bool>,
+    /// Accesses are noted although `dpor` does not choose.
+    pub(super) observes: Cell<bool>,
+    /// What a task does once all others have ended is one step.
+    pub(super) keeps_together: Cell<bool>,
     pub(super) grace: GracePeriods,
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
@@ -153,12 +164,13 @@ impl Machine {
             irqs_off: Cell::new(0),
             watching: Cell::new(0),
             arrivals: Cell::new(0),
-            has_woken: Cell::new(false),
+            have_woken: Cell::new(0),
             is_alone: Cell::new(false),
             is_concurrent: Cell::new(false),
             notes: Cell::new(false),
             next: Cell::new(None),
             end: RefCell::new(None),
+            found: RefCell::new(None),
             steps: Cell::new(0),
             operations: Cell::new(0),
             max_steps: Cell::new(u64::MAX),
@@ -171,8 +183,10 @@ impl Machine {
             max_preemptions: Cell::new(u32::MAX),
             deviations: RefCell::default(),
             strategy: RefCell::new(strategy),
-            sharing: RefCell::new(Sharing::new(nr_tasks, lines.clone())),
+            dpor: RefCell::new(Dpor::new(nr_tasks, None)),
             reduces: Cell::new(false),
+            observes: Cell::new(false),
+            keeps_together: Cell::new(true),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
@@ -207,7 +221,8 @@ impl Machine {
         let all = TaskSet::MAX >> (MAX_TASKS - self.nr_tasks);
         self.live.set(all);
         self.watching.set(0);
-        self.has_woken.set(false);
+        self.have_woken.set(0);
+        self.found.take();
         self.next.set(None);
         *self.end.borrow_mut() = None;
         self.steps.set(0);
@@ -220,7 +235,11 @@ impl Machine {
         self.preemptions.set(0);
         self.max_preemptions.set(self.strategy.borrow().max_preemptions());
         self.deviations.borrow_mut().clear();
-        self.sharing.borrow_mut().begin_schedule();
+        if self.observes.get() && !self.reduces.get() {
+            let races = &mut self.dpor.borrow_mut().races;
+            races.go_back(0);
+            races.pairs.get_or_insert_default().clear();
+        }
         self.timeline.borrow_mut().clear();
         self.phase.set(Phase::Starting);
         self.set_runnable(all);
@@ -241,6 +260,11 @@ impl Machine {
 
     pub(super) fn live(&self) -> TaskSet {
         self.live.get()
+    }
+
+    /// How many points with a choice there were.
+    pub(super) fn points(&self) -> u64 {
+        self.points.get()
     }
 
     pub(super) fn preemptions(&self) -> u32 {
@@ -268,7 +292,7 @@ impl Machine {
         if several && self.phase.get() == Phase::Running {
             self.is_concurrent.set(true);
         }
-        let notes = self.is_concurrent.get() && self.reduces.get();
+        let notes = self.is_concurrent.get() && (self.reduces.get() || self.observes.get());
         let is_running = self.phase.get() == Phase::Running;
         self.notes.set(is_running && notes);
         self.is_alone.set(is_running && !several && !notes);
@@ -339,52 +363,102 @@ impl Machine {
 
     /// Whether the running task goes on for certain: nobody else can, or a strategy would say so.
     #[inline(always)]
-    pub(super) fn passes(&self, matters: bool) -> bool {
+    pub(super) fn passes(&self) -> bool {
         let runnable = self.runnable.get();
         let is_point = runnable & runnable.wrapping_sub(1) != 0;
-        if is_point && matters && self.preemptions.get() < self.max_preemptions.get() {
+        if self.notes() || is_point && self.preemptions.get() < self.max_preemptions.get() {
             return false;
         }
         self.points.set(self.points.get() + u64::from(is_point));
         true
     }
 
-    /// Chooses who goes on; `task`, which ran last, can.
+    /// As `decide` before the usual access of `task` while the reduction chooses; notes the access
+    /// if `task` goes on.
     #[inline]
-    pub(super) fn decide(&self, task: TaskId, matters: bool) -> TaskId {
-        let runnable = self.runnable.get();
-        if runnable & runnable.wrapping_sub(1) == 0 {
+    pub(super) fn decide_on_access(&self, task: TaskId, site: u64, writes: bool) -> TaskId {
+        if self.is_last() {
+            self.dpor.borrow_mut().races.touch(site, writes);
             return task;
         }
-        self.choose(task, true, false, matters)
+        let runnable = self.runnable.get();
+        let nth = self.points.get();
+        let point = Point { nth, runnable, current: task, can_go_on: true, is_free: false };
+        let dpor = &mut *self.dpor.borrow_mut();
+        let chosen = dpor.step(&point);
+        self.points.set(nth + u64::from(self.has_choice()));
+        if chosen == task {
+            dpor.races.touch(site, writes);
+        } else {
+            self.has_chosen(&point, chosen);
+        }
+        chosen
+    }
+
+    /// Chooses who goes on; `task`, which ran last, can.
+    #[inline]
+    pub(super) fn decide(&self, task: TaskId) -> TaskId {
+        if self.is_last() {
+            return task;
+        }
+        self.choose(task, true, false)
     }
 
     /// As `decide`, between two operations: who has just let another begin may be the one to
     /// wait, and that is no preemption.
     pub(super) fn decide_between_operations(&self, task: TaskId) -> TaskId {
-        let runnable = self.runnable.get();
-        if runnable & runnable.wrapping_sub(1) == 0 {
+        if self.is_last() {
             return task;
         }
-        let is_free = self.has_woken.replace(false);
-        self.choose(task, true, is_free, true)
+        let have_woken = self.have_woken.get();
+        if self.has_choice() {
+            self.have_woken.set(have_woken & !bit(task));
+        }
+        self.choose(task, true, have_woken & bit(task) != 0)
     }
 
-    fn choose(&self, current: TaskId, can_go_on: bool, is_free: bool, matters: bool) -> TaskId {
-        let nth = self.points.get();
-        self.points.set(nth + 1);
+    /// Whether all other tasks have ended: no choice is left, and no step to tell from the next.
+    #[inline]
+    fn is_last(&self) -> bool {
+        let live = self.live.get();
+        live & live.wrapping_sub(1) == 0 && self.keeps_together.get()
+    }
+
+    /// Whether several tasks can go on.
+    fn has_choice(&self) -> bool {
         let runnable = self.runnable.get();
-        let point = Point { nth, runnable, current, can_go_on, is_free, matters };
-        let chosen = self.strategy.borrow_mut().choose(&point);
-        if chosen != current {
+        runnable & runnable.wrapping_sub(1) != 0
+    }
+
+    fn choose(&self, current: TaskId, can_go_on: bool, is_free: bool) -> TaskId {
+        let (nth, runnable) = (self.points.get(), self.runnable.get());
+        let point = Point { nth, runnable, current, can_go_on, is_free };
+        let chosen = if self.notes() && self.reduces.get() {
+            self.dpor.borrow_mut().step(&point)
+        } else if self.has_choice() {
+            self.strategy.borrow_mut().choose(&point)
+        } else {
+            point.default_task()
+        };
+        if self.notes() && !self.reduces.get() {
+            let races = &mut self.dpor.borrow_mut().races;
+            races.close();
+            races.begin_step(chosen);
+        }
+        self.points.set(nth + u64::from(self.has_choice()));
+        self.has_chosen(&point, chosen);
+        chosen
+    }
+
+    fn has_chosen(&self, point: &Point, chosen: TaskId) {
+        if chosen != point.current {
             self.preemptions.set(self.preemptions.get() + u32::from(point.costs()));
             self.last_progress.set(self.steps.get());
         }
         if chosen != point.default_task() {
-            let rank = rank_of(runnable, chosen);
-            self.deviations.borrow_mut().push(Deviation { point: nth, rank });
+            let rank = rank_of(point.runnable, chosen);
+            self.deviations.borrow_mut().push(Deviation { point: point.nth, rank });
         }
-        chosen
     }
 
     /// The running task hands over to `next`. Caller suspends it then.
@@ -395,19 +469,17 @@ impl Machine {
     /// `last` cannot go on: decides who does, or how the schedule ends.
     fn pick(&self, last: TaskId) {
         self.last_progress.set(self.steps.get());
-        if self.runnable.get() == 0 {
+        if self.runnable.get() == 0 && self.found.borrow().is_none() {
             self.run_the_idle();
         }
-        let runnable = self.runnable.get();
-        let next = match runnable.count_ones() {
-            0 => {
-                self.finish();
-                return;
+        if self.runnable.get() == 0 {
+            self.finish();
+        } else {
+            self.next.set(Some(self.choose(last, false, false)));
+            if self.notes() && self.is_last() {
+                self.dpor.borrow_mut().races.take_the_rest();
             }
-            1 => runnable.trailing_zeros(),
-            _ => self.choose(last, false, false, true),
-        };
-        self.next.set(Some(next));
+        }
     }
 
     /// Nobody can run: those that wait for any change may look again.
@@ -421,7 +493,9 @@ impl Machine {
 
     /// Nobody can run.
     fn finish(&self) {
-        let end = if self.live.get() == 0 {
+        let end = if let Some(finding) = self.found.take() {
+            End::Broken(finding)
+        } else if self.live.get() == 0 {
             End::Finished
         } else if self.waiting().all(|task| self.tasks[task as usize].waits_for_program.get()) {
             End::Stuck
@@ -452,10 +526,32 @@ impl Machine {
 
     /// Ends the schedule: no task will be resumed. The first end counts.
     pub(super) fn end_with(&self, end: End) {
+        let end = self.found.take().map_or(end, End::Broken);
         self.end.borrow_mut().get_or_insert(end);
         self.next.set(None);
         self.is_alone.set(false);
         self.notes.set(false);
+    }
+
+    /// `task` has broken something, and never goes on. The others do while their accesses are
+    /// noted, for what they race with is wanted, but nothing that they break counts.
+    pub(super) fn halt(&self, task: TaskId, finding: Finding) {
+        if !self.notes() {
+            self.end_with(End::Broken(finding));
+            return;
+        }
+        self.found.borrow_mut().get_or_insert(finding);
+        let enough = self.steps.get().saturating_add(MORE_STEPS);
+        self.max_steps.set(self.max_steps.get().min(enough));
+        self.unasked.set(self.unasked.get().min(enough));
+        self.ended(task);
+    }
+
+    /// Notes that the step that runs has to do with `thing`, if accesses are noted.
+    pub(super) fn touch(&self, thing: Thing, writes: bool) {
+        if self.notes() {
+            self.dpor.borrow_mut().races.touch_thing(thing, writes);
+        }
     }
 
     /// The running task waits. Caller suspends it then.
@@ -467,6 +563,9 @@ impl Machine {
             self.watching.set(self.watching.get() | bit(task));
         }
         self.set_runnable(self.runnable.get() & !bit(task));
+        if on_line == Some(Line::FREE) {
+            self.touch(Thing::Task(task), true);
+        }
         if matches!(wait, Wait::Sleep(_)) {
             self.left_cpu(task);
         }
@@ -479,6 +578,7 @@ impl Machine {
     pub(super) fn ended(&self, task: TaskId) {
         self.live.set(self.live.get() & !bit(task));
         self.set_runnable(self.runnable.get() & !bit(task));
+        self.touch(Thing::Task(task), true);
         self.left_cpu(task);
         if self.phase.get() == Phase::Running {
             self.pick(task);
@@ -486,7 +586,12 @@ impl Machine {
     }
 
     pub(super) fn make_runnable(&self, task: TaskId) {
-        self.tasks[task as usize].wait.set(Wait::Nothing);
+        if self.notes() {
+            self.dpor.borrow_mut().races.wakes(task);
+        }
+        if matches!(self.tasks[task as usize].wait.replace(Wait::Nothing), Wait::Sleep(_)) {
+            self.touch(Thing::OnCpu(task), true);
+        }
         self.watching.set(self.watching.get() & !bit(task));
         self.set_runnable(self.runnable.get() | bit(task));
     }
@@ -499,6 +604,7 @@ impl Machine {
 
     /// `task` is no longer on its CPU: who spins on it for a lock goes on.
     fn left_cpu(&self, task: TaskId) {
+        self.touch(Thing::OnCpu(task), true);
         for waiter in self.waiting() {
             if let Wait::Owner { owner, .. } = self.tasks[waiter as usize].wait.get()
                 && owner == task
@@ -533,6 +639,10 @@ impl Machine {
                 Wait::Spin(watched) if watched == word => {
                     let may = state.condition.holds(after);
                     let with = if may { runnable | bit(task) } else { runnable & !bit(task) };
+                    if self.notes() && with != runnable {
+                        let races = &mut self.dpor.borrow_mut().races;
+                        if may { races.wakes(task) } else { races.stops(task) }
+                    }
                     self.set_runnable(with);
                 }
                 Wait::Owner { word: watched, value, .. } if watched == word && after != value => {
@@ -545,11 +655,12 @@ impl Machine {
     }
 
     /// Wakes whoever sleeps on `word`, if what it waits for is so: else it would sleep again.
-    pub(super) fn wake(&self, word: usize, value: u64) {
+    pub(super) fn wake(&self, waker: TaskId, word: usize, value: u64) {
         for task in 0..self.nr_tasks {
             let state = &self.tasks[task as usize];
             if state.wait.get() == Wait::Sleep(word) && state.condition.holds(value) {
-                self.has_woken.set(self.has_woken.get() | state.waits_for_program.get());
+                let for_program = state.waits_for_program.get();
+                self.have_woken.set(self.have_woken.get() | u64::from(for_program) << waker);
                 self.make_runnable(task);
             }
         }
@@ -562,6 +673,9 @@ impl Machine {
             let state = &self.tasks[waiter as usize];
             if let Wait::Interrupt(targets) = state.wait.get() {
                 let left = targets & !bit(task);
+                if left != targets && self.notes() {
+                    self.dpor.borrow_mut().races.wakes(waiter);
+                }
                 state.wait.set(Wait::Interrupt(left));
                 if left == 0 {
                     self.make_runnable(waiter);

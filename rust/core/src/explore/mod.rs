@@ -6,17 +6,19 @@
 //! sequentially consistent.
 
 mod attribution;
+mod coverage;
 mod cpu;
+mod dpor;
 mod explorer;
 mod machine;
 pub mod mutants;
 mod programs;
 mod races;
 mod report;
-mod sharing;
 mod strategy;
 mod timeline;
 mod token;
+mod touch;
 mod violation;
 
 pub use cpu::Cpu;

@@ -26,6 +26,8 @@ pub struct ExploreReport {
     pub schedules: u64,
     /// Whether every schedule within the bounds was covered.
     pub complete: bool,
+    /// Schedules that were begun, and led to what another one had led to.
+    pub redundant: u64,
     /// Accesses of all schedules.
     pub steps: u64,
     /// Schedules that came to the bound on steps, and were not run to their end.
@@ -38,8 +40,8 @@ impl ExploreReport {
     /// The members of the result that belong to explore, as JSON without the outer braces.
     pub fn to_json_members(&self) -> String {
         let mut json = format!(
-            r#""schedules":{},"complete":{},"steps":{},"too_long":{},"violations":["#,
-            self.schedules, self.complete, self.steps, self.too_long
+            r#""schedules":{},"complete":{},"redundant":{},"steps":{},"too_long":{},"violations":["#,
+            self.schedules, self.complete, self.redundant, self.steps, self.too_long
         );
         for (nth, violation) in self.violations.iter().enumerate() {
             if nth != 0 {

@@ -19,8 +19,6 @@ pub struct Point {
     pub can_go_on: bool,
     /// Whether choosing another than `current` is no preemption, although it can go on.
     pub is_free: bool,
-    /// Whether a preemption here can make a difference (see `sharing`).
-    pub matters: bool,
 }
 
 impl Point {
@@ -41,8 +39,7 @@ pub trait Strategy {
     fn next_schedule(&mut self) -> bool;
     /// Which of the runnable tasks goes on.
     fn choose(&mut self, point: &Point) -> TaskId;
-    /// The most preemptions of the schedule that was prepared; points that do not matter are not
-    /// asked about, either.
+    /// The most preemptions of the schedule that was prepared.
     fn max_preemptions(&self) -> u32 {
         u32::MAX
     }
@@ -50,8 +47,8 @@ pub trait Strategy {
     fn is_complete(&self) -> bool {
         false
     }
-    /// Begins again: what `Point::matters` says has changed.
-    fn restart(&mut self) {}
+    /// The schedule has run: its choices, how many points it had, and the racing accesses in it.
+    fn has_run(&mut self, _deviations: &[Deviation], _points: u64, _pairs: &[u64]) {}
     /// What is wrong with the choices asked for, after a schedule.
     fn complaint(&self) -> Option<String> {
         None
@@ -62,9 +59,7 @@ pub trait Strategy {
 ///
 /// Bounding preemptions: Musuvathi and Qadeer, "Iterative context bounding" (2007).
 pub struct Dfs {
-    /// The bound of this pass, and of the last one.
     preemptions: u32,
-    last_preemptions: u32,
     nodes: Vec<Node>,
     /// Where in `nodes` the schedule that runs has come to.
     depth: usize,
@@ -82,19 +77,8 @@ struct Node {
 
 impl Dfs {
     pub fn new(preemptions: u32) -> Self {
-        Self::passes(preemptions, preemptions)
-    }
-
-    /// As `new`, after a pass for each smaller bound: few schedules, from which it is learnt
-    /// what matters, and the simplest ones that break something.
-    pub fn rising(preemptions: u32) -> Self {
-        Self::passes(0, preemptions)
-    }
-
-    fn passes(preemptions: u32, last_preemptions: u32) -> Self {
         Self {
             preemptions,
-            last_preemptions,
             nodes: Vec::new(),
             depth: 0,
             spent: 0,
@@ -119,10 +103,6 @@ impl Strategy for Dfs {
             }
             self.nodes.pop();
         }
-        if self.preemptions < self.last_preemptions {
-            self.preemptions += 1;
-            return true;
-        }
         self.is_complete = true;
         false
     }
@@ -130,7 +110,7 @@ impl Strategy for Dfs {
     #[inline]
     fn choose(&mut self, point: &Point) -> TaskId {
         let default = point.default_task();
-        if point.costs() && (self.spent >= self.preemptions || !point.matters) {
+        if point.costs() && self.spent >= self.preemptions {
             return default;
         }
         let chosen = match self.nodes.get(self.depth) {
@@ -158,25 +138,20 @@ impl Strategy for Dfs {
     fn is_complete(&self) -> bool {
         self.is_complete
     }
-
-    fn restart(&mut self) {
-        self.nodes.clear();
-        self.has_begun = false;
-    }
 }
 
-fn pick(rng: &mut Pcg64Mcg, below: u64) -> u64 {
+pub(super) fn pick(rng: &mut Pcg64Mcg, below: u64) -> u64 {
     // The high half of a product: the bias is below 2^-32 for so few tasks.
     ((u128::from(rng.next_u64()) * u128::from(below)) >> 64) as u64
 }
 
-fn pick_task(rng: &mut Pcg64Mcg, among: TaskSet) -> TaskId {
+pub(super) fn pick_task(rng: &mut Pcg64Mcg, among: TaskSet) -> TaskId {
     let rank = pick(rng, u64::from(among.count_ones())) as u32;
     task_at(among, rank).expect("a rank among the runnable tasks")
 }
 
 /// Schedule `nth` of a seed has random numbers of its own.
-fn rng_of(seed: u64, nth: u64) -> Pcg64Mcg {
+pub(super) fn rng_of(seed: u64, nth: u64) -> Pcg64Mcg {
     Pcg64Mcg::seed_from_u64(seed ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
@@ -312,6 +287,38 @@ impl Strategy for Replay {
         self.complaint.clone().or_else(|| {
             (left != 0).then(|| format!("{left} choices of the token were never come to"))
         })
+    }
+}
+
+/// The one schedule of a list of numbers, which somebody else drew and may make smaller: the n-th
+/// is for point n. 0 is the default task, k the k-th of the others, counted round and round.
+/// Points beyond the list have 0.
+pub struct Guided {
+    choices: Vec<u32>,
+    has_begun: bool,
+}
+
+impl Guided {
+    pub fn new(choices: Vec<u32>) -> Self {
+        Self { choices, has_begun: false }
+    }
+}
+
+impl Strategy for Guided {
+    fn next_schedule(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_begun, true)
+    }
+
+    fn choose(&mut self, point: &Point) -> TaskId {
+        let default = point.default_task();
+        let nth = usize::try_from(point.nth).unwrap_or(usize::MAX);
+        let others = point.runnable & !(1 << default);
+        match self.choices.get(nth) {
+            None | Some(0) => default,
+            Some(choice) => {
+                task_at(others, (choice - 1) % others.count_ones()).expect("a rank among them")
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::dpor::Dpor;
 use super::explorer::{Explorer, Schedule, Search, Subject};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Replay};
@@ -40,9 +41,15 @@ impl<S: Subject> Explorer<S> {
         if self.options.only.is_some() {
             return self.bare_violation(finding, &schedule.deviations);
         }
-        // That search has come through all schedules with fewer preemptions before.
-        let is_simplest = matches!(self.options.search, Search::Dfs { reduce: true, .. });
-        let most = if is_simplest { 0 } else { schedule.preemptions };
+        let most = match self.options.search {
+            Search::Random { .. } | Search::Pct { .. } | Search::Coverage { .. } => {
+                schedule.preemptions
+            }
+            // A search with fewest preemptions first, or somebody's own schedule. Without a bound
+            // nothing was said about preemptions.
+            Search::Dfs { preemptions: None, .. } => schedule.preemptions,
+            _ => 0,
+        };
         let (deviations, finding) = self
             .shrink(kind, most)
             .unwrap_or_else(|| (schedule.deviations.clone(), finding.clone()));
@@ -69,24 +76,24 @@ impl<S: Subject> Explorer<S> {
 
     /// A schedule with fewer preemptions that ends in a violation of the same kind.
     fn shrink(&mut self, kind: &str, preemptions: u32) -> Option<(Vec<Deviation>, Finding)> {
-        let mut left = MAX_SHRINKING;
-        (0..preemptions).find_map(|bound| {
-            self.with_strategy(Box::new(Dfs::new(bound)), |explorer| {
-                while left > 0
-                    && !explorer.watch.is_stopped()
-                    && explorer.machine.strategy.borrow_mut().next_schedule()
-                {
-                    left -= 1;
-                    let schedule = explorer.run_schedule();
-                    let same =
-                        |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
-                    if let Some(found) = schedule.findings.iter().find(same) {
-                        return Some((schedule.deviations, found.clone()));
-                    }
+        let bound = preemptions.checked_sub(1)?;
+        let usual = self.machine.dpor.replace(Dpor::new(self.machine.nr_tasks, Some(bound)));
+        let found = self.with_strategy(Box::new(Dfs::new(0)), |explorer| {
+            explorer.machine.reduces.set(true);
+            for _ in 0..MAX_SHRINKING {
+                if explorer.watch.is_stopped() || !explorer.next_schedule() {
+                    break;
                 }
-                None
-            })
-        })
+                let schedule = explorer.run_schedule();
+                let same = |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
+                if let Some(found) = schedule.findings.iter().find(same) {
+                    return Some((schedule.deviations, found.clone()));
+                }
+            }
+            None
+        });
+        self.machine.dpor.replace(usual);
+        found
     }
 }
 

@@ -234,6 +234,14 @@ impl Lines {
         }
     }
 
+    /// What all objects of its kind have in common of a word, so many bytes behind the beginning
+    /// of line 0: their arena, and where the word is in them.
+    pub fn class_of(&self, byte: u64) -> (u32, u32) {
+        let (line, offset) = (byte / u64::from(Line::BYTES), byte % u64::from(Line::BYTES));
+        let found = self.find(Line(line as u32), offset as u32);
+        found.map_or((u32::MAX, byte as u32), |(block, _, offset)| (block.arena, offset))
+    }
+
     /// The kernel's names of the struct that has that word, and of the word in it.
     pub fn field_of(&self, line: Line, offset: u32) -> Option<(&'static str, String)> {
         let (block, _, offset) = self.find(line, offset)?;

@@ -12,7 +12,7 @@ use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 /// The word that holds a pointer to a thing.
 const POINTER: usize = 5;
 
-type Run = dyn Fn(&Cpu, &Shared);
+pub(super) type Run = dyn Fn(&Cpu, &Shared);
 
 object! {
     /// Something to free.
@@ -23,7 +23,7 @@ object! {
 }
 
 /// The words of a toy, and what its tasks remember.
-struct Shared {
+pub(super) struct Shared {
     lines: Arc<Lines>,
     words: Vec<Word<Cpu>>,
     free: Word<Cpu>,
@@ -31,16 +31,16 @@ struct Shared {
     seen: RefCell<Vec<u64>>,
 }
 
-struct Toy {
+pub(super) struct Toy {
     shared: Shared,
     tasks: Vec<Box<Run>>,
     /// Every final state: what was seen and the words.
-    finals: RefCell<BTreeSet<(Vec<u64>, Vec<u64>)>>,
+    pub(super) finals: RefCell<BTreeSet<(Vec<u64>, Vec<u64>)>>,
     wrong: fn(&Shared) -> Option<&'static str>,
 }
 
 impl Toy {
-    fn new(tasks: Vec<Box<Run>>) -> Rc<Self> {
+    pub(super) fn new(tasks: Vec<Box<Run>>) -> Rc<Self> {
         Self::with_check(tasks, |_| None)
     }
 
@@ -93,10 +93,10 @@ impl Subject for Toy {
 }
 
 impl Shared {
-    fn load(&self, cpu: &Cpu, word: usize) -> u64 {
+    pub(super) fn load(&self, cpu: &Cpu, word: usize) -> u64 {
         cpu.load(&self.words[word], Ordering::Relaxed)
     }
-    fn store(&self, cpu: &Cpu, word: usize, value: u64) {
+    pub(super) fn store(&self, cpu: &Cpu, word: usize, value: u64) {
         cpu.store(&self.words[word], value, Ordering::Relaxed);
     }
     fn see(&self, place: usize, value: u64) {
@@ -107,12 +107,15 @@ impl Shared {
     }
 }
 
-fn task(run: impl Fn(&Cpu, &Shared) + 'static) -> Box<Run> {
+pub(super) fn task(run: impl Fn(&Cpu, &Shared) + 'static) -> Box<Run> {
     Box::new(run)
 }
 
 fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
-    ExploreOptions { search: Search::Dfs { preemptions, reduce }, ..ExploreOptions::default() }
+    ExploreOptions {
+        search: Search::Dfs { preemptions: Some(preemptions), reduce },
+        ..ExploreOptions::default()
+    }
 }
 
 fn explore(toy: &Rc<Toy>, options: ExploreOptions) -> ExploreReport {
@@ -189,7 +192,7 @@ fn a_message_is_passed_with_its_content() {
     assert_eq!(seen, BTreeSet::from([(0, 0), (0, 7), (1, 7)]));
 }
 
-fn increment(cpu: &Cpu, shared: &Shared) {
+pub(super) fn increment(cpu: &Cpu, shared: &Shared) {
     let value = shared.load(cpu, 0);
     shared.store(cpu, 0, value + 1);
 }
@@ -480,7 +483,7 @@ fn sleeping_in_a_read_section_is_a_finding() {
 }
 
 /// Programs on which the search with and without reduction must agree.
-fn assorted() -> Vec<(&'static str, Rc<Toy>)> {
+pub(super) fn assorted() -> Vec<(&'static str, Rc<Toy>)> {
     let private_then_shared = |cpu: &Cpu, shared: &Shared| {
         for _ in 0..2 {
             let mine = 2 + cpu.id() as usize;
@@ -546,7 +549,7 @@ fn the_reduction_leaves_schedules_out() {
 }
 
 /// A task of random steps; what it reads goes into what was seen.
-fn random_task(seed: u64) -> Box<Run> {
+pub(super) fn random_task(seed: u64) -> Box<Run> {
     task(move |cpu, shared| {
         let mut state = seed;
         let mut next = |below: u64| {

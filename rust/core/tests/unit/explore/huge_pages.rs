@@ -84,7 +84,7 @@ fn found(report: &ExploreReport) -> Vec<(&str, Option<&'static str>)> {
 fn a_fault_against_a_collapse_breaks_nothing() {
     let report = explored_with(2, &fault_against_collapse(), &[], &[]);
     assert_eq!(found(&report), []);
-    assert!(report.schedules > 1000, "{}", report.schedules);
+    assert_eq!(report.schedules, 415);
 }
 
 /// One task unmaps what another writes to, but not all that the tables above it lead to.
@@ -163,8 +163,7 @@ fn faults_on_a_hugetlb_page_find_one_page_and_one_reservation() {
     let first = [hugetlb_at_table(4), aux(POST, 0), write(0, 0, 1), read(0, 1), unmap];
     let second = [aux(AWAIT, 0), write(0, 1, 2), write(0, 2, 3)];
     let report = explored_hugetlb(2, &program(&[(Start::First, &first), (Start::First, &second)]));
-    assert_eq!((found(&report), report.complete), (vec![], true));
-    assert!(report.schedules > 100, "{}", report.schedules);
+    assert_eq!((found(&report), report.complete, report.schedules), (vec![], true, 81));
 }
 
 #[test]
@@ -174,9 +173,8 @@ fn a_parent_takes_a_page_that_its_child_copies_and_drops() {
     // t1:                      write 0
     let first = [hugetlb_at_table(2), write(0, 0, 1), aux(FORK, 1), write(0, 0, 2), read(0, 0)];
     let program = program(&[(Start::First, &first), (Start::Fork, &[write(0, 0, 3)])]);
-    for pool in [1, 2] {
+    for (pool, schedules) in [(1, 56), (2, 53)] {
         let report = explored_hugetlb(pool, &program);
-        assert_eq!((found(&report), report.complete), (vec![], true));
-        assert!(report.schedules > 100, "{}", report.schedules);
+        assert_eq!((found(&report), report.complete, report.schedules), (vec![], true, schedules));
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 
 fn point(nth: u64, runnable: TaskSet, current: TaskId) -> Point {
     let can_go_on = runnable & (1 << current) != 0;
-    Point { nth, runnable, current, can_go_on, is_free: false, matters: true }
+    Point { nth, runnable, current, can_go_on, is_free: false }
 }
 
 /// The choices of a schedule of three points, at each of which tasks 0 and 1 can go on.
@@ -86,4 +86,23 @@ fn a_replay_that_does_not_fit_complains() {
     assert_eq!(replay(&[(1, 1)]), (vec![0, 1, 1], None));
     assert!(replay(&[(1, 2)]).1.unwrap().contains("task 3 of 2"));
     assert!(replay(&[(9, 0)]).1.unwrap().contains("never come to"));
+}
+
+#[test]
+fn a_list_of_numbers_says_how_often_to_look_past_who_would_go_on() {
+    let guided = |choices: &[u32]| {
+        let mut guided = Guided::new(choices.to_vec());
+        assert!(guided.next_schedule());
+        let tasks = three_choices(&mut guided);
+        assert!(!guided.next_schedule());
+        tasks
+    };
+    assert_eq!(guided(&[]), [0, 0, 0]);
+    assert_eq!(guided(&[0, 1]), [0, 1, 1]);
+    assert_eq!(guided(&[1, 1, 1, 1]), [1, 0, 1]);
+    // One other: any number but 0 means it.
+    assert_eq!(guided(&[7, 0, 2]), [1, 1, 0]);
+    let of_three = Point { runnable: 0b10101, ..point(0, 0b10101, 2) };
+    let chosen: Vec<_> = (0..5).map(|n| Guided::new(vec![n]).choose(&of_three)).collect();
+    assert_eq!(chosen, [2, 0, 4, 0, 4]);
 }

@@ -1,0 +1,334 @@
+//! Depth-first search that runs one schedule of those that lead to the same (dynamic partial-order
+//! reduction), with a bound on preemptions or without.
+//!
+//! Without a bound: *source sets* with *sleep sets* (Abdulla, Aronis, Jonsson and Sagonas, "Source
+//! sets: a foundation for optimal dynamic partial order reduction", JACM 2017). Where a step `e`
+//! races with a later one `f`, some task must be tried at `e` with which what leads to `f` without
+//! `e` can begin; a task whose subtree is done sleeps in its siblings' until a step conflicts with
+//! its own.
+//!
+//! With a bound both have to know what they cost, for the schedule that stands for another may need
+//! more preemptions than that (Coons, Musuvathi and McKinley, "Bounded partial-order reduction",
+//! 2013). What is promised: for every schedule within the bound one is run that differs from it only
+//! by exchanges of steps without a conflict.
+//!
+//! * A preemption before a step `e` with which nothing conflicts until its task goes on can as well
+//!   come after `e`, at no higher cost. So a task is preempted only before a step that was seen to
+//!   race with a later one; there, all others are tried.
+//! * Where switching is free (the task that ran waits, has ended, or just let another begin) the
+//!   whole block of the task that goes on can move before what others do first, at no higher cost,
+//!   unless something in it conflicts. So others are tried there once a step of the task that was
+//!   chosen is seen to race.
+//! * Only a task that was preempted sleeps: that it goes on before a conflict is the same as to
+//!   preempt it a step later, which costs no more and was tried before.
+//!
+//! Tested against all schedules of small programs, order by order: `tests/unit/explore/dpor.rs`.
+
+use super::races::{Races, StepId};
+use super::strategy::Point;
+use super::token::TaskSet;
+use super::touch::Touch;
+use crate::platform::TaskId;
+
+/// A point of the schedule that runs: before one of its steps.
+struct Node {
+    runnable: TaskSet,
+    /// Tasks whose step here was tried before, on the way here.
+    asleep: TaskSet,
+    /// Tasks whose subtree is done.
+    done: TaskSet,
+    /// Tasks to try.
+    todo: TaskSet,
+    /// Who goes on.
+    task: TaskId,
+    /// Who ran last.
+    current: TaskId,
+    /// Preemptions before.
+    spent: u32,
+    /// Whether another than `current` costs a preemption.
+    costs: bool,
+}
+
+/// A task that sleeps from a node on.
+struct Sleeper {
+    node: u32,
+    task: TaskId,
+    /// Where its step's accesses begin in `Dpor::sleeper_touches`.
+    touches: u32,
+}
+
+/// Chooses schedules, and learns from their races which others there are.
+pub(super) struct Dpor {
+    /// The schedule that runs.
+    pub(super) races: Races,
+    /// The bound of this pass, and of the last one; none: all schedules in one pass.
+    preemptions: Option<u32>,
+    last_preemptions: Option<u32>,
+    nodes: Vec<Node>,
+    /// Nodes where several tasks can go on and none costs a preemption.
+    free_nodes: Vec<u32>,
+    /// Where in `nodes` the schedule that runs has come to.
+    depth: usize,
+    /// How many of the nodes are those of the schedule before, the last one with another task.
+    given: usize,
+    sleepers: Vec<Sleeper>,
+    sleeper_touches: Vec<Touch>,
+    /// Those of `sleepers` that sleep now, and how many were come to.
+    asleep: Vec<usize>,
+    nr_met: usize,
+    /// All that can go on sleep: what comes now leads to what was found before.
+    is_redundant: bool,
+    has_begun: bool,
+    is_complete: bool,
+    /// The first steps of tasks, see `initials`.
+    firsts: Vec<StepId>,
+}
+
+impl Dpor {
+    /// Every schedule with at most so many preemptions, after a pass for each smaller bound:
+    /// the first that breaks something is a simple one. Without a bound, every schedule.
+    pub(super) fn new(nr_tasks: u32, preemptions: Option<u32>) -> Self {
+        Self {
+            races: Races::new(nr_tasks),
+            preemptions: preemptions.map(|_| 0),
+            last_preemptions: preemptions,
+            nodes: Vec::new(),
+            free_nodes: Vec::new(),
+            depth: 0,
+            given: 0,
+            sleepers: Vec::new(),
+            sleeper_touches: Vec::new(),
+            asleep: Vec::new(),
+            nr_met: 0,
+            is_redundant: false,
+            has_begun: false,
+            is_complete: false,
+            firsts: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Whether the schedule that ran leads to what another one does.
+    pub(super) fn is_redundant(&self) -> bool {
+        self.is_redundant
+    }
+
+    /// Prepares the next schedule. False: there is none left.
+    pub(super) fn next_schedule(&mut self) -> bool {
+        self.depth = 0;
+        self.given = 0;
+        self.asleep.clear();
+        self.nr_met = 0;
+        self.is_redundant = false;
+        if !std::mem::replace(&mut self.has_begun, true) || self.take_another_way() {
+            return true;
+        }
+        self.free_nodes.clear();
+        self.races.go_back(0);
+        if let (Some(bound), Some(last)) = (self.preemptions, self.last_preemptions)
+            && bound < last
+        {
+            self.preemptions = Some(bound + 1);
+            return true;
+        }
+        self.is_complete = true;
+        false
+    }
+
+    /// Lets another task go on at the last node that has one to try.
+    fn take_another_way(&mut self) -> bool {
+        while let Some(nth) = self.nodes.len().checked_sub(1) {
+            let node = &mut self.nodes[nth];
+            node.done |= 1 << node.task;
+            let left = node.todo & !node.done;
+            if left != 0 {
+                let sleeper = node.task;
+                let is_preempted = node.costs && sleeper == node.current;
+                node.task = left.trailing_zeros();
+                if self.preemptions.is_none() || is_preempted {
+                    let touches = self.sleeper_touches.len() as u32;
+                    self.sleeper_touches.extend_from_slice(self.races.touches_of(nth as StepId));
+                    self.sleepers.push(Sleeper { node: nth as u32, task: sleeper, touches });
+                }
+                self.races.go_back(nth);
+                self.given = nth + 1;
+                return true;
+            }
+            self.nodes.pop();
+            if self.free_nodes.last() == Some(&(nth as u32)) {
+                self.free_nodes.pop();
+            }
+            while self.sleepers.last().is_some_and(|sleeper| sleeper.node as usize == nth) {
+                let sleeper = self.sleepers.pop().expect("just seen");
+                self.sleeper_touches.truncate(sleeper.touches as usize);
+            }
+        }
+        false
+    }
+
+    /// Closes the step that ran, and chooses who takes the next one.
+    #[inline]
+    pub(super) fn step(&mut self, point: &Point) -> TaskId {
+        self.end_step();
+        if self.is_redundant {
+            return point.default_task();
+        }
+        let task = match self.nodes.get(self.depth) {
+            Some(node) => {
+                assert_eq!(node.runnable, point.runnable, "the same choices, another program");
+                node.task
+            }
+            None => match self.new_node(point) {
+                Some(task) => task,
+                None => {
+                    self.is_redundant = true;
+                    return point.default_task();
+                }
+            },
+        };
+        self.meet_sleepers();
+        self.depth += 1;
+        if self.depth >= self.given {
+            self.races.begin_step(task);
+        }
+        task
+    }
+
+    /// The schedule comes where none was before; none: whoever can go on sleeps.
+    fn new_node(&mut self, point: &Point) -> Option<TaskId> {
+        let asleep = self.asleep.iter().fold(0, |set, &nth| set | 1 << self.sleepers[nth].task);
+        let awake = point.runnable & !asleep;
+        let default = point.default_task();
+        let task = match awake {
+            0 => return None,
+            _ if awake & 1 << default != 0 => default,
+            _ => awake.trailing_zeros(),
+        };
+        let costs = point.costs();
+        let spent = self
+            .nodes
+            .last()
+            .map_or(0, |last| last.spent + u32::from(last.costs && last.task != last.current));
+        if !costs && point.runnable & (point.runnable - 1) != 0 {
+            self.free_nodes.push(self.nodes.len() as u32);
+        }
+        let (runnable, current) = (point.runnable, point.current);
+        let (done, todo) = (0, 0);
+        self.nodes.push(Node { runnable, asleep, done, todo, task, current, spent, costs });
+        Some(task)
+    }
+
+    /// Who was tried before at the node that the schedule has come to, sleeps.
+    fn meet_sleepers(&mut self) {
+        while let Some(sleeper) = self.sleepers.get(self.nr_met)
+            && sleeper.node as usize == self.depth
+        {
+            self.asleep.push(self.nr_met);
+            self.nr_met += 1;
+        }
+    }
+
+    /// The step that ran has ended: learns from its races.
+    #[inline]
+    pub(super) fn end_step(&mut self) {
+        let closed = self.races.close();
+        if !self.asleep.is_empty() {
+            self.wake_sleepers(self.depth as StepId - 1);
+        }
+        if let Some(step) = closed
+            && (!self.races.races().is_empty() || self.races.stopped() != 0)
+        {
+            self.learn(step);
+        }
+    }
+
+    fn learn(&mut self, step: StepId) {
+        for nth in 0..self.races.races().len() {
+            let earlier = self.races.races()[nth];
+            match self.preemptions {
+                None => self.reverse(earlier, step),
+                Some(bound) => self.try_others(earlier, bound),
+            }
+        }
+        let stopped = self.races.stopped();
+        if stopped != 0 {
+            match self.preemptions {
+                None => self.nodes[step as usize].todo |= stopped,
+                Some(bound) => self.try_others(step, bound),
+            }
+            self.leave_sleepers(step);
+        }
+    }
+
+    fn leave_sleepers(&mut self, step: StepId) {
+        let node = &mut self.nodes[step as usize];
+        node.todo &= node.runnable & !node.asleep;
+    }
+
+    fn wake_sleepers(&mut self, step: StepId) {
+        let touches = self.races.touches_of(step);
+        let (sleepers, sleeper_touches) = (&self.sleepers, &self.sleeper_touches);
+        self.asleep.retain(|&nth| {
+            let begin = sleepers[nth].touches as usize;
+            let end = sleepers.get(nth + 1).map(|next| next.touches as usize);
+            let own = &sleeper_touches[begin..end.unwrap_or(sleeper_touches.len())];
+            !own.iter().any(|own| touches.iter().any(|touch| own.conflicts(*touch)))
+        });
+    }
+
+    /// `earlier` races with `later`: some task has to be tried before it with which what leads to
+    /// `later` can begin.
+    fn reverse(&mut self, earlier: StepId, later: StepId) {
+        let initials = self.initials(earlier, later);
+        let node = &mut self.nodes[earlier as usize];
+        if (node.todo | node.done | node.asleep) & initials != 0 {
+            return;
+        }
+        let candidates = initials & node.runnable;
+        let later = self.races.task_of(later);
+        if candidates & 1 << later != 0 {
+            node.todo |= 1 << later;
+        } else if candidates != 0 {
+            node.todo |= 1 << candidates.trailing_zeros();
+        }
+    }
+
+    /// The tasks with which the steps between `earlier` and `later` that do not come after
+    /// `earlier`, and then `later`, can begin.
+    fn initials(&mut self, earlier: StepId, later: StepId) -> TaskSet {
+        let races = &self.races;
+        let (mut seen, mut initials): (TaskSet, TaskSet) = (0, 0);
+        self.firsts.clear();
+        for step in earlier + 1..=later {
+            let task = races.task_of(step);
+            if seen & 1 << task != 0 || step != later && races.is_before(earlier, step) {
+                continue;
+            }
+            seen |= 1 << task;
+            if !self.firsts.iter().any(|&first| races.is_before(first, step)) {
+                initials |= 1 << task;
+            }
+            self.firsts.push(step);
+        }
+        initials
+    }
+
+    /// The step at node `nth` races with a later one: others are tried before it, and wherever its
+    /// task was chosen freely.
+    fn try_others(&mut self, nth: StepId, bound: u32) {
+        let node = &mut self.nodes[nth as usize];
+        let task = node.task;
+        if node.costs && node.spent < bound {
+            node.todo |= node.runnable & !node.asleep;
+        }
+        for &free in self.free_nodes.iter().take_while(|&&free| free <= nth) {
+            let node = &mut self.nodes[free as usize];
+            if node.task == task {
+                node.todo |= node.runnable & !node.asleep;
+            }
+        }
+    }
+}

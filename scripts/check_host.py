@@ -1,22 +1,27 @@
 """Holds programs that nobody has seen against the host's kernel, with `spfemu check` alone.
 
-usage: python scripts/check_host.py [COUNT]    (default: 200; others each time)
+usage: python scripts/check_host.py [COUNT] [--seed N]
 
-A program that differs stays in a file. Ends with status 1 if any does.
+COUNT is 200 unless told, and the seed another one each time; it is said in the end, and the same
+one draws the same programs. A program that differs stays in a file. Ends with status 1 if any does.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
+import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
 
 from spfemu import Program
 from spfemu.cli import main as spfemu
@@ -31,10 +36,11 @@ ENGINES: Final = (
 )
 
 
-def drawn(count: int) -> list[str]:
+def drawn(count: int, seed: int) -> list[str]:
     """Returns that many programs, no two the same. Source: ours."""
     found: dict[str, None] = {}
 
+    @seeded(seed)
     @settings(
         max_examples=4 * count,
         database=None,
@@ -67,12 +73,27 @@ def verdict(how: tuple[str, ...], path: Path) -> str:
     return f"the same, but for {', '.join(excused)}" if excused else "the same"
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns what reads a number that is not below ``least``. Source: ours."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"value {text!r} (allowed: {least} or more)")
+        return int(text)
+
+    return read
+
+
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("count", nargs="?", type=at_least(1), default=200, metavar="COUNT")
+    parser.add_argument("--seed", type=at_least(0), default=random.SystemRandom().getrandbits(32))
+    asked = parser.parse_args()
+    count, seed = asked.count, asked.seed
     kept = Path(tempfile.mkdtemp(prefix="spfemu-check-"))
     verdicts: Counter[str] = Counter()
     with progress_bar(f"{count:,} programs", quiet=False, left=True) as progress:
-        for number, text in enumerate(drawn(count)):
+        for number, text in enumerate(drawn(count, seed)):
             path = kept / f"{number}.json"
             path.write_text(text)
             said = [verdict(how, path) for how in ENGINES]
@@ -85,7 +106,7 @@ def main() -> int:
                 progress((number + 1) / count)
     for one, times in verdicts.most_common():
         print(f"{times:>6,}  {one}")
-    print(f"{sum(verdicts.values()):>6,}  checks in all")
+    print(f"{sum(verdicts.values()):>6,}  checks in all (--seed {seed})")
     if not verdicts["different"]:
         kept.rmdir()
     return int(verdicts["different"] > 0)

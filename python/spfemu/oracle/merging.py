@@ -1,0 +1,76 @@
+"""What newer kernels merge: the reference beside itself with the newer rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from spfemu.comparing import parsed_maps_line
+from spfemu.profiles import arch, arch_names
+from spfemu.program.model import Program
+from spfemu.program.ops import EVENTS
+from spfemu.reference import NEWER, run
+from spfemu.results import Result
+
+__all__ = ["Merging", "edges"]
+
+
+def edges(lines: list[str]) -> set[int]:
+    """Where the VMAs of lines of maps begin and end. Source: ours."""
+    return {edge for line in lines for edge in parsed_maps_line(line)[:2]}
+
+
+_RULES = frozenset(NEWER)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """A program on the reference, with the newer rules for what merges and without them.
+
+    Source: ours. An exception about such a rule explains what it changes, and nothing else; the
+    rules may work together. Nothing runs before somebody asks. ``program`` is as an emulator has to
+    run it, ``handler``, ``arch`` and ``variants`` as it did.
+    """
+
+    program: Program
+    handler: str
+    arch: str = "x86"
+    variants: Mapping[str, str] | None = None
+    _runs: dict[frozenset[str], Result] = field(default_factory=dict)
+
+    def with_rules(self, *rules: str) -> Result:
+        """Returns the run with these rules beside 5.1's. Source: ours."""
+        newer = frozenset(rules)
+        if newer not in self._runs:
+            profile = arch(self.arch if self.arch in arch_names() else "x86")
+            self._runs[newer] = run(
+                self.program,
+                handler=self.handler,
+                arch=profile,
+                variants=self.variants,
+                newer=newer,
+            )
+        return self._runs[newer]
+
+    def _pairs(self, rule: str) -> Iterator[tuple[Result, Result]]:
+        """The run without and with a rule: on 5.1, and where the others hold."""
+        for others in (frozenset[str](), _RULES - {rule}):
+            yield self.with_rules(*others), self.with_rules(rule, *others)
+
+    def moves_edge(self, rule: str, address: int, maps: Callable[[Result], list[str]]) -> bool:
+        """Whether a rule decides whether there is an edge at an address. Source: ours."""
+        return any(address in edges(maps(old)) ^ edges(maps(new)) for old, new in self._pairs(rule))
+
+    def explains_faults(self, rule: str, place: tuple[int, int], here: int, there: int) -> bool:
+        """Whether an outcome has so many faults without a rule and so many with it.
+
+        Source: ours.
+        """
+        number, (task, row) = EVENTS.index("faults"), place
+        for pair in self._pairs(rule):
+            both = [result.task_ops(task) for result in pair]
+            if all(row < len(rows) for rows in both) and (here, there) == tuple(
+                int(rows["counters"][row, number]) for rows in both
+            ):
+                return True
+        return False

@@ -43,6 +43,15 @@ def program(*tasks: list[dict[str, Any]], **keys: Any) -> Program:
     return Program.from_dict({"format": "spfemu-program/1", "tasks": listed, **keys})
 
 
+def forked(first: list[dict[str, Any]], child: list[dict[str, Any]]) -> Program:
+    """A task that waits for its child."""
+    tasks = [
+        {"name": "t0", "ops": [*first, {"op": "fork", "child": "c", "wait": True}]},
+        {"name": "c", "start": "fork", "ops": child},
+    ]
+    return Program.from_dict({"format": "spfemu-program/1", "tasks": tasks})
+
+
 def run(*ops: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
     """The outcomes of a single task."""
     return list(result(program(list(ops)), **settings).outcomes())

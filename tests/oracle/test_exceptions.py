@@ -15,7 +15,7 @@ import pytest
 from spfemu import Program, Result, oracle
 from spfemu.comparing import maps_line, parsed_maps_line
 from spfemu.program import EVENTS
-from tests.oracle.play import BASE, PAGE, both, compared, mmap, op, program
+from tests.oracle.play import BASE, PAGE, both, compared, forked, mmap, op, program
 
 ANON: Final = ["private", "anonymous"]
 FIXED: Final = [*ANON, "fixed"]
@@ -122,6 +122,14 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
     ),
     "stack-is-nohugepage": (
         program([mmap(4), mmap(4, addr=hex(BASE + 4 * PAGE), flags=[*FIXED, "stack"], id="q")]),
+        "classic",
+    ),
+    "wiped-has-no-anon-vma": (
+        forked(
+            [mmap(2), op("madvise", length=2 * PAGE, advice="wipeonfork"),
+             op("mprotect", length=PAGE, prot="r")],
+            [op("mprotect", length=PAGE, prot="rw")]
+        ),
         "classic",
     ),
     "touched-joins-untouched": (
@@ -322,6 +330,10 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
         [mmap(4, flags=[*FIXED, "stack"]), {**MOVED, "new_length": 2 * PAGE},
          mmap(8, addr=hex(Q + 4 * PAGE))],
         "host", 22,
+    ),
+    # Only in a child.
+    "wiped-has-no-anon-vma": (
+        [mmap(8), op("madvise", length=8 * PAGE, advice="wipeonfork")], "emulated", 4,
     ),
     # Only where the emulator has an edge, in anonymous memory, once something was written to.
     "touched-joins-untouched": ([mmap(8), op("read")], "emulated", 4),

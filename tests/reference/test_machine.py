@@ -300,3 +300,12 @@ def test_maps_lines_look_like_proc() -> None:
         "100000000000-100000001000 r--s 00003000",
         "100000004000-100000005000 ---s 00000000",
     ]
+
+
+def test_newer_rules_are_named() -> None:
+    builder = ProgramBuilder()
+    builder.task().mmap(P)
+    with pytest.raises(
+        EngineError, match=r"newer: 'none' \(allowed: wiped, stack, uncharged, touched\)"
+    ):
+        run(builder.build(), arch=X86, newer=("none",))

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from spfemu.oracle.history import Call, History, Mapping
+from spfemu.oracle.merging import Merging, edges
+from spfemu.results import Result
 
 __all__ = ["Case", "Edge", "Exempt"]
 
@@ -16,21 +18,23 @@ class Case:
     """One outcome in which the emulator and the host differ.
 
     Source: ours. ``emulated`` and ``host`` are the outcomes as JSON objects, with ``faults``;
-    ``handler`` is the emulator's.
+    ``merging`` has the emulator's handler.
     """
 
     def __init__(
         self,
         history: History,
-        handler: str,
+        merging: Merging,
         task: int,
         row: int,
         emulated: dict[str, Any],
         host: dict[str, Any],
     ) -> None:
         self.history = history
-        self.handler = handler
+        self.handler = merging.handler
+        self._merging = merging
         self.task = task
+        self._row = row
         self.emulated = emulated
         self.host = host
         self.position = history.position((task, row))
@@ -69,6 +73,13 @@ class Case:
         """Whether neither did anything, so that both go on from the same. Source: ours."""
         return self.emulated["errno"] is not None and self.host["errno"] is not None
 
+    def is_of_merging(self, rule: str) -> bool:
+        """Whether the number of faults differs because of a newer rule. Source: ours."""
+        here, there = self.emulated["faults"], self.host["faults"]
+        if here == there:
+            return False
+        return self._merging.explains_faults(rule, (self.task, self._row), here, there)
+
     def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:
         """Whether the outcomes are these, as far as keys are given. Source: ours."""
         return all(self.emulated[key] == value for key, value in emulated.items()) and all(
@@ -80,8 +91,8 @@ class Case:
 class Edge:
     """An edge between two VMAs that only one of the two has.
 
-    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides,
-    ``around`` are the emulator's nearest edges below and above.
+    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides.
+    ``maps`` takes the lines in question from a result, ``edges`` are all those of the emulator.
     """
 
     history: History
@@ -90,12 +101,19 @@ class Edge:
     address: int
     is_emulated: bool
     perms: str
-    around: tuple[int, int]
+    merging: Merging
+    maps: Callable[[Result], list[str]]
+    edges: frozenset[int]
 
     @cached_property
     def before(self) -> list[Call]:
         """The calls that its address space has seen, the last one first. Source: ours."""
         return self.history.before(self.position, self.space)
+
+    def is_of_merging(self, rule: str) -> bool:
+        """Whether it is there, or is not, because of a newer rule. Source: ours."""
+        as_it_was = edges(self.maps(self.merging.with_rules())) == self.edges
+        return as_it_was and self.merging.moves_edge(rule, self.address, self.maps)
 
     def meets(self, call: Call) -> bool:
         """Whether it lies in or at a call's range. Source: ours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from spfemu.oracle.exceptions import EXCEPTIONS
 from spfemu.oracle.history import History
 from spfemu.oracle.host import Host
 from spfemu.oracle.layout import Layout
+from spfemu.oracle.merging import Merging
+from spfemu.oracle.merging import edges as edges_of
 from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
 from spfemu.results import Result
@@ -113,6 +115,8 @@ class _Comparing:
         self.found = Comparison()
         self.history = History(host)
         self.layout = Layout(emulated, host, self.history)
+        variants = emulated.settings.get("variants")
+        self.merging = Merging(emulated.program, emulated.handler, emulated.arch, variants)
 
     def run(self) -> Comparison:
         stray = self._first_stray()
@@ -180,7 +184,7 @@ class _Comparing:
         if keys == ["ret"] and self.layout.is_same_place(task, row):
             return
         if keys:
-            self._report(Case(self.history, self.emulated.handler, task, row, wanted, came), keys)
+            self._report(Case(self.history, self.merging, task, row, wanted, came), keys)
 
     def _counts_refused(self, outcome: dict[str, Any]) -> bool:
         """Whether the host counted a fault that was refused."""
@@ -212,7 +216,7 @@ class _Comparing:
         for place in sorted(set(self.emulated.note_maps) & set(self.host.note_maps)):
             task, index, number = place
             at = self.history.position_of(*place)
-            moment = _Moment(at, spaces.of_task(task, at))
+            moment = _Moment(at, spaces.of_task(task, at), _at_note(place))
             where = Difference(self.host.program.where(task, index), "note", number, "", 0, 0)
             what = "maps_lines"
             mine, theirs = self.emulated.note_maps[place], self.host.note_maps[place]
@@ -220,7 +224,7 @@ class _Comparing:
         names = [task.name for task in self.host.program.tasks]
         for name in sorted({*self.emulated.maps, *self.host.maps}):
             mine, theirs = self.emulated.maps.get(name, []), self.host.maps.get(name, [])
-            moment = _Moment(self.history.end, spaces.of_process(names.index(name)))
+            moment = _Moment(self.history.end, spaces.of_process(names.index(name)), _at_end(name))
             where = Difference("", "", 0, f"maps {name}", 0, 0)
             self._compare_maps(where, moment, mine, theirs)
 
@@ -238,7 +242,7 @@ class _Comparing:
         self, moment: _Moment, mine: list[str], theirs: list[str]
     ) -> list[Exempt | None]:
         """The exceptions because of which memory is cut differently; just None if not only that."""
-        edges, others = _edges(mine), _edges(theirs)
+        edges, others = edges_of(mine), edges_of(theirs)
         if not _is_same_memory(_pieces(mine, others), _pieces(theirs, edges)):
             return [None]
         found: dict[str, Exempt | None] = {}
@@ -246,10 +250,8 @@ class _Comparing:
             is_emulated = address in edges
             lines = map(parsed_maps_line, mine if is_emulated else theirs)
             perms = next(perms for start, _, perms, _ in lines if start == address)
-            around = max(e for e in edges if e < address), min(e for e in edges if e > address)
-            edge = Edge(
-                self.history, moment.position, moment.space, address, is_emulated, perms, around
-            )
+            at = (self.history, moment.position, moment.space, address)
+            edge = Edge(*at, is_emulated, perms, self.merging, moment.maps, frozenset(edges))
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]
@@ -262,14 +264,19 @@ _Piece = tuple[int, int, str, set[int]]
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """An address space at a position."""
+    """An address space at a position, and what takes its maps from a result."""
 
     position: int
     space: int
+    maps: Callable[[Result], list[str]]
 
 
-def _edges(lines: list[str]) -> set[int]:
-    return {edge for line in lines for edge in parsed_maps_line(line)[:2]}
+def _at_note(place: tuple[int, int, int]) -> Callable[[Result], list[str]]:
+    return lambda result: result.note_maps.get(place, [])
+
+
+def _at_end(name: str) -> Callable[[Result], list[str]]:
+    return lambda result: result.maps.get(name, [])
 
 
 def _pieces(lines: list[str], edges: set[int]) -> list[_Piece]:

@@ -9,33 +9,30 @@ from typing import Final
 
 from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call
-from spfemu.oracle.touched import is_touched
 from spfemu.program.ops import MMAP_FLAGS
 
 __all__ = [
+    "is_across_stack",
     "is_between_touched_and_not",
     "is_copied_at_fork",
     "is_grown_to",
-    "is_mremap_across_stack",
     "is_mremap_across_uncharged",
     "is_stack",
     "is_uncharged",
+    "is_wiped",
 ]
 
 _WRITE: Final = 2
-_RECUTTING: Final = ("mprotect", "madvise", "mlock", "munlock", "mbind")
 
 
 def is_uncharged(edge: Edge) -> bool:
-    """In private memory that may not be written to, at what mprotect took that right from.
+    """In private memory, between what is charged on one of the two only and its neighbour."""
+    return edge.is_of_merging("uncharged")
 
-    If it has that right back, only at a stack: what grows gets an anon_vma, which it does not share
-    with a neighbour that is charged.
-    """
-    if not edge.perms.endswith("p") or ("w" in edge.perms and not _is_where_stack_was(edge)):
-        return False
-    calls = (call for call in edge.before if call.op == "mprotect")
-    return any(edge.meets(call) for call in calls if not int(call.record["prot"]) & _WRITE)
+
+def is_wiped(edge: Edge) -> bool:
+    """In what a child had wiped: it has no anon_vma there, and in 5.1 one that may be its own."""
+    return edge.is_of_merging("wiped")
 
 
 def is_mremap_across_uncharged(case: Case) -> bool:
@@ -64,15 +61,6 @@ def _is_read_only(before: list[Call], page: int) -> bool:
     return False
 
 
-def _is_where_stack_was(edge: Edge) -> bool:
-    """Only on the host, in or at what was mapped to grow down."""
-    flag = MMAP_FLAGS["growsdown"]
-    calls = (call for call in edge.before if call.op == "mmap" and int(call.record["flags"]) & flag)
-    return not edge.is_emulated and any(
-        call.ret <= edge.address <= call.ret + call.length for call in calls if not call.errno
-    )
-
-
 def _stacks(before: list[Call]) -> set[tuple[int, int]]:
     """Where there were mappings that say that they are stacks, or what was moved of such."""
     flag = MMAP_FLAGS["stack"]
@@ -93,9 +81,11 @@ def is_stack(edge: Edge) -> bool:
     return any(start <= edge.address <= end for start, end in _stacks(edge.before))
 
 
-def is_mremap_across_stack(case: Case) -> bool:
-    """mremap of a range that is one VMA only in 5.1."""
-    if case.op != "mremap" or case.host["errno"] != "EFAULT":
+def is_across_stack(case: Case) -> bool:
+    """Something about a range that is one VMA only in 5.1: mremap of it, or what fork copies."""
+    if case.op != "mremap":
+        return case.is_of_merging("stack")
+    if case.host["errno"] != "EFAULT":
         return False
     start, end = case.page, case.page + int(case.record["length"])
     return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
@@ -111,68 +101,17 @@ def is_grown_to(edge: Edge) -> bool:
 
 
 def is_between_touched_and_not(edge: Edge) -> bool:
-    """In private memory, where the emulator cuts it, or in what was moved without being touched.
+    """Where the newer rule merges, or has merged, and 5.1's has not, or the other way round.
 
-    One of the two has an anon_vma, perhaps from before it was cut off from what was written to.
+    One of the two had an anon_vma then and the other one had none. What joins one neighbour may be
+    kept from the other, and what has an anon_vma keeps its offset when it is moved.
     """
-    if not edge.perms.endswith("p") or not is_touched(edge.history, edge.position, edge.space):
-        return False
-    return edge.is_emulated or _is_moved_untouched(edge) or _has_joined_the_other(edge)
-
-
-def _is_moved_untouched(edge: Edge) -> bool:
-    """In or at what has kept its offset when it was moved, for it had joined what was touched.
-
-    5.1 gives it the offset of its new place, where it joins its neighbours.
-    """
-    moves = (call for call in edge.before if call.op == "mremap" and not call.errno)
-    return any(
-        call.ret != call.address
-        and call.ret <= edge.address <= call.ret + call.new_length
-        and not is_touched(edge.history, call.position, edge.space, *call.range)
-        for call in moves
-    )
-
-
-def _has_joined_the_other(edge: Edge) -> bool:
-    """At memory between touched neighbours, of which it has joined the one only on the host.
-
-    There was a call that let it join that one before it was touched itself. The emulator keeps the
-    two apart, an edge for the one that is missing here, and so has it join the other one later.
-    """
-    here, (low, high) = edge.address, edge.around
-    return _joins(edge, (here, high), high, (low, here), (high, 1 << 64)) or _joins(
-        edge, (low, here), low, (here, high), (0, low)
-    )
-
-
-def _joins(
-    edge: Edge, part: tuple[int, int], at: int, near: tuple[int, int], far: tuple[int, int]
-) -> bool:
-    """Whether a part that was not touched could join what is far, at an edge of the emulator's."""
-    history, space = edge.history, edge.space
-    if not is_touched(history, edge.position, space, *near):
-        return False
-    return any(
-        call.op in _RECUTTING
-        and (call.covers(at) or call.covers(at - 4096))
-        and is_touched(history, call.position, space, *far)
-        and not is_touched(history, call.position, space, *part, even_refused=False)
-        for call in edge.before
-    )
+    return edge.is_of_merging("touched")
 
 
 def is_copied_at_fork(case: Case) -> bool:
     """A page of a file that a child of fork has from its parent.
 
-    fork copies page tables of files only if the VMA has an anon_vma.
+    fork copies page tables of files only if the VMA has an anon_vma, from before a merge perhaps.
     """
-    if case.host["faults"] != case.emulated["faults"] - 1:
-        return False
-    mapping, space = case.mapping, case.space
-    is_candidate = mapping is not None and mapping.is_private
-    return (
-        is_candidate
-        and case.history.spaces.is_forked(space)
-        and is_touched(case.history, case.position, space)
-    )
+    return case.is_of_merging("touched")

@@ -149,10 +149,16 @@ EXCEPTIONS: Final = (
         "stack-is-nohugepage",
         (6, 7),
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
-        keys=("ret", "errno"),
-        outcome=cuts.is_mremap_across_stack,
+        keys=("ret", "errno", "faults"),
+        outcome=cuts.is_across_stack,
         edge=cuts.is_stack,
         ends=True,
+    ),
+    Exempt(
+        "wiped-has-no-anon-vma",
+        (5, 7),
+        "what a child has wiped has no anon_vma until it is touched, and merges like what is new",
+        edge=cuts.is_wiped,
     ),
     Exempt(
         "touched-joins-untouched",

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from spfemu.comparing import Difference, unmet
 from spfemu.errors import ProgramError
 from spfemu.oracle.cases import Case, Exempt
-from spfemu.oracle.comparing import Comparison, Excused, excuse, shown
+from spfemu.oracle.comparing import Comparison, Excused, excuse, for_host, shown
 from spfemu.oracle.history import History
+from spfemu.oracle.host import host as asked
+from spfemu.oracle.merging import Merging
 from spfemu.program.ops import EVENTS
 from spfemu.results import Result
 
@@ -95,4 +97,5 @@ def _case(history: History, record: np.void, change: dict[str, Any]) -> Case:
         same &= rows[name] == record[name]
     host = shown(history.host, record)
     handler = history.program.expect_for["handler"]
-    return Case(history, handler, task, int(np.argmax(same)), {**host, **change}, host)
+    merging = Merging(for_host(history.program, asked()), handler)
+    return Case(history, merging, task, int(np.argmax(same)), {**host, **change}, host)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from spfemu.oracle.spaces import Spaces
 from spfemu.program.model import FileSpec
-from spfemu.program.ops import EVENTS, MMAP_FLAGS, OPS, OPS_BY_CODE
+from spfemu.program.ops import MMAP_FLAGS, OPS, OPS_BY_CODE
 from spfemu.results import Result
 
 __all__ = ["Call", "History", "Mapping", "Reach"]
@@ -214,25 +213,6 @@ class History:
             is_private = bool(int(call.record["flags"]) & MMAP_FLAGS["private"])
             return Mapping(self.program.files[number], call.ret, at // 4096, is_private)
         return None
-
-    def written(self, position: int, space: int, *, even_refused: bool = True) -> set[int]:
-        """The pages for whose writing an address space has faulted before a position.
-
-        Source: ours. A refused write brings nothing in, but may have a stack grow.
-        """
-        found = set()
-        for task in range(len(self.program.tasks)):
-            rows, ops = self.host.task_ops(task), self.program.tasks[task].ops
-            kinds = ops[rows["index"]] if len(rows) else ops[:0]
-            writes = (kinds["op"] == _WRITE) | ((kinds["op"] == _TOUCH) & (kinds["access"] == 1))
-            faulted = rows["counters"][:, EVENTS.index("faults")] > 0
-            if not even_refused:
-                faulted &= rows["signal"] != signal.SIGSEGV
-            for row in np.flatnonzero(writes & faulted).tolist():
-                at = self.position((task, row))
-                if self.spaces.sees(space, position, self.spaces.of_task(task, at), at):
-                    found.add(self.access_address(rows[row], kinds[row], at))
-        return found
 
     def address(self, record: np.void, position: int, result: Result | None = None) -> int:
         """The address of an operation at a position, as it was on the host.

@@ -7,7 +7,7 @@ to start reading, then `vma_ops` and `syscalls`; `model` has the data, `machine`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+NEWER = ("wiped", "stack", "uncharged", "touched")
+
 
 def run(
     program: Program,
@@ -36,6 +38,7 @@ def run(
     max_outcomes: int = 10_000_000,
     proc: bool = False,
     variants: Mapping[str, str] | None = None,
+    newer: Collection[str] = (),
 ) -> Result:
     """Runs a program on the model and returns what came of it.
 
@@ -57,6 +60,9 @@ def run(
         proc: whether the result has what `/proc/PID` said in the end.
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
             C3, C8 and L3 can be seen without concurrency.
+        newer: rules of newer kernels for what merges, of "wiped" (since 5.7 what is wiped at fork
+            has no anon_vma), "stack" (since 6.7 it is nohugepage), "uncharged" (since 6.7 mprotect
+            uncharges what was not touched), "touched" (since 6.16 it joins what was not).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.
@@ -66,7 +72,7 @@ def run(
         EngineError: a `repeat` has `for_ns` and no `max_count`; give it one. Or there are more
             outcomes than `max_outcomes`.
 
-    Determinism: program, handler, arch and variants fix the result.
+    Determinism: program, handler, arch, variants and newer fix the result.
 
     >>> from spfemu import Program, arch
     >>> from spfemu.reference import run
@@ -79,9 +85,12 @@ def run(
     """
     if handler not in ("spf", "classic"):
         raise EngineError(f"handler: {handler!r} (allowed: spf, classic)")
+    if unknown := sorted({*newer} - {*NEWER}):
+        raise EngineError(f"newer: {unknown[0]!r} (allowed: {', '.join(NEWER)})")
     _check_page_size(program, arch)
     _check_repeats(program)
     kernel = _boot(program, handler, arch, variants or {})
+    kernel.newer = newer
     machine = Machine(program, kernel, max_outcomes, proc)
     try:
         stuck = machine.run()

@@ -48,7 +48,7 @@ def dup_mmap(kernel: Kernel, parent: Mm) -> Mm:
 def new_mm(kernel: Kernel) -> Mm:
     """An empty address space; ENOMEM if there is no memory for its top page table."""
     try:
-        mm = Mm(kernel.arch, kernel.frames)
+        mm = Mm(kernel.arch, kernel.frames, kernel.newer)
     except OutOfFramesError:
         raise SyscallError(errno.ENOMEM) from None
     kernel.mms.append(mm)
@@ -63,8 +63,9 @@ def _dup_vma(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
     copy = vma.duplicate()
     copy.flags &= ~VM_UFFD_MISSING  # without events it is not inherited
     if vma.flags & VM_WIPEONFORK:
-        copy.anon_vma = None
-        prepare_between(parent, copy, parent.prev(vma), parent.next(vma))
+        copy.anon_vma, copy.anon_vma_chain = None, []
+        if "wiped" not in kernel.newer:
+            prepare_between(parent, copy, parent.prev(vma), parent.next(vma))
     else:
         anon_vma_fork(copy, vma)
     # Only now: locked still, it may have found the anon_vma of a neighbour that is locked, too.

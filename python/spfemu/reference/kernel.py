@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ class Kernel:
     `numa` CONFIG_NUMA, with so many `nodes`; `thp_config` CONFIG_TRANSPARENT_HUGEPAGE.
     `stack_limit` is RLIMIT_STACK in bytes. `thp` says where there are transparent huge pages:
     "never" where there can be none; `huge_zero_page` whether that of zeroes exists, which is never
-    given back. `hugetlb` is the pool of pages for mappings that ask for them.
+    given back. `hugetlb` is the pool of pages for mappings that ask for them. `newer` are
+    the rules for what merges that it has of kernels after 5.1: see `run`.
     Counters are in the order of `EVENTS`.
     """
 
@@ -66,6 +67,7 @@ class Kernel:
     have_move_pmd: bool = True
     thp_config: bool = True
     numa: bool = True
+    newer: Collection[str] = ()
     nodes: int = 2
     mems_allowed: int = 0
     """The nodes of the cpuset of the task that calls, as a mask."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from spfemu.reference.model import (
@@ -27,8 +28,9 @@ STACK_GUARD_PAGES = 256
 class Mm:
     """An address space. `users` is mm_users: its tasks that have not ended."""
 
-    def __init__(self, arch: Arch, frames: Frames) -> None:
+    def __init__(self, arch: Arch, frames: Frames, newer: Collection[str] = ()) -> None:
         self.arch = arch
+        self.newer = newer
         self.vmas: list[Vma] = []
         self.page_tables = PageTables(arch, frames)
         self.users = 0

@@ -15,6 +15,7 @@ from spfemu.reference.model import (
     VM_GROWSDOWN,
     VM_HUGETLB,
     VM_LOCKED,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_SHARED,
     VM_SOFTDIRTY,
@@ -36,6 +37,7 @@ _NORESERVE = MMAP_FLAGS["noreserve"]
 _POPULATE = MMAP_FLAGS["populate"]
 _LOCKED = MMAP_FLAGS["locked"]
 _GROWSDOWN = MMAP_FLAGS["growsdown"]
+_STACK = MMAP_FLAGS["stack"]
 _HUGETLB = MMAP_FLAGS["hugetlb"]
 
 
@@ -90,6 +92,8 @@ def mmap(
         vm_flags |= VM_LOCKED
     if flags & _GROWSDOWN:
         vm_flags |= VM_GROWSDOWN
+    if flags & _STACK and "stack" in kernel.newer:
+        vm_flags |= VM_NOHUGEPAGE
     _mmap_region(kernel, mm, address, length, vm_flags, file, pgoff)
     if flags & (_POPULATE | _LOCKED):
         mm_populate(kernel, mm, address, length)

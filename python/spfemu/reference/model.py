@@ -245,7 +245,12 @@ class SwapEntry(NamedTuple):
 
 @dataclass(eq=False)
 class AnonVma:
-    """An identity. What hangs on it is only who shares it, see `Vma.anon_vma_chain`."""
+    """An identity. What hangs on it is only who shares it, see `Vma.anon_vma_chain`.
+
+    `forked`: it is a child's, whose VMAs have those of its parent in their chains as well.
+    """
+
+    forked: bool = False
 
 
 class VmOps(NamedTuple):

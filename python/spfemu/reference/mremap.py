@@ -192,6 +192,8 @@ def _copy_vma(mm: Mm, vma: Vma, addr: int, length: int, pgoff: int) -> tuple[Vma
         *(mm, prev, addr, addr + length, vma.flags, vma.anon_vma, vma.file, pgoff, vma.policy)
     )
     if merged is not None:
+        if merged.anon_vma is None and vma.anon_vma is not None:  # not before 6.16
+            merged.anon_vma, merged.anon_vma_chain = vma.anon_vma, list(vma.anon_vma_chain)
         return merged if merged.start <= source < merged.end else vma, merged
     copy = vma.duplicate()
     copy.anon_vma_chain = list(vma.anon_vma_chain)

@@ -113,7 +113,8 @@ def _mprotect_fixup(
     """Gives [start, end) of a VMA its new protection; returns the VMA that now has it.
 
     Making private memory writable charges it (VM_ACCOUNT), and nothing takes that back: so a
-    mapping that was writable once does not merge with one that never was.
+    mapping that was writable once does not merge with one that never was. (Since 6.7 it is taken
+    back from memory that nobody has touched.)
 
     **Source:** mprotect_fixup(), mm/mprotect.c@5.1.
     """
@@ -122,8 +123,11 @@ def _mprotect_fixup(
     if flags == old_flags:
         return vma
     uncharged = not vma.flags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE | VM_HUGETLB)
+    is_untouched = vma.vm_ops is None and vma.anon_vma is None
     if flags & VM_WRITE and uncharged:
         flags |= VM_ACCOUNT
+    elif "uncharged" in kernel.newer and is_untouched and not flags & VM_WRITE:
+        flags &= ~VM_ACCOUNT
     vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
     vma.flags = flags
     set_page_prot(mm, vma)

@@ -51,13 +51,13 @@ def vma_merge(
         next_ is not None
         and next_.start == end
         and next_.pgoff == end_pgoff
-        and _mergeable(next_, flags, anon_vma, file, policy)
+        and _mergeable(mm, next_, flags, anon_vma, file, policy)
     )
     if (
         prev is not None
         and prev.end == start
         and prev.pgoff + ((prev.end - prev.start) >> mm.arch.page_shift) == pgoff
-        and _mergeable(prev, flags, anon_vma, file, policy)
+        and _mergeable(mm, prev, flags, anon_vma, file, policy)
     ):
         if with_next and next_ is not None and _anon_vmas_agree(prev.anon_vma, next_.anon_vma):
             return _expand(mm, prev, prev.start, next_.end)  # cases 1 and 6
@@ -68,6 +68,7 @@ def vma_merge(
 
 
 def _mergeable(
+    mm: Mm,
     neighbour: Vma,
     flags: int,
     anon_vma: AnonVma | None,
@@ -79,6 +80,7 @@ def _mergeable(
     If one side has no anon_vma they agree only when the *neighbour* has exactly one link: a VMA
     that came through a fork has more, and one that was never touched has none. So a touched range
     does not merge into an untouched neighbour, while an untouched range merges into a touched one.
+    Since 6.16 it is all the same which of the two was touched: is_mergeable_anon_vma(), mm/vma.c.
     """
     if (neighbour.flags ^ flags) & ~VM_SOFTDIRTY or neighbour.policy != policy:
         return False
@@ -87,6 +89,9 @@ def _mergeable(
     if neighbour.anon_vma is anon_vma:
         return True
     one_has_none = neighbour.anon_vma is None or anon_vma is None
+    if "touched" in mm.newer:
+        only = neighbour.anon_vma or anon_vma
+        return one_has_none and only is not None and not only.forked
     return one_has_none and len(neighbour.anon_vma_chain) == 1
 
 
@@ -195,5 +200,5 @@ def anon_vma_fork(child: Vma, parent: Vma) -> None:
     """
     child.anon_vma = None
     if parent.anon_vma is not None:
-        child.anon_vma = AnonVma()
+        child.anon_vma = AnonVma(forked=True)
         child.anon_vma_chain = [*parent.anon_vma_chain, child.anon_vma]

@@ -500,7 +500,7 @@ class TestCheck:
         assert out.splitlines()[-2:] == [
             "Tasks run one after another on reference, and side by side on vtime: where they race, "
             "the order alone makes a",
-            "difference.",
+            "difference; where they do not, one of the two is wrong.",
         ]
 
 

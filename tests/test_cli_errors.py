@@ -77,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["run", "none.json"], "none.json: cannot be read: No such file or directory"),
         (["run", SCENARIO, "--engine", "bochs"], 'engine "bochs" (allowed: native, reference, vtime, explore, kernel)'),
         (["run", SCENARIO, "--timeout", "3"], "--timeout: value 3 (allowed: only with engine kernel)"),
-        (["run", SCENARIO, "--engine", "kernel", "--timeout", "0"], "timeout_s: value 0.0 (allowed: above 0, to 1e9 seconds)"),
+        (["run", SCENARIO, "--engine", "kernel", "--timeout", "0"], "--timeout: value 0 (allowed: above 0, to 1e9 seconds)"),
         (["run", SCENARIO, "--engine", "kernel", "--arch", "arm64"], "engine kernel: arch arm64 (allowed: x86)"),
         (["run", SCENARIO, "--handler", "both"], 'handler "both" (allowed: spf, classic)'),
         (["run", SCENARIO, "--arch", "vax"], 'arch "vax" (allowed: x86,'),

@@ -38,7 +38,7 @@ _AGAINST: Final = ("reference", "kernel")
 _TERMINAL_ROWS: Final = 1000
 _ORDER_MATTERS: Final = """\
 Tasks run one after another on {}, and side by side on {}: where they race, the order alone makes a
-difference."""
+difference; where they do not, one of the two is wrong."""
 
 _Engine = Annotated[
     str,
@@ -67,6 +67,8 @@ def _settings(timeout: float | None, engines: Sequence[str]) -> dict[str, Any]:
         return {}
     if "kernel" not in engines:
         raise EngineError(f"--timeout: value {timeout:g} (allowed: only with engine kernel)")
+    if not 0 < timeout <= 1e9:
+        raise EngineError(f"--timeout: value {timeout:g} (allowed: above 0, to 1e9 seconds)")
     return {"timeout_s": timeout}
 
 

@@ -4,6 +4,7 @@
 //! access is one machine instruction; nothing is recorded. A broken invariant ends the thread by
 //! unwinding, and then all others where they next wait or end an operation.
 
+mod activity;
 mod machine;
 mod pin;
 mod sleep;
@@ -11,11 +12,12 @@ mod sleep;
 pub use machine::{Machine, catch};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering as Std, fence};
+use std::sync::atomic::{AtomicU64, Ordering as Std, fence};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use self::activity::Activity;
 use self::machine::Stopped;
 use self::pin::KeptPin;
 use super::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
@@ -28,11 +30,6 @@ const IDLE_TURNS: u32 = SPINS + 256;
 const EXPEDITE_TURNS: u32 = 4096;
 /// Turns before the owner of a semaphore counts as not running.
 const OWNER_SPINS: u32 = 512;
-
-/// What a CPU does: nothing (it sleeps or has no task), nothing while others see to that, or work.
-const IDLE: u8 = 0;
-const KEPT: u8 = 1;
-const WORKS: u8 = 2;
 
 /// A CPU of a [`Machine`]: made and used on one thread.
 pub struct Cpu {
@@ -94,7 +91,7 @@ impl Cpu {
 
     /// This CPU's word of `machine.activity`.
     #[inline]
-    fn activity(&self) -> &AtomicU8 {
+    fn activity(&self) -> &Activity {
         &self.machine.activity[self.id as usize]
     }
 
@@ -127,16 +124,6 @@ impl Drop for Cpu {
             self.next_irq_sequence(Std::Release);
         }
         self.goes_idle();
-    }
-}
-
-/// A CPU that somebody keeps idle.
-struct KeptIdle<'m>(&'m AtomicU8);
-
-impl Drop for KeptIdle<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `works_again`.
-        self.0.store(IDLE, Std::Release);
     }
 }
 
@@ -334,27 +321,24 @@ impl Platform for Cpu {
     fn while_idle(&self, cpu: CpuId, then: impl FnOnce()) {
         let activity = &self.machine.activity[cpu as usize];
         let mut turns = 0;
-        // Acquire: what the CPU did before; pairs with the Release in `goes_idle`.
-        while activity.compare_exchange(IDLE, KEPT, Std::Acquire, Std::Relaxed).is_err() {
-            if turns == IDLE_TURNS {
-                return;
+        let kept = loop {
+            match activity.keep_idle() {
+                Some(kept) => break kept,
+                None if turns == IDLE_TURNS => return,
+                None => self.relax(&mut turns),
             }
-            self.relax(&mut turns);
-        }
-        let _kept = KeptIdle(activity);
+        };
         then();
+        drop(kept);
     }
     fn goes_idle(&self) {
         // Nobody shall wait for the grace periods of one who waits, nor for a pin.
         self.readers.hand_on();
-        // Release: pairs with the Acquire in `while_idle`. One that is idle already may be kept so.
-        let _ = self.activity().compare_exchange(WORKS, IDLE, Std::Release, Std::Relaxed);
+        self.activity().ends();
     }
     fn works_again(&self) {
         let mut turns = 0;
-        // Acquire: what others did while this CPU was idle; pairs with the Release of `KeptIdle`.
-        while self.activity().compare_exchange(IDLE, WORKS, Std::Acquire, Std::Relaxed) == Err(KEPT)
-        {
+        while !self.activity().begins() {
             self.relax(&mut turns);
         }
     }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering as Std};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Std};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crossbeam_epoch::Collector;
 use crossbeam_utils::CachePadded;
 
 use super::Cpu;
+use super::activity::Activity;
 use super::sleep::Sleepers;
 use crate::platform::{CpuId, Finding, RcuCallback, TaskId};
 
@@ -20,7 +21,7 @@ pub struct Machine {
     /// For each CPU: odd while it is in a section with interrupts off.
     pub(super) interrupts: Box<[Arc<CachePadded<AtomicU64>>]>,
     /// For each CPU: whether it works.
-    pub(super) activity: Box<[CachePadded<AtomicU8>]>,
+    pub(super) activity: Box<[CachePadded<Activity>]>,
     pub(super) sleepers: Sleepers,
     pub(super) callbacks: Arc<Callbacks>,
     /// Whether `compute` and `sleep` take the time they say.

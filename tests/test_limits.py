@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import spfemu
-from spfemu import EngineError, Program
+from spfemu import EngineError, Program, ProgramError
 
 FOREVER = (1 << 64) - 2
 FIXED = ["private", "anonymous", "fixed"]
@@ -154,6 +154,20 @@ def test_page_tables_that_wait_for_a_grace_period_are_free_before_memory_runs_ou
         for one in ("reference", engine)
     )
     assert got == want > 80
+
+
+@pytest.mark.parametrize("arch", ["powerpc", "arm64-64k"])
+@pytest.mark.parametrize("engine", ["reference", "native", "vtime", "explore"])
+def test_memory_in_which_nothing_starts_is_refused_in_the_same_words(
+    engine: str, arch: str
+) -> None:
+    tiny = program({"op": "exit"}, page_size=65536, system={"memory": 65536})
+    with pytest.raises(ProgramError) as refusal:
+        spfemu.run(tiny, engine=engine, arch=arch)
+    assert str(refusal.value) == (
+        f"<program>: key 'memory': value 65536 (allowed on arch {arch}: room for a page table and "
+        "the zero page at least)"
+    )
 
 
 def test_explore_cuts_a_schedule_that_makes_no_access() -> None:

@@ -68,7 +68,8 @@ def run(
         The result; `stuck` names the tasks that wait for ever.
 
     Raises:
-        ProgramError: the page sizes differ; choose another arch.
+        ProgramError: the page sizes differ; choose another arch. Or there is no memory for the
+            first address space; give it more.
         EngineError: a `repeat` has `for_ns` and no `max_count`; give it one. Or there are more
             outcomes than `max_outcomes`.
 
@@ -95,9 +96,9 @@ def run(
     try:
         stuck = machine.run()
     except SyscallError:  # only the first address space is made outside an operation
-        raise EngineError(
+        raise ProgramError(
             f"{program.source}: key 'memory': value {program.system.memory} "
-            f"(allowed on {arch.name}: room for a page table and the zero page at least)"
+            f"(allowed on arch {arch.name}: room for a page table and the zero page at least)"
         ) from None
     rows = [tuple(outcome) for task in machine.tasks for outcome in task.outcomes]
     return Result(

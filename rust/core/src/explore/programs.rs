@@ -163,13 +163,7 @@ fn explorer<D: Design>(
 fn boot_once<D: Design>(subject: &ProgramSubject<D>) -> Result<(), ProgramError> {
     let run = Run::new(&subject.program, &subject.options, &subject.watch);
     let cpu = Cpu::at_rest(run.first_task(), subject.nr_tasks());
-    run.boot(&subject.kernel, &cpu).map_err(|errno| {
-        ProgramError(format!(
-            "key 'memory': value {} (allowed: room for a page table and the zero page at least; \
-             {errno:?})",
-            subject.kernel.config.system.memory
-        ))
-    })
+    run.boot(&subject.kernel, &cpu)
 }
 
 /// Runs one schedule of a program and gives its result as other engines do: 0 as `seed` is the

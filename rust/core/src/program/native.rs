@@ -10,7 +10,7 @@ use super::load::{Program, ProgramError};
 use super::result::{Handler, Options, RunResult, Watch};
 use super::run::{Run, lock};
 use crate::design::{Classic, Design, Spf, SpfRwlock};
-use crate::mm::{Config, Errno, Kernel};
+use crate::mm::{Config, Kernel};
 use crate::platform::native::{Cpu, Machine, catch};
 use crate::platform::{Finding, TaskId};
 
@@ -44,15 +44,12 @@ fn run_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
     let nr_tasks = program.nr_tasks();
-    let memory = config.system.memory;
     let machine = Machine::with_pace(nr_tasks, options.pace);
     let kernel = Kernel::<Cpu, D>::new(Config { nr_cpus: nr_tasks, nr_tasks, ..config });
     let run = Run::new(program, options, watch);
     let first = run.first_task();
     let booted = catch(&machine, || run.boot(&kernel, &machine.cpu(first, first)));
-    if let Some(Err(errno)) = booted {
-        return Err(no_memory(memory, errno));
-    }
+    let booted = booted.transpose()?;
     let started = machine.now_ns();
     if booted.is_some() {
         run_threads(program, &machine, &kernel, &run);
@@ -68,13 +65,6 @@ fn run_design<D: Design>(
     }
     let finding = machine.finding();
     Ok(RunResult { finding, interrupted, ..run.finish(&kernel, elapsed_ns) })
-}
-
-fn no_memory(memory: u64, errno: Errno) -> ProgramError {
-    ProgramError(format!(
-        "key 'memory': value {memory} (allowed: room for a page table and the zero page at \
-         least; {errno:?})"
-    ))
 }
 
 /// How many tasks run, for whoever waits until none does.

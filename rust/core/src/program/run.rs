@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::history::Event;
 use super::load::Program;
+use super::ProgramError;
 use super::result::{Last, NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
 use crate::design::Design;
 use crate::events::{Course, NR_EVENTS, TraceEntry};
-use crate::mm::{Errno, Inode, Kernel, Mm, ProcText};
+use crate::mm::{Inode, Kernel, Mm, ProcText};
 use crate::platform::{Local, Platform, Ptr, TaskId, Value};
 
 /// What one task leaves behind.
@@ -58,7 +59,7 @@ impl<P: Platform> Run<P> {
 
     /// Makes the files and the first address space, and starts the tasks that start with the
     /// program. Before any task runs. `Err`: there is no memory for that.
-    pub fn boot<D: Design>(&self, k: &Kernel<P, D>, cpu: &P) -> Result<(), Errno> {
+    pub fn boot<D: Design>(&self, k: &Kernel<P, D>, cpu: &P) -> Result<(), ProgramError> {
         let files = self.program.files.iter().zip(&self.program.longest);
         for ((file, &longest), inode) in files.zip(&self.files) {
             let made = k.inode_new(cpu, file.length, file.kind, file.cached);
@@ -66,7 +67,13 @@ impl<P: Platform> Run<P> {
             inode.set(made.ptr().to_word());
         }
         let first: Vec<TaskId> = self.program.first_tasks().collect();
-        k.start_process(cpu, &first)?;
+        k.start_process(cpu, &first).map_err(|_no_memory| {
+            let (memory, arch) = (k.config.system.memory, &k.config.arch.name);
+            ProgramError(format!(
+                "key 'memory': value {memory} (allowed on arch {arch}: room for a page table and the zero \
+                 page at least)"
+            ))
+        })?;
         self.sync.start_first(cpu, &first);
         Ok(())
     }

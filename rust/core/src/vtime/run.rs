@@ -56,7 +56,6 @@ fn run_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
     let nr_tasks = program.nr_tasks();
-    let memory = config.system.memory;
     let nr_cpus = settings.nr_cpus;
     let Settings { machine, seed, slack_ns, lazy_tlb, .. } = settings;
     let recorder = Recorder::new(options, nr_tasks);
@@ -68,12 +67,7 @@ fn run_design<D: Design>(
     let run = Rc::new(Run::new(program, options, watch));
     let outside = Switch::new(&StackPool::new());
     let boot_cpu = Cpu::new(run.first_task(), &world, &outside);
-    if let Err(errno) = run.boot(&kernel, &boot_cpu) {
-        return Err(ProgramError(format!(
-            "key 'memory': value {memory} (allowed: room for a page table and the zero page at \
-             least; {errno:?})"
-        )));
-    }
+    run.boot(&kernel, &boot_cpu)?;
     let elapsed_ns = {
         let (kernel, run) = (Rc::clone(&kernel), Rc::clone(&run));
         let mut tasks = spawn(&world, move |cpu| run_task(&kernel, cpu, &run, &()))?;

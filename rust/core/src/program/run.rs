@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ProgramError;
 use super::history::Event;
 use super::load::Program;
-use super::ProgramError;
 use super::result::{Last, NoteMaps, Options, RunResult, Watch};
 use super::sync::ProgramSync;
 use crate::design::Design;

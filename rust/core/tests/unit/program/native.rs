@@ -305,7 +305,7 @@ fn too_little_memory_for_an_address_space_is_an_error() {
     let program = program(&[(Start::First, &[rec(NOTE)])]);
     let (options, watch) = (Options::default(), Arc::<Watch>::default());
     let error = run(&program, Handler::Spf, config(PAGE), &options, &watch).unwrap_err();
-    assert!(error.0.starts_with("key 'memory': value 4096 (allowed:"), "{error}");
+    assert!(error.0.starts_with("key 'memory': value 4096 (allowed on arch x86:"), "{error}");
 }
 
 #[test]

@@ -278,7 +278,7 @@ class TestLimits:
     def test_memory_holds_at_least_a_page_table(self) -> None:
         text = '{"format": "spfemu-program/1", "page_size": 65536, "system": {"memory": 65536}, '
         text += '"tasks": [{"ops": [{"op": "exit"}]}]}'
-        with pytest.raises(EngineError, match="'memory': value 65536"):
+        with pytest.raises(ProgramError, match="'memory': value 65536"):
             run(Program.loads(text), arch=POWERPC)
 
 

@@ -94,8 +94,6 @@ impl<D: Design> Process<D> {
     /// What the interpreter does between two operations of a task.
     pub fn between_operations(&self, cpu: &Cpu) {
         assert!(cpu.operation_boundary());
-        while let Some(callback) = cpu.rcu_ready() {
-            self.kernel.run_rcu_callback(cpu, callback);
-        }
+        self.kernel.run_rcu_callbacks(cpu);
     }
 }

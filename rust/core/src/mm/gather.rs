@@ -76,14 +76,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Runs what waited for a grace period that has ended. Called between two operations, and before
     /// memory runs out.
-    pub(crate) fn run_rcu_callbacks(&self, cpu: &P) {
+    pub fn run_rcu_callbacks(&self, cpu: &P) {
         while let Some(callback) = cpu.rcu_ready() {
             self.run_rcu_callback(cpu, callback);
         }
     }
 
     /// One of them.
-    pub fn run_rcu_callback(&self, cpu: &P, callback: RcuCallback) {
+    fn run_rcu_callback(&self, cpu: &P, callback: RcuCallback) {
         match callback {
             RcuCallback::PutVma(vma) => {
                 D::put_vma(self, cpu, self.vmas.get(cpu, Ptr::<Vma<P>>::from_word(vma)));

@@ -8,8 +8,8 @@ use crate::mm::{
 };
 use crate::ops::access::{AccessFailure, AccessOutcome};
 use crate::ops::mmap::{MapFlags, MmapArgs};
+use crate::platform::Ptr;
 use crate::platform::native::{Cpu, Machine};
-use crate::platform::{Platform, Ptr};
 
 /// x86's page size, which most tests use.
 pub const PAGE: u64 = 4096;
@@ -142,9 +142,7 @@ impl<D: Design> World<D> {
     /// Lets all grace periods end.
     pub fn settle(&self) {
         self.cpu.rcu_barrier();
-        while let Some(callback) = self.cpu.rcu_ready() {
-            self.k.run_rcu_callback(&self.cpu, callback);
-        }
+        self.k.run_rcu_callbacks(&self.cpu);
     }
 
     /// Asserts that the system at rest is sound.

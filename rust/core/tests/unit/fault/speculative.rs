@@ -8,8 +8,8 @@ use crate::mm::{
 };
 use crate::ops::access::{AccessFailure, Handled};
 use crate::ops::mmap::{MapFlags, MmapArgs};
+use crate::platform::Ptr;
 use crate::platform::native::{Cpu, Machine};
-use crate::platform::{Platform, Ptr};
 
 const PAGE: u64 = 4096;
 const RW: VmFlags = VmFlags(VmFlags::READ.0 | VmFlags::WRITE.0);
@@ -100,9 +100,7 @@ impl Process {
             let cpu = self.cpu.machine().cpu(task, task);
             self.k.exit_mm(&cpu);
             cpu.rcu_barrier();
-            while let Some(callback) = cpu.rcu_ready() {
-                self.k.run_rcu_callback(&cpu, callback);
-            }
+            self.k.run_rcu_callbacks(&cpu);
         }
         assert_eq!(self.k.check_nothing_left(), []);
     }

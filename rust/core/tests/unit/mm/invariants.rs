@@ -98,9 +98,7 @@ impl<D: Design> Stress<'_, D> {
             }
             _ => self.accesses(address, length),
         }
-        while let Some(callback) = self.cpu.rcu_ready() {
-            k.run_rcu_callback(&self.cpu, callback);
-        }
+        k.run_rcu_callbacks(&self.cpu);
     }
 
     fn accesses(&mut self, address: u64, length: u64) {
@@ -172,9 +170,7 @@ fn run_until<D: Design>(
     task.k.exit_mm(&task.cpu);
     task.cpu.rcu_barrier();
     at_rest.wait(&task.cpu)?;
-    while let Some(callback) = task.cpu.rcu_ready() {
-        task.k.run_rcu_callback(&task.cpu, callback);
-    }
+    task.k.run_rcu_callbacks(&task.cpu);
     Some(())
 }
 
@@ -209,9 +205,7 @@ fn quiesce<D: Design>(
     at_rest.wait(&task.cpu)?;
     task.cpu.rcu_barrier();
     if at_rest.wait(&task.cpu)? {
-        while let Some(callback) = task.cpu.rcu_ready() {
-            task.k.run_rcu_callback(&task.cpu, callback);
-        }
+        task.k.run_rcu_callbacks(&task.cpu);
         assert_eq!(task.k.check_at_rest(), []);
         // One looks at the clock for all.
         over.store(Instant::now() >= end, Ordering::Relaxed);

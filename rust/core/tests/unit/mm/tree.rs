@@ -211,9 +211,7 @@ fn readers_under_rcu_find_what_stays() {
                     let vma = k.find_vma(cpu, mm, Vaddr(page * PAGE)).expect("in the way");
                     unlink(k, cpu, mm, vma);
                 }
-                while let Some(callback) = cpu.rcu_ready() {
-                    k.run_rcu_callback(cpu, callback);
-                }
+                k.run_rcu_callbacks(cpu);
                 rounds += 1;
             }
         });

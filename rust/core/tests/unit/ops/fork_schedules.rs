@@ -109,9 +109,7 @@ impl<D: Design> Subject for Race<D> {
     }
     fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
         let cpu = &cpus[0];
-        while let Some(callback) = cpu.rcu_ready() {
-            self.k.run_rcu_callback(cpu, callback);
-        }
+        self.k.run_rcu_callbacks(cpu);
         self.k.check_nothing_left()
     }
 }

@@ -9,7 +9,7 @@ use crate::design::Design;
 use crate::mm::{Access, Config, Inode, Kernel, MmRef, SwapConfig, System, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::mmap::{MapFlags, MmapArgs};
-use crate::platform::{Platform, Ptr};
+use crate::platform::Ptr;
 
 pub const RW: VmFlags = VmFlags(VmFlags::READ.0 | VmFlags::WRITE.0);
 pub const TASKS: u32 = 8;
@@ -124,9 +124,7 @@ impl<D: Design> Processes<D> {
 
     /// Runs what waits for a grace period, and checks the system at rest.
     pub fn check(&self) {
-        while let Some(callback) = self.cpus[0].rcu_ready() {
-            self.k.run_rcu_callback(&self.cpus[0], callback);
-        }
+        self.k.run_rcu_callbacks(&self.cpus[0]);
         assert_eq!(self.k.check_at_rest(), []);
     }
     /// As [`Processes::check`], after the last task ended.

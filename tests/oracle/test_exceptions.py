@@ -161,7 +161,7 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
 # These depend on how a host is set up, not on its kernel.
 SETUP: Final = {
     "overcommit": oracle.host().overcommit != 1,
-    "second-lowest-address": oracle.host().mmap_min_addr < 65536,
+    "second-lowest-address": oracle.host().mmap_min_addr < oracle.host().lowest_hint,
     "mremap-of-several-too-low": oracle.host().mmap_min_addr > 0,
     "locked-memory-limit": oracle.host().max_locked < MUCH,
 }
@@ -295,6 +295,19 @@ def test_what_is_next_to_it_is_a_difference(name: str) -> None:
     found = oracle.compare(*pair)
     assert {entry.what for entry in found.differences} == set(changes)
     assert found.excused == []
+
+
+@pytest.mark.skipif(not SETUP["second-lowest-address"], reason="one lowest address for all")
+@pytest.mark.parametrize("above", [0, 1])
+def test_only_growth_is_too_low(above: int) -> None:
+    # What is mapped there does not grow, and may be higher as well.
+    start = oracle.host().lowest_hint + (above - 1) * PAGE
+    low = mmap(1, addr=hex(start), flags=[*FIXED, *["growsdown"] * above])
+    ops = [low, op("write", value=1, mode="kernel")]
+    emulated, host = both(program(ops), "classic")
+    assert oracle.compare(emulated, host).differences == []
+    found = oracle.compare(emulated, changed_at_the_end(host, {"ret": -1, "errno": 14}))
+    assert {entry.what for entry in found.differences} == {"ret", "errno"}
 
 
 def changed_at_the_end(result: Result, changes: dict[str, Any]) -> Result:

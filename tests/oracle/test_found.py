@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+import pytest
+
 from spfemu import Program, oracle
 from spfemu.comparing import joined_maps, maps_line
 from tests.oracle.play import BASE, PAGE, both, compared, mmap, op, program
@@ -371,3 +373,19 @@ def test_a_move_of_what_has_merged_because_it_was_uncharged() -> None:
     if oracle.host().version >= (6, 7):
         assert {e.exception for e in found.excused} == {"mprotect-uncharges"}
         assert found.cut == "tasks[0].ops[3]"
+
+
+@pytest.mark.parametrize("mode", ["user", "kernel"])
+def test_a_stack_does_not_grow_below_where_hints_are_raised_to(mode: str) -> None:
+    lowest = oracle.host().lowest_hint
+    if oracle.host().mmap_min_addr >= lowest:
+        pytest.skip("this host has one lowest address for all")
+    stack = mmap(2, addr=hex(lowest + PAGE), flags=[*FIXED, "growsdown"])
+    at = op("write", lowest, value=1, mode=mode)
+    found = compared(program([stack, at]), "classic")
+    assert (found.differences, found.excused) == ([], [])
+    below = op("write", lowest - 8, value=1, mode=mode)
+    found = compared(program([stack, at, below]), "classic")
+    assert found.differences == []
+    assert {e.exception for e in found.excused} == {"second-lowest-address"}
+    assert found.cut == "tasks[0].ops[2]"

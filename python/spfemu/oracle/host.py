@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import platform
 import sys
 from dataclasses import dataclass
@@ -20,13 +22,16 @@ class Host:
     """A host that can be an oracle.
 
     Source: ``/proc``. ``release`` is the kernel's, as ``uname -r``; ``mmap_min_addr`` the lowest
-    address that an ordinary process maps, bytes; ``overcommit`` is vm.overcommit_memory; ``memory``
-    what there is, bytes, swap included; ``nodes`` how many NUMA nodes it gives us memory of, from
-    node 0 on without a gap, 0 if it knows none; ``max_locked`` how much a process may lock, bytes.
+    address that an ordinary process maps, bytes; ``lowest_hint`` the one that hints are raised to
+    and stacks may grow to, which CONFIG_LSM_MMAP_MIN_ADDR may make higher; ``overcommit`` is
+    vm.overcommit_memory; ``memory`` what there is, bytes, swap included; ``nodes`` how many NUMA
+    nodes it gives us memory of, from node 0 on without a gap, 0 if it knows none; ``max_locked``
+    how much a process may lock, bytes.
     """
 
     release: str
     mmap_min_addr: int
+    lowest_hint: int
     overcommit: int
     memory: int
     nodes: int
@@ -37,7 +42,7 @@ class Host:
         """The first two numbers of the release. Source: ``uname -r``.
 
         >>> from spfemu.oracle import Host
-        >>> Host("6.18.44-x", 65536, 0, 1 << 34, 1, 8 << 20).version
+        >>> Host("6.18.44-x", 65536, 65536, 0, 1 << 34, 1, 8 << 20).version
         (6, 18)
         """
         numbers = self.release.replace("-", ".").split(".")
@@ -64,6 +69,7 @@ def host(proc: Path = Path("/proc")) -> Host:
         found = Host(
             release=release,
             mmap_min_addr=_number(proc / "sys/vm/mmap_min_addr"),
+            lowest_hint=_lowest_hint(),
             overcommit=_number(proc / "sys/vm/overcommit_memory"),
             memory=_memory(proc / "meminfo"),
             nodes=_nodes(proc / "self/status"),
@@ -83,6 +89,20 @@ def host(proc: Path = Path("/proc")) -> Host:
 
 def _number(path: Path) -> int:
     return int(path.read_text())
+
+
+def _lowest_hint() -> int:
+    """Where a page goes that is to be at 4096: no file says what the limit is."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    address = libc.mmap(4096, 4096, 0, private, -1, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "no page can be mapped")
+    libc.munmap(address, 4096)
+    return int(address)
 
 
 def _memory(path: Path) -> int:

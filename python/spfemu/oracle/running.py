@@ -186,6 +186,7 @@ def _run(
             "overcommit": found.overcommit,
             "memory": found.memory,
             "mmap_min_addr": found.mmap_min_addr,
+            "lowest_hint": found.lowest_hint,
             "max_locked": found.max_locked,
             "timeout_s": options["timeout_s"],
             **summary["settings"],

@@ -23,7 +23,6 @@ __all__ = [
     "is_alone_at_the_end",
     "is_brk_over_hole",
     "is_dontunmap",
-    "is_hint_too_low",
     "is_locked_on_fault",
     "is_locked_too_much",
     "is_mbind_to_a_hole",
@@ -32,6 +31,7 @@ __all__ = [
     "is_mremap_of_several",
     "is_read_ahead",
     "is_several_too_low",
+    "is_too_low",
     "is_too_much",
     "is_v12_code",
     "is_v12_livelock",
@@ -40,6 +40,7 @@ __all__ = [
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
+_ACCESSES: Final = ("read", "write", "touch", "execute")
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
@@ -182,11 +183,20 @@ def is_mbind_to_a_hole(case: Case) -> bool:
     return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
 
 
-def is_hint_too_low(case: Case) -> bool:
-    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
-    hint = case.history.address(case.record, case.position) & ~4095
-    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
-    return is_hint and case.emulated["ret"] == hint < case.host["ret"]
+def is_too_low(case: Case) -> bool:
+    """A hint or growth that only the emulator has, with one lowest address where Linux has two."""
+    lowest = int(case.history.host.settings["lowest_hint"])
+    if case.op == "mmap":
+        hint = case.history.address(case.record, case.position) & ~4095
+        is_hint = not int(case.record["flags"]) & _FIXED
+        return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
+    # Nothing may be mapped there, or it would have been no growth.
+    is_refused = case.host["signal"] == "SIGSEGV" or case.host["errno"] == "EFAULT"
+    was_settled = case.is_({"signal": None, "errno": None}, {})
+    if not (is_refused and was_settled and case.page < lowest):
+        return False
+    there = mapped(case.history, case.position, case.space)
+    return case.op in _ACCESSES and not there.meets(case.page, case.page + 4096)
 
 
 def is_too_much(case: Case) -> bool:

@@ -6,13 +6,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::dpor::Dpor;
-use super::strategy::{Point, Strategy};
+use super::strategy::Strategy;
 use super::timeline::Step;
-use super::token::{Deviation, TaskSet, rank_of};
-use super::touch::Thing;
+use super::token::{Deviation, TaskSet};
 use crate::platform::condition::Condition;
 use crate::platform::grace::GracePeriods;
-use crate::platform::{Finding, LIVELOCK_FAULTS, Line, Lines, RcuCallback, TaskId};
+use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, RcuCallback, TaskId};
 use crate::program::Watch;
 
 /// The most tasks that can be explored: they are bits of a word.
@@ -23,7 +22,7 @@ pub const MAX_TASKS: u32 = TaskSet::BITS;
 const IDLE_ACCESSES: u64 = 2000;
 
 /// The most accesses of the others once something broke.
-const MORE_STEPS: u64 = 20_000;
+pub(super) const MORE_STEPS: u64 = 20_000;
 
 /// Accesses, or operations, after which a schedule looks whether it is to end.
 const WATCH_EVERY: u64 = 1 << 13;
@@ -53,7 +52,7 @@ pub(super) struct TaskState {
     pub(super) wait: Cell<Wait>,
     pub(super) condition: Condition,
     /// Whether it waits for a word of the program's own synchronisation.
-    waits_for_program: Cell<bool>,
+    pub(super) waits_for_program: Cell<bool>,
 }
 
 /// Where a schedule is.
@@ -84,43 +83,43 @@ pub(super) struct Machine {
     pub(super) nr_tasks: u32,
     pub(super) tasks: Vec<TaskState>,
     pub(super) phase: Cell<Phase>,
-    runnable: Cell<TaskSet>,
+    pub(super) runnable: Cell<TaskSet>,
     /// Tasks that have not ended.
-    live: Cell<TaskSet>,
+    pub(super) live: Cell<TaskSet>,
     /// Tasks in an irq-off section.
     pub(super) irqs_off: Cell<TaskSet>,
     /// Tasks whose wait is over when a word is written.
-    watching: Cell<TaskSet>,
+    pub(super) watching: Cell<TaskSet>,
     /// How often a task became runnable.
     arrivals: Cell<u64>,
     /// Tasks that have woken one that waited in the program, and decided nothing since.
-    have_woken: Cell<TaskSet>,
+    pub(super) have_woken: Cell<TaskSet>,
     /// At most one task can run, and conflicts need not be noted: nothing to decide.
-    is_alone: Cell<bool>,
+    pub(super) is_alone: Cell<bool>,
     /// Two tasks could run at once before.
     is_concurrent: Cell<bool>,
     /// See [`Machine::notes`].
-    notes: Cell<bool>,
+    pub(super) notes: Cell<bool>,
     /// Who goes on when the running task suspends itself.
-    next: Cell<Option<TaskId>>,
+    pub(super) next: Cell<Option<TaskId>>,
     pub(super) end: RefCell<Option<End>>,
     /// What broke, while the other tasks still run (see `halt`).
-    found: RefCell<Option<Finding>>,
+    pub(super) found: RefCell<Option<Finding>>,
     pub(super) steps: Cell<u64>,
     /// Operations begun: an endless loop need not make an access.
     operations: Cell<u64>,
-    max_steps: Cell<u64>,
+    pub(super) max_steps: Cell<u64>,
     /// Steps, and operations, up to which nothing need be asked.
-    unasked: Cell<u64>,
+    pub(super) unasked: Cell<u64>,
     watch: Arc<Watch>,
     /// The number of steps at which to see whether to ask, or whether the task is idle.
     alarm: Cell<u64>,
     /// The step that last changed a word or switched tasks.
-    last_progress: Cell<u64>,
-    points: Cell<u64>,
-    preemptions: Cell<u32>,
+    pub(super) last_progress: Cell<u64>,
+    pub(super) points: Cell<u64>,
+    pub(super) preemptions: Cell<u32>,
     /// The strategy preempts no more often than that.
-    max_preemptions: Cell<u32>,
+    pub(super) max_preemptions: Cell<u32>,
     pub(super) deviations: RefCell<Vec<Deviation>>,
     pub(super) strategy: RefCell<Box<dyn Strategy>>,
     pub(super) dpor: RefCell<Dpor>,
@@ -283,7 +282,7 @@ impl Machine {
         self.arrivals.get()
     }
 
-    fn set_runnable(&self, runnable: TaskSet) {
+    pub(super) fn set_runnable(&self, runnable: TaskSet) {
         if runnable & !self.runnable.get() != 0 {
             self.arrivals.set(self.arrivals.get() + 1);
         }
@@ -359,328 +358,5 @@ impl Machine {
     #[inline(always)]
     pub(super) fn is_idle(&self) -> bool {
         self.steps.get() - self.last_progress.get() > IDLE_ACCESSES
-    }
-
-    /// Whether the running task goes on for certain: nobody else can, or a strategy would say so.
-    #[inline(always)]
-    pub(super) fn passes(&self) -> bool {
-        let runnable = self.runnable.get();
-        let is_point = runnable & runnable.wrapping_sub(1) != 0;
-        if self.notes() || is_point && self.preemptions.get() < self.max_preemptions.get() {
-            return false;
-        }
-        self.points.set(self.points.get() + u64::from(is_point));
-        true
-    }
-
-    /// As `decide` before the usual access of `task` while the reduction chooses; notes the access
-    /// if `task` goes on.
-    #[inline]
-    pub(super) fn decide_on_access(&self, task: TaskId, site: u64, writes: bool) -> TaskId {
-        if self.is_last() {
-            self.dpor.borrow_mut().races.touch(site, writes);
-            return task;
-        }
-        let runnable = self.runnable.get();
-        let nth = self.points.get();
-        let point = Point { nth, runnable, current: task, can_go_on: true, is_free: false };
-        let dpor = &mut *self.dpor.borrow_mut();
-        let chosen = dpor.step(&point);
-        self.points.set(nth + u64::from(self.has_choice()));
-        if chosen == task {
-            dpor.races.touch(site, writes);
-        } else {
-            self.has_chosen(&point, chosen);
-        }
-        chosen
-    }
-
-    /// Chooses who goes on; `task`, which ran last, can.
-    #[inline]
-    pub(super) fn decide(&self, task: TaskId) -> TaskId {
-        if self.is_last() {
-            return task;
-        }
-        self.choose(task, true, false)
-    }
-
-    /// As `decide`, between two operations: who has just let another begin may be the one to
-    /// wait, and that is no preemption.
-    pub(super) fn decide_between_operations(&self, task: TaskId) -> TaskId {
-        if self.is_last() {
-            return task;
-        }
-        let have_woken = self.have_woken.get();
-        if self.has_choice() {
-            self.have_woken.set(have_woken & !bit(task));
-        }
-        self.choose(task, true, have_woken & bit(task) != 0)
-    }
-
-    /// Whether all other tasks have ended: no choice is left, and no step to tell from the next.
-    #[inline]
-    fn is_last(&self) -> bool {
-        let live = self.live.get();
-        live & live.wrapping_sub(1) == 0 && self.keeps_together.get()
-    }
-
-    /// Whether several tasks can go on.
-    fn has_choice(&self) -> bool {
-        let runnable = self.runnable.get();
-        runnable & runnable.wrapping_sub(1) != 0
-    }
-
-    fn choose(&self, current: TaskId, can_go_on: bool, is_free: bool) -> TaskId {
-        let (nth, runnable) = (self.points.get(), self.runnable.get());
-        let point = Point { nth, runnable, current, can_go_on, is_free };
-        let chosen = if self.notes() && self.reduces.get() {
-            self.dpor.borrow_mut().step(&point)
-        } else if self.has_choice() {
-            self.strategy.borrow_mut().choose(&point)
-        } else {
-            point.default_task()
-        };
-        if self.notes() && !self.reduces.get() {
-            let races = &mut self.dpor.borrow_mut().races;
-            races.close();
-            races.begin_step(chosen);
-        }
-        self.points.set(nth + u64::from(self.has_choice()));
-        self.has_chosen(&point, chosen);
-        chosen
-    }
-
-    fn has_chosen(&self, point: &Point, chosen: TaskId) {
-        if chosen != point.current {
-            self.preemptions.set(self.preemptions.get() + u32::from(point.costs()));
-            self.last_progress.set(self.steps.get());
-        }
-        if chosen != point.default_task() {
-            let rank = rank_of(point.runnable, chosen);
-            self.deviations.borrow_mut().push(Deviation { point: point.nth, rank });
-        }
-    }
-
-    /// The running task hands over to `next`. Caller suspends it then.
-    pub(super) fn hand_over(&self, next: TaskId) {
-        self.next.set(Some(next));
-    }
-
-    /// `last` cannot go on: decides who does, or how the schedule ends.
-    fn pick(&self, last: TaskId) {
-        self.last_progress.set(self.steps.get());
-        if self.runnable.get() == 0 && self.found.borrow().is_none() {
-            self.run_the_idle();
-        }
-        if self.runnable.get() == 0 {
-            self.finish();
-        } else {
-            self.next.set(Some(self.choose(last, false, false)));
-            if self.notes() && self.is_last() {
-                self.dpor.borrow_mut().races.take_the_rest();
-            }
-        }
-    }
-
-    /// Nobody can run: those that wait for any change may look again.
-    fn run_the_idle(&self) {
-        for task in self.waiting() {
-            if self.tasks[task as usize].wait.get() == Wait::Change {
-                self.make_runnable(task);
-            }
-        }
-    }
-
-    /// Nobody can run.
-    fn finish(&self) {
-        let end = if let Some(finding) = self.found.take() {
-            End::Broken(finding)
-        } else if self.live.get() == 0 {
-            End::Finished
-        } else if self.waiting().all(|task| self.tasks[task as usize].waits_for_program.get()) {
-            End::Stuck
-        } else {
-            End::Broken(Finding { invariant: "deadlock", what: self.describe_waits() })
-        };
-        self.end_with(end);
-    }
-
-    fn waiting(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let waiting = self.live.get() & !self.runnable.get();
-        (0..self.nr_tasks).filter(move |&task| waiting & bit(task) != 0)
-    }
-
-    fn describe_waits(&self) -> String {
-        let one = |task: TaskId| match self.tasks[task as usize].wait.get() {
-            Wait::Nothing | Wait::Change => format!("task {task} waits"),
-            Wait::Spin(_) => format!("task {task} spins"),
-            Wait::Sleep(_) => format!("task {task} sleeps"),
-            Wait::Owner { owner, .. } => format!("task {task} spins while task {owner} runs"),
-            Wait::Interrupt(targets) => {
-                format!("task {task} waits for the interrupts of CPU {}", targets.trailing_zeros())
-            }
-        };
-        let waits: Vec<_> = self.waiting().map(one).collect();
-        format!("nobody can go on: {}", waits.join(", "))
-    }
-
-    /// Ends the schedule: no task will be resumed. The first end counts.
-    pub(super) fn end_with(&self, end: End) {
-        let end = self.found.take().map_or(end, End::Broken);
-        self.end.borrow_mut().get_or_insert(end);
-        self.next.set(None);
-        self.is_alone.set(false);
-        self.notes.set(false);
-    }
-
-    /// `task` has broken something, and never goes on. The others do while their accesses are
-    /// noted, for what they race with is wanted, but nothing that they break counts.
-    pub(super) fn halt(&self, task: TaskId, finding: Finding) {
-        if !self.notes() {
-            self.end_with(End::Broken(finding));
-            return;
-        }
-        self.found.borrow_mut().get_or_insert(finding);
-        let enough = self.steps.get().saturating_add(MORE_STEPS);
-        self.max_steps.set(self.max_steps.get().min(enough));
-        self.unasked.set(self.unasked.get().min(enough));
-        self.ended(task);
-    }
-
-    /// Notes that the step that runs has to do with `thing`, if accesses are noted.
-    pub(super) fn touch(&self, thing: Thing, writes: bool) {
-        if self.notes() {
-            self.dpor.borrow_mut().races.touch_thing(thing, writes);
-        }
-    }
-
-    /// The running task waits. Caller suspends it then.
-    pub(super) fn block(&self, task: TaskId, wait: Wait, on_line: Option<Line>) {
-        let state = &self.tasks[task as usize];
-        state.wait.set(wait);
-        state.waits_for_program.set(on_line == Some(Line::FREE));
-        if !matches!(wait, Wait::Interrupt(_) | Wait::Sleep(_)) {
-            self.watching.set(self.watching.get() | bit(task));
-        }
-        self.set_runnable(self.runnable.get() & !bit(task));
-        if on_line == Some(Line::FREE) {
-            self.touch(Thing::Task(task), true);
-        }
-        if matches!(wait, Wait::Sleep(_)) {
-            self.left_cpu(task);
-        }
-        if self.phase.get() == Phase::Running {
-            self.pick(task);
-        }
-    }
-
-    /// The running task has ended. Caller suspends it then.
-    pub(super) fn ended(&self, task: TaskId) {
-        self.live.set(self.live.get() & !bit(task));
-        self.set_runnable(self.runnable.get() & !bit(task));
-        self.touch(Thing::Task(task), true);
-        self.left_cpu(task);
-        if self.phase.get() == Phase::Running {
-            self.pick(task);
-        }
-    }
-
-    pub(super) fn make_runnable(&self, task: TaskId) {
-        if self.notes() {
-            self.dpor.borrow_mut().races.wakes(task);
-        }
-        if matches!(self.tasks[task as usize].wait.replace(Wait::Nothing), Wait::Sleep(_)) {
-            self.touch(Thing::OnCpu(task), true);
-        }
-        self.watching.set(self.watching.get() & !bit(task));
-        self.set_runnable(self.runnable.get() | bit(task));
-    }
-
-    /// Whether `task` is on its CPU, which it leaves only to sleep and when it ends.
-    pub(super) fn on_cpu(&self, task: TaskId) -> bool {
-        self.live.get() & bit(task) != 0
-            && !matches!(self.tasks[task as usize].wait.get(), Wait::Sleep(_))
-    }
-
-    /// `task` is no longer on its CPU: who spins on it for a lock goes on.
-    fn left_cpu(&self, task: TaskId) {
-        self.touch(Thing::OnCpu(task), true);
-        for waiter in self.waiting() {
-            if let Wait::Owner { owner, .. } = self.tasks[waiter as usize].wait.get()
-                && owner == task
-            {
-                self.make_runnable(waiter);
-            }
-        }
-    }
-
-    /// A word was written.
-    #[inline(always)]
-    pub(super) fn written(&self, word: usize, before: u64, after: u64) {
-        if before != after {
-            self.last_progress.set(self.steps.get());
-        }
-        if self.watching.get() != 0 {
-            self.look(word, before, after);
-        }
-    }
-
-    /// Lets those go on who wait for what a word is now, and those not whose wait is not over
-    /// after all.
-    #[cold]
-    fn look(&self, word: usize, before: u64, after: u64) {
-        for task in 0..self.nr_tasks {
-            if self.watching.get() & bit(task) == 0 {
-                continue;
-            }
-            let state = &self.tasks[task as usize];
-            let runnable = self.runnable.get();
-            match state.wait.get() {
-                Wait::Spin(watched) if watched == word => {
-                    let may = state.condition.holds(after);
-                    let with = if may { runnable | bit(task) } else { runnable & !bit(task) };
-                    if self.notes() && with != runnable {
-                        let races = &mut self.dpor.borrow_mut().races;
-                        if may { races.wakes(task) } else { races.stops(task) }
-                    }
-                    self.set_runnable(with);
-                }
-                Wait::Owner { word: watched, value, .. } if watched == word && after != value => {
-                    self.make_runnable(task);
-                }
-                Wait::Change if before != after => self.make_runnable(task),
-                _ => {}
-            }
-        }
-    }
-
-    /// Wakes whoever sleeps on `word`, if what it waits for is so: else it would sleep again.
-    pub(super) fn wake(&self, waker: TaskId, word: usize, value: u64) {
-        for task in 0..self.nr_tasks {
-            let state = &self.tasks[task as usize];
-            if state.wait.get() == Wait::Sleep(word) && state.condition.holds(value) {
-                let for_program = state.waits_for_program.get();
-                self.have_woken.set(self.have_woken.get() | u64::from(for_program) << waker);
-                self.make_runnable(task);
-            }
-        }
-    }
-
-    /// `task` has left its irq-off section: interrupts that waited are handled.
-    pub(super) fn irqs_on(&self, task: TaskId) {
-        self.irqs_off.set(self.irqs_off.get() & !bit(task));
-        for waiter in self.waiting() {
-            let state = &self.tasks[waiter as usize];
-            if let Wait::Interrupt(targets) = state.wait.get() {
-                let left = targets & !bit(task);
-                if left != targets && self.notes() {
-                    self.dpor.borrow_mut().races.wakes(waiter);
-                }
-                state.wait.set(Wait::Interrupt(left));
-                if left == 0 {
-                    self.make_runnable(waiter);
-                }
-            }
-        }
     }
 }

@@ -6,6 +6,8 @@
 //! sequentially consistent.
 
 mod attribution;
+mod choices;
+mod contract;
 mod coverage;
 mod cpu;
 mod dpor;
@@ -20,6 +22,7 @@ mod timeline;
 mod token;
 mod touch;
 mod violation;
+mod waits;
 
 pub use cpu::Cpu;
 pub use explorer::{ExploreOptions, Explorer, Search, Subject};

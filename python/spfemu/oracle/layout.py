@@ -29,7 +29,7 @@ _WITH_ADDRESS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A range that a call got, where the two kernels put it."""
+    """A range that a call got, where it is with either kernel."""
 
     position: int
     space: int
@@ -54,7 +54,8 @@ class Layout:
         self._emulated = emulated
         self._host = host
         self._history = history
-        self._chosen = self._ranges_that_differ()
+        self._placed = self._ranges()
+        self._chosen = [place for place in self._placed if place.emulated != place.host]
 
     def is_same_place(self, task: int, row: int) -> bool:
         """Whether an outcome's ``ret`` is an address that means the same on both sides.
@@ -85,7 +86,7 @@ class Layout:
         Source: ours. They are as they are if both kernels chose the same addresses; else what the
         host has is moved to where the emulator has it, and how it is cut into VMAs is left out.
         """
-        before = self._seen(position, space)
+        before = self._seen(self._chosen, position, space)
         if not before:
             return mine, theirs
         return joined_maps(mine), joined_maps(
@@ -114,7 +115,7 @@ class Layout:
     def _meets_differently(self, task: int, row: int, record: np.void) -> bool:
         op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
-        before = self._seen(position, self._history.spaces.of_task(task, position))
+        before = self._seen(self._placed, position, self._history.spaces.of_task(task, position))
         ranges = [(*self._wanted(record, position), int(record["length"]))]
         if op == _MMAP and not flags & GIVEN:
             return False
@@ -137,19 +138,19 @@ class Layout:
         mine = self._history.target(record, position, self._emulated)
         return mine, self._history.target(record, position)
 
-    def _seen(self, position: int, space: int) -> list[_Chosen]:
+    def _seen(self, places: list[_Chosen], position: int, space: int) -> list[_Chosen]:
         sees = self._history.spaces.sees
-        return [c for c in self._chosen if sees(space, position, c.space, c.position)]
+        return [c for c in places if sees(space, position, c.space, c.position)]
 
-    def _ranges_that_differ(self) -> list[_Chosen]:
+    def _ranges(self) -> list[_Chosen]:
         found = []
         for task in range(len(self._history.program.tasks)):
             mine, theirs = self._emulated.task_ops(task), self._host.task_ops(task)
             both = min(len(mine), len(theirs))
-            differ = (mine["ret"][:both] != theirs["ret"][:both]) & (mine["has"][:both] & 1 != 0)
+            is_place = np.isin(theirs["op"][:both], (_MMAP, _MREMAP))
             good = (mine["errno"][:both] == 0) & (theirs["errno"][:both] == 0)
-            for row in np.flatnonzero(differ & good).tolist():
-                if self.is_same_place(task, row):
+            for row in np.flatnonzero(is_place & good).tolist():
+                if mine["ret"][row] == theirs["ret"][row] or self.is_same_place(task, row):
                     record = self._history.program.tasks[task].ops[int(theirs["index"][row])]
                     is_mmap = theirs["op"][row] == _MMAP
                     length = int(record["length" if is_mmap else "length2"])

@@ -74,11 +74,8 @@ class Case:
         return self.emulated["errno"] is not None and self.host["errno"] is not None
 
     def is_of_merging(self, rule: str) -> bool:
-        """Whether the number of faults differs because of a newer rule. Source: ours."""
-        here, there = self.emulated["faults"], self.host["faults"]
-        if here == there:
-            return False
-        return self._merging.explains_faults(rule, (self.task, self._row), here, there)
+        """Whether the errno or the faults differ because of a newer rule. Source: ours."""
+        return self._merging.explains(rule, (self.task, self._row), self.emulated, self.host)
 
     def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:
         """Whether the outcomes are these, as far as keys are given. Source: ours."""

@@ -5,24 +5,22 @@ So do outcomes that hang on it: mremap of what is several VMAs, and what fork co
 
 from __future__ import annotations
 
-from typing import Final
-
 from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call
 from spfemu.program.ops import MMAP_FLAGS
 
 __all__ = [
+    "has_not_grown",
+    "is_across_grown",
     "is_across_stack",
     "is_between_touched_and_not",
     "is_copied_at_fork",
-    "is_grown_to",
+    "is_grown",
     "is_mremap_across_uncharged",
     "is_stack",
     "is_uncharged",
     "is_wiped",
 ]
-
-_WRITE: Final = 2
 
 
 def is_uncharged(edge: Edge) -> bool:
@@ -37,28 +35,7 @@ def is_wiped(edge: Edge) -> bool:
 
 def is_mremap_across_uncharged(case: Case) -> bool:
     """mremap of a range that is one VMA for one of the two only, for part of it was uncharged."""
-    errnos = {case.emulated["errno"], case.host["errno"]}
-    if case.op != "mremap" or errnos != {None, "EFAULT"}:
-        return False
-    start, end = case.page, case.page + int(case.record["length"])
-    calls = (call for call in case.before if call.op == "mprotect")
-    return _is_read_only(case.before, start) and any(
-        call.address < end and start < call.address + call.length
-        for call in calls
-        if not int(call.record["prot"]) & _WRITE
-    )
-
-
-def _is_read_only(before: list[Call], page: int) -> bool:
-    """Whether a page may not be written to, as far as calls say."""
-    for call in before:
-        start = call.ret if call.op in ("mmap", "mremap") else call.address
-        if call.op == "mremap" and not call.errno and start <= page < start + call.new_length:
-            page += call.address - start  # it came from there
-        is_whole = call.op == "mmap" and not call.errno
-        if (is_whole or call.op == "mprotect") and start <= page < start + call.length:
-            return not int(call.record["prot"]) & _WRITE
-    return False
+    return case.op == "mremap" and case.is_of_merging("uncharged")
 
 
 def _stacks(before: list[Call]) -> set[tuple[int, int]]:
@@ -91,13 +68,19 @@ def is_across_stack(case: Case) -> bool:
     return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
 
 
-def is_grown_to(edge: Edge) -> bool:
-    """Where a mapping that grew in place met the next one."""
-    return edge.is_emulated and any(
-        call.ret == call.address and call.ret + call.new_length == edge.address
-        for call in edge.before
-        if call.op == "mremap" and not call.errno and call.new_length > call.length
-    )
+def is_grown(edge: Edge) -> bool:
+    """Where a mapping that grew in place met the next one, or what hangs on that."""
+    return edge.is_of_merging("grown")
+
+
+def is_across_grown(case: Case) -> bool:
+    """As `is_across_stack`, about a range that is one VMA only where it merged as it grew."""
+    return case.is_of_merging("grown")
+
+
+def has_not_grown(edge: Edge) -> bool:
+    """What would have an anon_vma, but for the limit that a refused growth met first."""
+    return edge.is_of_merging("lowest")
 
 
 def is_between_touched_and_not(edge: Edge) -> bool:

@@ -37,10 +37,18 @@ EXCEPTIONS: Final = (
     Exempt(
         "second-lowest-address",
         None,
-        "hints below CONFIG_LSM_MMAP_MIN_ADDR are raised to it, and nothing grows below it, "
-        "however low vm.mmap_min_addr is",
+        "hints below CONFIG_LSM_MMAP_MIN_ADDR are raised to it, however low vm.mmap_min_addr is",
+        keys=("ret",),
+        outcome=when.is_hint_too_low,
+        ends=True,
+    ),
+    Exempt(
+        "growth-too-low",
+        None,
+        "nothing grows below CONFIG_LSM_MMAP_MIN_ADDR, or gets an anon_vma where that is tried",
         keys=("ret", "errno", "value", "signal", "si_code", "faults"),
-        outcome=when.is_too_low,
+        outcome=when.is_growth_too_low,
+        edge=cuts.has_not_grown,
         ends=True,
     ),
     Exempt(
@@ -144,7 +152,10 @@ EXCEPTIONS: Final = (
         "grown-joins-next",
         (5, 19),
         "what mremap lets grow in place merges with what it then meets",
-        edge=cuts.is_grown_to,
+        keys=("ret", "errno", "faults"),
+        outcome=cuts.is_across_grown,
+        edge=cuts.is_grown,
+        ends=True,
     ),
     Exempt(
         "stack-is-nohugepage",

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
-from spfemu.oracle.history import History
+from spfemu.oracle.history import Call, History
+from spfemu.oracle.mapped import page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, OPS
 from spfemu.results import Result
 
@@ -36,6 +37,12 @@ class _Chosen:
     emulated: int
     host: int
     length: int
+
+
+def _clears(call: Call) -> bool:
+    """Whether a call has unmapped its range."""
+    is_fixed = call.op == "mmap" and int(call.record["flags"]) & _FIXED
+    return not call.errno and bool(call.op == "munmap" or is_fixed)
 
 
 def _overlap(start: int, length: int, at: int, size: int) -> tuple[int, int] | None:
@@ -140,7 +147,21 @@ class Layout:
 
     def _seen(self, places: list[_Chosen], position: int, space: int) -> list[_Chosen]:
         sees = self._history.spaces.sees
-        return [c for c in places if sees(space, position, c.space, c.position)]
+        seen = [c for c in places if sees(space, position, c.space, c.position)]
+        if not seen:
+            return []
+        calls = [call for call in self._history.before(position, space) if _clears(call)]
+        return [c for c in seen if not any(self._is_cleared(c, call) for call in calls)]
+
+    def _is_cleared(self, chosen: _Chosen, call: Call) -> bool:
+        """Whether nothing is left of a range after a call, with either kernel."""
+        mine, theirs = self._wanted(call.record, call.position)
+        length = page_up(call.length)
+        return (
+            call.position > chosen.position
+            and _overlap(mine, length, chosen.emulated, chosen.length) == (0, chosen.length)
+            and _overlap(theirs, length, chosen.host, chosen.length) == (0, chosen.length)
+        )
 
     def _ranges(self) -> list[_Chosen]:
         found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from spfemu.comparing import parsed_maps_line
 from spfemu.profiles import arch, arch_names
@@ -61,16 +62,25 @@ class Merging:
         """Whether a rule decides whether there is an edge at an address. Source: ours."""
         return any(address in edges(maps(old)) ^ edges(maps(new)) for old, new in self._pairs(rule))
 
-    def explains_faults(self, rule: str, place: tuple[int, int], here: int, there: int) -> bool:
-        """Whether an outcome has so many faults without a rule and so many with it.
+    def explains(
+        self, rule: str, place: tuple[int, int], here: dict[str, Any], there: dict[str, Any]
+    ) -> bool:
+        """Whether an outcome has this errno and so many faults without a rule, and those with it.
 
-        Source: ours.
+        Source: ours. ``here`` and ``there`` are outcomes as JSON objects, with ``faults``.
         """
-        number, (task, row) = EVENTS.index("faults"), place
-        for pair in self._pairs(rule):
-            both = [result.task_ops(task) for result in pair]
-            if all(row < len(rows) for rows in both) and (here, there) == tuple(
-                int(rows["counters"][row, number]) for rows in both
-            ):
-                return True
-        return False
+        wanted = [(outcome["errno"], outcome["faults"]) for outcome in (here, there)]
+        if wanted[0] == wanted[1]:
+            return False
+        return any(
+            [_errno_and_faults(run, place) for run in pair] == wanted for pair in self._pairs(rule)
+        )
+
+
+def _errno_and_faults(result: Result, place: tuple[int, int]) -> tuple[str | None, int] | None:
+    task, row = place
+    rows = result.task_ops(task)
+    if row >= len(rows):
+        return None
+    errno = result.outcome(rows[row])["errno"]
+    return errno, int(rows[row]["counters"][EVENTS.index("faults")])

@@ -23,6 +23,8 @@ __all__ = [
     "is_alone_at_the_end",
     "is_brk_over_hole",
     "is_dontunmap",
+    "is_growth_too_low",
+    "is_hint_too_low",
     "is_locked_on_fault",
     "is_locked_too_much",
     "is_mbind_to_a_hole",
@@ -31,7 +33,6 @@ __all__ = [
     "is_mremap_of_several",
     "is_read_ahead",
     "is_several_too_low",
-    "is_too_low",
     "is_too_much",
     "is_v12_code",
     "is_v12_livelock",
@@ -183,20 +184,27 @@ def is_mbind_to_a_hole(case: Case) -> bool:
     return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
 
 
-def is_too_low(case: Case) -> bool:
-    """A hint or growth that only the emulator has, with one lowest address where Linux has two."""
-    lowest = int(case.history.host.settings["lowest_hint"])
-    if case.op == "mmap":
-        hint = case.history.address(case.record, case.position) & ~4095
-        is_hint = not int(case.record["flags"]) & _FIXED
-        return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
-    # Nothing may be mapped there, or it would have been no growth.
+def is_hint_too_low(case: Case) -> bool:
+    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
+    hint = case.history.address(case.record, case.position) & ~4095
+    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
+    return is_hint and case.emulated["ret"] == hint < _lowest_hint(case) <= case.host["ret"]
+
+
+def is_growth_too_low(case: Case) -> bool:
+    """An access for which only the emulator lets a stack grow, as with `is_hint_too_low`."""
     is_refused = case.host["signal"] == "SIGSEGV" or case.host["errno"] == "EFAULT"
     was_settled = case.is_({"signal": None, "errno": None}, {})
-    if not (is_refused and was_settled and case.page < lowest):
+    is_low = case.op in _ACCESSES and case.page < _lowest_hint(case)
+    if not (is_refused and was_settled and is_low):
         return False
+    # Where something is mapped nothing grows.
     there = mapped(case.history, case.position, case.space)
-    return case.op in _ACCESSES and not there.meets(case.page, case.page + 4096)
+    return not there.meets(case.page, case.page + 4096)
+
+
+def _lowest_hint(case: Case) -> int:
+    return int(case.history.host.settings["lowest_hint"])
 
 
 def is_too_much(case: Case) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-NEWER = ("wiped", "stack", "uncharged", "touched")
+NEWER = ("wiped", "stack", "grown", "uncharged", "touched", "lowest")
 
 
 def run(
@@ -61,8 +61,10 @@ def run(
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
             C3, C8 and L3 can be seen without concurrency.
         newer: rules of newer kernels for what merges, of "wiped" (since 5.7 what is wiped at fork
-            has no anon_vma), "stack" (since 6.7 it is nohugepage), "uncharged" (since 6.7 mprotect
-            uncharges what was not touched), "touched" (since 6.16 it joins what was not).
+            has no anon_vma), "stack" (since 6.7 it is nohugepage), "grown" (since 5.19 what mremap
+            lets grow in place merges), "uncharged" (since 6.7 mprotect uncharges what was not
+            touched), "touched" (since 6.16 it joins what was not), "lowest" (where
+            CONFIG_LSM_MMAP_MIN_ADDR is 65536: nothing grows below it, or gets an anon_vma there).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

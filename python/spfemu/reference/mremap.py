@@ -59,7 +59,7 @@ def mremap(
         return addr
     vma = _vma_to_resize(mm, addr, old_length, new_length)
     if old_length == vma.end - addr and _can_grow(kernel, mm, vma, new_length - old_length):
-        vma.end += new_length - old_length  # merges with nobody, even if it now could
+        _expand_in_place(kernel, mm, vma, new_length - old_length)
         _populate_growth(kernel, mm, addr, old_length, new_length)
         return addr
     if not flags & _MAYMOVE:
@@ -116,6 +116,17 @@ def _vma_to_resize(mm: Mm, addr: int, old_length: int, new_length: int) -> Vma:
     if old_length > vma.end - addr:
         raise SyscallError(errno.EFAULT)
     return vma
+
+
+def _expand_in_place(kernel: Kernel, mm: Mm, vma: Vma, delta: int) -> None:
+    """Lets the VMA end later. It merges with nobody, even if it now could; since 5.19 it does."""
+    if "grown" in kernel.newer:
+        start, end = vma.end, vma.end + delta
+        pgoff = vma.pgoff + ((start - vma.start) >> mm.arch.page_shift)
+        what = vma.flags, vma.anon_vma, vma.file, pgoff, vma.policy
+        if vma_merge(mm, vma, start, end, *what) is not None:
+            return
+    vma.end += delta
 
 
 def _can_grow(kernel: Kernel, mm: Mm, vma: Vma, delta: int) -> bool:

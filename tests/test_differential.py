@@ -93,6 +93,20 @@ CASES: Final[dict[str, tuple[str, str]]] = {
             {"op": "exec", "brk_start": "0x1f80001fc000"},
             {"op": "brk", "delta": 4096, "start": "0x1f80001f8000"}]}]}""",
     ),
+    # Too little memory for its pages, for page tables at its new place, and enough.
+    **{
+        f"a_stack_of_exec_with_{memory}_of_memory": (
+            "x86",
+            f"""{{"system": {{"memory": "{memory}"}}, "tasks": [{{"ops": [
+                {{"op": "mmap", "length": "48K", "id": "p"}},
+                {{"op": "touch", "addr": "p", "length": "48K"}},
+                {{"op": "vfork", "child": "c", "wait": true}}]}},
+                {{"name": "c", "start": "vfork", "ops": [
+                {{"op": "exec", "stack": "12K", "stack_shift": "1G"}},
+                {{"op": "write", "addr": "0x7fffbfffeff8", "value": 1}}]}}]}}""",
+        )
+        for memory in ("84K", "104K", "240K")
+    },
     "a_small_user_space_has_a_heap": (
         "powerpc-4k",
         """{"tasks": [{"ops": [{"op": "brk", "delta": 4096}]}]}""",

@@ -12,9 +12,10 @@ from spfemu.program.values import parse_address, parse_int, shown
 __all__ = ["ERRNOS", "HANDLED", "SIGNALS", "SI_CODES", "check_expect", "normal_expect"]
 
 ERRNOS: Final = {
-    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "EBADF": 9, "EAGAIN": 11,
-    "ENOMEM": 12, "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "ENODEV": 19, "EINVAL": 22,
-    "ENFILE": 23, "ETXTBSY": 26, "ENOSPC": 28, "ENOSYS": 38, "EOVERFLOW": 75, "EOPNOTSUPP": 95,
+    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "E2BIG": 7, "EBADF": 9,
+    "EAGAIN": 11, "ENOMEM": 12, "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17,
+    "ENODEV": 19, "EINVAL": 22, "ENFILE": 23, "ETXTBSY": 26,
+    "ENOSPC": 28, "ENOSYS": 38, "EOVERFLOW": 75, "EOPNOTSUPP": 95,
 }  # fmt: skip
 SIGNALS: Final = {"SIGBUS": 7, "SIGKILL": 9, "SIGSEGV": 11}
 SI_CODES: Final = {

@@ -209,6 +209,8 @@ CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
 
 U64: Final = 2**64 - 1
 I64: Final = 2**63 - 1
+MAX_STACK_SHIFT: Final = 1 << 34
+"""How far below the top of user space a stack may end: x86-64 draws less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,16 +301,7 @@ _TABLE: Final = (
     Op(
         "madvise",
         5,
-        (
-            *_RANGE,
-            Key(
-                "advice",
-                "choice",
-                "advice",
-                required=True,
-                choices=ADVICES,
-            ),
-        ),
+        (*_RANGE, Key("advice", "choice", "advice", required=True, choices=ADVICES)),
     ),
     Op("mlock", 6, (*_RANGE, Key("onfault", "bool", "flags"))),
     Op("munlock", 7, _RANGE),
@@ -327,7 +320,15 @@ _TABLE: Final = (
     Op("vfork", 12, _FORK),
     Op("wait", 13, (_CHILD,)),
     Op("clone", 14, (_CHILD,)),
-    Op("exec", 15, (Key("brk_start", "int", "addr", high=I64, given=GIVEN),)),
+    Op(
+        "exec",
+        15,
+        (
+            Key("brk_start", "int", "addr", high=I64, given=GIVEN),
+            Key("stack", "int", "length"),
+            Key("stack_shift", "int", "length2", high=MAX_STACK_SHIFT),
+        ),
+    ),
     Op("exit", 16),
     Op("read", 17, (_ADDR, _MODE)),
     Op("write", 18, (_ADDR, Key("value", "int", "value", required=True), _MODE)),

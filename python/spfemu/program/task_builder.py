@@ -173,9 +173,14 @@ class TaskBuilder(TaskRecords):
         """Appends ``wait`` until that task has ended."""
         self._child("wait", child)
 
-    def exec(self, *, brk_start: int | None = None) -> None:
-        """Appends ``exec``: a fresh address space."""
-        self.record(15, 0 if brk_start is None else GIVEN, addr=brk_start or 0)
+    def exec(self, *, brk_start: int | None = None, stack: int = 0, stack_shift: int = 0) -> None:
+        """Appends ``exec``: a fresh address space.
+
+        ``stack``: bytes of arguments on its stack; 0 is none. ``stack_shift``: how many bytes below
+        the top of user space the stack ends, 0 to 2^34.
+        """
+        flags = 0 if brk_start is None else GIVEN
+        self.record(15, flags, addr=brk_start or 0, length=stack, length2=stack_shift)
 
     def exit(self) -> None:
         """Appends ``exit``: the task ends here."""

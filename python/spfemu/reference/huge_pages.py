@@ -12,8 +12,10 @@ from spfemu.reference.huge_split import fits, nr_base_pages, split_huge_pmd, wit
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
+    VM_GROWSDOWN,
     VM_HUGEPAGE,
     VM_NOHUGEPAGE,
+    VM_STACK_INCOMPLETE_SETUP,
     Frames,
     HugePage,
     Leaf,
@@ -61,9 +63,15 @@ def huge_pmd_fault(fault: Fault) -> int | None:
 
 def is_wanted(kernel: Kernel, flags: int) -> bool:
     """__transparent_hugepageis_wanted()."""
-    if flags & VM_NOHUGEPAGE or kernel.thp == "never":
+    if flags & VM_NOHUGEPAGE or kernel.thp == "never" or is_vma_temporary_stack(flags):
         return False
     return kernel.thp == "always" or bool(flags & VM_HUGEPAGE)
+
+
+def is_vma_temporary_stack(flags: int) -> bool:
+    """Whether exec is not done with it. **Source:** is_vma_temporary_stack(), mm/rmap.c@5.1."""
+    setup = flags & VM_STACK_INCOMPLETE_SETUP
+    return bool(flags & VM_GROWSDOWN) and setup == VM_STACK_INCOMPLETE_SETUP
 
 
 def do_huge_pmd_anonymous_page(fault: Fault) -> int | None:

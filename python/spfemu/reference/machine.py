@@ -16,6 +16,7 @@ from spfemu.program import OPS, FileSpec, Program
 from spfemu.program.ops import GIVEN
 from spfemu.program.values import to_i64
 from spfemu.reference.calls import MEMORY_CALLS, Call, addresses, defined_id
+from spfemu.reference.exec import bprm_mm_init, setup_arg_pages
 from spfemu.reference.faults import AccessResult, access
 from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
@@ -309,6 +310,13 @@ class Machine:
         process = task.process
         assert process is not None, "the task has started"
         mm = new_mm(self.kernel)
+        stack = None
+        if record.length:
+            try:
+                stack = bprm_mm_init(self.kernel, mm, record.length, record.length2)
+            except SyscallError:
+                exit_mmap(self.kernel, mm)
+                raise
         for other in process.tasks:
             if other is not task and not other.ended:
                 self._end(other)
@@ -317,6 +325,8 @@ class Machine:
         mm.users = 1
         if record.flags & GIVEN:
             process.mm.start_brk = process.mm.brk = record.addr
+        if stack is not None:
+            setup_arg_pages(self.kernel, mm, stack, record.length2)
 
     def _sysctl(self, record: Record) -> None:
         name = self.program.texts[record.aux]

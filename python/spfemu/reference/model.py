@@ -41,6 +41,8 @@ VM_UFFD_MISSING = 1 << 16
 VM_HUGETLB = 1 << 17
 VM_SOFTDIRTY = 1 << 18
 VM_MERGEABLE = 1 << 19
+VM_STACK_INCOMPLETE_SETUP = VM_RAND_READ | VM_SEQ_READ
+"""Of a stack that exec is not done with; no other VMA has both."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 """The three bits that mprotect replaces; the array form's `prot` has the same values."""
 

@@ -131,7 +131,7 @@ def _mprotect_fixup(
     vma = merge_or_split(kernel, mm, vma, prev, start, end, flags, vma.policy)
     vma.flags = flags
     set_page_prot(mm, vma)
-    _change_protection(mm, vma, start, end)
+    change_protection(mm, vma, start, end)
     if old_flags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
         populate_quietly(kernel, mm, vma, start, end)  # the copies that writes would make
     return vma
@@ -169,7 +169,7 @@ def _check_map_count(kernel: Kernel, mm: Mm) -> None:
         raise SyscallError(errno.ENOMEM)
 
 
-def _change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
+def change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
     """Gives present PTEs the VMA's protection. **Source:** change_pte_range()@5.1.
 
     The new protection lets private pages be read at most, so a write faults again even if the page

@@ -354,6 +354,9 @@ def _task_step(
         place = pick(draw, (None, words.places.main, words.places.others[0], words.places.top))
         if place is not None:
             step["brk_start"] = place.base - 4 * words.page
+        if not words.host and pick(draw, range(2)):
+            step["stack"] = pick(draw, (1, words.page, 3 * words.page, 128 << 10, 2 << 20))
+            step["stack_shift"] = pick(draw, (0, words.page, 2 << 20, 7 * words.page + 1, 1 << 30))
         if pick(draw, range(4)):
             step["then"] = draw(first)
     return step

@@ -180,6 +180,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         Ok(())
     }
 
+    /// `get_user_pages_remote()` as exec uses it: whether a page of a new stack, which grows down to
+    /// it, can be had.
+    pub(crate) fn get_user_pages_remote(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        page: Vaddr,
+    ) -> bool {
+        // find_extend_vma()
+        if page < vma.vm_start().read(cpu) && !self.expand_stack(cpu, mm, vma, page) {
+            return false;
+        }
+        let how = Foll { write: true, force: true, populate: true };
+        let end = page.offset(self.page_size());
+        self.get_user_pages(cpu, mm, vma, page..end, how, Drop::Never).is_ok()
+    }
+
     /// `__get_user_pages()` within one VMA: how many pages before the first that cannot be had;
     /// an error if that is the first of all.
     fn get_user_pages(

@@ -60,7 +60,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `free_pgd_range()`: the tables that map only addresses of `start..end`, where nothing is
     /// mapped from `floor` to `start` and from `end` to `ceiling`.
-    fn free_pgd_range(
+    pub(crate) fn free_pgd_range(
         &self,
         cpu: &P,
         tlb: &mut MmuGather<'_, P>,

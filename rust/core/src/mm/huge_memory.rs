@@ -8,6 +8,7 @@ use super::objects::{MmRef, PageRef, TableRef, VmaRef};
 use super::page::ZERO_PFN;
 use super::pmd::{Pmd, PmdVal};
 use super::types::{Pte, Vaddr, VmFlags};
+use super::vma::is_vma_temporary_stack;
 use crate::design::Design;
 use crate::platform::{Ordering, Platform, Ptr};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
@@ -33,6 +34,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn transparent_hugepage_enabled(&self, flags: VmFlags) -> bool {
         self.has_transparent_hugepage()
             && !flags.has(VmFlags::NOHUGEPAGE)
+            && !is_vma_temporary_stack(flags)
             && match self.config.system.thp {
                 Thp::Never => false,
                 Thp::Madvise => flags.has(VmFlags::HUGEPAGE),

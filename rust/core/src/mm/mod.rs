@@ -87,6 +87,8 @@ pub(crate) use swap_readahead::{SwapIn, SwapReads};
 pub use task_mmu::ProcText;
 pub use types::{Access, Errno, FaultCode, FaultFlags, Pte, Signal, Vaddr, VmFault, VmFlags};
 pub use variants::{Choice, Variant, Variants};
-pub(crate) use vma::{VM_ACCESS_FLAGS, VM_SPECIAL, can_madv_dontneed_vma};
+pub(crate) use vma::{
+    VM_ACCESS_FLAGS, VM_SPECIAL, VM_STACK_INCOMPLETE_SETUP, can_madv_dontneed_vma,
+};
 pub(crate) use vma_adjust::Bounds;
 pub(crate) use vma_merge::{MergeRequest, NewHalf};

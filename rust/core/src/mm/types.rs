@@ -311,6 +311,7 @@ impl Signal {
 pub enum Errno {
     Eperm = 1,
     Enoent = 2,
+    E2big = 7,
     Eagain = 11,
     Enomem = 12,
     Eacces = 13,

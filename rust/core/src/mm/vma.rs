@@ -16,6 +16,13 @@ pub(crate) const VM_SPECIAL: VmFlags = VmFlags(VmFlags::DONTEXPAND.0 | VmFlags::
 pub(crate) fn can_madv_dontneed_vma(flags: VmFlags) -> bool {
     !flags.has(VmFlags::LOCKED | VmFlags::HUGETLB | VmFlags::PFNMAP)
 }
+/// Of a stack that exec is not done with. No other VMA is to be read both ways.
+pub(crate) const VM_STACK_INCOMPLETE_SETUP: VmFlags =
+    VmFlags(VmFlags::RAND_READ.0 | VmFlags::SEQ_READ.0);
+/// `is_vma_temporary_stack()`, by the flags.
+pub(super) fn is_vma_temporary_stack(flags: VmFlags) -> bool {
+    flags.has(VmFlags::GROWSDOWN) && flags & VM_STACK_INCOMPLETE_SETUP == VM_STACK_INCOMPLETE_SETUP
+}
 /// What `mprotect` sets: the three access rights.
 pub(crate) const VM_ACCESS_FLAGS: VmFlags =
     VmFlags(VmFlags::READ.0 | VmFlags::WRITE.0 | VmFlags::EXEC.0);

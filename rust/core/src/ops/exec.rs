@@ -1,27 +1,66 @@
 //! `exec`: a fresh address space for the current task.
 //!
-//! Source: `fs/exec.c`, v5.1. No image is loaded: the new address space is empty, apart from
-//! where its heap will begin.
+//! No image is loaded: the new address space has a stack, if the program asks for one, and its heap
+//! will begin where it says. Source: `fs/exec.c`, v5.1; `INIT_VMA()`: P08.
+
+use std::ops::Range;
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{Errno, Kernel, MmRef, Vaddr};
+use crate::mm::{
+    Bounds, Errno, Kernel, MmRef, Moving, VM_STACK_INCOMPLETE_SETUP, Vaddr, VmFlags, VmaRef,
+};
 use crate::platform::{Platform, Value};
 
+/// `_STK_LIM / 4 * 3`: what arguments and environment may take at most.
+const MAX_ARGS: u64 = (8 << 20) / 4 * 3;
+/// `ARG_MAX`: what they may take however small the stack's limit is.
+const ARG_MAX: u64 = 128 << 10;
+/// By how much `setup_arg_pages()` lets a stack grow beyond what is on it.
+const STACK_EXPAND: u64 = 128 << 10;
+/// `VM_STACK_FLAGS`, for an image that needs no executable stack.
+const VM_STACK_FLAGS: VmFlags = VmFlags(
+    VmFlags::GROWSDOWN.0
+        | VmFlags::READ.0
+        | VmFlags::WRITE.0
+        | VmFlags::MAYREAD.0
+        | VmFlags::MAYWRITE.0
+        | VmFlags::MAYEXEC.0
+        | VmFlags::ACCOUNT.0,
+);
+
+/// Arguments of `exec`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecArgs {
+    /// Where the heap of the new address space begins.
+    pub brk_start: Option<u64>,
+    /// Bytes of arguments and environment; 0: the address space has no stack.
+    pub stack: u64,
+    /// How many bytes below the top of user space the stack is to end, which Linux draws at random.
+    pub stack_shift: u64,
+}
+
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// Replaces the address space of the current task; `brk_start` says where the heap of the new
-    /// one begins. `de_thread` ends the other tasks of the process, once nothing can fail any
-    /// more; if it does not return, because the task is to end itself, nothing has changed.
+    /// Replaces the address space of the current task. `de_thread` ends the other tasks of the
+    /// process, once nothing can fail any more but the stack's move; if it does not return, because
+    /// the task is to end itself, nothing has changed.
     pub fn sys_exec<E>(
         &self,
         cpu: &P,
-        brk_start: Option<u64>,
+        args: ExecArgs,
         de_thread: impl FnOnce() -> Result<(), E>,
     ) -> Result<Result<(), Errno>, E> {
         cpu.charge(Cost::SyscallEntryExit, 1);
         cpu.charge(Cost::TaskSetup, 1);
         let Some(mm) = self.mm_alloc(cpu) else { return Ok(Err(Errno::Enomem)) };
-        if let Some(start) = brk_start {
+        let stack = match self.bprm_mm_init(cpu, mm, args) {
+            Ok(stack) => stack,
+            Err(errno) => {
+                self.mmput(cpu, mm);
+                return Ok(Err(errno));
+            }
+        };
+        if let Some(start) = args.brk_start {
             mm.start_brk().poke(Vaddr(start));
             mm.brk().poke(Vaddr(start));
             mm.brk_used().poke(true); // a later `start` of brk means nothing
@@ -31,7 +70,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Err(ended);
         }
         self.exec_mmap(cpu, mm);
-        Ok(Ok(()))
+        let Some(stack) = stack else { return Ok(Ok(())) };
+        Ok(self.setup_arg_pages(cpu, mm, stack, args.stack_shift))
     }
 
     /// `exec_mmap()`: leaves the old address space for `mm`.
@@ -45,6 +85,159 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.vmacache_flush(cpu);
         sem.up_read(cpu);
         self.mmput(cpu, old_mm);
+    }
+
+    /// `bprm_mm_init()` and `copy_strings()`: a stack at the top of user space with the arguments
+    /// on it, from the top down, before anybody runs in `mm`.
+    fn bprm_mm_init<'k>(
+        &'k self,
+        cpu: &P,
+        mm: MmRef<'k, P>,
+        args: ExecArgs,
+    ) -> Result<Option<VmaRef<'k, P>>, Errno> {
+        if args.stack == 0 {
+            return Ok(None);
+        }
+        // prepare_arg_pages(); copy_strings() finds out in the midst of it
+        let limit = (self.config.system.stack_limit / 4).clamp(ARG_MAX, MAX_ARGS);
+        if args.stack > limit {
+            return Err(Errno::E2big);
+        }
+        let vma = self.bprm_stack(cpu, mm);
+        // bprm->p: a null pointer stays above.
+        let top = vma.vm_end().read(cpu).0 - 8;
+        let lowest = Vaddr((top - args.stack) & !(self.page_size() - 1));
+        self.check_stack_top(vma.vm_end().read(cpu).since(lowest), args.stack_shift)?;
+        let mut page = Vaddr((top - 1) & !(self.page_size() - 1));
+        loop {
+            // get_arg_page(). Not under mmap_sem in 5.1: nobody else knows the address space.
+            if !self.get_user_pages_remote(cpu, mm, vma, page) {
+                return Err(Errno::E2big); // whatever the reason
+            }
+            if page == lowest {
+                return Ok(Some(vma));
+            }
+            page = Vaddr(page.0 - self.page_size());
+        }
+    }
+
+    /// `__bprm_mm_init()`: a stack of one page.
+    fn bprm_stack<'k>(&'k self, cpu: &P, mm: MmRef<'k, P>) -> VmaRef<'k, P> {
+        let vma = self.vm_area_alloc(cpu, mm);
+        let end = Vaddr(self.config.arch.task_size);
+        let start = Vaddr(end.0 - self.page_size());
+        let flags = VM_STACK_FLAGS | VM_STACK_INCOMPLETE_SETUP | VmFlags::SOFTDIRTY;
+        let sem = self.mmap_sem(mm);
+        sem.down_write(cpu);
+        vma.vm_start().poke(start);
+        vma.vm_end().poke(end);
+        vma.vm_flags().poke(flags);
+        vma.vm_page_prot().poke(self.vm_get_page_prot(flags));
+        vma.vm_pgoff().poke(start.0 >> self.page_shift());
+        let links = self.find_vma_links(cpu, mm, start, end).expect("there is no other VMA yet");
+        self.vma_link(cpu, mm, vma, links);
+        self.vm_stat_account(cpu, mm, 1);
+        sem.up_write(cpu);
+        vma
+    }
+
+    /// Whether there is room below for a stack of so many bytes that ends lower by `shift`.
+    /// DEVIATION: the kernel asks in `setup_arg_pages()`, when it can only kill.
+    fn check_stack_top(&self, length: u64, shift: u64) -> Result<(), Errno> {
+        let stack_top = self.stack_top(shift);
+        let lowest = self.config.system.mmap_min_addr;
+        if stack_top < lowest || length >= stack_top - lowest {
+            return Err(Errno::Enomem);
+        }
+        Ok(())
+    }
+
+    /// Where a stack ends that is `shift` bytes lower than at the top of user space.
+    fn stack_top(&self, shift: u64) -> u64 {
+        self.page_align(self.config.arch.task_size.saturating_sub(shift))
+    }
+
+    /// `setup_arg_pages()`: the stack's final place and flags, and some room to begin with.
+    /// DEVIATION: without memory to move it, the kernel kills the task; here it stays.
+    fn setup_arg_pages(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        shift: u64,
+    ) -> Result<(), Errno> {
+        let sem = self.mmap_sem(mm);
+        sem.down_write(cpu);
+        let result = self.finish_stack(cpu, mm, vma, shift);
+        sem.up_write(cpu);
+        result
+    }
+
+    fn finish_stack(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        shift: u64,
+    ) -> Result<(), Errno> {
+        let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
+        let shift = end.0 - self.stack_top(shift);
+        let flags = VM_STACK_FLAGS | VM_STACK_INCOMPLETE_SETUP; // no longer soft-dirty
+        let vma = self.mprotect_fixup(cpu, mm, vma, None, start..end, flags)?;
+        let moved = if shift == 0 { Ok(()) } else { self.shift_arg_pages(cpu, mm, vma, shift) };
+        vma.vm_flags().write(cpu, vma.vm_flags().read(cpu) & !VM_STACK_INCOMPLETE_SETUP);
+        moved?;
+        let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
+        let limit = self.config.system.stack_limit & !(self.page_size() - 1);
+        let base = if end.since(start) + STACK_EXPAND > limit {
+            Vaddr(end.0 - limit)
+        } else {
+            Vaddr(start.0 - STACK_EXPAND)
+        };
+        if self.expand_stack(cpu, mm, vma, base) { Ok(()) } else { Err(Errno::Efault) }
+    }
+
+    /// `shift_arg_pages()`: moves the stack down. It covers both places meanwhile, in which no page
+    /// of the old one has the index that rmap would look for; hence `VM_STACK_INCOMPLETE_SETUP_SETUP`.
+    fn shift_arg_pages(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        vma: VmaRef<'_, P>,
+        shift: u64,
+    ) -> Result<(), Errno> {
+        cpu.step("shift_arg_pages");
+        let (old_start, old_end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
+        let length = old_end.since(old_start);
+        let (new_start, new_end) = (Vaddr(old_start.0 - shift), Vaddr(old_end.0 - shift));
+        let pgoff = vma.vm_pgoff().read(cpu);
+        let bounds = |start, end| Bounds { start, end, pgoff, insert: None, expand: None };
+        self.vma_adjust(cpu, vma, bounds(new_start, old_end))?;
+        let moving = Moving { mm, vma, rmap_locks: false };
+        let moved = self.move_page_tables(cpu, &moving, old_start, new_start, length);
+        if moved < length {
+            // It needs no memory: the old place's tables are still there.
+            self.move_page_tables(cpu, &moving, new_start, old_start, moved);
+            self.free_arg_tables(cpu, mm, new_start..new_end.min(old_start), 0, old_start.0);
+            self.vma_adjust(cpu, vma, bounds(old_start, old_end))?;
+            return Err(Errno::Enomem);
+        }
+        self.free_arg_tables(cpu, mm, old_start.max(new_end)..old_end, new_end.0, 0);
+        self.vma_adjust(cpu, vma, bounds(new_start, new_end))
+    }
+
+    /// The page tables of a place that has nothing of the stack (any more).
+    fn free_arg_tables(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        place: Range<Vaddr>,
+        floor: u64,
+        ceiling: u64,
+    ) {
+        let mut tlb = self.tlb_gather_mmu(cpu, mm);
+        self.free_pgd_range(cpu, &mut tlb, place.start, place.end, Vaddr(floor), Vaddr(ceiling));
+        self.tlb_finish_mmu(cpu, tlb);
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod access;
 pub mod brk;
 mod clear_refs;
-mod exec;
+pub mod exec;
 mod exit;
 mod fork;
 mod kernel_address;

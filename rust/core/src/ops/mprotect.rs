@@ -58,7 +58,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `mprotect_fixup()`: gives the range, which is in `vma`, the flags. Returns the VMA that holds
     /// the range afterwards.
-    fn mprotect_fixup<'k>(
+    pub(super) fn mprotect_fixup<'k>(
         &'k self,
         cpu: &P,
         mm: MmRef<'k, P>,

@@ -8,6 +8,7 @@ use super::run::lock;
 use super::sync::{Stop, Wait};
 use crate::design::Design;
 use crate::mm::Errno;
+use crate::ops::exec::ExecArgs;
 use crate::ops::mmap::MmapArgs;
 use crate::ops::mremap::MremapArgs;
 use crate::platform::{Ordering, Platform, TaskId};
@@ -78,7 +79,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.start(child, matches!(op, Op::Vfork { .. }));
                 Ok(0)
             }
-            Op::Exec { brk_start } => return self.exec(brk_start),
+            Op::Exec(args) => return self.exec(args),
             Op::Sysctl { which, value } => self.sysctl(which, value).map(zero),
             Op::Truncate { file, length } => {
                 k.sys_ftruncate(cpu, self.run.file(Some(file)), length).map(zero)
@@ -158,9 +159,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     }
 
     /// A new address space; then the other tasks of the process end, and the old one is left.
-    fn exec(&self, brk_start: Option<u64>) -> Result<Ret, Stop> {
+    fn exec(&self, args: ExecArgs) -> Result<Ret, Stop> {
         let alone = || self.run.sync.become_alone(self.cpu);
-        let done = self.k.sys_exec(self.cpu, brk_start, alone)?;
+        let done = self.k.sys_exec(self.cpu, args, alone)?;
         if done.is_ok() {
             self.run.sync.left_mm(self.cpu);
         }

@@ -1,9 +1,13 @@
 //! From a record to an operation: every field is checked against what it may be.
 
 use super::load::FileSpec;
-use super::op::{At, GIVEN, Mmap, Mremap, OneAccess, Op, Range, Repeat, Sysctl, Touch, TouchOrder};
+use super::op::{
+    At, GIVEN, MAX_STACK_SHIFT, Mmap, Mremap, OneAccess, Op, Range, Repeat, Sysctl, Touch,
+    TouchOrder,
+};
 use super::record::Record;
 use crate::mm::{Access, FileKind, MpolMode, VmFlags};
+use crate::ops::exec::ExecArgs;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
@@ -91,9 +95,21 @@ impl Decoder<'_> {
             12 => Ok(Op::Vfork { child: self.child()?, wait }),
             13 => Ok(Op::Wait { child: self.child()? }),
             14 => Ok(Op::Clone { child: self.child()? }),
-            15 => Ok(Op::Exec { brk_start: self.given(record.addr) }),
+            15 => self.exec(),
             _ => Ok(Op::Exit),
         }
+    }
+
+    fn exec(&self) -> Result<Op, Wrong> {
+        let record = self.record;
+        if record.length2 > MAX_STACK_SHIFT {
+            return Err(wrong("length2", record.length2, "0 to 2^34 bytes"));
+        }
+        Ok(Op::Exec(ExecArgs {
+            brk_start: self.given(record.addr),
+            stack: record.length,
+            stack_shift: record.length2,
+        }))
     }
 
     fn access(&self) -> Result<Op, Wrong> {

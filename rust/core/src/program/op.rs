@@ -1,10 +1,14 @@
 //! Operations, decoded and checked: what the interpreter executes.
 
 use crate::mm::{Access, MpolMode, VmFlags};
+use crate::ops::exec::ExecArgs;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
 use crate::platform::TaskId;
+
+/// `stack_shift` at most: x86-64 draws less than this.
+pub(super) const MAX_STACK_SHIFT: u64 = 16 << 30;
 
 /// Flag bit: the optional address is given.
 pub(super) const GIVEN: u32 = 1 << 31;
@@ -139,7 +143,7 @@ pub(super) enum Op {
     Vfork { child: TaskId, wait: bool },
     Wait { child: TaskId },
     Clone { child: TaskId },
-    Exec { brk_start: Option<u64> },
+    Exec(ExecArgs),
     Exit,
     Access(OneAccess),
     Touch(Touch),
@@ -183,7 +187,7 @@ impl Op {
             Self::Vfork { .. } => 12,
             Self::Wait { .. } => 13,
             Self::Clone { .. } => 14,
-            Self::Exec { .. } => 15,
+            Self::Exec(_) => 15,
             Self::Exit => 16,
             Self::Access(OneAccess { access: Access::Read, .. }) => 17,
             Self::Access(OneAccess { access: Access::Write, .. }) => 18,
@@ -230,7 +234,7 @@ impl Op {
             Self::Vfork { .. } => "vfork",
             Self::Wait { .. } => "wait",
             Self::Clone { .. } => "clone",
-            Self::Exec { .. } => "exec",
+            Self::Exec(_) => "exec",
             Self::Exit => "exit",
             Self::Access(OneAccess { access: Access::Read, .. }) => "read",
             Self::Access(OneAccess { access: Access::Write, .. }) => "write",

@@ -39,6 +39,14 @@ impl<D: Design> Processes<D> {
         processes
     }
 
+    /// As [`Processes::new`], with this limit of stacks.
+    pub fn with_stack_limit(stack_limit: u64) -> Self {
+        let system = System { stack_limit, memory: 1 << 30, ..System::default() };
+        let processes = Self::idle_with("x86", system);
+        processes.k.start_process(&processes.cpus[0], &[0]).unwrap();
+        processes
+    }
+
     /// No task has an address space.
     pub fn idle(arch: &str, memory: u64) -> Self {
         Self::idle_with(arch, System { memory, ..System::default() })

@@ -75,9 +75,12 @@ fn an_optional_address_is_there_only_if_it_is_given() {
     let Ok(Op::Mmap(mmap)) = decode(given) else { panic!() };
     assert_eq!(Op::Mmap(mmap).awaited_id(), Some(1));
     let exec = Rec { addr: 0x1000, ..rec(EXEC) };
-    assert_eq!(decode(exec), Ok(Op::Exec { brk_start: None }));
+    assert_eq!(decode(exec), Ok(Op::Exec(ExecArgs::default())));
     let exec = Rec { flags: GIVEN, ..exec };
-    assert_eq!(decode(exec), Ok(Op::Exec { brk_start: Some(0x1000) }));
+    assert_eq!(
+        decode(exec),
+        Ok(Op::Exec(ExecArgs { brk_start: Some(0x1000), ..ExecArgs::default() }))
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ import pytest
 import spfemu
 from spfemu import Program
 from spfemu.engines import core_list
+from spfemu.exploring import MEMORY_MODELS
 
 PROGRAMS: Final = Path(__file__).parent / "catalogue"
 
@@ -109,7 +110,8 @@ IN_RUST: Final = ("A10", "A11a", "A11b", "A11c", "A12", "A27")
 
 variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)
 mutants = pytest.mark.parametrize("case", MUTANTS, ids=lambda case: case.entry)
-both = pytest.mark.parametrize("case", [*VARIANTS, *MUTANTS], ids=lambda case: case.entry)
+ALL: Final = (*VARIANTS, *MUTANTS)
+both = pytest.mark.parametrize("case", ALL, ids=lambda case: case.entry)
 
 
 def explored(case: Case, **settings: Any) -> dict[str, Any]:
@@ -137,6 +139,25 @@ def listed(what: str, entry: str) -> set[str]:
 def test_nothing_breaks_when_everything_is_cured(case: Case) -> None:
     found = explored(case, variants_default="fixed")
     assert (found["schedules"], found["violations"]) == (case.cured, [])
+
+
+@pytest.mark.parametrize("model", [model for model in MEMORY_MODELS if model != "sc"])
+@pytest.mark.parametrize("place", sorted({(case.program, case.preemptions) for case in ALL}))
+def test_nothing_breaks_in_weak_memory_either(place: tuple[str, int], model: str) -> None:
+    found = explored(Case("", *place, 0, 0), variants_default="fixed", memory_model=model)
+    assert found["violations"] == []
+
+
+def test_a_token_is_of_one_memory_model() -> None:
+    case = Case("A7", "write_against_munmap", 2, 0, 0)
+    settings: dict[str, Any] = {"variants_default": "fixed", "mutants": ["A7"]}
+    (finding, *_) = explored(case, memory_model="tso", **settings)["violations"]
+    program = Program.load(PROGRAMS / f"{case.program}.json")
+    again = spfemu.explore(program, memory_model="tso", replay=finding["token"], **settings)
+    assert again["violations"] == [finding]
+    for other in ("sc", "armv8"):
+        with pytest.raises(spfemu.ProgramError, match="made for another program, or with other"):
+            spfemu.explore(program, memory_model=other, replay=finding["token"], **settings)
 
 
 @variants

@@ -190,8 +190,9 @@ def explore(
         tasks: The records of each task as bytes, shape (62 * records,).
         meta: The JSON of everything else in the program.
         options: The JSON of the settings: ``strategy`` ("dfs", "random", "pct"), ``mutants``,
-            ``variants`` and ``variants_default``, ``memory_model`` ("sc"), ``schedules`` (the
-            most; null: all), ``preemptions`` (the most in one schedule; null: no bound),
+            ``variants`` and ``variants_default``, ``memory_model`` ("sc", "tso", "armv8",
+            "power"), ``schedules`` (the most; null: all), ``preemptions`` (the most in one
+            schedule; null: no bound),
             ``seed``, ``replay`` (a token, or null).
         progress: Called with the share done, or None.
 

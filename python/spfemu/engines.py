@@ -293,14 +293,12 @@ def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:
     return [task.ops.view(np.uint8) for task in program.tasks]
 
 
-def one_of(what: str, value: str, allowed: Collection[str], later: Collection[str] = ()) -> str:
-    """Returns the value if it is allowed; ``later`` are those that are not available yet.
+def one_of(what: str, value: str, allowed: Collection[str]) -> str:
+    """Returns the value if it is allowed.
 
     Source: ours. Raises EngineError, naming what is allowed.
     """
     names = ", ".join(allowed) or "none"
-    if value in later:
-        raise EngineError(f"{what} '{value}' is not available yet (allowed: {names})")
     if value not in allowed:
         raise EngineError(f"{what} {shown(value)} (allowed: {names})")
     return value

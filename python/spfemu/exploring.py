@@ -23,9 +23,18 @@ from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.results import RESULT_FORMAT
 
-__all__ = ["DEPTH", "PREEMPTIONS", "SCHEDULES", "STEPS", "STRATEGIES", "explore"]
+__all__ = [
+    "DEPTH",
+    "MEMORY_MODELS",
+    "PREEMPTIONS",
+    "SCHEDULES",
+    "STEPS",
+    "STRATEGIES",
+    "explore",
+]
 
 STRATEGIES: Final = ("dfs", "random", "pct", "coverage", "guided")
+MEMORY_MODELS: Final = ("sc", "tso", "armv8", "power")
 PREEMPTIONS: Final = 2
 """How many preemptions a schedule of ``dfs`` has at most, unless told otherwise."""
 SCHEDULES: Final = 10_000
@@ -67,8 +76,9 @@ def explore(
     next in the program), k for the k-th other one, counted round and round; 0 for moments beyond.
     Hypothesis can draw and shrink such a list. ``mutants`` are checks to leave out, by name or
     entry (A7); ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
-    ``memory_model`` is "sc". The bounds: ``preemptions`` within one schedule (dfs only; "all" is no
-    bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
+    ``memory_model`` says in which order CPUs see stores: "sc" (sequential consistency), "tso"
+    (x86), "armv8" or "power". The bounds: ``preemptions`` within one schedule (dfs only; "all" is
+    no bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
     ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
     (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
     ``replay`` runs the one schedule of a token.
@@ -103,7 +113,7 @@ def explore(
         "mutants": catalogue_names("mutant", [mutants] if isinstance(mutants, str) else mutants),
         "variants": variant_values(variants),
         "variants_default": variants_default,
-        "memory_model": memory_model,
+        "memory_model": one_of("memory model", memory_model, MEMORY_MODELS),
         "tree": one_of("tree", tree, TREES),
     }
     _check("seed", seed, 0, (1 << 64) - 1)

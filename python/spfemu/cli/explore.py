@@ -23,15 +23,20 @@ from spfemu.cli.output import counted, print_json, progress_bar
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
-from spfemu.exploring import DEPTH, PREEMPTIONS, SCHEDULES, STEPS, STRATEGIES, explore
+from spfemu.exploring import (
+    DEPTH,
+    MEMORY_MODELS,
+    PREEMPTIONS,
+    SCHEDULES,
+    STEPS,
+    STRATEGIES,
+    explore,
+)
 from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
 from spfemu.sources import load_program
 
 __all__ = ["print_exploration", "register"]
-
-MEMORY_MODELS: Final = ("sc",)
-_MEMORY_MODELS_LATER: Final = ("tso", "armv8", "power")
 
 
 _Strategy = Annotated[
@@ -70,7 +75,9 @@ _Variants = Annotated[
 _MemoryModel = Annotated[
     str,
     typer.Option(
-        metavar="sc", help="Sequential consistency.", autocompletion=lambda: list(MEMORY_MODELS)
+        metavar="sc|tso|armv8|power",
+        help="In which order CPUs see stores: sequential consistency, or as x86, arm64 or POWER.",
+        autocompletion=lambda: list(MEMORY_MODELS),
     ),
 ]
 _Schedules = Annotated[
@@ -150,7 +157,6 @@ def explore_command(
     Each finding comes with a timeline and a token that replays it.
     """
     one_of("strategy", strategy, STRATEGIES)
-    one_of("memory model", memory_model, MEMORY_MODELS, _MEMORY_MODELS_LATER)
     one_of("variants", variants, VARIANT_VALUES)
     profile = arch_by_name(arch)
     loaded = load_program(program)
@@ -177,7 +183,9 @@ def explore_command(
     if as_json:
         print_json(exploration)
     else:
-        command = _replay_command(program, mutant or [], variant or [], variants, arch, tree)
+        given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
+        given["--tree"] = tree
+        command = _replay_command(program, mutant or [], variant or [], given)
         names = [task.name for task in loaded.tasks]
         print_exploration(exploration, command, names, full=full)
     if exploration["violations"]:
@@ -207,25 +215,29 @@ def _variant(text: str) -> tuple[str, str]:
     return name, value
 
 
+# What a token's command need not say.
+_DEFAULTS: Final = {
+    "--variants": "v12",
+    "--memory-model": "sc",
+    "--arch": "x86",
+    "--tree": "rcu",
+}
+
+
 def _replay_command(
     program: str,
     mutants: Sequence[str],
     variants: Sequence[str],
-    default: str,
-    arch: str,
-    tree: str,
+    given: dict[str, str],
 ) -> list[str]:
     command = ["spfemu", "explore", program]
     for name in mutants:
         command += ["--mutant", name]
     for text in variants:
         command += ["--variant", text]
-    if default != "v12":
-        command += ["--variants", default]
-    if arch != "x86":
-        command += ["--arch", arch]
-    if tree != "rcu":
-        command += ["--tree", tree]
+    for option, value in given.items():
+        if value != _DEFAULTS[option]:
+            command += [option, value]
     return command
 
 

@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use spfemu_core::explore::mutants::{MUTANTS, Mutant};
-use spfemu_core::explore::{ExploreOptions, Search};
+use spfemu_core::explore::{ExploreOptions, MemoryModel, Search};
 use spfemu_core::mm::Variants;
 use spfemu_core::program::Watch;
 
@@ -54,15 +54,25 @@ impl OptionsText {
     }
 
     fn explore_options(&self, task_names: Vec<String>) -> Result<ExploreOptions, Error> {
-        if self.memory_model != "sc" {
-            let what = format!("memory model '{}' (allowed: sc)", self.memory_model);
-            return Err(Error::Engine(what));
-        }
+        let models = MemoryModel::ALL;
+        let memory_model = models.into_iter().find(|model| model.name() == self.memory_model);
+        let memory_model = memory_model.ok_or_else(|| {
+            let names = models.map(MemoryModel::name).join(", ");
+            Error::Engine(format!("memory model '{}' (allowed: {names})", self.memory_model))
+        })?;
         let mutants = self.mutants.iter().map(|name| mutant(name)).collect::<Result<_, _>>()?;
         let search = self.search()?;
         let (max_schedules, max_steps) = (self.schedules, self.steps);
         let default = ExploreOptions::default();
-        Ok(ExploreOptions { search, max_schedules, max_steps, mutants, task_names, ..default })
+        Ok(ExploreOptions {
+            search,
+            max_schedules,
+            max_steps,
+            mutants,
+            memory_model,
+            task_names,
+            ..default
+        })
     }
 
     fn variants(&self) -> Result<Variants, Error> {

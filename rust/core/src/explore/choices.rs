@@ -1,8 +1,8 @@
 //! Who goes on: the scheduling points of a schedule, and how it ends.
 
-use super::machine::{End, MORE_STEPS, Machine, Wait, bit};
+use super::machine::{End, MAX_TASKS, MORE_STEPS, Machine, Wait, bit};
 use super::strategy::Point;
-use super::token::{Deviation, rank_of};
+use super::token::{Deviation, TaskSet, rank_of};
 use crate::platform::{Finding, TaskId};
 
 impl Machine {
@@ -93,6 +93,22 @@ impl Machine {
         self.points.set(nth + u64::from(self.has_choice()));
         self.has_chosen(&point, chosen);
         chosen
+    }
+
+    /// Chooses which of `nr` stores an access of the running task is behind; the last is what memory
+    /// in order would do, any other counts as a preemption.
+    pub(super) fn choose_store(&self, nr: usize) -> usize {
+        let (nth, last) = (self.points.get(), nr as u32 - 1);
+        let runnable = TaskSet::MAX >> (MAX_TASKS - nr as u32);
+        let point = Point { nth, runnable, current: last, can_go_on: true, is_free: false };
+        let chosen = if self.reduces.get() {
+            self.dpor.borrow_mut().choose_store(&point)
+        } else {
+            self.strategy.borrow_mut().choose_store(&point)
+        };
+        self.points.set(nth + 1);
+        self.has_chosen(&point, chosen);
+        chosen as usize
     }
 
     fn has_chosen(&self, point: &Point, chosen: TaskId) {

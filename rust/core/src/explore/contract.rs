@@ -6,6 +6,7 @@ use super::cpu::{AtRest, Cpu, NO_GRANT, Site, address, cpus_of, is_free};
 use super::machine::{Wait, bit};
 use super::mutants::{MUTANTS, MutantInfo};
 use super::timeline::Access;
+use super::token::TaskSet;
 use super::touch::Thing;
 use crate::platform::{
     CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
@@ -30,28 +31,30 @@ impl Platform for Cpu {
     }
 
     #[inline]
-    fn load(&self, word: &Word<Self>, _order: Ordering) -> u64 {
+    fn load(&self, word: &Word<Self>, order: Ordering) -> u64 {
         self.before_access(word, || false);
-        let value = word.peek();
+        let value = self.seen(word, order);
         self.record(Access::Load, word, value, value);
         value
     }
 
     #[inline]
-    fn store(&self, word: &Word<Self>, value: u64, _order: Ordering) {
+    fn store(&self, word: &Word<Self>, value: u64, order: Ordering) {
         if self.before_access(word, || true) {
             let before = word.peek();
-            word.poke(value);
+            let after = self.after_store(word, value, order);
+            word.poke(after);
             self.record(Access::Store, word, before, value);
-            self.after_write(word, before, value);
+            self.after_write(word, before, after);
         }
     }
 
     #[inline]
-    fn swap(&self, word: &Word<Self>, value: u64, _order: Ordering) -> u64 {
+    fn swap(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64 {
         let has_effect = self.before_access(word, || true);
         let before = word.peek();
         if has_effect {
+            self.exchanges(word, before, Some(value), order);
             word.poke(value);
             self.record(Access::Swap, word, before, value);
             self.after_write(word, before, value);
@@ -65,7 +68,7 @@ impl Platform for Cpu {
         word: &Word<Self>,
         expect: u64,
         new: u64,
-        _order: Ordering,
+        order: Ordering,
     ) -> Result<u64, u64> {
         if !self.before_access(word, || word.peek() == expect) {
             // So that a guard's loop ends.
@@ -73,9 +76,11 @@ impl Platform for Cpu {
         }
         let before = word.peek();
         if before != expect {
+            self.exchanges(word, before, None, order);
             self.record(Access::FailedExchange, word, before, before);
             return Err(before);
         }
+        self.exchanges(word, before, Some(new), order);
         word.poke(new);
         self.record(Access::Exchange, word, before, new);
         self.after_write(word, before, new);
@@ -83,11 +88,12 @@ impl Platform for Cpu {
     }
 
     #[inline]
-    fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
+    fn fetch_add(&self, word: &Word<Self>, add: u64, order: Ordering) -> u64 {
         let has_effect = self.before_access(word, || true);
         let before = word.peek();
         if has_effect {
             let after = before.wrapping_add(add);
+            self.exchanges(word, before, Some(after), order);
             word.poke(after);
             self.record(Access::Add, word, before, after);
             self.after_write(word, before, after);
@@ -95,7 +101,10 @@ impl Platform for Cpu {
         before
     }
 
-    fn fence(&self, _fence: Fence) {}
+    #[inline]
+    fn fence(&self, fence: Fence) {
+        self.fence_of(self.task, fence);
+    }
 
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
         self.before_access(word, || false);
@@ -106,7 +115,7 @@ impl Platform for Cpu {
             self.machine.make_runnable(self.task);
             self.touch(word, false);
         }
-        let value = word.peek();
+        let value = self.seen_at_last(word);
         self.record(Access::Load, word, value, value);
         value
     }
@@ -125,7 +134,7 @@ impl Platform for Cpu {
             condition.during(&done, || self.block(Wait::Sleep(address(word)), Some(word)));
             self.touch(word, false);
         }
-        let value = word.peek();
+        let value = self.seen_at_last(word);
         self.record(Access::Load, word, value, value);
         value
     }
@@ -198,6 +207,8 @@ impl Platform for Cpu {
         }
         callbacks.pop_front();
         drop(callbacks);
+        // A grace period is a full barrier on every CPU.
+        self.full_fences_of(TaskSet::MAX);
         self.machine.touch(Thing::Callbacks, true);
         self.event(|| format!("after the grace period: {callback}"));
         Some(callback)
@@ -247,9 +258,12 @@ impl Platform for Cpu {
             self.machine.touch(Thing::Interrupts(target), true);
         }
         let waits_for = set & self.machine.irqs_off.get();
+        // Whoever is interrupted, or waited for, has done all that came before.
+        self.full_fences_of(set | bit(self.task));
         self.event(|| format!("interrupts {}", cpus_of(set)));
         if waits_for != 0 {
             self.block(Wait::Interrupt(waits_for), None);
+            self.full_fences_of(waits_for | bit(self.task));
         }
     }
 
@@ -285,6 +299,11 @@ impl Platform for Cpu {
     }
 
     fn freed(&self, line: Line, lines: u32) {
+        if self.machine.is_weak.get() {
+            let first = Self::site(line, 0);
+            let numbers = first..first + u64::from(lines * Line::BYTES);
+            self.machine.memory.borrow_mut().forget(numbers);
+        }
         if self.machine.notes() {
             self.machine.dpor.borrow_mut().races.freed(line, lines);
         }
@@ -321,6 +340,8 @@ impl Platform for Cpu {
     fn operation_boundary(&self) -> bool {
         if self.is_live() {
             self.count_operation();
+            // The oracles take an operation's accesses for being done between its ends.
+            self.fence(Fence::Full);
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
             self.has_begun.set(true);

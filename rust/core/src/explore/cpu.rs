@@ -11,7 +11,7 @@ use super::token::TaskSet;
 use super::touch::Thing;
 use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::Reader;
-use crate::platform::{Finding, Line, Platform, TaskId, Value, Word};
+use crate::platform::{Fence, Finding, Line, Platform, TaskId, Value, Word};
 
 /// One CPU of an explored system. Each task has a CPU of its own, with its number.
 pub struct Cpu {
@@ -116,6 +116,8 @@ impl Cpu {
     pub(super) fn before_access(&self, word: &Word<Self>, writes: impl Fn() -> bool) -> bool {
         let site = word.site();
         if is_free(site) {
+            // What tasks of the program tell each other orders all that they do.
+            self.fence(Fence::Full);
             self.machine.touch(Thing::Program, writes());
             return self.is_live();
         }

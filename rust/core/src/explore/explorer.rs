@@ -10,6 +10,7 @@ use super::coverage::Coverage;
 use super::cpu::{AtRest, Cpu};
 use super::dpor::Dpor;
 use super::machine::{End, MAX_TASKS, Machine, bit};
+use super::memory::{Memory, Model};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Guided, Pct, Random, Replay, Strategy};
 use super::token::{Deviation, Token, fingerprint};
@@ -78,6 +79,7 @@ pub struct ExploreOptions {
     pub livelock_faults: u32,
     /// Checks to remove.
     pub mutants: Vec<Mutant>,
+    pub memory_model: Model,
     /// Stop at the first violation of this kind, and report no other.
     pub only: Option<String>,
     /// What findings call the tasks; those beyond are called by their numbers.
@@ -93,6 +95,7 @@ impl Default for ExploreOptions {
             livelock_faults: 16,
             max_violations: 16,
             mutants: Vec::new(),
+            memory_model: Model::Sc,
             only: None,
             task_names: Vec::new(),
         }
@@ -138,6 +141,8 @@ impl<S: Subject> Explorer<S> {
         let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
         machine.mutants.set(mutants);
         machine.livelock_faults.set(options.livelock_faults);
+        machine.memory.replace(Memory::new(options.memory_model, nr_tasks as usize));
+        machine.is_weak.set(options.memory_model != Model::Sc);
         if let Search::Dfs { preemptions, reduce: true } = options.search {
             machine.reduces.set(true);
             machine.dpor.replace(Dpor::new(nr_tasks, preemptions));
@@ -361,3 +366,7 @@ mod tests;
 #[cfg(test)]
 #[path = "../../tests/unit/explore/dpor.rs"]
 mod dpor_tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/weak.rs"]
+mod weak_tests;

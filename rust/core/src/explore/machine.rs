@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::dpor::Dpor;
+use super::memory::{Memory, Model};
 use super::strategy::Strategy;
 use super::timeline::Step;
 use super::token::{Deviation, TaskSet};
@@ -129,6 +130,11 @@ pub(super) struct Machine {
     pub(super) observes: Cell<bool>,
     /// What a task does once all others have ended is one step.
     pub(super) keeps_together: Cell<bool>,
+    /// What a load may see, if that is not always the last store.
+    pub(super) memory: RefCell<Memory>,
+    pub(super) is_weak: Cell<bool>,
+    /// It is asked for now: not before two tasks could run at once.
+    pub(super) weakens: Cell<bool>,
     pub(super) grace: GracePeriods,
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
@@ -186,6 +192,9 @@ impl Machine {
             reduces: Cell::new(false),
             observes: Cell::new(false),
             keeps_together: Cell::new(true),
+            memory: RefCell::new(Memory::new(Model::Sc, nr_tasks as usize)),
+            is_weak: Cell::new(false),
+            weakens: Cell::new(false),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
@@ -238,6 +247,9 @@ impl Machine {
             let races = &mut self.dpor.borrow_mut().races;
             races.go_back(0);
             races.pairs.get_or_insert_default().clear();
+        }
+        if self.is_weak.get() {
+            self.memory.borrow_mut().reset();
         }
         self.timeline.borrow_mut().clear();
         self.phase.set(Phase::Starting);
@@ -294,6 +306,7 @@ impl Machine {
         let notes = self.is_concurrent.get() && (self.reduces.get() || self.observes.get());
         let is_running = self.phase.get() == Phase::Running;
         self.notes.set(is_running && notes);
+        self.weakens.set(is_running && self.is_concurrent.get() && self.is_weak.get());
         self.is_alone.set(is_running && !several && !notes);
     }
 

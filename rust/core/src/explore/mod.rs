@@ -3,7 +3,7 @@
 //! All tasks are coroutines on one thread. Before each access to a shared word comes a scheduling
 //! point: a [`strategy`] says who goes on, and nearly always that is the task that asks, so that
 //! no switch happens. A schedule prints as a [`token`] and is replayed from it. Memory is
-//! sequentially consistent.
+//! sequentially consistent, or as weak as a [`MemoryModel`] says.
 
 mod attribution;
 mod choices;
@@ -13,20 +13,24 @@ mod cpu;
 mod dpor;
 mod explorer;
 mod machine;
+mod memory;
 pub mod mutants;
 mod programs;
 mod races;
 mod report;
+mod store_choices;
 mod strategy;
 mod timeline;
 mod token;
 mod touch;
 mod violation;
 mod waits;
+mod weak;
 
 pub use cpu::Cpu;
 pub use explorer::{ExploreOptions, Explorer, Search, Subject};
 pub use machine::MAX_TASKS;
+pub use memory::Model as MemoryModel;
 pub use programs::{explore, run_once};
 pub use report::{ExploreReport, Violation};
 pub use strategy::{Point, Strategy};

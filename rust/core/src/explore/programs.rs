@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::MemoryModel;
 use super::attribution::Case;
 use super::cpu::Cpu;
 use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
@@ -143,7 +144,10 @@ fn explorer<D: Design>(
     options: &ExploreOptions,
     watch: &Arc<Watch>,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
-    let of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
+    let mut of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
+    if options.memory_model != MemoryModel::Sc {
+        of += options.memory_model.name();
+    }
     let fingerprint = fingerprint(of.as_bytes());
     let run = Options {
         record: false,

@@ -39,6 +39,11 @@ pub trait Strategy {
     fn next_schedule(&mut self) -> bool;
     /// Which of the runnable tasks goes on.
     fn choose(&mut self, point: &Point) -> TaskId;
+    /// Which of several stores an access comes behind: as `choose`, with stores for tasks, the last
+    /// one being `current`.
+    fn choose_store(&mut self, point: &Point) -> TaskId {
+        self.choose(point)
+    }
     /// The most preemptions of the schedule that was prepared.
     fn max_preemptions(&self) -> u32 {
         u32::MAX
@@ -242,6 +247,15 @@ impl Strategy for Pct {
             self.priorities[first as usize] = u64::MAX / 2 - point.nth;
         }
         self.first_of(point.runnable)
+    }
+
+    /// Priorities are of tasks: an older store is as likely as a change of priorities.
+    fn choose_store(&mut self, point: &Point) -> TaskId {
+        self.longest = self.longest.max(point.nth + 1);
+        if !self.changes.contains(&point.nth) && pick(&mut self.rng, 16) != 0 {
+            return point.current;
+        }
+        pick_task(&mut self.rng, point.runnable)
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) enum Thing {
     Sections,
     /// The queue of callbacks.
     Callbacks,
+    /// Full barriers, if they are all ordered.
+    FullFences,
     /// Objects that are freed (readers), and who found one to be.
     Freed,
     /// The end of an operation of this task (a writer), and who begins one.
@@ -37,6 +39,7 @@ impl Thing {
             Self::Sections => 1,
             Self::Callbacks => 2,
             Self::Freed => 3,
+            Self::FullFences => 4,
             Self::Operation(task) => of(0, task),
             Self::Task(task) => of(1, task),
             Self::Interrupts(task) => of(2, task),

@@ -99,7 +99,10 @@ impl Shared {
     pub(super) fn store(&self, cpu: &Cpu, word: usize, value: u64) {
         cpu.store(&self.words[word], value, Ordering::Relaxed);
     }
-    fn see(&self, place: usize, value: u64) {
+    pub(super) fn words(&self) -> &[Word<Cpu>] {
+        &self.words
+    }
+    pub(super) fn see(&self, place: usize, value: u64) {
         self.seen.borrow_mut()[place] = value;
     }
     fn field(&self, word: usize) -> Field<'_, Cpu, u64> {

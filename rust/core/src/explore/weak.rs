@@ -1,0 +1,98 @@
+//! What a CPU of the explorer sees of memory that is weaker than sequential consistency.
+
+use super::cpu::{Cpu, address, is_free};
+use super::token::TaskSet;
+use super::touch::Thing;
+use crate::platform::{Fence, Ordering, TaskId, Word};
+
+impl Cpu {
+    /// Whether accesses may come in another order now.
+    #[inline(always)]
+    fn is_weak(&self) -> bool {
+        self.machine.weakens.get()
+    }
+
+    /// What a load of a word sees.
+    #[inline(always)]
+    pub(super) fn seen(&self, word: &Word<Self>, order: Ordering) -> u64 {
+        if self.is_weak() { self.weakly_seen(word, order, false) } else { word.peek() }
+    }
+
+    /// As `seen`, when a wait for the word has ended.
+    #[inline(always)]
+    pub(super) fn seen_at_last(&self, word: &Word<Self>) -> u64 {
+        if self.is_weak() { self.weakly_seen(word, Ordering::Acquire, true) } else { word.peek() }
+    }
+
+    #[inline(never)]
+    fn weakly_seen(&self, word: &Word<Self>, order: Ordering, is_last: bool) -> u64 {
+        let last = word.peek();
+        if is_free(word.site()) {
+            return last;
+        }
+        let (machine, key) = (&self.machine, (word.site(), address(word)));
+        let choose =
+            &mut |nr| if is_last || !self.is_live() { nr - 1 } else { machine.choose_store(nr) };
+        let seen = machine.memory.borrow_mut().load(self.task, key, last, order, choose);
+        if seen != last {
+            self.event(|| format!("{} is newer, but not seen yet", self.name_of(word.site())));
+        }
+        seen
+    }
+
+    /// What a word holds after a store: another's store may come behind it.
+    #[inline(always)]
+    pub(super) fn after_store(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64 {
+        if self.is_weak() { self.after_weak_store(word, value, order) } else { value }
+    }
+
+    #[inline(never)]
+    fn after_weak_store(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64 {
+        if is_free(word.site()) {
+            return value;
+        }
+        let (machine, key, before) = (&self.machine, (word.site(), address(word)), word.peek());
+        let choose = &mut |nr| machine.choose_store(nr);
+        machine.memory.borrow_mut().store(self.task, key, before, value, order, choose)
+    }
+
+    /// A read-modify-write of a word that holds `before`, and then `after`, if it stores.
+    #[inline(always)]
+    pub(super) fn exchanges(
+        &self,
+        word: &Word<Self>,
+        before: u64,
+        after: Option<u64>,
+        order: Ordering,
+    ) {
+        if self.is_weak() && !is_free(word.site()) {
+            let key = (word.site(), address(word));
+            self.machine.memory.borrow_mut().exchange(self.task, key, before, after, order);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn fence_of(&self, task: TaskId, fence: Fence) {
+        if self.is_weak() {
+            self.weak_fence_of(task, fence);
+        }
+    }
+
+    #[inline(never)]
+    fn weak_fence_of(&self, task: TaskId, fence: Fence) {
+        let memory = &mut *self.machine.memory.borrow_mut();
+        if fence == Fence::Full && memory.orders_full_fences() {
+            self.machine.touch(Thing::FullFences, true);
+        }
+        memory.fence(task, fence);
+    }
+
+    /// These have done all that came before.
+    pub(super) fn full_fences_of(&self, tasks: TaskSet) {
+        if self.machine.is_weak.get() {
+            (0..self.machine.nr_tasks)
+                .filter(|task| tasks >> task & 1 != 0)
+                .for_each(|task| self.fence_of(task, Fence::Full));
+        }
+    }
+}

@@ -46,6 +46,8 @@ TIMELINE: Any = [
         "cpu": 1, "function": "unmap", "access": "store", "what": "pte[0].[5]",
         "value": "0x1001", "text": "page 1", "new": "0x0", "new_text": "none",
     },
+    {"cpu": 0, "function": "walk", "access": "passed", "what": "H1: a VMA ends above 0x1000"},
+    {"cpu": 0, "function": "walk", "access": "failed", "what": "H2: vm_sequence 0x3 is even"},
     {"cpu": 0, "function": "walk", "access": "mutant", "what": "A7: without a check"},
     {"cpu": 0, "function": "walk", "access": "finding", "what": "1: broken"},
 ]  # fmt: skip
@@ -113,7 +115,8 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("words", "completions"),
         [
-            ("ex", ["explore"]),
+            ("exp", ["explore"]),
+            ("explore --ht", ["--html"]),
             ("stat --handler ", ["both", "classic", "spf"]),
             ("stat --engine v", ["vtime"]),
             ("stat --machine power8-1", ["power8-1024"]),
@@ -559,7 +562,7 @@ class TestExplore:
     ) -> None:
         violation = {
             "invariant": "1", "what": "written after munmap", "entry": "B3", "token": "d:1.2",
-            "timeline": TIMELINE,
+            "why": "Because.", "fired": 6, "timeline": TIMELINE,
         }  # fmt: skip
         exploration = {
             "schedules": 12, "steps": 5678, "complete": False, "too_long": 2,
@@ -570,15 +573,18 @@ class TestExplore:
             "12 schedules, 5,678 steps, 2 cut short after 1,000 steps, not complete, 1 violation",
             "",
             "1 (known as B3): written after munmap",
-            "step    CPU 0 (t0)               CPU 1 (other)",
+            "Because.",
+            "step    CPU 0 (t0)                        CPU 1 (other)",
             "        walk:",
             "   0      load pte[0][5] = none",
-            "                                 unmap:",
-            "   2                               store pte[0][5] page 1 -> none",
+            "                                          unmap:",
+            "   2                                        store pte[0][5] page 1 -> none",
             "        walk:",
-            "   3  *   A7: without a check",
-            "   4  >   1: broken",
-            "(1 look at words that no other CPU changes left out; --full has all)",
+            "   4  !   H2 NO: vm_sequence 0x3 is even",
+            "   5  *   A7: without a check",
+            "   6  >   1: broken",
+            "(1 look at words that no other CPU changes and 1 check that held left out; "
+            "--full has all)",
             "token   d:1.2",
             "replay  spfemu explore p.json --replay d:1.2",
         ]

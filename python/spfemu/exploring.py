@@ -18,6 +18,7 @@ from spfemu.engines import (
     variant_values,
 )
 from spfemu.errors import EngineError
+from spfemu.invariants import why
 from spfemu.profiles import Arch, profile_of
 from spfemu.program.model import Program
 from spfemu.program.values import shown
@@ -86,7 +87,7 @@ def explore(
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
     order of steps that have nothing to do with each other), ``settings`` with the bounds, and
-    ``violations``, each with ``invariant``, ``entry``, ``token`` and ``timeline``. Raises
+    ``violations``, each with ``invariant``, ``entry``, ``why``, ``token`` and ``timeline``. Raises
     ProgramError, ProfileError or EngineError for what cannot be explored. Determinism: all
     arguments and the version.
 
@@ -127,6 +128,8 @@ def explore(
             progress,
         )
     found: dict[str, Any] = json.loads(text)
+    for violation in found["violations"]:
+        violation["why"] = why(violation["invariant"], violation["entry"])
     return {
         "format": RESULT_FORMAT,
         "version": __version__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,7 +20,9 @@ from spfemu.cli.options import (
     SeedOption,
     TreeOption,
 )
-from spfemu.cli.output import counted, print_json, progress_bar
+from spfemu.cli.output import check_output, counted, print_json, progress_bar
+from spfemu.cli.stepping import page
+from spfemu.cli.tables import print_folded
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
@@ -36,7 +39,7 @@ from spfemu.profiles import arch as arch_by_name
 from spfemu.program.values import shown
 from spfemu.sources import load_program
 
-__all__ = ["print_exploration", "register"]
+__all__ = ["print_exploration", "register", "summary"]
 
 
 _Strategy = Annotated[
@@ -127,6 +130,12 @@ _Reduction = Annotated[
 _Full = Annotated[
     bool, typer.Option("--full", help="Timelines with every access to a word of two CPUs.")
 ]
+_Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write the findings as a page that one steps through."
+    ),
+]
 _Replay = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Run the one schedule of a finding.")
 ]
@@ -150,6 +159,7 @@ def explore_command(
     arch: ArchOption = "x86",
     replay: _Replay = None,
     full: _Full = False,
+    html: _Html = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for interleavings that break an invariant.
@@ -160,6 +170,7 @@ def explore_command(
     one_of("variants", variants, VARIANT_VALUES)
     profile = arch_by_name(arch)
     loaded = load_program(program)
+    check_output(html, program)
     with progress_bar(loaded.source, quiet=as_json) as progress:
         exploration = explore(
             loaded,
@@ -180,16 +191,29 @@ def explore_command(
             replay=replay,
             progress=progress,
         )
+    given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
+    given["--tree"] = tree
+    command = _replay_command(program, mutant or [], variant or [], given)
+    names = [task.name for task in loaded.tasks]
+    if html is not None:
+        _write_page(html, exploration, command, names)
     if as_json:
         print_json(exploration)
     else:
-        given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
-        given["--tree"] = tree
-        command = _replay_command(program, mutant or [], variant or [], given)
-        names = [task.name for task in loaded.tasks]
         print_exploration(exploration, command, names, full=full)
     if exploration["violations"]:
         raise typer.Exit(1)
+
+
+def _write_page(
+    path: Path, exploration: dict[str, Any], command: Sequence[str], task_names: Sequence[str]
+) -> None:
+    findings = [
+        {**violation, "replay": [*command, "--replay", violation["token"]]}
+        for violation in exploration["violations"]
+    ]
+    text = page(shlex.join(command), summary(exploration), findings, task_names)
+    path.write_text(text, encoding="utf-8")
 
 
 def _preemptions(text: str | None) -> int | str | None:
@@ -255,20 +279,28 @@ def print_exploration(
     findings have one (default: all).
     """
     violations = exploration["violations"]
+    print(summary(exploration))
+    for number, violation in enumerate(violations):
+        entry = f" (known as {violation['entry']})" if violation["entry"] else ""
+        print(f"\n{violation['invariant']}{entry}: {violation['what']}")
+        print_folded(violation["why"])
+        if timelines is None or number < timelines:
+            print_timeline(violation["timeline"], task_names, full=full)
+            if violation["fired"] is None and violation["timeline"]:
+                print("(seen once all tasks had ended)")
+        print(f"token   {violation['token']}")
+        print(f"replay  {shlex.join([*command, '--replay', violation['token']])}")
+
+
+def summary(exploration: dict[str, Any]) -> str:
+    """Returns in one line how far an exploration went, and how much it found. Source: ours."""
     parts = [
         counted(exploration["schedules"], "schedule"),
         counted(exploration["steps"], "step"),
         *_how_far(exploration),
-        counted(len(violations), "violation"),
+        counted(len(exploration["violations"]), "violation"),
     ]
-    print(", ".join(parts))
-    for number, violation in enumerate(violations):
-        entry = f" (known as {violation['entry']})" if violation["entry"] else ""
-        print(f"\n{violation['invariant']}{entry}: {violation['what']}")
-        if timelines is None or number < timelines:
-            print_timeline(violation["timeline"], task_names, full=full)
-        print(f"token   {violation['token']}")
-        print(f"replay  {shlex.join([*command, '--replay', violation['token']])}")
+    return ", ".join(parts)
 
 
 def _how_far(exploration: dict[str, Any]) -> list[str]:

@@ -88,8 +88,16 @@ def check_output(path: str | Path | None, *others: str | Path | None) -> None:
     """
     if path is None or str(path) == "-":
         return
-    if not Path(path).parent.is_dir():
-        raise ProgramError(f"{path}: cannot be written: {os.strerror(errno.ENOENT)}")
+    file, folder = Path(path), Path(path).parent
+    wrong = None
+    if not folder.is_dir():
+        wrong = errno.ENOENT
+    elif file.is_dir():
+        wrong = errno.EISDIR
+    elif not os.access(file if file.exists() else folder, os.W_OK):
+        wrong = errno.EACCES
+    if wrong is not None:
+        raise ProgramError(f"{path}: cannot be written: {os.strerror(wrong)}")
     if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in others):
         raise ProgramError(f"{path}: is read, or written twice (allowed: another file)")
 

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
-__all__ = ["print_rows", "print_table", "terminal_width"]
+__all__ = ["print_folded", "print_rows", "print_table", "terminal_width"]
 
 _GAP: Final = "  "
 _ROWS_AT_ONCE: Final = 4096
@@ -24,6 +24,12 @@ _TEXT_WIDTH: Final = 18
 def terminal_width(out: TextIO) -> int | None:
     """Returns how many columns there are, None where nobody looks. Source: ours."""
     return shutil.get_terminal_size().columns if out.isatty() else None
+
+
+def print_folded(text: str) -> None:
+    """Writes a paragraph, folded to the terminal; in one line when piped. Source: ours."""
+    width = terminal_width(sys.stdout)
+    print(text if width is None else textwrap.fill(text, width, break_on_hyphens=False))
 
 
 def print_table(

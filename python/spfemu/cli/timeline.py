@@ -15,13 +15,14 @@ from typing import Any, Final
 from spfemu.cli.output import counted
 from spfemu.cli.tables import terminal_width
 
-__all__ = ["print_timeline"]
+__all__ = ["print_timeline", "short", "step_text", "tells"]
 
 _PIPED_WIDTH: Final = 120
 _LEAST_COLUMN: Final = 34
 _GAP: Final = "  "
-_MARKS: Final = {"mutant": "*", "finding": ">"}
+_MARKS: Final = {"mutant": "*", "finding": ">", "failed": "!"}
 _LOOKS: Final = ("load", "observe", "cas-failed")
+_CHECKS: Final = {"passed": "ok", "failed": "NO"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def print_timeline(
     """Writes the steps of a schedule.
 
     Source: ours. ``steps`` as in the JSON form; ``full`` leaves nothing out. ``*`` marks a step
-    where a mutant left out a check, ``>`` the one at which the invariant broke.
+    where a mutant left out a check, ``!`` a check that failed, ``>`` where the invariant broke.
     """
     cpus = sorted({step["cpu"] for step in steps})
     if not cpus:
@@ -59,10 +60,20 @@ def print_timeline(
     for line, text in zip(lines, texts, strict=True):
         before = f"{line.number:>{first}}{_GAP}{line.mark or ' '} "
         print(textwrap.indent(text, " " * len(before)).replace(" " * len(before), before, 1))
-    left_out = len(steps) - sum(1 for line in lines if line.number)
-    if left_out:
-        looks = counted(left_out, "look")
-        print(f"({looks} at words that no other CPU changes left out; --full has all)")
+    _say_what_is_left_out(steps, {line.number for line in lines})
+
+
+def _say_what_is_left_out(steps: Sequence[dict[str, Any]], there: set[str]) -> None:
+    missing = [step for number, step in enumerate(steps) if str(number) not in there]
+    checks = sum(1 for step in missing if step["access"] == "passed")
+    said = []
+    if len(missing) > checks:
+        looks = counted(len(missing) - checks, "look")
+        said.append(f"{looks} at words that no other CPU changes")
+    if checks:
+        said.append(f"{counted(checks, 'check')} that held")
+    if said:
+        print(f"({' and '.join(said)} left out; --full has all)")
 
 
 def _widths(lines: Sequence[_Line], names: dict[int, str], room: int) -> dict[int, int] | None:
@@ -107,40 +118,52 @@ def _wrapped(text: str, width: int) -> str:
 
 def _lines(steps: Sequence[dict[str, Any]], *, full: bool) -> Iterator[_Line]:
     """Yields the steps with a head wherever the CPU, or what it is at, changes."""
-    told = [True] * len(steps) if full else _told(steps)
+    told = [True] * len(steps) if full else tells(steps)
     before: tuple[int, str] | None = None
     for number, step in enumerate(steps):
         cpu, function = step["cpu"], step["function"]
+        if not told[number]:
+            continue
         if before != (cpu, function) and function:
             yield _Line("", "", cpu, f"{function}:")
         before = (cpu, function)
-        if told[number]:
-            yield _Line(str(number), _MARKS.get(step["access"], ""), cpu, f"  {_text(step)}")
+        yield _Line(str(number), _MARKS.get(step["access"], ""), cpu, f"  {step_text(step)}")
 
 
-def _told(steps: Sequence[dict[str, Any]]) -> list[bool]:
-    """Says of each step whether it tells something: not a look at a word that no other changes."""
+def tells(steps: Sequence[dict[str, Any]]) -> list[bool]:
+    """Says of each step whether it tells the story: no look at a word that no other CPU changes.
+
+    Source: ours. A check that held tells nothing either: what it looked at is there.
+    """
     writers: dict[str, set[int]] = {}
     for step in steps:
         if "new" in step:
             writers.setdefault(step["what"], set()).add(step["cpu"])
     return [
-        step["access"] not in _LOOKS or bool(writers.get(step["what"], set()) - {step["cpu"]})
+        step["access"] != "passed"
+        and (step["access"] not in _LOOKS or bool(writers.get(step["what"], set()) - {step["cpu"]}))
         for step in steps
     ]
 
 
-def _text(step: dict[str, Any]) -> str:
+def step_text(step: dict[str, Any]) -> str:
+    """Returns a step as one line, without its CPU and function. Source: ours."""
     text = str(step["what"])
+    if step["access"] in _CHECKS:
+        number, demand = text.split(": ", 1)
+        text = f"{number} {_CHECKS[step['access']]}: {demand}"
     if "value" in step:
         text = f"{step['access']} {text}"
         value = step.get("text", step["value"])
         new = step.get("new_text", step.get("new"))
         text += f" {value} -> {new}" if new is not None else f" = {value}"
-    return _short(text)
+    return short(text)
 
 
-def _short(text: str) -> str:
-    """What everybody calls these structs; and an entry of a table is one of it."""
-    short = text.replace("vm_area_struct[", "vma[").replace("mm_struct[", "mm[")
-    return short.replace("].[", "][")
+def short(text: str) -> str:
+    """Returns a step's words with what everybody calls these structs. Source: ours.
+
+    An entry of a table is one of it.
+    """
+    names = text.replace("vm_area_struct[", "vma[").replace("mm_struct[", "mm[")
+    return names.replace("].[", "][")

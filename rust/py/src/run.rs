@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use spfemu_core::events::EVENT_NAMES;
-use spfemu_core::explore;
+use spfemu_core::explore::{self, Explanation, WhichFault};
 use spfemu_core::mm::{System, Variants};
 use spfemu_core::program::{Handler, Last, Options, RunResult, Watch, native};
 use spfemu_core::sync::rwsem::Policy;
@@ -41,6 +41,9 @@ struct OptionsText {
     note_maps: Vec<(u32, u32)>,
     #[serde(default)]
     tick_slack_ns: Option<u64>,
+    /// The number of the fault to explain, 0 for the last; only on explore.
+    #[serde(default)]
+    explain: Option<u64>,
     #[serde(flatten)]
     mechanisms: Mechanisms,
     tree: String,
@@ -79,7 +82,7 @@ type Arrays<'py> = (String, Array<'py>, Array<'py>, Array<'py>);
 /// JSON texts; `progress` is called with 0 to 1, or None.
 ///
 /// Returns a JSON text (`elapsed_ns`, `counters`, `maps`, `proc`, `note_maps`, `rounds`, `noted_ns`, `stuck`,
-/// `trace_written`, `span_names`, `spans_cut`, `lock_stat`, `settings`), the outcomes, dtype uint8,
+/// `trace_written`, `span_names`, `spans_cut`, `lock_stat`, `settings`; with the option `explain` an `explanation`), the outcomes, dtype uint8,
 /// shape (outcomes * 98,), what the tracepoints recorded, dtype uint8, shape (entries * 42,), and
 /// the course of the run, dtype uint8, shape (entries * 33,).
 ///
@@ -99,13 +102,16 @@ pub fn run<'py>(
 ) -> PyResult<Arrays<'py>> {
     let job = Job::new(engine, handler, arch, options).map_err(|error| error.into_py(py))?;
     let given = input::program(py, &tasks, meta, job.options.note_maps.clone())?;
-    let result = job.watched(py, &given, progress.as_ref())?;
+    let (result, explanation) = job.watched(py, &given, progress.as_ref())?;
     if let Some(finding) = result.finding {
         let error = Error::Invariant { invariant: finding.invariant, what: finding.what };
         return Err(error.into_py(py));
     }
     let settings = job.settings_text(given.program.nr_tasks());
-    let summary = summary(&given.task_names, &result, settings);
+    let mut summary = summary(&given.task_names, &result, settings);
+    if job.options.explain.is_some() {
+        summary["explanation"] = serde_json::from_str(&explanation.to_json()).expect("our own");
+    }
     let arrays = [result.outcomes, result.trace, result.course.spans];
     let [outcomes, trace, spans] = arrays.map(|bytes| bytes.into_pyarray(py));
     Ok((summary.to_string(), outcomes, trace, spans))
@@ -158,7 +164,11 @@ impl Job {
         Ok(Self { engine, handler, arch, variants, options })
     }
 
-    fn execute(&self, given: &Given, watch: &Arc<Watch>) -> Result<RunResult, Error> {
+    fn execute(
+        &self,
+        given: &Given,
+        watch: &Arc<Watch>,
+    ) -> Result<(RunResult, Explanation), Error> {
         let trace_entries = if self.options.trace { TRACE_ENTRIES } else { 0 };
         let Mechanisms { downgrade, merging, stealing, spinning, reader_groups, .. } =
             self.options.mechanisms;
@@ -172,15 +182,31 @@ impl Job {
             (if self.options.spans { SPANS } else { 0 }, self.options.lock_stat);
         let options =
             Options { record, max_outcomes, pace, last, spans, lock_stat, ..Options::default() };
+        let bare = |result| (result, Explanation::default());
         let result = match &self.engine {
-            Engine::Native => native::run(&given.program, self.handler, config, &options, watch),
+            Engine::Native => {
+                native::run(&given.program, self.handler, config, &options, watch).map(bare)
+            }
             Engine::Vtime(machine) => {
                 let settings = self.settings(machine, given.program.nr_tasks());
                 vtime::run(&given.program, self.handler, config, &settings, &options, watch)
+                    .map(bare)
             }
             Engine::Explore => {
-                let seed = self.options.seed;
-                explore::run_once(&given.program, self.handler, &config, seed, &options, watch)
+                let OptionsText { seed, explain, .. } = self.options;
+                let which = explain.map(|number| match number {
+                    0 => WhichFault::Last,
+                    number => WhichFault::Number(number),
+                });
+                explore::explain(
+                    &given.program,
+                    self.handler,
+                    &config,
+                    seed,
+                    &options,
+                    which,
+                    watch,
+                )
             }
         };
         let result = result.map_err(|wrong| Error::Program(wrong.0))?;
@@ -206,7 +232,7 @@ impl Job {
         py: Python<'_>,
         given: &Given,
         progress: Option<&Py<PyAny>>,
-    ) -> PyResult<RunResult> {
+    ) -> PyResult<(RunResult, Explanation)> {
         let watch = Arc::new(Watch::default());
         let total = given.program.nr_operations(1 << self.arch.page_shift);
         let look = |py: Python<'_>| match (progress, total) {

@@ -63,6 +63,7 @@ pub trait Speculative: Design {
 /// `put_vma()` where VMAs have reference counts: whoever drops the last one frees the VMA.
 #[inline(always)]
 fn put_counted_vma<P: Platform, D: Design>(k: &Kernel<P, D>, cpu: &P, vma: VmaRef<'_, P>) {
+    let _step = cpu.step("put_vma");
     if atomic_dec_and_test(cpu, vma.vm_ref_count()) {
         k.vm_area_free(cpu, vma);
     }

@@ -8,6 +8,7 @@ use super::mutants::{MUTANTS, MutantInfo};
 use super::timeline::Access;
 use super::token::TaskSet;
 use super::touch::Thing;
+use crate::events::{EVENT_NAMES, Event, Span};
 use crate::platform::{
     CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
 };
@@ -275,7 +276,7 @@ impl Platform for Cpu {
     fn mutant(&self, which: Mutant) -> bool {
         let is_removed = self.machine.mutants.get() & (1 << which as u8) != 0;
         if is_removed {
-            self.tell(Access::Mutant, || {
+            self.record_event(Access::Mutant, || {
                 let MutantInfo { entry, removed, .. } = MUTANTS[which as usize];
                 format!("{entry}: without {removed}")
             });
@@ -332,8 +333,31 @@ impl Platform for Cpu {
     }
 
     #[inline(always)]
-    fn step(&self, name: &'static str) {
-        self.function.set(name);
+    fn set_function(&self, function: &'static str) -> &'static str {
+        self.function.replace(function)
+    }
+
+    #[inline(always)]
+    fn check(&self, number: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        let kind = if holds { Access::Passed } else { Access::Failed };
+        self.record_event(kind, || format!("{number}: {}", what()));
+    }
+
+    #[inline(always)]
+    fn tell(&self, what: impl FnOnce() -> String) {
+        self.event(what);
+    }
+
+    fn gives_up(&self, event: Event, _vm_sequence: &Word<Self>, _vm_start: u64) {
+        self.event(|| format!("trace {}", EVENT_NAMES[event as usize]));
+    }
+
+    fn enter(&self, span: Span) {
+        self.machine.explainer.enter(&self.machine, self.task, span);
+    }
+
+    fn leave(&self, _how: &'static str) {
+        self.machine.explainer.leave(&self.machine, self.task);
     }
 
     /// A scheduling point: an operation begins no sooner than its first access.
@@ -365,7 +389,7 @@ impl Platform for Cpu {
         if !self.switch.is_running() || !self.is_live() {
             resume_unwind(Box::new(AtRest(finding)));
         }
-        self.tell(Access::Finding, || format!("{}: {}", finding.invariant, finding.what));
+        self.record_event(Access::Finding, || format!("{}: {}", finding.invariant, finding.what));
         self.machine.touch(Thing::Freed, true);
         self.machine.halt(self.task, finding);
         self.switch.suspend();

@@ -254,16 +254,17 @@ impl Cpu {
     /// Only what happens when two tasks can run is worth telling.
     #[inline(always)]
     pub(super) fn is_recording(&self) -> bool {
-        self.machine.is_recording.get() && self.machine.is_concurrent()
+        self.machine.is_recording.get()
+            && (self.machine.is_concurrent() || self.machine.explainer.is_on())
     }
 
     #[inline(always)]
     pub(super) fn event(&self, what: impl FnOnce() -> String) {
-        self.tell(Access::Event, what);
+        self.record_event(Access::Event, what);
     }
 
     #[inline(always)]
-    pub(super) fn tell(&self, kind: Access, what: impl FnOnce() -> String) {
+    pub(super) fn record_event(&self, kind: Access, what: impl FnOnce() -> String) {
         if self.is_recording() {
             self.push_step(kind, what(), [0; 2], Default::default());
         }

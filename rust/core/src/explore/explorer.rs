@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::coverage::Coverage;
 use super::cpu::{AtRest, Cpu};
 use super::dpor::Dpor;
+use super::explainer::{Explanation, WhichFault};
 use super::machine::{End, MAX_TASKS, Machine, bit};
 use super::memory::{Memory, Model};
 use super::report::{ExploreReport, Violation};
@@ -175,10 +176,15 @@ impl<S: Subject> Explorer<S> {
         Ok(())
     }
 
-    /// Runs one schedule, and says what broke.
-    pub(super) fn run_one(&mut self) -> Option<Finding> {
+    /// Runs one schedule, and says what broke, and what one of its faults did.
+    pub(super) fn run_one(&mut self, which: Option<WhichFault>) -> (Option<Finding>, Explanation) {
         self.next_schedule();
-        self.run_schedule().findings.into_iter().next()
+        if let Some(which) = which {
+            self.machine.explainer.begin(which, self.machine.nr_tasks);
+        }
+        let finding = self.run_schedule().findings.into_iter().next();
+        let steps = self.machine.timeline.take();
+        (finding, Explanation { steps, ..self.machine.explainer.take() })
     }
 
     /// Runs schedules until none is left, or until told to end.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::dpor::Dpor;
+use super::explainer::Explainer;
 use super::memory::{Memory, Model};
 use super::strategy::Strategy;
 use super::timeline::Step;
@@ -141,6 +142,7 @@ pub(super) struct Machine {
     pub(super) livelock_faults: Cell<u32>,
     pub(super) is_recording: Cell<bool>,
     pub(super) timeline: RefCell<Vec<Step>>,
+    pub(super) explainer: Explainer,
     pub(super) lines: Option<Arc<Lines>>,
 }
 
@@ -201,6 +203,7 @@ impl Machine {
             livelock_faults: Cell::new(LIVELOCK_FAULTS),
             is_recording: Cell::new(false),
             timeline: RefCell::default(),
+            explainer: Explainer::default(),
             lines,
         }
     }

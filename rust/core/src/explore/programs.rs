@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::MemoryModel;
 use super::attribution::Case;
 use super::cpu::Cpu;
+use super::explainer::{Explanation, WhichFault};
 use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
 use super::report::ExploreReport;
 use super::token::fingerprint;
@@ -183,11 +184,25 @@ pub fn run_once(
     options: &Options,
     watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
-    match handler {
-        Handler::Classic => run_once_design::<Classic>(program, config, seed, options, watch),
-        Handler::Spf => run_once_design::<Spf>(program, config, seed, options, watch),
-        Handler::SpfRwlock => run_once_design::<SpfRwlock>(program, config, seed, options, watch),
-    }
+    Ok(explain(program, handler, config, seed, options, None, watch)?.0)
+}
+
+/// As [`run_once`], and what one fault of that run did.
+pub fn explain(
+    program: &Arc<Program>,
+    handler: Handler,
+    config: &Config,
+    seed: u64,
+    options: &Options,
+    which: Option<WhichFault>,
+    watch: &Arc<Watch>,
+) -> Result<(RunResult, Explanation), ProgramError> {
+    let run = match handler {
+        Handler::Classic => run_once_design::<Classic>,
+        Handler::Spf => run_once_design::<Spf>,
+        Handler::SpfRwlock => run_once_design::<SpfRwlock>,
+    };
+    run(program, config, seed, options, which, watch)
 }
 
 fn run_once_design<D: Design>(
@@ -195,8 +210,9 @@ fn run_once_design<D: Design>(
     config: &Config,
     seed: u64,
     options: &Options,
+    which: Option<WhichFault>,
     watch: &Arc<Watch>,
-) -> Result<RunResult, ProgramError> {
+) -> Result<(RunResult, Explanation), ProgramError> {
     let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0);
     boot_once(&subject)?;
     let subject = Rc::new(subject);
@@ -208,9 +224,10 @@ fn run_once_design<D: Design>(
         ..ExploreOptions::default()
     };
     let mut explorer = Explorer::new(Rc::clone(&subject), explore, watch).map_err(ProgramError)?;
-    let finding = explorer.run_one().filter(|finding| finding.invariant != "stuck");
+    let (finding, explanation) = explorer.run_one(which);
+    let finding = finding.filter(|finding| finding.invariant != "stuck");
     let result = subject.run().finish(&subject.kernel, 0);
-    Ok(RunResult { finding, interrupted: watch.is_stopped(), ..result })
+    Ok((RunResult { finding, interrupted: watch.is_stopped(), ..result }, explanation))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What an exploration found.
 
-use super::timeline::{Step, escape};
+use super::timeline::{Access, Step, escape, push_steps};
 use super::token::Deviation;
 
 /// A broken invariant, with the schedule that breaks it.
@@ -55,21 +55,22 @@ impl ExploreReport {
 }
 
 impl Violation {
+    /// The step at which the invariant broke; `None`: it was seen once all tasks had ended.
+    fn fired(&self) -> Option<usize> {
+        self.timeline.iter().position(|step| step.access == Access::Finding)
+    }
+
     fn push_json(&self, json: &mut String) {
         json.push_str(&format!(
-            r#"{{"invariant":"{}","what":"{}","entry":{},"token":"{}","timeline":["#,
+            r#"{{"invariant":"{}","what":"{}","entry":{},"token":"{}","fired":{},"timeline":"#,
             escape(&self.invariant),
             escape(&self.what),
             self.entry.map_or("null".to_owned(), |entry| format!("\"{entry}\"")),
-            self.token
+            self.token,
+            self.fired().map_or("null".to_owned(), |step| step.to_string())
         ));
-        for (nth, step) in self.timeline.iter().enumerate() {
-            if nth != 0 {
-                json.push(',');
-            }
-            step.push_json(json);
-        }
-        json.push_str("]}");
+        push_steps(json, &self.timeline);
+        json.push('}');
     }
 
     /// Violations of one kind: the same invariant, and the same words but for numbers.

@@ -17,6 +17,9 @@ pub enum Access {
     Observe,
     /// Waiting began, ended, or something else that is no access.
     Event,
+    /// A check of the handler that held, or did not: it gave up.
+    Passed,
+    Failed,
     /// A check was left out.
     Mutant,
     /// The invariant broke.
@@ -35,6 +38,8 @@ impl Access {
             Self::Add => "add",
             Self::Observe => "observe",
             Self::Event => "event",
+            Self::Passed => "passed",
+            Self::Failed => "failed",
             Self::Mutant => "mutant",
             Self::Finding => "finding",
         }
@@ -42,7 +47,7 @@ impl Access {
 
     /// Whether it is an access, and not something that happened.
     pub(super) fn is_of_a_word(self) -> bool {
-        !matches!(self, Self::Event | Self::Mutant | Self::Finding)
+        self.stores() || matches!(self, Self::Load | Self::FailedExchange | Self::Observe)
     }
 
     fn stores(self) -> bool {
@@ -82,7 +87,7 @@ impl Step {
         }
     }
 
-    pub(super) fn push_json(&self, json: &mut String) {
+    fn push_json(&self, json: &mut String) {
         json.push_str(&format!(
             r#"{{"cpu":{},"function":"{}","access":"{}","what":"{}""#,
             self.cpu,
@@ -99,6 +104,18 @@ impl Step {
         }
         json.push('}');
     }
+}
+
+/// Steps as a JSON list.
+pub(super) fn push_steps(json: &mut String, steps: &[Step]) {
+    json.push('[');
+    for (nth, step) in steps.iter().enumerate() {
+        if nth != 0 {
+            json.push(',');
+        }
+        step.push_json(json);
+    }
+    json.push(']');
 }
 
 /// A string's characters for JSON.

@@ -12,7 +12,7 @@ use crate::platform::{Mutant, Ordering, Platform};
 impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
     pub(super) fn do_anonymous_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("do_anonymous_page");
+        let _step = cpu.step("do_anonymous_page");
         if vmf.vma_flags.has(VmFlags::SHARED) {
             return VmFault::SIGBUS;
         }
@@ -37,7 +37,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::RETRY;
         }
         let pte = vmf.pte.expect("mapped").pte();
-        if pte.read(cpu).is_none() {
+        if self.is_still_none(cpu, pte.read(cpu)) {
             let unstable = self.check_stable_address_space(cpu, vmf.mm);
             if unstable != VmFault::NONE {
                 self.pte_unmap_unlock(cpu, vmf);
@@ -100,7 +100,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return VmFault::RETRY;
         }
         let pte = vmf.pte.expect("mapped").pte();
-        if !pte.read(cpu).is_none() {
+        if !self.is_still_none(cpu, pte.read(cpu)) {
             // Somebody else did it.
             self.pte_unmap_unlock(cpu, vmf);
             self.put_page(cpu, page);

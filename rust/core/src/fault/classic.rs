@@ -19,6 +19,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         address: Vaddr,
         flags: FaultFlags,
     ) -> VmFault {
+        let _step = cpu.step("handle_mm_fault");
         self.count(cpu, Event::Pgfault);
         self.handle_uncounted_fault(cpu, mm, vma, address, flags)
     }

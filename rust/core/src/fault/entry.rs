@@ -19,11 +19,28 @@ pub struct FaultResult {
     pub speculative: bool,
 }
 
+impl FaultResult {
+    /// For people.
+    fn to_text(self) -> String {
+        let handler = if self.speculative { "the speculative handler" } else { "mmap_sem held" };
+        match self.signal {
+            None => format!("handled with {handler}"),
+            Some(signal) => format!("{} with {handler}", signal.to_text()),
+        }
+    }
+}
+
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Handles one hardware fault of the current task at `address`.
     pub fn do_page_fault(&self, cpu: &P, address: Vaddr, code: FaultCode) -> FaultResult {
         cpu.enter(Span::Fault(address.0));
+        let _step = cpu.step(match self.config.arch.family {
+            Family::X86 => "do_user_addr_fault",
+            Family::Arm64 => "do_page_fault",
+            Family::Powerpc => "__do_page_fault",
+        });
         let result = self.do_user_addr_fault(cpu, address, code);
+        cpu.tell(|| result.to_text());
         cpu.leave("");
         result
     }
@@ -38,7 +55,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let flags = fault_flags(code);
 
         let fault = D::fault_before_mmap_sem(self, cpu, mm, address, flags);
-        if self.arch_accepts(fault) {
+        let is_final = self.arch_accepts(fault);
+        if fault != VmFault::RETRY {
+            cpu.check("arch", is_final, || {
+                format!("the result, {}, is final here", fault.constants())
+            });
+        }
+        if is_final {
             counters.count(Event::Spf);
             // A speculative success is accounted as minor even if it read swap: only the classic
             // path sets the local `major`. Source: SPF_V12 7.2.
@@ -93,7 +116,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         code: FaultCode,
     ) -> Result<(VmFault, bool), Signal> {
         let mut major = false;
-        cpu.step("classic fault");
         let sem = self.mmap_sem(mm);
         // All three architectures try first, then wait: under many readers the trylock's
         // compare-and-exchange costs more than down_read's addition.

@@ -22,7 +22,7 @@ const NOT_DONE: VmFault = VmFault(VmFault::ERROR.0 | VmFault::NOPAGE.0 | VmFault
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// `do_fault()`. Caller holds `mmap_sem` for reading; the PTE was none.
     pub(super) fn do_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("do_fault");
+        let _step = cpu.step("do_fault");
         if !VmOps::have_fault(vmf.vma.vm_ops().read(cpu)) {
             self.no_fault_op(cpu, vmf)
         } else if !vmf.is_write() {
@@ -190,7 +190,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         inode: InodeRef<'_, P>,
         wait: impl FnOnce(),
     ) {
-        cpu.step("drop mmap_sem to wait for a page");
+        let _step = cpu.step("maybe_unlock_mmap_for_io");
         self.get_file(cpu, inode.ptr());
         self.mmap_sem(vmf.mm).up_read(cpu);
         wait();

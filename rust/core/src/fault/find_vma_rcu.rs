@@ -14,7 +14,7 @@ impl<P: Platform> Kernel<P, Spf> {
         mm: MmRef<'k, P>,
         address: Vaddr,
     ) -> Option<VmaRef<'k, P>> {
-        cpu.step("find_vma_rcu");
+        let _step = cpu.step("find_vma_rcu");
         loop {
             let seq = if cpu.mutant(Mutant::A23) { 0 } else { read_seqbegin(cpu, mm.mm_seq()) };
             let vma = {

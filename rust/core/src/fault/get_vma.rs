@@ -14,7 +14,7 @@ impl<P: Platform> Kernel<P, SpfRwlock> {
         mm: MmRef<'k, P>,
         address: Vaddr,
     ) -> Option<VmaRef<'k, P>> {
-        cpu.step("get_vma");
+        let _step = cpu.step("get_vma");
         let lock = mm_rb_lock(mm);
         if !cpu.mutant(Mutant::A23) {
             lock.read_lock(cpu);

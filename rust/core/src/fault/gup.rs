@@ -209,7 +209,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         how: Foll,
         drop: Drop,
     ) -> Result<Got, Errno> {
-        cpu.step("get_user_pages");
+        let _step = cpu.step("get_user_pages");
         if !check_vma_flags(vma.vm_flags().read(cpu), how) {
             return Err(Errno::Efault);
         }

@@ -10,11 +10,15 @@ use crate::platform::{Mutant, Ordering, Platform};
 impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
     pub(super) fn handle_pte_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("handle_pte_fault");
+        let _step = cpu.step("handle_pte_fault");
         if vmf.is_speculative() {
             // B3: v12 reads the PMD here with interrupts on. None is a silent abort.
-            if self.v12(Variant::B3) && vmf.pmd.read(cpu).is_none() {
-                return VmFault::RETRY;
+            if self.v12(Variant::B3) {
+                let none = vmf.pmd.read(cpu).is_none();
+                cpu.check("pmd_none", !none, || "the PMD is not none".to_owned());
+                if none {
+                    return VmFault::RETRY;
+                }
             }
         } else if !self.map_pte(cpu, vmf) {
             return VmFault::NONE;
@@ -60,7 +64,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(never)]
     fn handle_present_pte<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
         let pte = vmf.pte.expect("present").pte();
-        if pte.read(cpu) != vmf.orig_pte {
+        if !self.is_orig_pte(cpu, vmf, pte.read(cpu)) {
             // Somebody else did it.
             self.pte_unmap_unlock(cpu, vmf);
             return VmFault::NONE;
@@ -92,6 +96,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// Whether the PTE is still what the fault saw (`pte_same()`). Caller holds the PTE lock.
     pub(super) fn pte_same(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
-        vmf.ptl.is_some_and(|slot| slot.pte().read(cpu) == vmf.orig_pte)
+        vmf.ptl.is_some_and(|slot| self.is_orig_pte(cpu, vmf, slot.pte().read(cpu)))
+    }
+
+    #[inline(always)]
+    fn is_orig_pte(&self, cpu: &P, vmf: &Vmf<'_, P>, pte: Pte) -> bool {
+        cpu.check("pte_same", pte == vmf.orig_pte, || {
+            format!("the PTE, {}, is still {}", pte.entry_text(), vmf.orig_pte.entry_text())
+        });
+        pte == vmf.orig_pte
+    }
+
+    /// Whether the PTE of a page that nobody had touched is as it was. Caller holds the PTE lock.
+    #[inline(always)]
+    pub(super) fn is_still_none(&self, cpu: &P, pte: Pte) -> bool {
+        cpu.check("pte_none", pte.is_none(), || format!("the PTE, {}, is none", pte.entry_text()));
+        pte.is_none()
     }
 }

@@ -40,7 +40,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `do_huge_pmd_anonymous_page()`: the first access to a range that a huge page can map.
     fn do_huge_pmd_anonymous_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>) -> VmFault {
-        cpu.step("do_huge_pmd_anonymous_page");
+        let _step = cpu.step("do_huge_pmd_anonymous_page");
         if !self.transhuge_vma_suitable(cpu, vmf.vma, vmf.address) {
             return VmFault::FALLBACK;
         }
@@ -143,7 +143,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `do_huge_pmd_wp_page()`: a write to a huge page that is mapped read-only.
     fn do_huge_pmd_wp_page<'k>(&'k self, cpu: &P, vmf: &Vmf<'k, P>, orig: PmdVal<P>) -> VmFault {
-        cpu.step("do_huge_pmd_wp_page");
+        let _step = cpu.step("do_huge_pmd_wp_page");
         let leaf = self.leaf_of(orig);
         if self.is_huge_zero(leaf) {
             return self.huge_wp_copy(cpu, vmf, orig, None);

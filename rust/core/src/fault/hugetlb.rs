@@ -15,7 +15,7 @@ use crate::sync::spinlock::spin_unlock;
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Caller holds `mmap_sem` for reading.
     pub(super) fn hugetlb_fault<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("hugetlb_fault");
+        let _step = cpu.step("hugetlb_fault");
         vmf.address = self.hpage_pmd_start(vmf.address);
         let mutex = self.hugetlb_fault_mutex(cpu, vmf.mm, vmf.vma, vmf.address);
         mutex_lock(cpu, mutex);
@@ -210,7 +210,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         old: PageRef<'k, P>,
         cached: Option<PageRef<'k, P>>,
     ) -> VmFault {
-        cpu.step("hugetlb_cow");
+        let _step = cpu.step("hugetlb_cow");
         // Who reserved the mapping must not use that up for what only its children need.
         let is_owner = vmf.vma.resv_flags().read(cpu) & HPAGE_RESV_OWNER != 0;
         let outside_reserve = is_owner && cached != Some(old);

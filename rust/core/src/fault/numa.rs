@@ -12,7 +12,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// is on another node, it moves.
     #[cold]
     pub(super) fn do_numa_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("do_numa_page");
+        let _step = cpu.step("do_numa_page");
         if !self.pte_spinlock(cpu, vmf) {
             return VmFault::RETRY;
         }

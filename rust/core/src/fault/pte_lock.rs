@@ -19,14 +19,28 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // Orders both reads before what the caller does next; pairs with the smp_wmb of
         // raw_write_seqcount_begin.
         cpu.fence(Fence::Read);
+        cpu.check("vma_has_changed", !unlinked, || "the VMA is still in the tree".to_owned());
+        cpu.check("vma_has_changed", sequence == vmf.sequence, || {
+            format!("vm_sequence {sequence:#x} is still {:#x}", vmf.sequence)
+        });
         unlinked || sequence != vmf.sequence
+    }
+
+    /// Whether the PMD is what the walk saw.
+    #[inline(always)]
+    fn pmd_same(&self, cpu: &P, vmf: &Vmf<'_, P>) -> bool {
+        let pmd = vmf.pmd.read(cpu);
+        cpu.check("pmd_same", pmd == vmf.orig_pmd, || {
+            format!("the PMD, {}, is still {}", pmd.entry_text(), vmf.orig_pmd.entry_text())
+        });
+        pmd == vmf.orig_pmd
     }
 
     /// `pte_map_lock()`: maps the PTE and takes its lock. False, with nothing held: the
     /// speculative fault has to give up. Does not compare the PTE with `orig_pte`: callers do.
     #[inline(always)]
     pub(super) fn pte_map_lock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
-        cpu.step("pte_map_lock");
+        let _step = cpu.step("pte_map_lock");
         if !vmf.is_speculative() {
             // Under mmap_sem a table, once seen, stays.
             let Some(table) = vmf.pmd.read(cpu).table() else {
@@ -42,7 +56,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `pte_spinlock()`: as [`Kernel::pte_map_lock`], for a PTE that the walk has mapped.
     pub(super) fn pte_spinlock<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> bool {
-        cpu.step("pte_spinlock");
+        let _step = cpu.step("pte_spinlock");
         let mapped = vmf.pte.expect("the walk mapped a PTE that is not none");
         if !vmf.is_speculative() {
             spin_lock(cpu, mapped.ptl());
@@ -71,7 +85,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             // No collapse is going on. Without huge pages v12 does not look (B3).
             let compares = self.config.system.transparent_hugepage || !self.v12(Variant::B3);
             let compares = compares && !cpu.mutant(Mutant::A11Compare);
-            if compares && vmf.pmd.read(cpu) != vmf.orig_pmd {
+            if compares && !self.pmd_same(cpu, vmf) {
                 return self.give_up(cpu, vmf, Event::SpfPmdChanged);
             }
             if cpu.mutant(Mutant::A11Irqs) {
@@ -87,6 +101,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if cpu.mutant(Mutant::A9) {
                 spin_lock(cpu, slot.ptl());
             } else if !spin_trylock(cpu, slot.ptl()) {
+                cpu.check("spin_trylock", false, || "the PTE lock is free".to_owned());
                 cpu.local_irq_enable();
                 // DEVIATION: v12 goes round at once, and would see a change of the VMA before
                 // the holder lets go.

@@ -39,16 +39,23 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         address: Vaddr,
         flags: FaultFlags,
     ) -> VmFault {
+        let _step = cpu.step("handle_speculative_fault");
         // W1: any non-zero value is on.
-        if cpu.load(&self.sysctl_speculative_page_fault, Ordering::Relaxed) == 0 {
+        let switch = cpu.load(&self.sysctl_speculative_page_fault, Ordering::Relaxed);
+        cpu.check("W1", switch != 0, || format!("speculative_page_fault {switch} is not 0"));
+        if switch == 0 {
             return VmFault::RETRY;
         }
         // W2
-        if !flags.has(FaultFlags::USER) && !cpu.mutant(Mutant::A31) {
+        let by_user = flags.has(FaultFlags::USER);
+        cpu.check("W2", by_user, || format!("flags {} have user", flags.names()));
+        if !by_user && !cpu.mutant(Mutant::A31) {
             return VmFault::RETRY;
         }
         // W3: users of the mm, not threads; an optimisation, correctness does not hang on it.
-        if mm.mm_users().read(cpu) == 1 && !cpu.mutant(Mutant::A31) {
+        let users = mm.mm_users().read(cpu);
+        cpu.check("W3", users != 1, || format!("mm_users {users} is not 1"));
+        if users == 1 && !cpu.mutant(Mutant::A31) {
             return VmFault::RETRY;
         }
         cpu.enter(Span::Speculative);
@@ -65,6 +72,7 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         address: Vaddr,
         flags: FaultFlags,
     ) -> VmFault {
+        let _step = cpu.step("__handle_speculative_fault");
         let address = Vaddr(address.0 & !(self.page_size() - 1));
         // Whatever could release a mmap_sem that we do not hold is off.
         let may_unlock = if cpu.mutant(Mutant::A17) {
@@ -75,7 +83,9 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         let flags = (flags & !may_unlock) | FaultFlags::SPECULATIVE;
 
         // H1: find_vma_rcu()
-        let Some(vma) = D::find_vma_unlocked(self, cpu, mm, address) else {
+        let found = D::find_vma_unlocked(self, cpu, mm, address);
+        cpu.check("H1", found.is_some(), || format!("a VMA ends above {address:#x}"));
+        let Some(vma) = found else {
             return VmFault::RETRY;
         };
         let result = self.fault_in_vma(cpu, mm, vma, address, flags).unwrap_or_else(|abort| {
@@ -99,18 +109,8 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         let sequence = self.check_vma_sequence(cpu, vma)?;
         let snapshot = self.check_vma_support(cpu, vma)?;
         self.check_bounds(cpu, vma, address)?;
-        if !access_allowed(snapshot.flags, flags) {
-            // C6: v12 takes the flags' word for it, whatever became of the VMA.
-            let stale =
-                !self.v12(Variant::C6) && read_seqcount_retry(cpu, vma.vm_sequence(), sequence);
-            return Err(if stale { Abort::CHANGED } else { Abort::ACCESS });
-        }
-        // H11: `mpol_misplaced()` would reckon with bounds that may change (A20).
-        if self.config.system.numa && self.is_interleaved(cpu, vma) {
-            return Err(Abort::NOTSUP);
-        }
+        self.check_access(cpu, vma, flags, sequence, &snapshot)?;
 
-        cpu.step("walk with interrupts off");
         let irqs_off = !cpu.mutant(Mutant::A8Walk);
         if irqs_off {
             cpu.local_irq_disable();
@@ -130,13 +130,19 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         }
 
         // H19: everything read so far belongs to one state of the VMA.
-        if read_seqcount_retry(cpu, vma.vm_sequence(), sequence) {
+        let changed = read_seqcount_retry(cpu, vma.vm_sequence(), sequence);
+        cpu.check("H19", !changed, || format!("vm_sequence is still {sequence:#x}, as at H2"));
+        if changed {
             return Err(Abort::CHANGED);
         }
         // H20
         let result = self.handle_pte_fault(cpu, &mut vmf);
         // H22
-        if !self.is_retry(result) {
+        let handled = !self.is_retry(result);
+        cpu.check("H22", handled, || {
+            format!("handle_pte_fault gave {}, not RETRY", result.constants())
+        });
+        if handled {
             self.count(cpu, Event::SpeculativePgfault);
         }
         Ok(result)
@@ -144,9 +150,10 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
 
     /// H2: nobody modifies the VMA now.
     fn check_vma_sequence(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<u64, Abort> {
-        cpu.step("check vma sequence count");
         let sequence = raw_read_seqcount(cpu, vma.vm_sequence());
-        if sequence & 1 != 0 {
+        let odd = sequence & 1 != 0;
+        cpu.check("H2", !odd, || format!("vm_sequence {sequence:#x} is even"));
+        if odd {
             return Err(Abort::CHANGED);
         }
         // C9: v12 looks at the tree node only under the PTE lock.
@@ -158,22 +165,30 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
 
     /// H3 to H7: the kind of VMA is supported.
     fn check_vma_support(&self, cpu: &P, vma: VmaRef<'_, P>) -> Result<Snapshot, Abort> {
-        cpu.step("check vma's support");
         // H3: a fault operation may drop mmap_sem.
-        if VmOps::have_fault(vma.vm_ops().read(cpu)) && !cpu.mutant(Mutant::A18) {
+        let have_fault = VmOps::have_fault(vma.vm_ops().read(cpu));
+        cpu.check("H3", !have_fault, || "vm_ops have no fault operation".to_owned());
+        if have_fault && !cpu.mutant(Mutant::A18) {
             return Err(Abort::NOTSUP);
         }
         // H4: preparing one would walk neighbours that another CPU may unlink. v12 emits notsup
         // here, so spf_vma_noanon is never counted.
-        if vma.anon_vma().read(cpu).is_null() && !cpu.mutant(Mutant::A13) {
+        let lacks_anon_vma = vma.anon_vma().read(cpu).is_null();
+        cpu.check("H4", !lacks_anon_vma, || "the VMA has an anon_vma".to_owned());
+        if lacks_anon_vma && !cpu.mutant(Mutant::A13) {
             return Err(Abort::NOTSUP);
         }
         // H5
         let flags = vma.vm_flags().read(cpu);
         let page_prot = vma.vm_page_prot().read(cpu);
         // H6, H7: before the bounds test on purpose, so that stacks count as notsup.
-        if flags.has(VmFlags::UFFD_MISSING | VmFlags::GROWSDOWN) {
-            return Err(Abort::NOTSUP);
+        for (number, flag) in [("H6", VmFlags::UFFD_MISSING), ("H7", VmFlags::GROWSDOWN)] {
+            cpu.check(number, !flags.has(flag), || {
+                format!("vm_flags {} have no {}", flags.names(), flag.names())
+            });
+            if flags.has(flag) {
+                return Err(Abort::NOTSUP);
+            }
         }
         Ok(Snapshot { flags, page_prot })
     }
@@ -181,8 +196,42 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
     /// H8: the look-up gives the first VMA that ends above the address, no more. A hole in front
     /// of a VMA ends here, too.
     fn check_bounds(&self, cpu: &P, vma: VmaRef<'_, P>, address: Vaddr) -> Result<(), Abort> {
-        if address < vma.vm_start().read(cpu) || vma.vm_end().read(cpu) <= address {
+        let start = vma.vm_start().read(cpu);
+        cpu.check("H8", start <= address, || format!("vm_start {start:#x} <= {address:#x}"));
+        if address < start {
             return Err(Abort::CHANGED);
+        }
+        let end = vma.vm_end().read(cpu);
+        cpu.check("H8", address < end, || format!("{address:#x} < vm_end {end:#x}"));
+        if end <= address { Err(Abort::CHANGED) } else { Ok(()) }
+    }
+
+    /// H9 to H11: the access is allowed, and the policy supported.
+    fn check_access(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        flags: FaultFlags,
+        sequence: u64,
+        snapshot: &Snapshot,
+    ) -> Result<(), Abort> {
+        let allowed = access_allowed(snapshot.flags, flags);
+        cpu.check("H10", allowed, || {
+            format!("{} is allowed by vm_flags {}", access_name(flags), snapshot.flags.names())
+        });
+        if !allowed {
+            // C6: v12 takes the flags' word for it, whatever became of the VMA.
+            let stale =
+                !self.v12(Variant::C6) && read_seqcount_retry(cpu, vma.vm_sequence(), sequence);
+            return Err(if stale { Abort::CHANGED } else { Abort::ACCESS });
+        }
+        // H11: `mpol_misplaced()` would reckon with bounds that may change (A20).
+        if self.config.system.numa {
+            let interleaved = self.is_interleaved(cpu, vma);
+            cpu.check("H11", !interleaved, || "the NUMA policy is not interleave".to_owned());
+            if interleaved {
+                return Err(Abort::NOTSUP);
+            }
         }
         Ok(())
     }
@@ -207,9 +256,13 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         } else {
             self.walk_pmd(cpu, mm, address)
         };
+        cpu.check("H12-H15", pmd.is_some(), || "pgd, p4d and pud are there".to_owned());
         let pmd = pmd.ok_or(Abort::NOTSUP)?;
         // H16: not huge; and none is ambiguous, khugepaged may be about to collapse the range.
         let orig_pmd = pmd.read(cpu);
+        cpu.check("H16", orig_pmd.table().is_some(), || {
+            format!("the PMD, {}, is a table", orig_pmd.entry_text())
+        });
         // H17
         let (pte, orig_pte) = match orig_pmd.table() {
             Some(table) => {
@@ -236,6 +289,15 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
             orig_pte,
             ptl: None,
         })
+    }
+}
+
+/// What kind of access a fault is for.
+fn access_name(fault: FaultFlags) -> &'static str {
+    match (fault.has(FaultFlags::WRITE), fault.has(FaultFlags::INSTRUCTION)) {
+        (true, _) => "a write",
+        (false, true) => "an instruction fetch",
+        (false, false) => "a read",
     }
 }
 

@@ -26,7 +26,7 @@ struct Incoming<'k, P: Platform> {
 impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(never)]
     pub(super) fn do_swap_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("do_swap_page");
+        let _step = cpu.step("do_swap_page");
         // pte_unmap_same() compares nothing where a PTE is one word; it only unmaps.
         vmf.pte = None;
         let Some(slot) = vmf.orig_pte.swap_slot() else {

@@ -24,7 +24,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// had a major fault. Called with `mmap_sem` held for reading, which is gone unless the result is
     /// SIGBUS.
     pub(super) fn handle_userfault(&self, cpu: &P, vmf: &Vmf<'_, P>) -> VmFault {
-        cpu.step("handle_userfault");
+        let _step = cpu.step("handle_userfault");
         if !vmf.flags.has(FaultFlags::ALLOW_RETRY) {
             return VmFault::SIGBUS;
         }

@@ -11,7 +11,7 @@ use crate::platform::{Ordering, Platform};
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Called with the PTE lock held; gives it back.
     pub(super) fn do_wp_page<'k>(&'k self, cpu: &P, vmf: &mut Vmf<'k, P>) -> VmFault {
-        cpu.step("do_wp_page");
+        let _step = cpu.step("do_wp_page");
         // vm_normal_page: only the special-bit half, which reads no VMA field.
         let old_page =
             (!vmf.orig_pte.has(Pte::SPECIAL)).then(|| self.page(cpu, vmf.orig_pte.pfn()));
@@ -92,7 +92,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vmf: &mut Vmf<'k, P>,
         old_page: Option<PageRef<'k, P>>,
     ) -> VmFault {
-        cpu.step("wp_page_copy");
+        let _step = cpu.step("wp_page_copy");
         let put_old = |k: &Self| {
             if let Some(old) = old_page {
                 k.put_page(cpu, old);

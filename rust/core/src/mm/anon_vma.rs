@@ -46,6 +46,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `__anon_vma_prepare()`: takes a neighbour's, or a new one. `None`: out of memory.
     #[cold]
     fn anon_vma_prepare_slow(&self, cpu: &P, vma: VmaRef<'_, P>) -> Option<()> {
+        let _step = cpu.step("__anon_vma_prepare");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let avc = self.anon_vma_chain_alloc(cpu)?;
         let mergeable = self.find_mergeable_anon_vma(cpu, vma);

@@ -81,7 +81,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `change_prot_numa()`: makes PTEs protnone, so that the next access is seen. Caller holds
     /// `mmap_sem` for reading. Source: P10.
     pub(crate) fn change_prot_numa(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
-        cpu.step("change_prot_numa");
+        let _step = cpu.step("change_prot_numa");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         self.beside_other_readers(cpu, vma, || {
             self.inc_tlb_flush_pending(cpu, mm);

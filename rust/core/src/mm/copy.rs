@@ -39,7 +39,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         src_mm: MmRef<'_, P>,
         vma: VmaRef<'_, P>,
     ) -> Result<(), Errno> {
-        cpu.step("copy_page_range");
+        let _step = cpu.step("copy_page_range");
         let vm_flags = vma.vm_flags().read(cpu);
         if !vm_flags.has(ALWAYS_COPIED) && vma.anon_vma().read(cpu).is_null() {
             return Ok(());

@@ -45,7 +45,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.anon_vma_prepare(cpu, vma).is_err() {
             return false;
         }
-        cpu.step("expand_downwards");
+        let _step = cpu.step("expand_downwards");
         let anon_vma = self.anon_vmas.get(cpu, vma.anon_vma().read(cpu));
         let rmap = self.anon_vma_sem(cpu, anon_vma);
         rmap.down_write(cpu);

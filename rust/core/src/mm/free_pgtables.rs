@@ -23,6 +23,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         floor: Vaddr,
         ceiling: Vaddr,
     ) {
+        let _step = cpu.step("free_pgtables");
         let mut cursor = first;
         while let Some(vma) = cursor {
             let start = vma.vm_start().read(cpu);

@@ -177,7 +177,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `split_huge_pmd()`: small pages where the leaf was, which map the same memory; nothing
     /// when there is no leaf any more.
     pub(crate) fn split_huge_pmd(&self, cpu: &P, vma: VmaRef<'_, P>, pmd: Pmd<'_, P>) {
-        cpu.step("split_huge_pmd");
+        let _step = cpu.step("split_huge_pmd");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         self.invalidate_range(cpu, mm, || self.split_leaf(cpu, mm, vma, pmd));
     }

@@ -26,7 +26,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) {
-        cpu.step("unmap_hugepage_range");
+        let _step = cpu.step("unmap_hugepage_range");
         let file = self.i_mmap_lock_write(cpu, vma).expect("hugetlb has files only");
         let mut address = start;
         while let Some(MappedPmd { pmd, to, .. }) = self.next_pmd(cpu, tlb.mm(), address, end) {

@@ -78,7 +78,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm: MmRef<'k, P>,
         haddr: Vaddr,
     ) -> Result<Option<Pmd<'k, P>>, Errno> {
-        cpu.step("khugepaged_scan_pmd");
+        let _step = cpu.step("khugepaged_scan_pmd");
         let vma = self.hugepage_vma_revalidate(cpu, mm, haddr)?;
         let pmd = self.walk_pmd(cpu, mm, haddr).ok_or(NOT_SUITABLE)?;
         let value = pmd.read(cpu);
@@ -154,7 +154,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         haddr: Vaddr,
         pmd: Pmd<'_, P>,
     ) -> Result<(), Errno> {
-        cpu.step("collapse_huge_page");
+        let _step = cpu.step("collapse_huge_page");
         let new_page = self
             .alloc_compound_page(cpu, self.on_node(self.numa_node_id(cpu)))
             .ok_or(NO_HUGE_PAGE)?;
@@ -217,7 +217,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         rmap.down_write(cpu);
         // pmdp_collapse_flush(): after the flush, which interrupts every CPU that may walk the
         // table with interrupts off, nobody comes to it any more but whoever has its lock.
-        cpu.step("pmdp_collapse_flush");
+        let _step = cpu.step("pmdp_collapse_flush");
         self.invalidate_range(cpu, mm, || {
             self.pmd_lock(cpu, pmd);
             pmd.set(cpu, PmdVal::NONE);
@@ -250,7 +250,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         first: PteSlot<'k, P>,
         pages: &mut Vec<Option<PageRef<'k, P>>>,
     ) -> Result<(), Errno> {
-        cpu.step("collapse_huge_page_isolate");
+        let _step = cpu.step("collapse_huge_page_isolate");
         let mut scan = self.new_scan(cpu, vma);
         self.scan_ptes(cpu, first, |pte| {
             let page = self.page_to_collapse(cpu, pte, &mut scan)?;
@@ -289,7 +289,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pages: &[Option<PageRef<'_, P>>],
         new_page: PageRef<'_, P>,
     ) {
-        cpu.step("collapse_huge_page_copy");
+        let _step = cpu.step("collapse_huge_page_copy");
         let slots = self.pte_offset_map(cpu, table, haddr).onwards();
         for ((page, copy), slot) in pages.iter().zip(self.subpages(cpu, new_page)).zip(slots) {
             self.add_mm_counter(cpu, mm, Rss::Anon, 1);
@@ -332,7 +332,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if vma.vm_flags().read(cpu).has(VmFlags::WRITE) {
             leaf |= Pte::WRITE;
         }
-        cpu.step("collapse_huge_page");
+        let _step = cpu.step("collapse_huge_page");
         self.pmd_lock(cpu, pmd);
         self.check_pmd_is_none(cpu, pmd);
         let index = self.linear_page_index(cpu, vma, haddr);

@@ -155,7 +155,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page: PageRef<'_, P>,
         kpage: Option<PageRef<'_, P>>,
     ) -> bool {
-        cpu.step("try_to_merge_one_page");
+        let _step = cpu.step("try_to_merge_one_page");
         // Who waits for one page may have another locked.
         if !self.trylock_page(cpu, page) {
             return false;
@@ -248,7 +248,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         kpage: PageRef<'_, P>,
         orig: Pte,
     ) -> bool {
-        cpu.step("replace_page");
+        let _step = cpu.step("replace_page");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let Some(slot) = self.locked_pte_of(cpu, mm, address, page) else { return false };
         if slot.pte().read(cpu) != orig {

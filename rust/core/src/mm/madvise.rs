@@ -33,7 +33,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) {
-        cpu.step("madvise_free_page_range");
+        let _step = cpu.step("madvise_free_page_range");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.invalidate_range(cpu, mm, || {
@@ -171,7 +171,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         pageout: bool,
     ) {
-        cpu.step("madvise_cold_or_pageout");
+        let _step = cpu.step("madvise_cold_or_pageout");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.for_each_table(cpu, vma, start, end, |table, from, to| {
@@ -214,7 +214,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) {
-        cpu.step("force_swapin_readahead");
+        let _step = cpu.step("force_swapin_readahead");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut reads = SwapReads::none();
         let mut address = start;

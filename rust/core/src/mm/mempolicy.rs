@@ -318,7 +318,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `vma_replace_policy()`: the VMA gets a copy of the policy. The old one goes after the
     /// bracket. Source: P10.
     fn vma_replace_policy(&self, cpu: &P, vma: VmaRef<'_, P>, policy: Ptr<Mempolicy<P>>) {
-        cpu.step("vma_replace_policy");
+        let _step = cpu.step("vma_replace_policy");
         let new = self.mpol_dup(cpu, policy);
         D::vm_write_begin(cpu, vma);
         let old = vma.vm_policy().read(cpu);
@@ -337,7 +337,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
         for vma in self.each_vma(cpu, mm) {
-            cpu.step("mpol_rebind_mm");
+            let _step = cpu.step("mpol_rebind_mm");
             D::vm_write_begin(cpu, vma);
             self.mpol_rebind_policy(cpu, vma.vm_policy().read(cpu), new);
             D::vm_write_end(cpu, vma);

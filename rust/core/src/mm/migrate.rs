@@ -119,7 +119,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         target: Target,
         force: bool,
     ) -> Moved {
-        cpu.step("unmap_and_move");
+        let _step = cpu.step("unmap_and_move");
         let Some(new) = self.alloc_page_at(cpu, self.on_node(target.node)) else {
             return Moved::NoMemory;
         };
@@ -196,7 +196,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `migration_entry_wait()`: waits until the page that an entry stands for is unlocked.
     pub(crate) fn migration_entry_wait(&self, cpu: &P, pmd: Pmd<'_, P>, address: Vaddr) {
-        cpu.step("migration_entry_wait");
+        let _step = cpu.step("migration_entry_wait");
         let Some(table) = pmd.read(cpu).table() else {
             cpu.finding("use-after-free", "the PTE lock of a PMD that became none".into());
         };

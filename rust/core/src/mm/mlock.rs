@@ -87,7 +87,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         start: Vaddr,
         end: Vaddr,
     ) {
-        cpu.step("munlock_vma_pages_range");
+        let _step = cpu.step("munlock_vma_pages_range");
         let flags = vma.vm_flags().read(cpu) & !VM_LOCKED_BOTH;
         // Around the store alone: a fault that took the PTE lock before sets PG_mlocked by the
         // flags that it saw, and the walk below waits for that lock.

@@ -59,7 +59,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `mmu_notifier_register()`. `EEXIST` (ours): there is one.
     pub(crate) fn mmu_notifier_register(&self, cpu: &P, mm: MmRef<'_, P>) -> Result<(), Errno> {
-        cpu.step("mmu_notifier_register");
+        let _step = cpu.step("mmu_notifier_register");
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
         self.keep_speculation_out(cpu, mm);

@@ -43,7 +43,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new: Vaddr,
         length: u64,
     ) -> u64 {
-        cpu.step("move_page_tables");
+        let _step = cpu.step("move_page_tables");
         self.invalidate_range(cpu, moving.mm, || self.move_pmds(cpu, moving, old, new, length))
     }
 
@@ -136,7 +136,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// B8: 5.1 takes only the locks of the PMDs, so a fault that holds the lock of the page table
     /// goes on and flushes the old address for a page that is at the new one by now.
     fn move_normal_pmd(&self, cpu: &P, mm: MmRef<'_, P>, old: Vaddr, new_pmd: Pmd<'_, P>) -> bool {
-        cpu.step("move_normal_pmd");
+        let _step = cpu.step("move_normal_pmd");
         let Some(old_pmd) = self.walk_pmd(cpu, mm, old) else { return false };
         if !new_pmd.read(cpu).is_none() {
             return false;
@@ -178,7 +178,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new: Vaddr,
         length: u64,
     ) {
-        cpu.step("move_ptes");
+        let _step = cpu.step("move_ptes");
         let locked = self.take_rmap_locks(cpu, moving);
         let old_first = self.pte_offset_map_lock(cpu, old_table, old);
         let new_first = self.pte_offset_map(cpu, new_table, new);

@@ -30,7 +30,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `oom_reap_task()`: tries a few times, for it must not wait for `mmap_sem`, whose holder may
     /// wait for memory.
     pub(crate) fn oom_reap_task(&self, cpu: &P, mm: MmRef<'_, P>) {
-        cpu.step("oom_reap_task");
+        let _step = cpu.step("oom_reap_task");
         for _ in 0..MAX_OOM_REAP_RETRIES {
             if self.oom_reap_task_mm(cpu, mm) {
                 break;

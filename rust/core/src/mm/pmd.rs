@@ -39,12 +39,7 @@ impl<P: Platform> Value for PmdVal<P> {
         Self(word, PhantomData)
     }
     fn text(word: u64) -> String {
-        let value = Self::from_word(word);
-        match value.table() {
-            Some(table) => Ptr::<Table<P>>::text(table.to_word()),
-            None if value.is_none() => "none".to_owned(),
-            None => format!("huge {}", value.as_pte(0).entry_text()),
-        }
+        Self::from_word(word).entry_text()
     }
 }
 
@@ -61,6 +56,14 @@ impl<P: Platform> PmdVal<P> {
     /// Huge pages that a leaf can name.
     pub const MAX_NUMBER: u32 = 1 << (u64::BITS - Self::NUMBER_SHIFT);
 
+    /// What it says, for people.
+    pub fn entry_text(self) -> String {
+        match self.table() {
+            Some(table) => Ptr::<Table<P>>::text(table.to_word()),
+            None if self.is_none() => "none".to_owned(),
+            None => format!("huge {}", self.as_pte(0).entry_text()),
+        }
+    }
     /// `pmd_none()`
     #[inline(always)]
     pub fn is_none(self) -> bool {

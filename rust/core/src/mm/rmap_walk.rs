@@ -153,7 +153,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         family: AnonVmaRef<'_, P>,
         why: Unmap,
     ) -> bool {
-        cpu.step("try_to_unmap");
+        let _step = cpu.step("try_to_unmap");
         let rmap = self.anon_vma_sem(cpu, family);
         rmap.down_read(cpu);
         if page.mapcount().read(cpu) != 0 {
@@ -349,7 +349,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new: PageRef<'_, P>,
         family: AnonVmaRef<'_, P>,
     ) {
-        cpu.step("remove_migration_ptes");
+        let _step = cpu.step("remove_migration_ptes");
         let left = old.slot_index();
         let rmap = self.anon_vma_sem(cpu, family);
         rmap.down_read(cpu);

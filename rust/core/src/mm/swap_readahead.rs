@@ -55,7 +55,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         fault: &SwapIn<'k, P>,
         reads: &mut SwapReads<'k, P>,
     ) -> Option<PageRef<'k, P>> {
-        cpu.step("swapin_readahead");
+        let _step = cpu.step("swapin_readahead");
         let win = if self.swap_use_vma_readahead() {
             self.swap_vma_readahead(cpu, fault, reads)
         } else {

@@ -284,13 +284,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before. Ranges
     /// are flushed like this, too.
     pub(crate) fn flush_tlb_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
-        cpu.step("flush_tlb_mm");
+        let _step = cpu.step("flush_tlb_mm");
         self.flush(cpu, mm, None);
     }
 
     /// `flush_tlb_page()`: as `flush_tlb_mm`, for one page.
     pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
-        cpu.step("flush_tlb_page");
+        let _step = cpu.step("flush_tlb_page");
         self.flush(cpu, mm, Some(address.0 >> self.page_shift()));
     }
 

@@ -23,7 +23,7 @@ pub(super) struct ZapDetails {
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// What a file system does when it is told a new length. Caller holds the inode's lock.
     pub(crate) fn setattr_size(&self, cpu: &P, inode: InodeRef<'_, P>, size: u64) {
-        cpu.step("truncate_setsize");
+        let _step = cpu.step("truncate_setsize");
         let old_size = inode.i_size().read(cpu);
         inode.i_size().write(cpu, size);
         let pages = self.file_pages(cpu, inode);
@@ -49,7 +49,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         last: u64,
         even_cows: bool,
     ) {
-        cpu.step("unmap_mapping_pages");
+        let _step = cpu.step("unmap_mapping_pages");
         let details = ZapDetails { even_cows };
         let sem = self.i_mmap_sem(inode);
         sem.down_write(cpu);

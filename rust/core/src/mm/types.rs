@@ -265,6 +265,18 @@ flag_word! {
     }
 }
 
+impl VmFault {
+    /// The kernel's constants, for people.
+    pub fn constants(self) -> String {
+        if self == Self::NONE {
+            return "0".to_owned();
+        }
+        let names = self.names().to_uppercase();
+        let names: Vec<_> = names.split(' ').map(|name| format!("VM_FAULT_{name}")).collect();
+        names.join("|")
+    }
+}
+
 /// Kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -303,6 +315,19 @@ impl Signal {
     pub const OOM_KILL: Self = Self { number: 9, code: 0 };
     /// `SIGBUS`: nothing behind the mapping.
     pub const ADRERR: Self = Self { number: 7, code: 2 };
+
+    /// Its name and its code's, for people.
+    pub fn to_text(self) -> String {
+        let name = match self {
+            Self::MAPERR => "SIGSEGV (SEGV_MAPERR)",
+            Self::ACCERR => "SIGSEGV (SEGV_ACCERR)",
+            Self::BNDERR => "SIGSEGV (SEGV_BNDERR)",
+            Self::OOM_KILL => "SIGKILL",
+            Self::ADRERR => "SIGBUS (BUS_ADRERR)",
+            Self { number, code } => return format!("signal {number} (code {code})"),
+        };
+        name.to_owned()
+    }
 }
 
 /// Linux errno values that operations return.

@@ -176,7 +176,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         links: VmaLinks<'_, P>,
     ) {
-        cpu.step("vma_link");
+        let _step = cpu.step("vma_link");
         self.vma_link_list(cpu, mm, vma, links.prev);
         self.vma_link_rb(cpu, mm, vma, links.rb_link, links.rb_parent);
         self.add_map_count(cpu, mm, 1);
@@ -200,7 +200,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `vma_rb_erase()`: takes `vma` out of the tree; a fault that holds a reference sees so in
     /// the node, and the tree's own reference goes a grace period later. Source: P19, P21.
     pub(crate) fn vma_rb_erase(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>) {
-        cpu.step("vma_rb_erase");
+        let _step = cpu.step("vma_rb_erase");
         D::tree_write_begin(cpu, mm);
         self.rb_erase(cpu, mm, vma);
         D::tree_write_end(cpu, mm);
@@ -226,7 +226,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `remove_vma()`: closes the file and drops the owner's reference of an unlinked VMA.
     /// Returns the one that came after it.
     pub(crate) fn remove_vma(&self, cpu: &P, vma: VmaRef<'_, P>) -> Option<VmaRef<'_, P>> {
-        cpu.step("remove_vma");
+        let _step = cpu.step("remove_vma");
         if !self.vma_node_empty(cpu, vma) {
             cpu.finding("vma-tree", format!("{:?} is removed while in the tree", vma.ptr()));
         }

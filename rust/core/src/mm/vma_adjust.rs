@@ -73,7 +73,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         to: Bounds<'_, P>,
         keep_locked: bool,
     ) -> Result<(), Errno> {
-        cpu.step("vma_adjust");
+        let _step = cpu.step("vma_adjust");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let next = self.vm_next(cpu, vma);
         D::vm_write_begin(cpu, vma);

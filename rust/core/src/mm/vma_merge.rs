@@ -211,7 +211,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         address: Vaddr,
         new_half: NewHalf,
     ) -> Result<(), Errno> {
-        cpu.step("split_vma");
+        let _step = cpu.step("split_vma");
         if !self.may_split(cpu, vma, address) {
             return Err(Errno::Einval);
         }

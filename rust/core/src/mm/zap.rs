@@ -72,7 +72,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         details: Option<ZapDetails>,
     ) {
-        cpu.step("unmap_page_range");
+        let _step = cpu.step("unmap_page_range");
         self.beside_other_readers(cpu, vma, || {
             let mut address = start;
             while let Some(found) = self.next_pmd(cpu, tlb.mm(), address, end) {

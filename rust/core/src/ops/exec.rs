@@ -206,7 +206,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         shift: u64,
     ) -> Result<(), Errno> {
-        cpu.step("shift_arg_pages");
+        let _step = cpu.step("shift_arg_pages");
         let (old_start, old_end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         let length = old_end.since(old_start);
         let (new_start, new_end) = (Vaddr(old_start.0 - shift), Vaddr(old_end.0 - shift));

@@ -37,7 +37,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `exit_mmap()`: takes everything down. No lock is held: nobody else has the address space.
     fn exit_mmap(&self, cpu: &P, mm: MmRef<'_, P>) {
-        cpu.step("exit_mmap");
+        let _step = cpu.step("exit_mmap");
         self.mmu_notifier_release(cpu, mm);
         // None: the program unmapped everything, or fork failed at the first VMA.
         let Some(first) = self.vmas.get_opt(cpu, mm.mmap().read(cpu)) else { return };

@@ -99,7 +99,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `dup_mmap()`: every VMA but those marked DONTCOPY, with the page tables that the child
     /// cannot fault in by itself.
     fn dup_mmap(&self, cpu: &P, mm: MmRef<'_, P>, oldmm: MmRef<'_, P>) -> Result<(), Errno> {
-        cpu.step("dup_mmap");
+        let _step = cpu.step("dup_mmap");
         let oldsem = self.mmap_sem(oldmm);
         let sem = self.mmap_sem(mm);
         oldsem.down_write(cpu);

@@ -169,7 +169,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let too_many = mm.map_count().read(cpu) >= self.max_map_count(cpu);
             if too_many || errno != Errno::Enomem { errno } else { Errno::Eagain }
         })?;
-        cpu.step("madvise_behavior");
+        let _step = cpu.step("madvise_behavior");
         self.set_vm_flags(cpu, vma, flags);
         Ok(vma)
     }

@@ -83,7 +83,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return Ok(vma);
         }
         let vma = self.merge_or_split(cpu, mm, vma, prev, range.clone(), flags)?;
-        cpu.step("mlock_fixup");
+        let _step = cpu.step("mlock_fixup");
         let pages = (range.end.since(range.start) >> self.page_shift()) as i64;
         if !flags.has(VmFlags::LOCKED) {
             self.add_locked_vm(cpu, mm, -pages);

@@ -82,7 +82,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             flags
         };
         let vma = self.merge_or_split(cpu, mm, vma, prev, range.clone(), flags)?;
-        cpu.step("mprotect_fixup");
+        let _step = cpu.step("mprotect_fixup");
         D::vm_write_begin(cpu, vma);
         vma.vm_flags().write(cpu, flags);
         let dirty_accountable = self.vma_wants_writenotify(cpu, vma);

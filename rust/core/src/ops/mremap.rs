@@ -230,7 +230,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         range: Move,
     ) -> Result<bool, Errno> {
-        cpu.step("move_vma");
+        let _step = cpu.step("move_vma");
         self.prepare_move(cpu, mm, vma, range)?;
         let vm_flags = vma.vm_flags().read(cpu);
         let pgoff = self.pgoff_of(cpu, vma, range.from);

@@ -83,7 +83,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // Nobody finds the VMAs any more, so others may fault and look up again (since 4.20).
         let allowed = downgrade == Downgrade::Allowed && self.config.system.downgrade;
         let held = if allowed && may_downgrade {
-            cpu.step("downgrade_write");
+            let _step = cpu.step("downgrade_write");
             self.mmap_sem(mm).downgrade_write(cpu);
             Held::Read
         } else {
@@ -133,7 +133,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         prev: Option<VmaRef<'_, P>>,
         end: Vaddr,
     ) -> bool {
-        cpu.step("detach_vmas_to_be_unmapped");
+        let _step = cpu.step("detach_vmas_to_be_unmapped");
         first.vm_prev().write(cpu, Ptr::NULL);
         let mut tail = first;
         let after = loop {

@@ -201,9 +201,24 @@ pub trait Platform: Sized + 'static {
     fn fatal_signal_pending(&self) -> bool {
         false
     }
-    /// Names the protocol step that follows, for timelines. Never a scheduling point.
+    /// Names the kernel's function that this CPU is in until what is returned is dropped, for
+    /// timelines. Never a scheduling point.
     #[inline(always)]
-    fn step(&self, _name: &'static str) {}
+    fn step(&self, function: &'static str) -> Within<'_, Self> {
+        Within { cpu: self, before: self.set_function(function) }
+    }
+    /// Names the function that this CPU is in, and gives the one that it was in.
+    #[inline(always)]
+    fn set_function(&self, _function: &'static str) -> &'static str {
+        ""
+    }
+    /// Says, for timelines, that a check of the handler was made: its number in `docs/protocol.md`,
+    /// whether it `holds`, and what it demands, with the values that it compared.
+    #[inline(always)]
+    fn check(&self, _number: &'static str, _holds: bool, _what: impl FnOnce() -> String) {}
+    /// Says, for timelines, what else is worth telling.
+    #[inline(always)]
+    fn tell(&self, _what: impl FnOnce() -> String) {}
     /// The next stretch of work begins, inside those that have. Like what follows it is for who
     /// draws the course of a run, or counts what it waits for: never a scheduling point.
     #[inline(always)]
@@ -260,6 +275,20 @@ impl std::fmt::Display for RcuCallback {
                 write!(f, "free page table[{}] of level {level}", slot(table))
             }
         }
+    }
+}
+
+/// While it is there its CPU is in a function of the kernel: [`Platform::step`].
+#[must_use]
+pub struct Within<'c, P: Platform> {
+    cpu: &'c P,
+    before: &'static str,
+}
+
+impl<P: Platform> Drop for Within<'_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cpu.set_function(self.before);
     }
 }
 

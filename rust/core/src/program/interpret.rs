@@ -164,7 +164,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         } else {
             self.operation_boundary()?;
         }
-        self.cpu.step(op.name());
+        let _step = self.cpu.step(op.name());
         self.cpu.enter(Span::Operation(op.name()));
         let done = match op {
             Op::Access(access) => {

@@ -92,10 +92,13 @@ impl Platform for Cpu {
     fn now_ns(&self) -> u64 {
         0
     }
-    fn step(&self, name: &'static str) {
-        if let Some(watch) = &*self.shared.watch.borrow() {
-            watch(name);
+    fn set_function(&self, function: &'static str) -> &'static str {
+        if let Some(watch) = &*self.shared.watch.borrow()
+            && !function.is_empty()
+        {
+            watch(function);
         }
+        ""
     }
     fn operation_boundary(&self) -> bool {
         true

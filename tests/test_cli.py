@@ -115,8 +115,9 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("words", "completions"),
         [
-            ("exp", ["explore"]),
+            ("exp", ["explore", "explain"]),
             ("explore --ht", ["--html"]),
+            ("explain --handler cl", ["classic"]),
             ("stat --handler ", ["both", "classic", "spf"]),
             ("stat --engine v", ["vtime"]),
             ("stat --machine power8-1", ["power8-1024"]),

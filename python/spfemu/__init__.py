@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SpfemuError,
         TraceError,
     )
+    from spfemu.explaining import explain
     from spfemu.exploring import explore
     from spfemu.machines import Machine, machine
     from spfemu.perfetto import write_perfetto
@@ -41,6 +42,7 @@ _HOMES = {
         "EngineError", "InvariantViolation", "ProfileError", "ProgramError", "SpfemuError",
         "TraceError",
     ),
+    "explaining": ("explain",),
     "exploring": ("explore",),
     "machines": ("Machine", "machine"),
     "perfetto": ("write_perfetto",),
@@ -75,6 +77,7 @@ __all__ = [
     "arch",
     "check",
     "compare",
+    "explain",
     "explore",
     "machine",
     "published",

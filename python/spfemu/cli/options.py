@@ -7,10 +7,11 @@ from typing import Annotated, TypeAlias
 import typer
 
 from spfemu.cli.choices import arch_choices
-from spfemu.engines import SIDE_BY_SIDE, TREES
+from spfemu.engines import HANDLERS, SIDE_BY_SIDE, TREES
 
 __all__ = [
     "ArchOption",
+    "HandlerOption",
     "HandlersOption",
     "JsonOption",
     "PaceOption",
@@ -25,6 +26,14 @@ ArchOption: TypeAlias = Annotated[
         metavar="ARCH",
         help="Arch profile: x86, powerpc, arm64 and their relatives.",
         autocompletion=arch_choices,
+    ),
+]
+HandlerOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="spf|classic",
+        help="Who handles faults first.",
+        autocompletion=lambda: list(HANDLERS),
     ),
 ]
 HandlersOption: TypeAlias = Annotated[

@@ -13,6 +13,7 @@ import typer
 from spfemu.cli.course import PerfettoOption, check_course, write_course
 from spfemu.cli.options import (
     ArchOption,
+    HandlerOption,
     JsonOption,
     PaceOption,
     ProgramArgument,
@@ -48,14 +49,6 @@ _Engine = Annotated[
         autocompletion=lambda: list(ENGINES),
     ),
 ]
-_Handler = Annotated[
-    str,
-    typer.Option(
-        metavar="spf|classic",
-        help="Who handles faults first.",
-        autocompletion=lambda: list(HANDLERS),
-    ),
-]
 _Timeout = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Kernel: kill everything after this time (60)."),
@@ -75,7 +68,7 @@ def _settings(timeout: float | None, engines: Sequence[str]) -> dict[str, Any]:
 def run_command(
     program: ProgramArgument,
     engine: _Engine = "native",
-    handler: _Handler = "spf",
+    handler: HandlerOption = "spf",
     tree: TreeOption = "rcu",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,
@@ -160,7 +153,7 @@ def check_command(
             metavar="reference|kernel", help="The authority.", autocompletion=lambda: _AGAINST
         ),
     ] = "reference",
-    handler: _Handler = "spf",
+    handler: HandlerOption = "spf",
     tree: TreeOption = "rcu",
     arch: ArchOption = "x86",
     seed: SeedOption = 0,

@@ -148,6 +148,23 @@ def test_nothing_breaks_in_weak_memory_either(place: tuple[str, int], model: str
     assert found["violations"] == []
 
 
+@pytest.mark.parametrize("model", MEMORY_MODELS)
+def test_a_store_is_seen_once_its_operation_is_over(model: str) -> None:
+    # t0:  copies p and writes it; its last operation
+    # t1:                                                reads p: the new value
+    again, go = {"op": "await", "name": "go"}, {"op": "post", "name": "go"}
+    fork, p = {"op": "fork", "child": "c"}, {"op": "mmap", "length": 4096, "id": "p"}
+    first, second = ({"op": "write", "addr": "p", "value": value} for value in (1, 2))
+    tasks = [
+        {"name": "t0", "ops": [p, first, fork, go, second]},
+        {"name": "t1", "ops": [again, {"op": "read", "addr": "p"}]},
+        {"name": "c", "start": "fork", "ops": []},
+    ]
+    program = Program.loads(json.dumps({"format": "spfemu-program/1", "tasks": tasks}))
+    found = spfemu.explore(program, variants_default="fixed", preemptions=1, memory_model=model)
+    assert (found["complete"], found["violations"]) == (True, [])
+
+
 def test_a_token_is_of_one_memory_model() -> None:
     case = Case("A7", "write_against_munmap", 2, 0, 0)
     settings: dict[str, Any] = {"variants_default": "fixed", "mutants": ["A7"]}

@@ -323,6 +323,8 @@ impl Platform for Cpu {
     /// Who looks a second time in an operation is at its end, before or after which others begin;
     /// or ends himself, and looks whether others have.
     fn moment(&self) -> u64 {
+        // The oracles take an operation's accesses for being done between its ends.
+        self.fence(Fence::Full);
         if self.machine.notes() && !self.has_begun.replace(false) {
             self.machine.touch(Thing::Operation(self.task), true);
             for task in (0..self.machine.nr_tasks).filter(|&task| task != self.task) {
@@ -364,8 +366,6 @@ impl Platform for Cpu {
     fn operation_boundary(&self) -> bool {
         if self.is_live() {
             self.count_operation();
-            // The oracles take an operation's accesses for being done between its ends.
-            self.fence(Fence::Full);
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
             self.has_begun.set(true);

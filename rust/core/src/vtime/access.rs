@@ -31,8 +31,8 @@ impl Cpu {
     /// The usual load: of the line that the last one was of. Whether it was.
     #[inline(always)]
     pub(super) fn hits_at_hand(&self, word: &Word<Self>) -> bool {
-        let clock = self.clock.get();
-        let hits = word.site().line == self.at_hand.get() && clock < self.world.limit.get();
+        let (clock, line) = (self.clock.get(), word.site().line);
+        let hits = line == self.at_hand.get() && clock < self.world.limit.get();
         if hits {
             self.clock.set(clock + self.world.machine.line_ns[0]);
         }
@@ -74,16 +74,13 @@ impl Cpu {
     #[inline(never)]
     pub(super) fn access_slowly(&self, site: Site, kind: Kind) -> bool {
         let (world, line) = (&*self.world, site.line);
-        let is_free = line == Line::FREE.0;
+        if line == Line::FREE.0 {
+            return self.access_free();
+        }
         if !self.counts() {
-            return is_free;
+            return false;
         }
         let in_no_turn = self.in_no_turn();
-        if is_free {
-            // What one task of the program tells another is still told in order of time.
-            self.sync();
-            return true;
-        }
         if kind == Kind::Atomic {
             self.advance(world.machine.atomic_ns);
         }
@@ -96,16 +93,15 @@ impl Cpu {
         }
         // Strict order among those who leave their cache.
         if is_near && world.is_first(self.task, clock) {
-            match world.ask(self.task, line, writes, clock) {
-                Some(at) => self.clock.set(at),
-                None => {
-                    self.give_control_away();
-                    self.take_clock();
-                }
+            self.this.clock.set(clock);
+            if world.ask(&self.this, line, writes) {
+                self.clock.set(self.this.clock.get());
+            } else {
+                self.give_control_away();
+                self.take_clock();
             }
         } else {
-            let state = State::AsksForLine { line, writes, ahead: !is_near };
-            world.task(self.task).state.set(state);
+            self.this.state.set(State::AsksForLine { line, writes, ahead: !is_near });
             self.let_others_go_first();
             self.take_clock();
         }
@@ -113,5 +109,16 @@ impl Cpu {
             self.record(|recorder, at| recorder.fetched(at, site, world.machine.line_ns[0]));
         }
         world.lines.is_watched(line)
+    }
+
+    /// An access to a word of no line: what one task of the program tells another is still told in
+    /// order of time.
+    #[cold]
+    fn access_free(&self) -> bool {
+        if self.counts() {
+            self.in_no_turn();
+            self.sync();
+        }
+        true
     }
 }

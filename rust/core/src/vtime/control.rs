@@ -3,7 +3,8 @@
 use std::panic::resume_unwind;
 
 use super::cpu::{Cpu, NO_LINE, address};
-use crate::platform::{TaskId, Word};
+use super::task::Task;
+use crate::platform::Word;
 
 /// What a turn is: the look at the word after the wait was one; taking the lock is another.
 const TURN_ACCESSES: u32 = 2;
@@ -15,7 +16,7 @@ impl Cpu {
     /// Whether accesses count: not before the first task, nor while a stack is unwound.
     #[inline(always)]
     pub(super) fn counts(&self) -> bool {
-        !self.world.at_rest.get() && !self.switch.is_cut() && !std::thread::panicking()
+        !self.world.at_rest.get() && !self.this.switch.is_cut() && !std::thread::panicking()
     }
 
     #[inline(always)]
@@ -25,7 +26,7 @@ impl Cpu {
 
     /// Gives control away; the clock may have moved when it is back.
     pub(super) fn suspend(&self) {
-        self.world.task(self.task).clock.set(self.clock.get());
+        self.this.clock.set(self.clock.get());
         self.suspend_asleep();
     }
 
@@ -41,11 +42,11 @@ impl Cpu {
     }
 
     #[inline(always)]
-    fn give_control_to(&self, next: Option<TaskId>) {
+    fn give_control_to(&self, next: Option<&Task>) {
         match next {
-            Some(next) if next == self.task => {}
-            Some(next) => self.switch.hand_over(&self.world.task(next).switch),
-            None => self.switch.suspend(),
+            Some(next) if next.id == self.task => {}
+            Some(next) => self.this.switch.hand_over(&next.switch),
+            None => self.this.switch.suspend(),
         }
     }
 
@@ -53,8 +54,8 @@ impl Cpu {
     #[inline(always)]
     pub(super) fn take_clock(&self) -> bool {
         self.at_hand.set(NO_LINE);
-        let has_stolen = self.world.take_stolen(self.task);
-        self.clock.set(self.world.task(self.task).clock.get());
+        let has_stolen = self.world.take_stolen(&self.this);
+        self.clock.set(self.this.clock.get());
         if self.turn.get().is_none() {
             self.world.set_limit();
         } else {
@@ -79,7 +80,9 @@ impl Cpu {
     /// Gives control to those behind this task, of whom there is one.
     #[inline(always)]
     pub(super) fn let_others_go_first(&self) {
-        let next = self.world.queue_behind_first(self.task, self.clock.get());
+        let clock = self.clock.get();
+        self.this.clock.set(clock);
+        let next = self.world.queue.replace_first(self.task, clock);
         self.give_control_to(self.world.dispatch(Some(next)));
     }
 
@@ -105,7 +108,7 @@ impl Cpu {
     /// The task has ended.
     pub(super) fn end(&self) {
         self.end_turn();
-        self.world.task(self.task).clock.set(self.clock.get());
+        self.this.clock.set(self.clock.get());
         self.world.end(self.task);
     }
 

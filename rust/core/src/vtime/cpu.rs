@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::access::{Kind, Site};
 use super::queue::MAX_NS;
+use super::task::Task;
 use super::world::World;
 use crate::events::{Cost, Event, Span};
-use crate::platform::coroutine::Switch;
 use crate::platform::grace::Reader;
 use crate::platform::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
 
@@ -16,7 +16,7 @@ pub struct Cpu {
     pub(super) task: TaskId,
     pub(super) id: CpuId,
     pub(super) world: Rc<World>,
-    pub(super) switch: Rc<Switch>,
+    pub(super) this: Rc<Task>,
     reader: Reader,
     /// The task's clock while it has control; `world` has it otherwise.
     pub(super) clock: Cell<u64>,
@@ -39,12 +39,13 @@ pub(super) fn address(word: &Word<Cpu>) -> usize {
 }
 
 impl Cpu {
-    pub(super) fn new(task: TaskId, world: &Rc<World>, switch: &Rc<Switch>) -> Self {
+    /// The CPU of a task of `world`; `this` is where what the task does is told.
+    pub(super) fn new(task: TaskId, world: &Rc<World>, this: &Rc<Task>) -> Self {
         Self {
             task,
             id: world.cpu_of(task),
             world: Rc::clone(world),
-            switch: Rc::clone(switch),
+            this: Rc::clone(this),
             reader: Reader::default(),
             clock: Cell::new(0),
             at_hand: Cell::new(NO_LINE),
@@ -143,7 +144,7 @@ impl Platform for Cpu {
     fn fence(&self, _fence: Fence) {}
 
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
-        let condition = &self.world.task(self.task).condition;
+        let condition = &self.this.condition;
         loop {
             let value = self.load(word, Ordering::Acquire);
             if done(value) || !self.counts() {
@@ -165,7 +166,7 @@ impl Platform for Cpu {
                 return value;
             }
             self.end_turn();
-            self.world.task(self.task).clock.set(self.clock.get());
+            self.this.clock.set(self.clock.get());
             self.wait(word, || {
                 self.world.sleep(self.task, address(word));
                 self.suspend_asleep();
@@ -181,7 +182,7 @@ impl Platform for Cpu {
     }
 
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
-        let condition = &self.world.task(self.task).condition;
+        let condition = &self.this.condition;
         while self.load(word, Ordering::Relaxed) == value
             && self.counts()
             && self.world.is_on_cpu(owner)
@@ -206,7 +207,7 @@ impl Platform for Cpu {
     }
     #[inline(always)]
     fn rcu_read_unlock(&self) {
-        if !self.switch.is_cut() {
+        if !self.this.switch.is_cut() {
             self.world.grace.leave(&self.reader);
         }
     }
@@ -255,7 +256,7 @@ impl Platform for Cpu {
         self.advance(machine.ipi_target_ns * targets.len() as u64);
         // They answer side by side, each once its interrupts are on; a later section does not
         // hold back what was sent before it.
-        self.world.task(self.task).clock.set(self.clock.get());
+        self.this.clock.set(self.clock.get());
         if self.world.wait_for_irqs(self.task, &targets) {
             self.suspend();
         }
@@ -288,7 +289,7 @@ impl Platform for Cpu {
             self.advance(ns);
             return;
         }
-        self.world.task(self.task).clock.set(self.clock.get());
+        self.this.clock.set(self.clock.get());
         self.world.pause(self.task, self.clock.get() + ns);
         self.give_control_away();
         if self.world.after_pause(self.task) {
@@ -360,7 +361,7 @@ impl Platform for Cpu {
     }
 
     fn is_cut(&self) -> bool {
-        self.switch.is_cut() || std::thread::panicking()
+        self.this.switch.is_cut() || std::thread::panicking()
     }
 
     #[cold]

@@ -2,106 +2,108 @@
 //! here, so that control goes to its stack once, when the line is there.
 
 use super::line_queue::Asked;
-use super::task::State;
+use super::task::{State, Task};
 use super::world::World;
 use crate::platform::TaskId;
 
 impl World {
-    /// The first task that can go on, of `next`, which was taken out of the queue, and then of
-    /// those in it.
+    /// The first task that can go on, of `next`, which is not in the queue, and then of those in
+    /// it.
     #[inline(always)]
-    pub(super) fn dispatch(&self, mut next: Option<TaskId>) -> Option<TaskId> {
+    pub(super) fn dispatch(&self, mut next: Option<TaskId>) -> Option<&Task> {
         while let Some(task) = next {
-            let goes_on = match self.task(task).state.get() {
+            let this = &**self.task(task);
+            let goes_on = match this.state.get() {
                 State::AsksForLine { line, writes, ahead } => {
-                    self.first_asks(task, line, writes, ahead)
+                    self.first_asks(this, line, writes, ahead)
                 }
-                State::WaitsForLine(line) => self.serve_line(task, line),
+                State::WaitsForLine(line) => self.serve_line(this, line),
                 _ => true,
             };
             if goes_on {
-                break;
+                return Some(this);
             }
             next = self.queue.pop();
         }
-        next
+        None
     }
 
-    /// Nobody was behind the task when it was taken out of the queue: it gets the line, or asks
-    /// for it. Whether it has it.
-    fn first_asks(&self, task: TaskId, line: u32, writes: bool, ahead: bool) -> bool {
-        let this = self.task(task);
-        if self.take_stolen(task) && !self.may_ask(task, line, writes, ahead) {
-            self.queue.push(task, this.clock.get());
+    /// Nobody was behind the task when it was taken out of the queue: it gets the line, or waits for
+    /// it. Whether it has it.
+    fn first_asks(&self, this: &Task, line: u32, writes: bool, ahead: bool) -> bool {
+        if self.take_stolen(this) && !self.may_ask(this, line, writes, ahead) {
+            self.queue.push(this.id, this.clock.get());
             return false;
         }
         // It was here, but others were too far behind; or another task of this CPU has brought it.
-        if self.lines.hit(line, self.cpu_of(task), writes).is_some() {
+        let has_it = if self.lines.hit(line, this.cpu, writes).is_some() {
             this.clock.set(this.clock.get() + self.machine.line_ns[0]);
+            true
+        } else {
+            self.ask(this, line, writes)
+        };
+        if has_it {
             this.state.set(State::Ready);
-            return true;
         }
-        match self.ask(task, line, writes, this.clock.get()) {
-            Some(at) => {
+        has_it
+    }
+
+    /// The task, behind which nobody is, asks for a line that its CPU does not have. Whether it has
+    /// it now; else it waits for it.
+    #[inline(always)]
+    pub(super) fn ask(&self, this: &Task, line: u32, writes: bool) -> bool {
+        let now = this.clock.get();
+        if self.records {
+            self.recorder.asks(this.id, now);
+        }
+        match self.lines.ask(line, this.id, this.cpu, writes, now) {
+            Asked::Has(at) => {
                 this.clock.set(at);
-                this.state.set(State::Ready);
                 true
             }
-            None => false,
+            Asked::Waits(when) => {
+                self.wait_for_line(this, line, when);
+                false
+            }
         }
     }
 
     /// Whether the task is still the first, after its clock was moved; or may use a line that it
     /// has.
     #[cold]
-    fn may_ask(&self, task: TaskId, line: u32, writes: bool, ahead: bool) -> bool {
-        let clock = self.task(task).clock.get();
-        if self.is_first(task, clock) {
+    fn may_ask(&self, this: &Task, line: u32, writes: bool, ahead: bool) -> bool {
+        let clock = this.clock.get();
+        if self.is_first(this.id, clock) {
             return true;
         }
-        if ahead && self.is_first(task, clock.saturating_sub(self.slack_ns)) {
-            if self.lines.hit(line, self.cpu_of(task), writes).is_some() {
+        if ahead && self.is_first(this.id, clock.saturating_sub(self.slack_ns)) {
+            if self.lines.hit(line, this.cpu, writes).is_some() {
                 return true;
             }
-            self.task(task).state.set(State::AsksForLine { line, writes, ahead: false });
+            this.state.set(State::AsksForLine { line, writes, ahead: false });
         }
         false
     }
 
-    /// Asks for a line, at `now`. If it is not to be waited for: when it is there.
-    #[inline(always)]
-    pub(super) fn ask(&self, task: TaskId, line: u32, writes: bool, now: u64) -> Option<u64> {
-        if self.records {
-            self.recorder.asks(task, now);
-        }
-        match self.lines.ask(line, task, self.cpu_of(task), writes, now) {
-            Asked::Has(at) => Some(at),
-            Asked::Waits(when) => {
-                self.wait_for_line(task, line, when);
-                None
-            }
-        }
-    }
-
     /// The task waits for a cache line; `when`: it is the first to do so, and decides then who
     /// gets it.
-    fn wait_for_line(&self, task: TaskId, line: u32, when: Option<u64>) {
-        self.task(task).state.set(State::WaitsForLine(line));
+    fn wait_for_line(&self, this: &Task, line: u32, when: Option<u64>) {
+        this.state.set(State::WaitsForLine(line));
         if let Some(when) = when {
-            self.task(task).clock.set(when);
-            self.enqueue(task);
+            this.clock.set(when);
+            self.enqueue(this.id);
         }
     }
 
-    /// The time has come to give the line to one of those who wait, of whom `task` is the first.
+    /// The time has come to give the line to one of those who wait, of whom this is the first.
     /// Whether it got it.
-    fn serve_line(&self, task: TaskId, line: u32) -> bool {
+    fn serve_line(&self, this: &Task, line: u32) -> bool {
         let mut got_it = false;
-        let next = self.lines.serve(line, self.task(task).clock.get(), |one| {
-            let this = self.task(one.task);
-            this.clock.set(one.at);
-            this.state.set(State::Ready);
-            if one.task == task {
+        let next = self.lines.serve(line, this.clock.get(), |one| {
+            let served = self.task(one.task);
+            served.clock.set(one.at);
+            served.state.set(State::Ready);
+            if one.task == this.id {
                 got_it = true;
             } else {
                 self.enqueue(one.task);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::lines::{Lines, SHARED, Traffic, WATCHED};
+use super::machine::Spot;
 use crate::platform::TaskId;
 
 /// A task that waits for a line.
@@ -11,6 +12,8 @@ pub(super) struct Request {
     task: TaskId,
     cpu: u32,
     writes: bool,
+    /// Where `cpu` is.
+    at: Spot,
 }
 
 /// Those who wait for one line, in the order in which they asked.
@@ -54,20 +57,21 @@ impl Lines {
     #[inline]
     pub(super) fn ask(&self, line: u32, task: TaskId, cpu: u32, writes: bool, now: u64) -> Asked {
         self.cover(line);
-        let holder = self.holders.get(line as usize).expect("covered") & !WATCHED;
+        let holder = self.holders.get(line as usize).expect("covered");
         let mut traffic = self.traffic.get(line as usize).expect("covered");
         // Copies of a copy do not wait for each other.
         let copies = !writes && holder & SHARED != 0;
         if traffic.queue == 0 && (copies || now >= traffic.busy_until) {
-            let end = now.max(traffic.busy_until) + self.transfer(line, cpu, writes);
+            let end = now.max(traffic.busy_until) + self.transfer(line, holder, cpu, writes);
             if !copies {
                 self.set_busy(&mut traffic, end);
             }
             self.traffic.set(line as usize, traffic);
             return Asked::Has(end);
         }
-        let request = Request { task, cpu, writes };
+        let request = Request { task, cpu, writes, at: self.spots[cpu as usize] };
         if traffic.queue == 0 {
+            let holder = holder & !WATCHED;
             let last = if holder & SHARED == 0 { holder - 1 } else { cpu };
             return Asked::Waits(Some(self.open_queue(line, traffic, request, last)));
         }
@@ -121,23 +125,24 @@ impl Lines {
         if queue.passed >= self.near_first || queue.requests.len() == 1 {
             return 0;
         }
-        let last = self.places[queue.last as usize];
-        let (mut chosen, mut nearest) = (0, u32::MAX);
-        for (place, request) in queue.requests.iter().take(COMPETITORS).enumerate() {
-            let at = self.places[request.cpu as usize];
-            let far = last.nearness(at) + u32::from(request.cpu != queue.last);
-            if far < nearest {
-                (chosen, nearest) = (place, far);
+        let last = self.spots[queue.last as usize];
+        let mut nearest = None;
+        let (front, back) = queue.requests.as_slices();
+        for (place, request) in front.iter().chain(back).take(COMPETITORS).enumerate() {
+            let far = last.distance(request.at);
+            if nearest.is_none_or(|(_, least)| far < least) {
+                nearest = Some((place, far));
             }
         }
-        chosen
+        nearest.expect("somebody waits").0
     }
 
     /// The line leaves for who asked, whose request has made half of the way before.
     #[inline]
     fn hand_over(&self, line: u32, traffic: &mut Traffic, request: Request, now: u64) -> Served {
-        let Request { task, cpu, writes } = request;
-        let at = now + self.transfer(line, cpu, writes).div_ceil(2);
+        let Request { task, cpu, writes, .. } = request;
+        let holder = self.holders.get(line as usize).expect("covered");
+        let at = now + self.transfer(line, holder, cpu, writes).div_ceil(2);
         self.set_busy(traffic, at);
         Served { task, at }
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::line_queue::LineQueue;
-use super::machine::{Distance, Machine, NR_DISTANCES, Place};
+use super::machine::{Distance, Machine, NR_DISTANCES, Place, Spot};
 use crate::platform::cell_vec::CellVec;
 
 /// Who holds a line, in one word, for each access looks at it: nobody (0), the CPU of this number
@@ -40,7 +40,8 @@ pub(super) struct Lines {
     /// No two sockets share a bit.
     sockets_are_told_apart: bool,
     /// For each CPU where it is.
-    pub(super) places: Vec<Place>,
+    places: Vec<Place>,
+    pub(super) spots: Vec<Spot>,
     pub(super) line_ns: [u64; NR_DISTANCES],
     /// What an access right after the first takes, which finds the line still here.
     pub(super) hold_ns: u64,
@@ -108,6 +109,7 @@ impl Lines {
             cores: sets_by(|place| place.core),
             dies: sets_by(|place| place.die),
             sockets: sets_by(|place| place.socket),
+            spots: (0..nr_cpus).map(|cpu| machine.spot(cpu)).collect(),
             places,
         }
     }
@@ -147,11 +149,10 @@ impl Lines {
         self.holders.get(line as usize).is_some_and(|holder| holder & WATCHED != 0)
     }
 
-    /// Makes `cpu` hold a line; returns how long that takes.
+    /// Makes `cpu` hold a line, which `holder` has; returns how long that takes.
     #[inline]
-    pub(super) fn transfer(&self, line: u32, cpu: u32, writes: bool) -> u64 {
+    pub(super) fn transfer(&self, line: u32, holder: Holder, cpu: u32, writes: bool) -> u64 {
         let line = line as usize;
-        let holder = self.holders.get(line).expect("covered");
         let (watched, holder) = (holder & WATCHED, holder & !WATCHED);
         let shared = holder & SHARED != 0;
         let distance = match holder {
@@ -203,10 +204,7 @@ impl Lines {
     /// How far apart two CPUs are.
     #[inline(always)]
     pub(super) fn distance(&self, one: u32, other: u32) -> Distance {
-        if one == other {
-            return Distance::Own;
-        }
-        self.places[one as usize].distance(self.places[other as usize])
+        self.spots[one as usize].distance(self.spots[other as usize])
     }
 
     /// The word at `place` of a set.

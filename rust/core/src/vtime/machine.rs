@@ -21,6 +21,9 @@ pub enum Distance {
 /// Number of [`Distance`]s.
 pub const NR_DISTANCES: usize = 5;
 
+const DISTANCES: [Distance; NR_DISTANCES] =
+    [Distance::Own, Distance::Core, Distance::Die, Distance::Socket, Distance::Machine];
+
 /// A machine. All times in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -93,32 +96,33 @@ impl Machine {
         Place { core, die, socket: die / self.dies_per_socket }
     }
 
+    /// Where a CPU is, in one number.
+    pub(super) fn spot(&self, cpu: u32) -> Spot {
+        let Place { core, die, socket } = self.place(cpu);
+        let levels = [socket, die, core, cpu];
+        Spot(levels.into_iter().fold(0, |whole, level| whole << 16 | u64::from(level)))
+    }
+
     /// How far apart two CPUs are.
     pub fn distance(&self, one: u32, other: u32) -> Distance {
-        if one == other { Distance::Own } else { self.place(one).distance(self.place(other)) }
+        self.spot(one).distance(self.spot(other))
     }
 }
 
-impl Place {
-    /// Smaller for what is nearer: 0 for the same core, up to 3.
-    #[inline(always)]
-    pub(super) fn nearness(self, other: Place) -> u32 {
-        u32::from(self.core != other.core)
-            + u32::from(self.die != other.die)
-            + u32::from(self.socket != other.socket)
-    }
+/// Where a CPU is: its socket, die and core and itself, 16 bits each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spot(u64);
 
-    /// How far apart two different CPUs are.
+impl Spot {
+    /// How far apart two CPUs are: in how many of the four they differ, for who differs in one
+    /// does in all that follow.
     #[inline(always)]
-    pub(super) fn distance(self, other: Place) -> Distance {
-        if self.core == other.core {
-            Distance::Core
-        } else if self.die == other.die {
-            Distance::Die
-        } else if self.socket == other.socket {
-            Distance::Socket
-        } else {
-            Distance::Machine
-        }
+    pub(super) fn distance(self, other: Self) -> Distance {
+        let differs = self.0 ^ other.0;
+        let levels = usize::from(differs != 0)
+            + usize::from(differs >> 16 != 0)
+            + usize::from(differs >> 32 != 0)
+            + usize::from(differs >> 48 != 0);
+        DISTANCES[levels]
     }
 }

@@ -7,10 +7,11 @@ use super::control::Stopped;
 use super::cpu::Cpu;
 use super::machine::Machine;
 use super::recorder::Recorder;
+use super::task::Task;
 use super::world::World;
 use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Kernel};
-use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
+use crate::platform::coroutine::{Coroutine, Pause, StackPool, panic_text};
 use crate::platform::{Finding, TaskId};
 use crate::program::{Handler, Options, Program, ProgramError, Run, RunResult, Watch, run_task};
 
@@ -65,7 +66,7 @@ fn run_design<D: Design>(
     let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
     world.recorder.name_by(kernel.lines());
     let run = Rc::new(Run::new(program, options, watch));
-    let outside = Switch::new(&StackPool::new());
+    let outside = Rc::new(Task::new(run.first_task(), &StackPool::new(), 0));
     let boot_cpu = Cpu::new(run.first_task(), &world, &outside);
     run.boot(&kernel, &boot_cpu)?;
     let elapsed_ns = {
@@ -97,15 +98,15 @@ fn spawn(
     let nr_tasks = world.tasks.len() as TaskId;
     (0..nr_tasks)
         .map(|task| {
-            let switch = &world.task(task).switch;
-            let cpu = Cpu::new(task, world, switch);
+            let this = world.task(task);
+            let cpu = Cpu::new(task, world, this);
             let body = body.clone();
             let whole = move || {
                 cpu.take_clock();
                 body(&cpu);
                 cpu.end();
             };
-            Coroutine::new(switch, whole).map_err(|error| {
+            Coroutine::new(&this.switch, whole).map_err(|error| {
                 ProgramError(format!(
                     "{nr_tasks} tasks: no stack for task {task} ({error}); each takes two maps of \
                      vm.max_map_count"
@@ -119,7 +120,7 @@ fn spawn(
 /// clock.
 fn drive(world: &World, tasks: &mut [Coroutine]) -> u64 {
     while let Some(task) = world.dispatch(world.queue.pop()) {
-        match tasks[task as usize].resume() {
+        match tasks[task.id as usize].resume() {
             Pause::Suspended | Pause::Returned => {}
             Pause::Panicked(payload) if payload.is::<Stopped>() => break,
             Pause::Panicked(payload) => {

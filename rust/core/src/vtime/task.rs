@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::platform::CpuId;
 use crate::platform::condition::Condition;
 use crate::platform::coroutine::{StackPool, Switch};
+use crate::platform::{CpuId, TaskId};
 
 /// What a task does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ impl fmt::Display for State {
 /// One task.
 #[repr(align(64))]
 pub(super) struct Task {
+    pub(super) id: TaskId,
     /// How its coroutine gets and gives control.
     pub(super) switch: Rc<Switch>,
     pub(super) clock: Cell<u64>,
@@ -68,8 +69,9 @@ pub(super) struct Task {
 
 impl Task {
     /// A task that has not begun.
-    pub(super) fn new(pool: &Rc<StackPool>, cpu: CpuId) -> Self {
+    pub(super) fn new(id: TaskId, pool: &Rc<StackPool>, cpu: CpuId) -> Self {
         Self {
+            id,
             switch: Switch::new(pool),
             clock: Cell::new(0),
             stolen_ns: Cell::new(0),

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rand_core::SeedableRng;
@@ -48,7 +49,7 @@ pub(super) struct World {
     pub(super) slack_ns: u64,
     /// As in `Settings`.
     pub(super) lazy_tlb: bool,
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<Rc<Task>>,
     pub(super) cpus: Vec<CpuState>,
     /// The set of CPUs on which a task runs.
     busy: Vec<Cell<u64>>,
@@ -87,7 +88,8 @@ impl World {
     ) -> Self {
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let pool = StackPool::new();
-        let tasks = (0..nr_tasks).map(|task| Task::new(&pool, task % nr_cpus)).collect();
+        let tasks =
+            (0..nr_tasks).map(|task| Rc::new(Task::new(task, &pool, task % nr_cpus))).collect();
         let world = Self {
             machine: machine.clone(),
             nr_cpus,
@@ -123,7 +125,7 @@ impl World {
         self.task(task).cpu
     }
     #[inline(always)]
-    pub(super) fn task(&self, task: TaskId) -> &Task {
+    pub(super) fn task(&self, task: TaskId) -> &Rc<Task> {
         &self.tasks[task as usize]
     }
     pub(super) fn cpu_state(&self, task: TaskId) -> &CpuState {
@@ -147,14 +149,6 @@ impl World {
         let clock = self.task(task).clock.get();
         self.queue.push(task, clock);
         self.limit.set(self.limit.get().min(clock.saturating_add(self.slack_ns)));
-    }
-
-    /// The task that has control goes on at `clock`, after the first in the queue, which has to be
-    /// before it, and which is returned.
-    #[inline(always)]
-    pub(super) fn queue_behind_first(&self, task: TaskId, clock: u64) -> TaskId {
-        self.task(task).clock.set(clock);
-        self.queue.replace_first(task, clock)
     }
 
     /// A ready task gets its CPU, now or when those before it give it up.
@@ -258,26 +252,21 @@ impl World {
     /// Adds to a task's clock what interrupts took from it while others had control. Whether they
     /// took any.
     #[inline(always)]
-    pub(super) fn take_stolen(&self, task: TaskId) -> bool {
-        let this = self.task(task);
+    pub(super) fn take_stolen(&self, this: &Task) -> bool {
         let stolen = this.stolen_ns.get();
         if stolen != 0 {
             this.stolen_ns.set(0);
             this.clock.set(this.clock.get() + stolen);
-            self.record_stolen(task, stolen);
+            self.record_stolen(this, stolen);
         }
         stolen != 0
     }
 
     #[cold]
-    fn record_stolen(&self, task: TaskId, stolen: u64) {
+    fn record_stolen(&self, this: &Task, stolen: u64) {
         if self.records && !self.at_rest.get() {
-            let now = self.task(task).clock.get();
-            self.recorder.did(
-                Moment { cpu: self.cpu_of(task), task, now },
-                "flush_tlb_func",
-                stolen,
-            );
+            let at = Moment { cpu: this.cpu, task: this.id, now: this.clock.get() };
+            self.recorder.did(at, "flush_tlb_func", stolen);
         }
     }
 

@@ -320,7 +320,7 @@ fn who_slept_for_a_page_lock_runs_its_own_address_space_again() {
         nr_tasks: 4,
     };
     let kernel = Rc::new(Kernel::<Cpu, Classic>::new(config));
-    let outside = Switch::new(&StackPool::new());
+    let outside = Rc::new(Task::new(0, &StackPool::new(), 0));
     kernel.start_process(&Cpu::new(0, &world, &outside), &[0, 1]).unwrap();
     kernel.start_process(&Cpu::new(3, &world, &outside), &[3]).unwrap();
     let page = kernel.alloc_page(&Cpu::new(0, &world, &outside)).unwrap().slot_index();

@@ -51,6 +51,7 @@ test-deep: tools-test $(BUILT) ## long exploration, 2,000 examples a property, a
 bench: export SPFEMU_BENCH_TABLE := $(CURDIR)/target/bench.tsv
 bench: $(BUILT) ## the benchmarks, release profile, on an idle machine; ends with a table of the bars
 	@mkdir -p target && rm -f target/bench.tsv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benches/requirements.txt
 	$(CARGO) bench --quiet --locked --workspace
 	$(PY) -m pytest --quiet -c benches/pytest.toml benches
 	$(PY) benches/table.py target/bench.tsv

@@ -221,7 +221,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.invalidate_range(cpu, mm, || {
             self.pmd_lock(cpu, pmd);
             pmd.set(cpu, PmdVal::NONE);
-            self.flush_tlb_mm(cpu, mm);
+            self.flush_tlb_mm_and_walks(cpu, mm);
             spin_unlock(cpu, pmd.ptl());
         });
 

@@ -114,9 +114,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         access: Access,
         value: u64,
     ) -> Result<u64, (Access, bool)> {
-        cpu.local_irq_disable();
+        cpu.begin_user_access();
         let result = self.access_irqs_off(cpu, mm, address, access, value);
-        cpu.local_irq_enable();
+        cpu.end_user_access();
         result
     }
 
@@ -285,23 +285,35 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// are flushed like this, too.
     pub(crate) fn flush_tlb_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
         let _step = cpu.step("flush_tlb_mm");
-        self.flush(cpu, mm, None);
+        self.flush(cpu, mm, None, false);
+    }
+
+    /// As `flush_tlb_mm`, and no CPU walks tables of `mm` with interrupts off any more since before
+    /// (`serialize_against_pte_lookup()`): by interrupts on every machine.
+    pub(super) fn flush_tlb_mm_and_walks(&self, cpu: &P, mm: MmRef<'_, P>) {
+        let _step = cpu.step("flush_tlb_mm");
+        self.flush(cpu, mm, None, true);
     }
 
     /// `flush_tlb_page()`: as `flush_tlb_mm`, for one page.
     pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
         let _step = cpu.step("flush_tlb_page");
-        self.flush(cpu, mm, Some(address.0 >> self.page_shift()));
+        self.flush(cpu, mm, Some(address.0 >> self.page_shift()), false);
     }
 
-    fn flush(&self, cpu: &P, mm: MmRef<'_, P>, page_number: Option<u64>) {
+    fn flush(&self, cpu: &P, mm: MmRef<'_, P>, page_number: Option<u64>, ends_walks: bool) {
         cpu.charge(Cost::TlbFlushLocal, 1);
         // SeqCst: the PTE stores come before, the look at the mask after (the kernel's
         // inc_mm_tlb_gen is a full barrier); pairs with the SeqCst swap in switch_mm.
         let generation = mm.tlb_gen().fetch_add(cpu, 1, Ordering::SeqCst) + 1;
         let info = page_number.and_then(|page_number| flush_info(generation, page_number));
         mm.tlb_flush_info().poke(info.unwrap_or(0));
-        cpu.ipi(|other| self.may_translate(cpu, mm.ptr(), other));
+        let is_target = |other| self.may_translate(cpu, mm.ptr(), other);
+        if ends_walks {
+            cpu.ipi(is_target);
+        } else {
+            cpu.flush_others(is_target);
+        }
     }
 
     /// `inc_tlb_flush_pending()`: before the first PTE is changed. The PTE lock orders it: who

@@ -139,6 +139,25 @@ pub trait Platform: Sized + 'static {
     /// Interrupts every CPU that `is_target`, except this one, and returns once each has been seen
     /// outside an irq-off section that had begun before. Interrupts must be enabled here.
     fn ipi(&self, is_target: impl Fn(CpuId) -> bool);
+
+    /// The hardware begins to translate an address and to use the translation: an irq-off section
+    /// that a flush waits for, however it reaches other CPUs.
+    #[inline(always)]
+    fn begin_user_access(&self) {
+        self.local_irq_disable();
+    }
+    #[inline(always)]
+    fn end_user_access(&self) {
+        self.local_irq_enable();
+    }
+    /// Flushes the TLBs of every CPU that `is_target`, except this one, and returns once none of
+    /// them is at a user access that had begun before. By interrupt, which waits for all irq-off
+    /// sections, unless the machine is known to have an instruction for it.
+    #[inline(always)]
+    fn flush_others(&self, is_target: impl Fn(CpuId) -> bool) {
+        self.ipi(is_target);
+    }
+
     /// Runs `then` while another CPU does nothing with what belongs to it alone; not at all, if it
     /// works on and cannot be kept from that.
     fn while_idle(&self, cpu: CpuId, then: impl FnOnce());

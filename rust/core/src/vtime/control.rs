@@ -4,7 +4,8 @@ use std::panic::resume_unwind;
 
 use super::cpu::{Cpu, NO_LINE, address};
 use super::task::Task;
-use crate::platform::Word;
+use super::world::Irqs;
+use crate::platform::{CpuId, Platform, Word};
 
 /// What a turn is: the look at the word after the wait was one; taking the lock is another.
 const TURN_ACCESSES: u32 = 2;
@@ -84,6 +85,25 @@ impl Cpu {
         self.this.clock.set(clock);
         let next = self.world.queue.replace_first(self.task, clock);
         self.give_control_to(self.world.dispatch(Some(next)));
+    }
+
+    /// Flushes TLBs of other CPUs by an instruction: the barrier after it waits for user accesses
+    /// under way, and for nothing that software does meanwhile.
+    pub(super) fn broadcast_flush(&self, is_target: impl Fn(CpuId) -> bool) {
+        let world = &*self.world;
+        self.sync();
+        if world.records {
+            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
+        }
+        self.advance(world.machine.ipi_base_ns);
+        let accesses = |cpu: &CpuId| world.cpus[*cpu as usize].irqs.get() == Irqs::UserAccess;
+        let is_target = |cpu: &CpuId| *cpu != self.id && accesses(cpu) && is_target(*cpu);
+        let targets: Vec<CpuId> = world.busy_cpus().filter(is_target).collect();
+        self.this.clock.set(self.clock.get());
+        if world.wait_for_irqs(self.task, &targets) {
+            self.suspend();
+        }
+        self.leave("");
     }
 
     /// Counts an access of the turn, if the task has one. Whether it has none.

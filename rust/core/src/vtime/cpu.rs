@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::access::{Kind, Site};
 use super::queue::MAX_NS;
 use super::task::Task;
-use super::world::World;
+use super::world::{Irqs, World};
 use crate::events::{Cost, Event, Span};
 use crate::platform::grace::Reader;
 use crate::platform::{CpuId, Fence, Finding, Line, Ordering, Platform, RcuCallback, TaskId, Word};
@@ -227,7 +227,7 @@ impl Platform for Cpu {
 
     #[inline(always)]
     fn local_irq_disable(&self) {
-        self.world.cpus[self.id as usize].irqs_off.set(true);
+        self.world.cpus[self.id as usize].irqs.set(Irqs::Off);
         self.rcu_read_lock();
     }
     #[inline(always)]
@@ -264,6 +264,19 @@ impl Platform for Cpu {
             self.advance(machine.ipi_handler_ns);
         }
         self.leave("");
+    }
+
+    #[inline(always)]
+    fn begin_user_access(&self) {
+        self.local_irq_disable();
+        self.world.cpus[self.id as usize].irqs.set(Irqs::UserAccess);
+    }
+    fn flush_others(&self, is_target: impl Fn(CpuId) -> bool) {
+        if !self.world.machine.broadcasts_flushes() {
+            self.ipi(is_target);
+        } else if self.counts() {
+            self.broadcast_flush(is_target);
+        }
     }
 
     #[inline(always)]

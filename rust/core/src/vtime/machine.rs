@@ -82,6 +82,12 @@ impl Machine {
         self.cost_ns[cost as usize]
     }
 
+    /// Whether TLBs are flushed by an instruction that every CPU sees, not by interrupts: then a
+    /// target loses no time, and costs the sender none.
+    pub fn broadcasts_flushes(&self) -> bool {
+        self.ipi_target_ns == 0 && self.ipi_handler_ns == 0
+    }
+
     /// How often a nearer CPU gets a line before the one that waits longest: so many times as a
     /// line goes from core to core while a request comes from the farthest.
     pub fn near_first(&self) -> u32 {

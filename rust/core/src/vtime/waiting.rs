@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use super::machine::Machine;
 use super::task::State;
-use super::world::{CpuState, World};
+use super::world::{CpuState, Irqs, World};
 use crate::platform::TaskId;
 
 /// Who waits for a word.
@@ -141,7 +141,7 @@ impl World {
     pub(super) fn wait_for_irqs(&self, task: TaskId, cpus: &[u32]) -> bool {
         let cpus = cpus.iter().map(|&cpu| &self.cpus[cpu as usize]);
         let mut nr_off = 0;
-        for cpu in cpus.filter(|cpu| cpu.irqs_off.get()) {
+        for cpu in cpus.filter(|cpu| cpu.irqs.get() != Irqs::On) {
             cpu.irq_waiters.borrow_mut().push(task);
             cpu.has_irq_waiters.set(true);
             nr_off += 1;
@@ -156,7 +156,7 @@ impl World {
     #[inline(always)]
     pub(super) fn irqs_on(&self, cpu: u32, now: u64) {
         let cpu = &self.cpus[cpu as usize];
-        cpu.irqs_off.set(false);
+        cpu.irqs.set(Irqs::On);
         if cpu.has_irq_waiters.replace(false) {
             self.answer_irqs(cpu, now);
         }

@@ -24,6 +24,17 @@ use crate::platform::grace::GracePeriods;
 use crate::platform::{Finding, RcuCallback, TaskId};
 use crate::program::Watch;
 
+/// What a flush of other CPUs' TLBs may have to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Irqs {
+    #[default]
+    On,
+    /// Off: an interrupt waits.
+    Off,
+    /// The hardware is at a user access: the instruction that flushes waits, too.
+    UserAccess,
+}
+
 /// One CPU.
 #[derive(Default)]
 pub(super) struct CpuState {
@@ -35,7 +46,7 @@ pub(super) struct CpuState {
     queue: RefCell<VecDeque<TaskId>>,
     /// When its last task gave it up.
     free_since: Cell<u64>,
-    pub(super) irqs_off: Cell<bool>,
+    pub(super) irqs: Cell<Irqs>,
     /// Tasks that wait until interrupts are on again.
     pub(super) irq_waiters: RefCell<Vec<TaskId>>,
     pub(super) has_irq_waiters: Cell<bool>,

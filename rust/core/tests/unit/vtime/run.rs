@@ -209,6 +209,41 @@ fn an_interrupt_waits_for_no_later_section() {
 }
 
 #[test]
+fn an_instruction_that_flushes_waits_for_user_accesses_and_for_nothing_else() {
+    let irqs_off: Body = |cpu, shared| {
+        cpu.local_irq_disable();
+        cpu.pass_ns(10_000, true);
+        shared.load(cpu, 0);
+        cpu.local_irq_enable();
+        shared.note_time(cpu);
+    };
+    let user_access: Body = |cpu, shared| {
+        cpu.begin_user_access();
+        cpu.pass_ns(10_000, true);
+        shared.load(cpu, 0);
+        cpu.end_user_access();
+        shared.note_time(cpu);
+    };
+    let flush: Body = |cpu, shared| {
+        cpu.pass_ns(100, true);
+        cpu.flush_others(|cpu| cpu == 0);
+        shared.note_time(cpu);
+    };
+    let broadcasts = Machine { ipi_target_ns: 0, ipi_handler_ns: 0, ..machine() };
+    for (machine, section, waits) in [
+        (machine(), irqs_off, true),
+        (machine(), user_access, true),
+        (broadcasts.clone(), irqs_off, false),
+        (broadcasts, user_access, true),
+    ] {
+        let outcome = run_bodies(&machine, 2, 0, 0, &[section, flush]);
+        assert_eq!(outcome.finding, None);
+        let end = |task| outcome.log.iter().find(|entry| entry.0 == task).expect("it ended").1;
+        assert_eq!(end(1) >= end(0), waits, "{:?}", outcome.log);
+    }
+}
+
+#[test]
 fn tasks_of_one_cpu_take_turns_by_time_slices() {
     let busy: Body = |cpu, shared| {
         for _ in 0..4 {

@@ -273,3 +273,20 @@ def test_pft_counts_the_time_of_its_faults_only() -> None:
     assert figures["faults_per_s"] > 1.5 * whole
     costs = {value.name: value.value for value in spfemu.machine("x86-48").values}
     assert figures["faults_per_s"] < 8 * 1e9 / costs["fault_ns"]
+
+
+def test_tasks_that_are_spread_pay_for_the_way_between_sockets() -> None:
+    # Packed, four threads share a last-level cache of zen5-256; spread, they are on two sockets.
+    job = make_job(["pft", "-t", "4", "-m", "4"])
+    rates = {}
+    for spreading in (False, True):
+        result = spfemu.run(
+            job.build(),
+            engine="vtime",
+            machine="zen5-256",
+            cpus=256,
+            settings={"spreading": spreading},
+        )
+        assert result.settings["spreading"] is spreading
+        rates[spreading] = job.figures(result)["faults_per_s"]
+    assert rates[True] < 0.75 * rates[False]

@@ -59,7 +59,7 @@ MECHANISMS: Final = (
 )
 """What the kernel in virtual time may do without, to see what it decides; docs/cost-model.md."""
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "vtime": ("tick_slack_ns", *MECHANISMS),
+    "vtime": ("tick_slack_ns", "spreading", *MECHANISMS),
     "kernel": ("timeout_s", "counting", "max_memory"),
 }
 TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
@@ -118,8 +118,9 @@ def run(
     see ``write_perfetto``). ``lock_stat``: count what was waited for (vtime). Neither changes
     anything else. ``variants`` is "v12" or "fixed" for all, or a mapping of names to these; the
     default is the engine's own choice. ``settings`` are further settings of the engine (vtime:
-    ``tick_slack_ns``, and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel
-    without, as ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
+    ``tick_slack_ns``; ``spreading``, True for tasks on CPUs far from each other first; and the
+    names of ``spfemu.engines.MECHANISMS``, each False for a kernel without, as ``downgrade`` for a
+    munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
     ``progress`` is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.

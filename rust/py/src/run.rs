@@ -60,13 +60,16 @@ struct Mechanisms {
     spinning: bool,
     reader_groups: bool,
     lazy_tlb: bool,
+    /// Not a mechanism to do without: tasks are packed unless this is set.
+    spreading: bool,
 }
 
 impl Default for Mechanisms {
     fn default() -> Self {
         let System { downgrade, merging, rwsem, .. } = System::default();
         let Policy { spinning, stealing, reader_groups } = rwsem;
-        Self { downgrade, merging, stealing, spinning, reader_groups, lazy_tlb: true }
+        let (lazy_tlb, spreading) = (true, false);
+        Self { downgrade, merging, stealing, spinning, reader_groups, lazy_tlb, spreading }
     }
 }
 
@@ -223,6 +226,7 @@ impl Job {
             seed: self.options.seed,
             slack_ns: self.options.tick_slack_ns.unwrap_or(SLACK_NS),
             lazy_tlb: self.options.mechanisms.lazy_tlb,
+            spreading: self.options.mechanisms.spreading,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::lines::{Lines, SHARED, Traffic, WATCHED};
-use super::machine::Spot;
+use super::machine::{Distance, Spot};
 use crate::platform::TaskId;
 
 /// A task that waits for a line.
@@ -126,15 +126,15 @@ impl Lines {
             return 0;
         }
         let last = self.spots[queue.last as usize];
-        let mut nearest = None;
+        let (mut chosen, mut nearest) = (0, Distance::Machine);
         let (front, back) = queue.requests.as_slices();
         for (place, request) in front.iter().chain(back).take(COMPETITORS).enumerate() {
             let far = last.distance(request.at);
-            if nearest.is_none_or(|(_, least)| far < least) {
-                nearest = Some((place, far));
+            if far < nearest {
+                (chosen, nearest) = (place, far);
             }
         }
-        nearest.expect("somebody waits").0
+        chosen
     }
 
     /// The line leaves for who asked, whose request has made half of the way before.

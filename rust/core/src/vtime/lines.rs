@@ -80,9 +80,12 @@ fn add_cpu(set: &mut Vec<SetWord>, cpu: u32) {
 }
 
 impl Lines {
-    pub(super) fn new(machine: &Machine, nr_cpus: u32) -> Self {
+    /// Lines of so many CPUs of a machine: its first ones, or those that `spreads` says tasks are
+    /// spread over.
+    pub(super) fn new(machine: &Machine, nr_cpus: u32, spreads: bool) -> Self {
+        let cpu = |nth| if spreads { machine.spread(nth) } else { nth };
         let set_words = nr_cpus.div_ceil(64) as usize;
-        let places: Vec<Place> = (0..nr_cpus).map(|cpu| machine.place(cpu)).collect();
+        let places: Vec<Place> = (0..nr_cpus).map(|nth| machine.place(cpu(nth))).collect();
         let sets_by = |group: fn(&Place) -> u32| {
             let mut sets: Vec<Vec<SetWord>> = Vec::new();
             for (cpu, place) in (0..).zip(&places) {
@@ -109,7 +112,7 @@ impl Lines {
             cores: sets_by(|place| place.core),
             dies: sets_by(|place| place.die),
             sockets: sets_by(|place| place.socket),
-            spots: (0..nr_cpus).map(|cpu| machine.spot(cpu)).collect(),
+            spots: (0..nr_cpus).map(|nth| machine.spot(cpu(nth))).collect(),
             places,
         }
     }

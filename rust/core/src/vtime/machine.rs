@@ -94,6 +94,20 @@ impl Machine {
         (self.line_ns[Distance::Machine as usize] / self.line_ns[Distance::Die as usize]) as u32
     }
 
+    /// The CPU that gets the `nth` task when they are spread, as Linux's scheduler spreads those that
+    /// are new: over sockets, then dies, then cores, and threads of a core last.
+    pub fn spread(&self, nth: u32) -> u32 {
+        let (thread, nth) = (nth / self.nr_cores(), nth % self.nr_cores());
+        let (socket, nth) = (nth % self.sockets, nth / self.sockets);
+        let (die, nth) = (nth % self.dies_per_socket, nth / self.dies_per_socket);
+        let core = (socket * self.dies_per_socket + die) * self.cores_per_die + nth;
+        if self.threads_adjacent {
+            core * self.threads_per_core + thread
+        } else {
+            thread * self.nr_cores() + core
+        }
+    }
+
     /// Where a CPU is.
     pub fn place(&self, cpu: u32) -> Place {
         let core =

@@ -27,6 +27,9 @@ pub struct Settings {
     pub slack_ns: u64,
     /// An idle CPU is told of no flush: it looks at the generation before it runs anything.
     pub lazy_tlb: bool,
+    /// The CPUs that take part are those over which the machine's scheduler spreads as many tasks,
+    /// in that order ([`Machine::spread`]), not its first ones.
+    pub spreading: bool,
 }
 
 /// Runs `program` in virtual time. Deterministic: program, handler, config and settings give the
@@ -58,11 +61,8 @@ fn run_design<D: Design>(
 ) -> Result<RunResult, ProgramError> {
     let nr_tasks = program.nr_tasks();
     let nr_cpus = settings.nr_cpus;
-    let Settings { machine, seed, slack_ns, lazy_tlb, .. } = settings;
     let recorder = Recorder::new(options, nr_tasks);
-    let mut world = World::new(machine, nr_cpus, nr_tasks, *seed, *slack_ns, watch, recorder);
-    world.lazy_tlb = *lazy_tlb;
-    let world = Rc::new(world);
+    let world = Rc::new(World::new(settings, nr_tasks, watch, recorder));
     let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
     world.recorder.name_by(kernel.lines());
     let run = Rc::new(Run::new(program, options, watch));

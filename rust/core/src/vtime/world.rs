@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
 use super::recorder::Recorder;
+use super::run::Settings;
 use super::spans::Moment;
 use super::task::{State, Task};
 use super::waiting::Waiters;
@@ -89,14 +90,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(
-        machine: &Machine,
-        nr_cpus: u32,
+        settings: &Settings,
         nr_tasks: u32,
-        seed: u64,
-        slack_ns: u64,
         watch: &Arc<Watch>,
         recorder: Recorder,
     ) -> Self {
+        let &Settings { ref machine, nr_cpus, seed, slack_ns, lazy_tlb, spreading } = settings;
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let pool = StackPool::new();
         let tasks =
@@ -105,11 +104,11 @@ impl World {
             machine: machine.clone(),
             nr_cpus,
             slack_ns,
-            lazy_tlb: true,
+            lazy_tlb,
             tasks,
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
             busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
-            lines: Lines::new(machine, nr_cpus),
+            lines: Lines::new(machine, nr_cpus, spreading),
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             queue: Queue::new(nr_tasks, &mut random),

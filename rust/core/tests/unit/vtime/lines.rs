@@ -20,7 +20,7 @@ impl Lines {
 #[test]
 fn the_first_to_touch_a_line_has_it_and_then_hits() {
     let machine = machine();
-    let lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48, false);
     assert!(lines.hit(5, 0, true).is_none());
     assert_eq!(lines.transfer_at(5, 0, true, 100), 101);
     assert!(lines.hit(5, 0, true).is_some() && lines.hit(5, 0, false).is_some());
@@ -31,7 +31,7 @@ fn the_first_to_touch_a_line_has_it_and_then_hits() {
 fn a_transfer_costs_by_distance() {
     let machine = machine();
     for (cpu, ns) in [(24, 8), (1, 45), (12, 120)] {
-        let lines = Lines::new(&machine, 48);
+        let lines = Lines::new(&machine, 48, false);
         lines.transfer_at(5, 0, true, 0);
         assert_eq!(lines.transfer_at(5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
     }
@@ -40,7 +40,7 @@ fn a_transfer_costs_by_distance() {
 #[test]
 fn readers_share_and_a_writer_takes_all_copies_away() {
     let machine = machine();
-    let lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48, false);
     lines.transfer_at(5, 0, true, 0);
     lines.transfer_at(5, 1, false, 1000);
     lines.transfer_at(5, 12, false, 2000);
@@ -75,7 +75,7 @@ fn all_wait(lines: &Lines, cpus: &[u32], writes: bool, now: u64) -> Option<u64> 
 
 #[test]
 fn who_waits_gets_the_line_a_transfer_after_the_one_before() {
-    let lines = Lines::new(&machine(), 48);
+    let lines = Lines::new(&machine(), 48, false);
     lines.transfer_at(5, 0, true, 0);
     assert_eq!(lines.transfer_at(5, 1, true, 1000), 1045);
     let next = all_wait(&lines, &[2, 3], true, 1001);
@@ -87,7 +87,7 @@ fn who_waits_gets_the_line_a_transfer_after_the_one_before() {
 
 #[test]
 fn who_got_a_line_has_it_for_what_comes_right_after() {
-    let lines = Lines::new(&machine(), 48);
+    let lines = Lines::new(&machine(), 48, false);
     lines.transfer_at(5, 0, true, 0);
     lines.transfer_at(5, 1, true, 1000);
     let next = all_wait(&lines, &[24], true, 1001).expect("it waits");
@@ -95,7 +95,7 @@ fn who_got_a_line_has_it_for_what_comes_right_after() {
     assert_eq!(next, 1045 + 22);
     assert!(lines.hit(5, 1, true).is_some());
     // So they do between threads of one core, 8 ns apart.
-    let lines = Lines::new(&machine(), 48);
+    let lines = Lines::new(&machine(), 48, false);
     lines.transfer_at(5, 24, true, 0);
     lines.transfer_at(5, 0, true, 1000);
     assert_eq!(all_wait(&lines, &[24], true, 1001), Some(1008 + 8));
@@ -105,7 +105,7 @@ fn who_got_a_line_has_it_for_what_comes_right_after() {
 fn the_nearest_goes_first_but_not_for_ever() {
     let machine = machine();
     assert_eq!(machine.near_first(), 2);
-    let lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48, false);
     lines.transfer_at(5, 1, true, 0);
     lines.transfer_at(5, 0, true, 1000);
     // CPU 12 is in the other socket, and asks first.
@@ -116,7 +116,7 @@ fn the_nearest_goes_first_but_not_for_ever() {
 
 #[test]
 fn all_that_read_get_their_copies_at_once() {
-    let lines = Lines::new(&machine(), 48);
+    let lines = Lines::new(&machine(), 48, false);
     lines.transfer_at(5, 1, true, 0);
     lines.transfer_at(5, 0, true, 1000);
     let next = all_wait(&lines, &[2, 3, 12], false, 1001);
@@ -131,7 +131,7 @@ fn all_that_read_get_their_copies_at_once() {
 
 #[test]
 fn queues_are_used_again() {
-    let lines = Lines::new(&machine(), 48);
+    let lines = Lines::new(&machine(), 48, false);
     for round in 1..100 {
         lines.transfer_at(5, 0, true, 10_000 * round);
         let next = all_wait(&lines, &[1, 2], true, 10_000 * round + 1);
@@ -143,7 +143,7 @@ fn queues_are_used_again() {
 #[test]
 fn sets_are_used_again() {
     let machine = machine();
-    let lines = Lines::new(&machine, 48);
+    let lines = Lines::new(&machine, 48, false);
     for round in 0..100 {
         lines.transfer_at(5, 0, true, 1000 * round);
         lines.transfer_at(5, 1, false, 1000 * round + 500);
@@ -166,7 +166,7 @@ fn dies() -> Machine {
 #[test]
 fn another_die_is_farther_than_the_own_and_nearer_than_another_socket() {
     for (cpu, ns) in [(8, 8), (1, 45), (2, 80), (4, 120)] {
-        let lines = Lines::new(&dies(), 16);
+        let lines = Lines::new(&dies(), 16, false);
         lines.transfer_at(5, 0, true, 0);
         assert_eq!(lines.transfer_at(5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
     }
@@ -184,10 +184,26 @@ fn a_reader_takes_the_nearest_copy_and_a_writer_waits_for_the_farthest() {
         ([0, 4], 8, 8, 120),
         ([2, 3], 0, 80, 80),
     ] {
-        let lines = Lines::new(&dies(), 16);
+        let lines = Lines::new(&dies(), 16, false);
         lines.transfer_at(5, copies[0], true, 0);
         lines.transfer_at(5, copies[1], false, 1000);
         assert_eq!(lines.transfer_at(5, cpu, false, 2000), 2000 + read, "{copies:?}, {cpu}");
         assert_eq!(lines.transfer_at(5, cpu, true, 3000), 3000 + write, "{copies:?}, {cpu}");
+    }
+}
+
+#[test]
+fn tasks_are_spread_over_sockets_then_dies_then_cores_then_threads() {
+    // Two each; CPU n + 8 is the other thread of the core of CPU n.
+    let spread: Vec<u32> = (0..16).map(|nth| dies().spread(nth)).collect();
+    assert_eq!(spread, [0, 4, 2, 6, 1, 5, 3, 7, 8, 12, 10, 14, 9, 13, 11, 15]);
+    let adjacent = Machine { threads_adjacent: true, ..dies() };
+    let spread: Vec<u32> = (0..16).map(|nth| adjacent.spread(nth)).collect();
+    assert_eq!(spread, [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15]);
+    // So the second is far from the first, and the third on its socket.
+    for (cpu, ns) in [(1, 120), (2, 80)] {
+        let lines = Lines::new(&dies(), 4, true);
+        lines.transfer_at(5, 0, true, 0);
+        assert_eq!(lines.transfer_at(5, cpu, true, 1000), 1000 + ns, "CPU {cpu}");
     }
 }

@@ -27,6 +27,12 @@ fn machine() -> Machine {
     Machine { wakeup_jitter: 0, ..Profile::builtin()[0].machine() }
 }
 
+/// Tasks on the first CPUs, in strict order.
+fn settings(machine: &Machine, nr_cpus: u32) -> Settings {
+    let machine = machine.clone();
+    Settings { machine, nr_cpus, seed: 0, slack_ns: 0, lazy_tlb: true, spreading: false }
+}
+
 fn run_bodies(
     machine: &Machine,
     nr_cpus: u32,
@@ -37,7 +43,8 @@ fn run_bodies(
     let watch = Arc::default();
     let nr_tasks = bodies.len() as u32;
     let recorder = Recorder::new(&Options::default(), nr_tasks);
-    let world = Rc::new(World::new(machine, nr_cpus, nr_tasks, seed, slack_ns, &watch, recorder));
+    let settings = Settings { seed, slack_ns, ..settings(machine, nr_cpus) };
+    let world = Rc::new(World::new(&settings, nr_tasks, &watch, recorder));
     let words = (1..9).map(|line| Word::new(Line(line), 0)).collect();
     let shared = Rc::new(Shared { words, log: RefCell::default() });
     let (bodies, used) = (bodies.to_vec(), Rc::clone(&shared));
@@ -346,7 +353,7 @@ fn who_slept_for_a_page_lock_runs_its_own_address_space_again() {
     const DONE: [u64; 3] = [1 << 20, 2 << 20, 3 << 20];
     let machine = machine();
     let recorder = Recorder::new(&Options::default(), 4);
-    let world = Rc::new(World::new(&machine, 2, 4, 0, 0, &Arc::default(), recorder));
+    let world = Rc::new(World::new(&settings(&machine, 2), 4, &Arc::default(), recorder));
     let config = Config {
         arch: Arch::builtin().remove(0),
         system: System::default(),

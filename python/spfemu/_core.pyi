@@ -193,13 +193,14 @@ def explore(
             ``variants`` and ``variants_default``, ``memory_model`` ("sc", "tso", "armv8",
             "power"), ``schedules`` (the most; null: all), ``preemptions`` (the most in one
             schedule; null: no bound),
-            ``seed``, ``replay`` (a token, or null).
+            ``seed``, ``replay`` (a token, or null), ``races`` (whether to say what raced).
         progress: Called with the share done, or None.
 
     Returns:
         A JSON text: ``schedules``, ``complete``, ``redundant`` (schedules beside those that led to
-        what another did), ``steps``, ``too_long`` (schedules that were cut) and ``violations``,
-        each with ``invariant``, ``what``, ``entry``, ``token`` and ``timeline``.
+        what another did), ``steps``, ``too_long`` (schedules that were cut), ``races`` (numbers)
+        and ``violations``, each with ``invariant``, ``what``, ``entry``, ``token``, ``fired`` and
+        ``timeline``.
 
     Raises:
         ProgramError: The program or the token cannot be explored; mend what the message names.

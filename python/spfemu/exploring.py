@@ -64,6 +64,7 @@ def explore(
     reduction: bool = True,
     seed: int = 0,
     replay: str | None = None,
+    races: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Explores the interleavings of a program's tasks and reports the invariants that break.
@@ -82,7 +83,8 @@ def explore(
     no bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
     ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
     (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
-    ``replay`` runs the one schedule of a token.
+    ``replay`` runs the one schedule of a token. ``races``: also return ``races``, a number for each
+    kind of pair of accesses that raced, the same in every program (not with dfs).
 
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
@@ -106,8 +108,7 @@ def explore(
     from spfemu import __version__, _core
 
     profile = profile_of(arch)
-    program = prepare(program, profile)
-    check_bounded(program, "explore")
+    check_bounded(program := prepare(program, profile), "explore")
     settings: dict[str, Any] = {
         **_bounds(strategy, schedules, preemptions, steps, replay),
         **_choices(strategy, depth, schedule, reduction, replay),
@@ -119,6 +120,7 @@ def explore(
     }
     _check("seed", seed, 0, (1 << 64) - 1)
     options = {**_told(settings), "strategy": strategy, "seed": seed, "replay": replay}
+    options["races"] = _races(races, strategy, replay)
     with source_named(program):
         text = _core.explore(
             json.dumps(profile.to_dict()),
@@ -127,9 +129,6 @@ def explore(
             json.dumps(options),
             progress,
         )
-    found: dict[str, Any] = json.loads(text)
-    for violation in found["violations"]:
-        violation["why"] = why(violation["invariant"], violation["entry"])
     return {
         "format": RESULT_FORMAT,
         "version": __version__,
@@ -137,9 +136,24 @@ def explore(
         "handler": "spf",
         "arch": profile.name,
         "seed": seed,
-        **found,
+        **_completed(json.loads(text), races),
         "settings": settings,
     }
+
+
+def _completed(found: dict[str, Any], races: bool) -> dict[str, Any]:
+    """Returns what the core found, with why; and what raced, if that is wanted. Source: ours."""
+    if not races:
+        del found["races"]
+    for violation in found["violations"]:
+        violation["why"] = why(violation["invariant"], violation["entry"])
+    return found
+
+
+def _races(wanted: bool, strategy: str, replay: str | None) -> bool:
+    if wanted and strategy == "dfs" and replay is None:
+        raise EngineError("races: value True (allowed: not with strategy dfs)")
+    return wanted
 
 
 def _bounds(

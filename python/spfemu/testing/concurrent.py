@@ -18,13 +18,16 @@ from spfemu.testing.vocabulary import Operation, pick
 __all__ = ["assert_unbroken", "concurrent_programs", "schedules"]
 
 _PAGES: Final = 3
-"""Of the mapping that the tasks share."""
+"""Of the mapping that the tasks share, at most."""
+_WRITES: Final = ("write",) * 4
 _KINDS: Final = (
-    *("write",) * 6,
-    *("munmap",) * 3,
-    "read",
-    *("mprotect", "dontneed", "mremap", "fork"),
+    (*_WRITES, "munmap", "munmap"),
+    (*_WRITES, "read", "fork", "fork"),
+    (*_WRITES, "munmap", "read", "mprotect"),
+    (*_WRITES, "read", "mremap", "dontneed"),
+    (*_WRITES, "munmap", "read", "mprotect", "dontneed", "mremap", "fork"),
 )
+"""What the tasks of one program do: few kinds of operations, for those to meet that race."""
 _MAX_GAP: Final = 150
 """Moments between two switches: about as many as two operations side by side have."""
 
@@ -67,8 +70,9 @@ def concurrent_programs(
 ) -> st.SearchStrategy[Program]:
     """A strategy for small programs whose tasks are at work on the same few pages at once.
 
-    One task maps the pages and writes to some; then all of them write, read, unmap, protect, drop,
-    move and copy (fork) them, side by side. What they see depends on the interleaving; that no
+    One task maps the pages and writes to some, others may write to one too; then all of them
+    write, read, unmap, protect, drop, move and copy (fork) them, side by side. What they see
+    depends on the interleaving; that no
     invariant breaks must not (``assert_unbroken``).
 
     Source: ours.
@@ -100,33 +104,52 @@ def concurrent_programs(
 @st.composite
 def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int) -> Program:
     page = arch.page_size
-    nr_tasks = draw(st.integers(2, tasks))
-    first: list[Operation] = [{"op": "mmap", "length": _PAGES * page, "id": "p"}]
-    touched = draw(st.lists(st.integers(0, _PAGES - 1), max_size=_PAGES - 1, unique=True))
+    nr_tasks, pages = draw(st.integers(2, tasks)), draw(st.integers(1, _PAGES))
+    kinds = pick(draw, _KINDS)
+    first: list[Operation] = [{"op": "mmap", "length": pages * page, "id": "p"}]
+    touched = draw(st.lists(st.integers(0, pages - 1), max_size=max(pages - 1, 1), unique=True))
     first += [{"op": "write", "addr": f"p+{nth * page}", "value": 1} for nth in touched]
     made: list[dict[str, Any]] = []
     children: list[dict[str, Any]] = []
+    # Those that have a page in their TLB before all begin.
+    warm = [task for task in range(1, nr_tasks) if draw(st.booleans())]
+    # What was stored is looked at in the end.
+    reads = draw(st.booleans())
     for task in range(nr_tasks):
-        ops: list[Operation] = [] if task else [*first, {"op": "post", "name": "go"}]
-        if task:
-            ops.append({"op": "await", "name": "go"})
+        if task == 0:
+            ops = [*first, {"op": "post", "name": "go"}]
+            ops += [{"op": "await", "name": f"warm{other}"} for other in warm]
+        else:
+            ops = [{"op": "await", "name": "go"}]
+        if task in warm:
+            addr = f"p+{page * pick(draw, range(pages))}"
+            ops.append({"op": "write", "addr": addr, "value": 1})
+            ops.append({"op": "post", "name": f"warm{task}"})
         for nth in range(draw(st.integers(1, max_ops))):
-            operation = _operation(draw, page, 2 + task * max_ops + nth)
+            value = 2 + task * max_ops + nth
+            operation = _operation(draw, kinds, pages, page, value)
             if operation["op"] == "fork":
                 operation["child"] = child = f"c{len(children)}"
-                read = {"op": "read", "addr": f"p+{page * pick(draw, range(_PAGES))}"}
+                read = {"op": "read", "addr": f"p+{page * pick(draw, range(pages))}"}
                 children.append({"name": child, "start": "fork", "ops": [read]})
             ops.append(operation)
+        if task and reads:
+            ops.append({"op": "post", "name": f"end{task}"})
         made.append({"name": f"t{task}", "ops": ops})
+    if reads:
+        made[0]["ops"] += [{"op": "await", "name": f"end{task}"} for task in range(1, nr_tasks)]
+        made[0]["ops"] += [{"op": "read", "addr": f"p+{nth * page}"} for nth in range(pages)]
     return Program.from_dict(
         {"format": FORMAT, "page_size": page, "tasks": [*made, *children]},
     )
 
 
-def _operation(draw: st.DrawFn, page: int, value: int) -> Operation:
+def _operation(
+    draw: st.DrawFn, kinds: Sequence[str], pages: int, page: int, value: int
+) -> Operation:
     """One operation on the pages that all share."""
-    kind = pick(draw, _KINDS)
-    first = pick(draw, range(_PAGES))
+    kind = pick(draw, kinds)
+    first = pick(draw, range(pages))
     addr = f"p+{first * page}"
     if kind == "write":
         return {"op": "write", "addr": addr, "value": value}
@@ -134,7 +157,7 @@ def _operation(draw: st.DrawFn, page: int, value: int) -> Operation:
         return {"op": "read", "addr": addr}
     if kind == "fork":
         return {"op": "fork"}
-    length = pick(draw, range(1, _PAGES - first + 1)) * page
+    length = pick(draw, range(1, pages - first + 1)) * page
     if kind == "mprotect":
         return {"op": "mprotect", "addr": addr, "length": length, "prot": pick(draw, ("r", "rw"))}
     if kind == "dontneed":

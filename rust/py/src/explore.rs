@@ -34,6 +34,7 @@ struct OptionsText {
     reduction: bool,
     replay: Option<String>,
     tree: String,
+    races: bool,
 }
 
 impl OptionsText {
@@ -64,15 +65,9 @@ impl OptionsText {
         let search = self.search()?;
         let (max_schedules, max_steps) = (self.schedules, self.steps);
         let default = ExploreOptions::default();
-        Ok(ExploreOptions {
-            search,
-            max_schedules,
-            max_steps,
-            mutants,
-            memory_model,
-            task_names,
-            ..default
-        })
+        let races = self.races;
+        let bounds = ExploreOptions { search, max_schedules, max_steps, ..default };
+        Ok(ExploreOptions { mutants, memory_model, task_names, races, ..bounds })
     }
 
     fn variants(&self) -> Result<Variants, Error> {

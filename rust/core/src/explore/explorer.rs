@@ -83,6 +83,8 @@ pub struct ExploreOptions {
     pub memory_model: Model,
     /// Stop at the first violation of this kind, and report no other.
     pub only: Option<String>,
+    /// Report which pairs of accesses raced.
+    pub races: bool,
     /// What findings call the tasks; those beyond are called by their numbers.
     pub task_names: Vec<String>,
 }
@@ -98,6 +100,7 @@ impl Default for ExploreOptions {
             mutants: Vec::new(),
             memory_model: Model::Sc,
             only: None,
+            races: false,
             task_names: Vec::new(),
         }
     }
@@ -148,7 +151,8 @@ impl<S: Subject> Explorer<S> {
             machine.reduces.set(true);
             machine.dpor.replace(Dpor::new(nr_tasks, preemptions));
         }
-        machine.observes.set(matches!(options.search, Search::Coverage { .. }));
+        let by_coverage = matches!(options.search, Search::Coverage { .. });
+        machine.observes.set(by_coverage || options.races);
         let pool = StackPool::new();
         let cpus: Vec<_> = (0..nr_tasks)
             .map(|task| Rc::new(Cpu::new(task, &machine, Switch::new(&pool))))
@@ -203,7 +207,7 @@ impl<S: Subject> Explorer<S> {
             }
             report.schedules += 1;
             if self.machine.observes.get() {
-                self.tell_strategy(&schedule);
+                self.tell_strategy(&schedule, &mut report);
             }
             if self.options.only.is_none() {
                 self.watch.schedules.store(report.schedules, Ordering::Relaxed);
@@ -246,8 +250,8 @@ impl<S: Subject> Explorer<S> {
         }
     }
 
-    /// Tells the strategy what raced.
-    fn tell_strategy(&self, schedule: &Schedule) {
+    /// Tells the strategy, and who wants to know, what raced.
+    fn tell_strategy(&self, schedule: &Schedule, report: &mut ExploreReport) {
         let races = &mut self.machine.dpor.borrow_mut().races;
         let pairs = races.pairs.take().unwrap_or_default();
         let class = |pair: &Pair| {
@@ -258,6 +262,9 @@ impl<S: Subject> Explorer<S> {
             fingerprint(format!("{word:?} {:?} {}", pair.tasks, pair.writes).as_bytes())
         };
         let pairs: Vec<_> = pairs.iter().map(class).collect();
+        if self.options.races {
+            report.races.extend(&pairs);
+        }
         let points = self.machine.points();
         self.machine.strategy.borrow_mut().has_run(&schedule.deviations, points, &pairs);
     }

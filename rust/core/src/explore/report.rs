@@ -1,5 +1,7 @@
 //! What an exploration found.
 
+use std::collections::BTreeSet;
+
 use super::timeline::{Access, Step, escape, push_steps};
 use super::token::Deviation;
 
@@ -32,6 +34,8 @@ pub struct ExploreReport {
     pub steps: u64,
     /// Schedules that came to the bound on steps, and were not run to their end.
     pub too_long: u64,
+    /// A number for each kind of pair of accesses that raced, if that was asked for.
+    pub races: BTreeSet<u64>,
     /// One for each kind of violation, in the order found.
     pub violations: Vec<Violation>,
 }
@@ -49,8 +53,8 @@ impl ExploreReport {
             }
             violation.push_json(&mut json);
         }
-        json.push(']');
-        json
+        let races: Vec<_> = self.races.iter().map(u64::to_string).collect();
+        json + &format!(r#"],"races":[{}]"#, races.join(","))
     }
 }
 

@@ -100,9 +100,10 @@ CASES: Final[dict[str, tuple[str, str]]] = {
             f"""{{"system": {{"memory": "{memory}"}}, "tasks": [{{"ops": [
                 {{"op": "mmap", "length": "48K", "id": "p"}},
                 {{"op": "touch", "addr": "p", "length": "48K"}},
-                {{"op": "vfork", "child": "c", "wait": true}}]}},
+                {{"op": "vfork", "child": "c"}}, {{"op": "post", "name": "on"}}]}},
                 {{"name": "c", "start": "vfork", "ops": [
                 {{"op": "exec", "stack": "12K", "stack_shift": "1G"}},
+                {{"op": "await", "name": "on"}},
                 {{"op": "write", "addr": "0x7fffbfffeff8", "value": 1}}]}}]}}""",
         )
         for memory in ("84K", "104K", "240K")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from spfemu.errors import ProgramError
 from spfemu.program import OP_DTYPE, OPS, OPS_BY_CODE, OUTCOME_DTYPE, Program, ProgramBuilder, Task
 from spfemu.program.ops import ADVICES, FIELDS
+from spfemu.program.scale import scale_program
 from spfemu.program.values import format_address, parse_address, parse_int, parse_prot, prot_text
 from tests.scenario_files import SCENARIOS
 
@@ -280,3 +281,20 @@ def test_the_page_on_programs_names_everything_that_is_there() -> None:
                 assert f"`{name}`" in page, f"{op.name}: {name}"
     for advice in ADVICES:
         assert advice in page
+
+
+def test_a_builder_is_held_to_the_same_limits_as_json() -> None:
+    builder = ProgramBuilder()
+    builder.task().exec(stack=100, stack_shift=1 << 40)
+    with pytest.raises(ProgramError, match=r"'stack_shift': value 1099511627776 \(allowed: 0 to 1"):
+        builder.build()
+
+
+def test_what_moves_addresses_refuses_a_stack_of_exec() -> None:
+    builder = ProgramBuilder(scale_pages=True)
+    builder.task().exec(stack=100)
+    program = builder.build()
+    with pytest.raises(ProgramError, match=r"key 'stack' \(allowed with replicate: none\)"):
+        program.replicate(2)
+    with pytest.raises(ProgramError, match=r"key 'stack' \(allowed with scale_pages: none\)"):
+        scale_program(program, 65536, 1 << 48)

@@ -148,6 +148,15 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
+    # What was touched gets the protection of what was not.
+    "touched-moves-whole": (
+        program(
+            [mmap(4), mmap(2, "rwx", addr=hex(BASE + 4 * PAGE), id="q"), op("write", "q", value=1),
+             op("mprotect", "q", length=2 * PAGE, prot="rw"),
+             op("mremap", "p+0x3000", old_length=2 * PAGE, new_length=4 * PAGE, flags=["maymove"])],
+        ),
+        "classic",
+    ),
     "last-page-alone": (
         one_page_file(
             mmap(4, prot="r", flags=["private", "fixed"], file="f"), op("read", "p+0x1000"),
@@ -288,6 +297,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
     "touched-joins-untouched": (
         [mmap(2, flags=["private", "fixed"], file="f"), op("write", value=1), op("read")],
         "emulated", {"faults": 1},
+    ),
+    # All of it was touched, and is one VMA for both.
+    "touched-moves-whole": (
+        [mmap(4), op("write", value=1), op("mremap", old_length=4 * PAGE, new_length=3 * PAGE)],
+        "host", {"ret": -1, "errno": 14},
     ),
     # Its last page may be around what was mapped, but it is one of several.
     "last-page-alone": (

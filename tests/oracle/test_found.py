@@ -428,3 +428,26 @@ def test_a_chosen_place_that_was_mapped_over_is_no_place_any_more() -> None:
     over = mmap(addr=hex(0x7F00_0000_0000), length=0xFF_FFFF_F000, prot="x")
     found = compared(program([large, over]), "classic")
     assert (found.differences, found.excused, found.cut) == ([], [], "")
+
+
+def test_the_last_page_of_a_file_may_be_alone_in_what_is_left_of_its_mapping() -> None:
+    # mbind has cut off the page before it.
+    ops = [mmap(8, prot="rx", flags=["private", "fixed"], file="f"),
+           op("mbind", "p+0x1000", length=7 * PAGE, mode="interleave"),
+           op("execute", "p+0x2000"), op("read", "p+0x1000")]  # fmt: skip
+    found = compared(program(ops, files={"f": {"length": 2 * PAGE}}), "classic")
+    assert found.differences == []
+    if oracle.host().version == (6, 18):
+        assert {e.exception for e in found.excused} == {"last-page-alone"}
+
+
+def test_what_a_stack_keeps_apart_decides_what_merges_elsewhere() -> None:
+    # Without VM_NOHUGEPAGE the three are one, which has an anon_vma; with it each has its own.
+    ops = [mmap(6), mmap(2, addr=hex(BASE + 2 * PAGE), flags=[*FIXED, "stack"], id="q"),
+           op("write", "p", value=1), op("write", "p+0x5000", value=1),
+           op("munmap", "q", length=2 * PAGE),
+           mmap(2, addr=hex(BASE + 2 * PAGE), id="q")]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 7):
+        assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}

@@ -345,7 +345,7 @@ class TestSettings:
                 {"files": {"f": {"length": 1, "cached": False}}},
                 r"files\[\"f\"\]: key 'cached': value false",
             ),
-            ([{"op": "exec", "stack": 1}], {}, r"ops\[0\]: key 'stack': its exec leaves nothing"),
+            ([{"op": "exec", "stack": 1}], {}, r"ops\[0\]: key 'stack': what exec leaves"),
             ([op("execute", BASE, mode="kernel")], {}, r"ops\[0\]: key 'mode': no system call"),
             (
                 [mmap()],

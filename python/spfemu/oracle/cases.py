@@ -74,7 +74,7 @@ class Case:
         return self.emulated["errno"] is not None and self.host["errno"] is not None
 
     def is_of_merging(self, rule: str) -> bool:
-        """Whether the errno or the faults differ because of a newer rule. Source: ours."""
+        """Whether errno, signal or faults differ because of a newer rule. Source: ours."""
         return self._merging.explains(rule, (self.task, self._row), self.emulated, self.host)
 
     def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:

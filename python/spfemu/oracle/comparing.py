@@ -21,6 +21,7 @@ from spfemu.oracle.merging import Merging
 from spfemu.oracle.merging import edges as edges_of
 from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
+from spfemu.reference import NEWER
 from spfemu.results import Result
 
 __all__ = ["Comparison", "Excused", "compare", "excuse", "for_host", "shown"]
@@ -116,7 +117,8 @@ class _Comparing:
         self.history = History(host)
         self.layout = Layout(emulated, host, self.history)
         variants = emulated.settings.get("variants")
-        self.merging = Merging(emulated.program, emulated.handler, emulated.arch, variants)
+        how = (emulated.program, emulated.handler, emulated.arch, variants)
+        self.merging = Merging(*how, _rules_of(host))
 
     def run(self) -> Comparison:
         stray = self._first_stray()
@@ -257,6 +259,13 @@ class _Comparing:
                 return [None]
             found[exception.name] = exception
         return list(found.values()) or [None]
+
+
+def _rules_of(host: Result) -> frozenset[str]:
+    """The newer rules that may hold there."""
+    rules = frozenset(NEWER)
+    has_second = host.settings["lowest_hint"] > host.settings["mmap_min_addr"]
+    return rules if has_second else rules - {"lowest"}
 
 
 _Piece = tuple[int, int, str, set[int]]

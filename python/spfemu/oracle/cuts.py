@@ -13,6 +13,7 @@ __all__ = [
     "has_not_grown",
     "is_across_grown",
     "is_across_stack",
+    "is_across_touched",
     "is_between_touched_and_not",
     "is_copied_at_fork",
     "is_grown",
@@ -55,7 +56,8 @@ def _stacks(before: list[Call]) -> set[tuple[int, int]]:
 
 def is_stack(edge: Edge) -> bool:
     """At a mapping that says it is a stack."""
-    return any(start <= edge.address <= end for start, end in _stacks(edge.before))
+    is_at_one = any(start <= edge.address <= end for start, end in _stacks(edge.before))
+    return is_at_one or edge.is_of_merging("stack")
 
 
 def is_across_stack(case: Case) -> bool:
@@ -90,6 +92,11 @@ def is_between_touched_and_not(edge: Edge) -> bool:
     kept from the other, and what has an anon_vma keeps its offset when it is moved.
     """
     return edge.is_of_merging("touched")
+
+
+def is_across_touched(case: Case) -> bool:
+    """mremap of a range that is one VMA for one of the two only, as the newer rule has it."""
+    return case.op == "mremap" and case.is_of_merging("touched")
 
 
 def is_copied_at_fork(case: Case) -> bool:

@@ -181,6 +181,14 @@ EXCEPTIONS: Final = (
         edge=cuts.is_between_touched_and_not,
     ),
     Exempt(
+        "touched-moves-whole",
+        (6, 16),
+        "mremap of what is one VMA only where a touched one joins one that was not",
+        keys=("ret", "errno"),
+        outcome=cuts.is_across_touched,
+        ends=True,
+    ),
+    Exempt(
         "last-page-alone",
         (6, 18),
         "a read beyond a file on disk does not map its last page around it, if there is no page "

@@ -16,6 +16,9 @@ __all__ = ["Host", "host"]
 
 _ARCHES: Final = ("x86_64", "amd64")
 
+_LOW: Final = 1 << 20
+"""Every CONFIG_LSM_MMAP_MIN_ADDR that is in use is below this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -69,7 +72,7 @@ def host(proc: Path = Path("/proc")) -> Host:
         found = Host(
             release=release,
             mmap_min_addr=_number(proc / "sys/vm/mmap_min_addr"),
-            lowest_hint=_lowest_hint(),
+            lowest_hint=_lowest_hint(_number(proc / "sys/vm/mmap_min_addr")),
             overcommit=_number(proc / "sys/vm/overcommit_memory"),
             memory=_memory(proc / "meminfo"),
             nodes=_nodes(proc / "self/status"),
@@ -91,8 +94,11 @@ def _number(path: Path) -> int:
     return int(path.read_text())
 
 
-def _lowest_hint() -> int:
-    """Where a page goes that is to be at 4096: no file says what the limit is."""
+def _lowest_hint(mmap_min_addr: int) -> int:
+    """Where a page goes that is to be at 4096: no file says what the limit is.
+
+    What is far above was chosen for another reason: something of ours is where the limit is.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -102,7 +108,7 @@ def _lowest_hint() -> int:
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "no page can be mapped")
     libc.munmap(address, 4096)
-    return int(address)
+    return int(address) if mmap_min_addr < address < _LOW else mmap_min_addr
 
 
 def _memory(path: Path) -> int:

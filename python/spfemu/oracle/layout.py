@@ -147,11 +147,26 @@ class Layout:
 
     def _seen(self, places: list[_Chosen], position: int, space: int) -> list[_Chosen]:
         sees = self._history.spaces.sees
-        seen = [c for c in places if sees(space, position, c.space, c.position)]
-        if not seen:
-            return []
-        calls = [call for call in self._history.before(position, space) if _clears(call)]
-        return [c for c in seen if not any(self._is_cleared(c, call) for call in calls)]
+        return [
+            chosen
+            for chosen in places
+            if sees(space, position, chosen.space, chosen.position)
+            and not any(sees(space, position, *when) for when in self._cleared[chosen])
+        ]
+
+    @cached_property
+    def _cleared(self) -> dict[_Chosen, list[tuple[int, int]]]:
+        """In which space, and at which position, each range was unmapped as a whole."""
+        of_task = self._history.spaces.of_task
+        calls = [call for call in self._history.calls if _clears(call)]
+        return {
+            chosen: [
+                (of_task(call.task, call.position), call.position)
+                for call in calls
+                if self._is_cleared(chosen, call)
+            ]
+            for chosen in self._placed
+        }
 
     def _is_cleared(self, chosen: _Chosen, call: Call) -> bool:
         """Whether nothing is left of a range after a call, with either kernel."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from spfemu.comparing import parsed_maps_line
 from spfemu.profiles import arch, arch_names
@@ -30,13 +30,14 @@ class Merging:
 
     Source: ours. An exception about such a rule explains what it changes, and nothing else; the
     rules may work together. Nothing runs before somebody asks. ``program`` is as an emulator has to
-    run it, ``handler``, ``arch`` and ``variants`` as it did.
+    run it, ``handler``, ``arch`` and ``variants`` as it did; ``rules`` are those that the host has.
     """
 
     program: Program
     handler: str
     arch: str = "x86"
     variants: Mapping[str, str] | None = None
+    rules: frozenset[str] = _RULES
     _runs: dict[frozenset[str], Result] = field(default_factory=dict)
 
     def with_rules(self, *rules: str) -> Result:
@@ -55,7 +56,9 @@ class Merging:
 
     def _pairs(self, rule: str) -> Iterator[tuple[Result, Result]]:
         """The run without and with a rule: on 5.1, and where the others hold."""
-        for others in (frozenset[str](), _RULES - {rule}):
+        if rule not in self.rules:
+            return
+        for others in (frozenset[str](), self.rules - {rule}):
             yield self.with_rules(*others), self.with_rules(rule, *others)
 
     def moves_edge(self, rule: str, address: int, maps: Callable[[Result], list[str]]) -> bool:
@@ -65,22 +68,24 @@ class Merging:
     def explains(
         self, rule: str, place: tuple[int, int], here: dict[str, Any], there: dict[str, Any]
     ) -> bool:
-        """Whether an outcome has this errno and so many faults without a rule, and those with it.
+        """Whether an outcome is this one without a rule, and that one with it.
 
         Source: ours. ``here`` and ``there`` are outcomes as JSON objects, with ``faults``.
         """
-        wanted = [(outcome["errno"], outcome["faults"]) for outcome in (here, there)]
+        wanted = [tuple(outcome[key] for key in _DECIDED) for outcome in (here, there)]
         if wanted[0] == wanted[1]:
             return False
-        return any(
-            [_errno_and_faults(run, place) for run in pair] == wanted for pair in self._pairs(rule)
-        )
+        return any([_decided(run, place) for run in pair] == wanted for pair in self._pairs(rule))
 
 
-def _errno_and_faults(result: Result, place: tuple[int, int]) -> tuple[str | None, int] | None:
+_DECIDED: Final = ("errno", "signal", "si_code", "faults")
+
+
+def _decided(result: Result, place: tuple[int, int]) -> tuple[Any, ...] | None:
     task, row = place
     rows = result.task_ops(task)
     if row >= len(rows):
         return None
-    errno = result.outcome(rows[row])["errno"]
-    return errno, int(rows[row]["counters"][EVENTS.index("faults")])
+    outcome = result.outcome(rows[row])
+    faults = int(rows[row]["counters"][EVENTS.index("faults")])
+    return outcome["errno"], outcome["signal"], outcome["si_code"], faults

@@ -265,7 +265,7 @@ def _unsuitable_ops(
     for advice, why in _OF_THE_HOST.items():
         yield madvise & (ops["advice"] == ADVICES.index(advice)), f"advice '{advice}': {why}"
     stack = (ops["op"] == OPS["exec"].code) & (ops["length"] != 0)
-    yield stack, "key 'stack': its exec leaves nothing but what the engine needs"
+    yield stack, "key 'stack': what exec leaves there is the engine's (allowed: 0)"
     changes = np.isin(ops["op"], [OPS[name].code for name in _CHANGES_HOST])
     yield changes, "operation '{op}' would change the host"
     executes = (ops["op"] == OPS["execute"].code) | (

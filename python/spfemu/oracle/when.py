@@ -188,23 +188,13 @@ def is_hint_too_low(case: Case) -> bool:
     """A hint that only the emulator takes, for it has one lowest address where the host has two."""
     hint = case.history.address(case.record, case.position) & ~4095
     is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
-    return is_hint and case.emulated["ret"] == hint < _lowest_hint(case) <= case.host["ret"]
+    lowest = int(case.history.host.settings["lowest_hint"])
+    return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
 
 
 def is_growth_too_low(case: Case) -> bool:
     """An access for which only the emulator lets a stack grow, as with `is_hint_too_low`."""
-    is_refused = case.host["signal"] == "SIGSEGV" or case.host["errno"] == "EFAULT"
-    was_settled = case.is_({"signal": None, "errno": None}, {})
-    is_low = case.op in _ACCESSES and case.page < _lowest_hint(case)
-    if not (is_refused and was_settled and is_low):
-        return False
-    # Where something is mapped nothing grows.
-    there = mapped(case.history, case.position, case.space)
-    return not there.meets(case.page, case.page + 4096)
-
-
-def _lowest_hint(case: Case) -> int:
-    return int(case.history.host.settings["lowest_hint"])
+    return case.op in _ACCESSES and case.is_of_merging("lowest")
 
 
 def is_too_much(case: Case) -> bool:
@@ -242,6 +232,8 @@ def _to_lock(op: str, record: np.void) -> int:
 
 def is_alone_at_the_end(case: Case) -> bool:
     """A file's last page, where an access beyond it had found nothing else to map around."""
+    if case.is_of_merging("alone"):
+        return True
     # It is mapped now; if it is to be executed and must not be, that is refused by another fault.
     if case.host["faults"] != case.emulated["faults"] + 1:
         return False

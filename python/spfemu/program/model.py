@@ -300,6 +300,9 @@ class Program:
         ['t0', 't0#1', 't0#2']
         """
         from spfemu.program.replicate import replicate_program
+        from spfemu.program.scale import refuse_stacks
+
+        refuse_stacks(self, "replicate")
 
         return replicate_program(self, copies)
 

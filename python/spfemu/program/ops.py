@@ -210,7 +210,7 @@ CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
 U64: Final = 2**64 - 1
 I64: Final = 2**63 - 1
 MAX_STACK_SHIFT: Final = 1 << 34
-"""How far below the top of user space a stack may end: x86-64 draws less than this."""
+"""How far below the top of user space a stack may end: what x86-64 draws from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from spfemu.program.ops import (
     POLICIES_WITHOUT_NODES,
     RECORD_DEFAULTS,
     SYSCTLS,
+    U64,
     Key,
     Op,
 )
@@ -171,6 +172,8 @@ def _check_int(group: _Group, key: Key) -> None:
     _check_given(group, key, values, 0)
     if (values.dtype.kind == "i" and key.high < 1 << 63) or (key.low > 0 and key.required):
         group.refuse_value(values < key.low, key.name, values, f"{key.low} and more")
+    if values.dtype.kind == "u" and key.high < U64:
+        group.refuse_value(values > key.high, key.name, values, f"{key.low} to {key.high}")
 
 
 def _check_prot(group: _Group, key: Key) -> None:

@@ -57,6 +57,7 @@ def scale_program(program: Program, page_size: int, task_size: int) -> Program:
     bytes. Lengths, file lengths and offsets keep their number of pages. Expected addresses are
     left out, since they belong to the old layout. Raises ProgramError when it does not fit.
     """
+    refuse_stacks(program, "scale_pages")
     layout = _layout(program, page_size, task_size)
     tasks = tuple(
         replace(task, ops=_scaled_ops(task, layout, program.page_size, page_size))
@@ -70,6 +71,17 @@ def scale_program(program: Program, page_size: int, task_size: int) -> Program:
     return replace(
         program, tasks=tasks, files=files, expect=expect, page_size=page_size, scale_pages=False
     ).checked()
+
+
+def refuse_stacks(program: Program, what: str) -> None:
+    """Raises ProgramError for an exec with a stack, whose place is not the program's to say.
+
+    Source: ours. ``what`` is what does not go with it.
+    """
+    for number, task in enumerate(program.tasks):
+        for index in np.flatnonzero((task.ops["op"] == _EXEC) & (task.ops["length"] != 0)).tolist():
+            where = f"{program.source}: {program.where(number, index)}"
+            raise ProgramError(f"{where}: key 'stack' (allowed with {what}: none)")
 
 
 def _scaled(number: int, old: int, new: int) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-NEWER = ("wiped", "stack", "grown", "uncharged", "touched", "lowest")
+NEWER = ("wiped", "stack", "grown", "uncharged", "touched", "alone", "lowest")
 
 
 def run(
@@ -60,10 +60,11 @@ def run(
         proc: whether the result has what `/proc/PID` said in the end.
         variants: names, or entries of SPF_V12 section 9, to "v12" (default) or "fixed". Only C2,
             C3, C8 and L3 can be seen without concurrency.
-        newer: rules of newer kernels for what merges, of "wiped" (since 5.7 what is wiped at fork
-            has no anon_vma), "stack" (since 6.7 it is nohugepage), "grown" (since 5.19 what mremap
-            lets grow in place merges), "uncharged" (since 6.7 mprotect uncharges what was not
-            touched), "touched" (since 6.16 it joins what was not), "lowest" (where
+        newer: rules of newer kernels, of "wiped" (since 5.7 what is wiped at fork has no anon_vma),
+            "stack" (since 6.7 it is nohugepage), "grown" (since 5.19 what mremap lets grow in place
+            merges), "uncharged" (since 6.7 mprotect uncharges what was not touched), "touched"
+            (since 6.16 it joins what was not), "alone" (in 6.18 a file's last page is not mapped
+            around what is beyond it, if it would be alone in a new page table), and "lowest" (where
             CONFIG_LSM_MMAP_MIN_ADDR is 65536: nothing grows below it, or gets an anon_vma there).
 
     Returns:

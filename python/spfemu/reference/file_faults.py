@@ -96,6 +96,11 @@ def do_fault_around(fault: Fault) -> None:
     table_end = ((start >> arch.levels[-2].shift) + 1) << arch.levels[-2].shift
     end = min(start + FAULT_AROUND_BYTES, vma.end, table_end)
     file = _file(vma)
+    is_beyond = _page_index(fault, fault.address) >= file.nr_pages(shift)
+    is_last = _page_index(fault, start) == file.nr_pages(shift) - 1
+    is_new = fault.mm.page_tables.table(fault.address) is None
+    if "alone" in fault.kernel.newer and is_beyond and is_last and is_new:
+        return
     for address in range(start, end, 1 << shift):
         index = _page_index(fault, address)
         if index >= file.nr_pages(shift) or not file.is_cached(index):

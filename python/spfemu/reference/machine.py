@@ -7,9 +7,11 @@ whole round brings nobody further. Time does not exist: `compute` and `sleep` do
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections.abc import Generator
+from signal import SIGKILL
 
 from spfemu.errors import EngineError
 from spfemu.program import OPS, FileSpec, Program
@@ -21,7 +23,7 @@ from spfemu.reference.faults import AccessResult, access
 from spfemu.reference.fork import dup_mmap, exit_mmap, new_mm
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
-from spfemu.reference.model import ADDRESS_MASK, File, SyscallError
+from spfemu.reference.model import ADDRESS_MASK, File, SyscallError, TaskKilledError
 from spfemu.reference.numa import numa_scan, rebind, set_mempolicy
 from spfemu.reference.order import touch_order
 from spfemu.reference.task_mmu import proc_text
@@ -102,10 +104,11 @@ class Machine:
     def _advance(self, task: Task) -> None:
         """Lets a task run until it waits or ends."""
         task.condition = None
-        for condition in task.steps:
-            if not condition():
-                task.condition = condition
-                return
+        with contextlib.suppress(TaskKilledError):
+            for condition in task.steps:
+                if not condition():
+                    task.condition = condition
+                    return
         self._end(task)
 
     def _new_process(self, first: Task, mm: Mm) -> Process:
@@ -238,33 +241,35 @@ class Machine:
 
     def _check_nr_outcomes(self, more: int) -> None:
         """Whether so many more outcomes may be kept."""
-        if self.nr_outcomes + more > self.max_outcomes:
-            raise EngineError(
-                f"more than {self.max_outcomes} outcomes to keep (allowed: max_outcomes)"
-            )
+        if self.nr_outcomes + more > (most := self.max_outcomes):
+            raise EngineError(f"more than {most} outcomes to keep (allowed: max_outcomes)")
 
     # --- system calls and what the format adds -----------------------------------------------
 
     def _system_call(self, task: Task, index: int, record: Record) -> Steps:
         """Runs an operation that is no access."""
         before = list(self.kernel.counters)
-        ret, error = 0, 0
+        signal, ret, error = 0, 0, 0
         try:
             ret = self._call(task, index, record)
         except SyscallError as failure:
             ret, error = -1, failure.value
+        except TaskKilledError:
+            signal, ret, error = SIGKILL, 0, 0
         counters = tuple(a - b for a, b in zip(self.kernel.counters, before, strict=True))
         if (number := defined_id(record)) >= 0:
             self.ids[number] = ret & ADDRESS_MASK if not error else FAILED_ID
-        if not error:
+        if not error and not signal:
             yield from self._wait_after(task, record)
         self._keep(
             task,
             Outcome(
-                *(task.number, index, task.ran[index], 0, record.op, 0, 0, 0, 0),
-                *(HAS_RET, error, to_i64(ret), 0, counters),
+                *(task.number, index, task.ran[index], 0, record.op, 0, 0, signal, 0),
+                *(0 if signal else HAS_RET, error, to_i64(ret), 0, counters),
             ),
         )
+        if signal:
+            raise TaskKilledError
 
     def _call(self, task: Task, index: int, record: Record) -> int:
         self.kernel.mems_allowed = task.mems_allowed
@@ -313,7 +318,7 @@ class Machine:
         stack = None
         if record.length:
             try:
-                stack = bprm_mm_init(self.kernel, mm, record.length, record.length2)
+                stack = bprm_mm_init(self.kernel, mm, record.length)
             except SyscallError:
                 exit_mmap(self.kernel, mm)
                 raise

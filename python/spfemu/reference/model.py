@@ -19,7 +19,6 @@ ADDRESS_MASK = (1 << 64) - 1
 
 MAX_LFS_FILESIZE = (1 << 63) - 1
 """The largest file offset. Source: include/linux/fs.h@5.1."""
-
 # VMA flags. Source: include/linux/mm.h@5.1. Only those that an operation of this model can see.
 VM_READ = 1 << 0
 VM_WRITE = 1 << 1
@@ -56,6 +55,10 @@ class SyscallError(Exception):
     def __init__(self, value: int) -> None:
         super().__init__(value)
         self.value = value
+
+
+class TaskKilledError(Exception):
+    """The kernel kills the task in a call that cannot fail any more. Internal."""
 
 
 class OutOfFramesError(Exception):

@@ -24,7 +24,7 @@ def expand_stack(kernel: Kernel, mm: Mm, vma: Vma, address: int) -> bool:
     if not vma.flags & VM_GROWSDOWN:
         return False
     start = address & ~(mm.page_size - 1)
-    if start < (_LOWEST if "lowest" in kernel.newer else kernel.mmap_min_addr):
+    if start < max(kernel.mmap_min_addr, _LOWEST if "lowest" in kernel.newer else 0):
         return False
     prev = mm.prev(vma)
     guarded = prev is not None and prev.flags & VM_ACCESS and not prev.flags & VM_GROWSDOWN

@@ -118,7 +118,7 @@ def _status(mm: Mm, sizes: list[MemSize]) -> list[str]:
     resident = sum(size.resident for size in sizes)
     stack_or_write = VM_GROWSDOWN | VM_WRITE
     values = {
-        "VmSize": _mapped(mm, 0, 0),
+        "VmSize": _mapped(mm, 0, 0) - mm.unaccounted,
         "VmLck": _mapped(mm, VM_LOCKED, VM_LOCKED),
         "VmRSS": resident,
         "RssAnon": anonymous,

@@ -1,6 +1,7 @@
-//! `move_page_tables()`: the pages of a range go to another address, for mremap.
+//! `move_page_tables()`: the pages of a range go to another address, for mremap, and for exec, where
+//! nobody else runs in the address space yet.
 //!
-//! Both VMAs are odd meanwhile (P11), and `mmap_sem` is held for write: the only others at work on
+//! In mremap both VMAs are odd meanwhile (P11), and `mmap_sem` is held for write: the only others at work on
 //! the old place are those that hold a PTE lock already, and rmap.
 //!
 //! Source: `mm/mremap.c`, v5.1.

@@ -3,8 +3,6 @@
 //! No image is loaded: the new address space has a stack, if the program asks for one, and its heap
 //! will begin where it says. Source: `fs/exec.c`, v5.1; `INIT_VMA()`: P08.
 
-use std::ops::Range;
-
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{
@@ -18,6 +16,15 @@ const MAX_ARGS: u64 = (8 << 20) / 4 * 3;
 const ARG_MAX: u64 = 128 << 10;
 /// By how much `setup_arg_pages()` lets a stack grow beyond what is on it.
 const STACK_EXPAND: u64 = 128 << 10;
+/// What became of a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecFailure {
+    /// Nothing has changed.
+    Errno(Errno),
+    /// Past the point of no return the kernel can only kill.
+    Killed,
+}
+
 /// `VM_STACK_FLAGS`, for an image that needs no executable stack.
 const VM_STACK_FLAGS: VmFlags = VmFlags(
     VmFlags::GROWSDOWN.0
@@ -42,22 +49,24 @@ pub struct ExecArgs {
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Replaces the address space of the current task. `de_thread` ends the other tasks of the
-    /// process, once nothing can fail any more but the stack's move; if it does not return, because
-    /// the task is to end itself, nothing has changed.
+    /// process, once no errno can come any more; if it does not return, because the task is to end
+    /// itself, nothing has changed.
     pub fn sys_exec<E>(
         &self,
         cpu: &P,
         args: ExecArgs,
         de_thread: impl FnOnce() -> Result<(), E>,
-    ) -> Result<Result<(), Errno>, E> {
+    ) -> Result<Result<(), ExecFailure>, E> {
         cpu.charge(Cost::SyscallEntryExit, 1);
         cpu.charge(Cost::TaskSetup, 1);
-        let Some(mm) = self.mm_alloc(cpu) else { return Ok(Err(Errno::Enomem)) };
-        let stack = match self.bprm_mm_init(cpu, mm, args) {
+        let Some(mm) = self.mm_alloc(cpu) else {
+            return Ok(Err(ExecFailure::Errno(Errno::Enomem)));
+        };
+        let stack = match self.bprm_mm_init(cpu, mm, args.stack) {
             Ok(stack) => stack,
             Err(errno) => {
                 self.mmput(cpu, mm);
-                return Ok(Err(errno));
+                return Ok(Err(ExecFailure::Errno(errno)));
             }
         };
         if let Some(start) = args.brk_start {
@@ -71,7 +80,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         self.exec_mmap(cpu, mm);
         let Some(stack) = stack else { return Ok(Ok(())) };
-        Ok(self.setup_arg_pages(cpu, mm, stack, args.stack_shift))
+        let ready = self.setup_arg_pages(cpu, mm, stack, args.stack_shift);
+        Ok(if ready { Ok(()) } else { Err(ExecFailure::Killed) })
     }
 
     /// `exec_mmap()`: leaves the old address space for `mm`.
@@ -87,27 +97,27 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.mmput(cpu, old_mm);
     }
 
-    /// `bprm_mm_init()` and `copy_strings()`: a stack at the top of user space with the arguments
-    /// on it, from the top down, before anybody runs in `mm`.
+    /// `bprm_mm_init()` and `copy_strings()`: a stack at the top of user space with so many bytes of
+    /// arguments on it, from the top down, before anybody runs in `mm`. None for no bytes.
     fn bprm_mm_init<'k>(
         &'k self,
         cpu: &P,
         mm: MmRef<'k, P>,
-        args: ExecArgs,
+        bytes: u64,
     ) -> Result<Option<VmaRef<'k, P>>, Errno> {
-        if args.stack == 0 {
+        if bytes == 0 {
             return Ok(None);
         }
-        // prepare_arg_pages(); copy_strings() finds out in the midst of it
+        // prepare_arg_pages(). DEVIATION: one string, which may be as long as all may be together,
+        // and neither pointers nor a file name beside it.
         let limit = (self.config.system.stack_limit / 4).clamp(ARG_MAX, MAX_ARGS);
-        if args.stack > limit {
+        // bprm->p: a null pointer stays above.
+        let top = self.config.arch.task_size - 8;
+        if bytes > limit || bytes > top {
             return Err(Errno::E2big);
         }
         let vma = self.bprm_stack(cpu, mm);
-        // bprm->p: a null pointer stays above.
-        let top = vma.vm_end().read(cpu).0 - 8;
-        let lowest = Vaddr((top - args.stack) & !(self.page_size() - 1));
-        self.check_stack_top(vma.vm_end().read(cpu).since(lowest), args.stack_shift)?;
+        let lowest = Vaddr((top - bytes) & !(self.page_size() - 1));
         let mut page = Vaddr((top - 1) & !(self.page_size() - 1));
         loop {
             // get_arg_page(). Not under mmap_sem in 5.1: nobody else knows the address space.
@@ -141,103 +151,75 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma
     }
 
-    /// Whether there is room below for a stack of so many bytes that ends lower by `shift`.
-    /// DEVIATION: the kernel asks in `setup_arg_pages()`, when it can only kill.
-    fn check_stack_top(&self, length: u64, shift: u64) -> Result<(), Errno> {
-        let stack_top = self.stack_top(shift);
+    /// `setup_arg_pages()`: the stack's final place and flags, and some room to begin with. False:
+    /// there is no room, or no memory.
+    fn setup_arg_pages(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>, shift: u64) -> bool {
+        let stack_top = self.page_align(self.config.arch.task_size.saturating_sub(shift));
         let lowest = self.config.system.mmap_min_addr;
+        let length = vma.vm_end().read(cpu).since(vma.vm_start().read(cpu));
         if stack_top < lowest || length >= stack_top - lowest {
-            return Err(Errno::Enomem);
+            return false;
         }
-        Ok(())
-    }
-
-    /// Where a stack ends that is `shift` bytes lower than at the top of user space.
-    fn stack_top(&self, shift: u64) -> u64 {
-        self.page_align(self.config.arch.task_size.saturating_sub(shift))
-    }
-
-    /// `setup_arg_pages()`: the stack's final place and flags, and some room to begin with.
-    /// DEVIATION: without memory to move it, the kernel kills the task; here it stays.
-    fn setup_arg_pages(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        vma: VmaRef<'_, P>,
-        shift: u64,
-    ) -> Result<(), Errno> {
         let sem = self.mmap_sem(mm);
         sem.down_write(cpu);
-        let result = self.finish_stack(cpu, mm, vma, shift);
+        let ready = self.finish_stack(cpu, mm, vma, Vaddr(stack_top));
         sem.up_write(cpu);
-        result
+        ready
     }
 
+    /// As [`Kernel::setup_arg_pages`], with `mmap_sem` held.
     fn finish_stack(
         &self,
         cpu: &P,
         mm: MmRef<'_, P>,
         vma: VmaRef<'_, P>,
-        shift: u64,
-    ) -> Result<(), Errno> {
+        stack_top: Vaddr,
+    ) -> bool {
         let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
-        let shift = end.0 - self.stack_top(shift);
         let flags = VM_STACK_FLAGS | VM_STACK_INCOMPLETE_SETUP; // no longer soft-dirty
-        let vma = self.mprotect_fixup(cpu, mm, vma, None, start..end, flags)?;
-        let moved = if shift == 0 { Ok(()) } else { self.shift_arg_pages(cpu, mm, vma, shift) };
+        let Ok(vma) = self.mprotect_fixup(cpu, mm, vma, None, start..end, flags) else {
+            return false;
+        };
+        let shift = end.since(stack_top);
+        if shift > 0 && !self.shift_arg_pages(cpu, mm, vma, shift) {
+            return false;
+        }
+        // Without a bracket: these two flags mean nothing to a fault, and nobody else is here.
         vma.vm_flags().write(cpu, vma.vm_flags().read(cpu) & !VM_STACK_INCOMPLETE_SETUP);
-        moved?;
         let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         let limit = self.config.system.stack_limit & !(self.page_size() - 1);
+        // What wraps is above the stack, which it covers already.
         let base = if end.since(start) + STACK_EXPAND > limit {
-            Vaddr(end.0 - limit)
+            end.0.wrapping_sub(limit)
         } else {
-            Vaddr(start.0 - STACK_EXPAND)
+            start.0.wrapping_sub(STACK_EXPAND)
         };
-        if self.expand_stack(cpu, mm, vma, base) { Ok(()) } else { Err(Errno::Efault) }
+        self.expand_stack(cpu, mm, vma, Vaddr(base))
     }
 
     /// `shift_arg_pages()`: moves the stack down. It covers both places meanwhile, in which no page
-    /// of the old one has the index that rmap would look for; hence `VM_STACK_INCOMPLETE_SETUP_SETUP`.
-    fn shift_arg_pages(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        vma: VmaRef<'_, P>,
-        shift: u64,
-    ) -> Result<(), Errno> {
+    /// of the old one has the index that rmap would look for; hence `VM_STACK_INCOMPLETE_SETUP`.
+    /// Not odd while its pages move (P10, P11 have no bracket here): nobody else runs in it.
+    fn shift_arg_pages(&self, cpu: &P, mm: MmRef<'_, P>, vma: VmaRef<'_, P>, shift: u64) -> bool {
         let _step = cpu.step("shift_arg_pages");
         let (old_start, old_end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         let length = old_end.since(old_start);
         let (new_start, new_end) = (Vaddr(old_start.0 - shift), Vaddr(old_end.0 - shift));
         let pgoff = vma.vm_pgoff().read(cpu);
         let bounds = |start, end| Bounds { start, end, pgoff, insert: None, expand: None };
-        self.vma_adjust(cpu, vma, bounds(new_start, old_end))?;
-        let moving = Moving { mm, vma, rmap_locks: false };
-        let moved = self.move_page_tables(cpu, &moving, old_start, new_start, length);
-        if moved < length {
-            // It needs no memory: the old place's tables are still there.
-            self.move_page_tables(cpu, &moving, new_start, old_start, moved);
-            self.free_arg_tables(cpu, mm, new_start..new_end.min(old_start), 0, old_start.0);
-            self.vma_adjust(cpu, vma, bounds(old_start, old_end))?;
-            return Err(Errno::Enomem);
+        if self.vma_adjust(cpu, vma, bounds(new_start, old_end)).is_err() {
+            return false;
         }
-        self.free_arg_tables(cpu, mm, old_start.max(new_end)..old_end, new_end.0, 0);
-        self.vma_adjust(cpu, vma, bounds(new_start, new_end))
-    }
-
-    /// The page tables of a place that has nothing of the stack (any more).
-    fn free_arg_tables(
-        &self,
-        cpu: &P,
-        mm: MmRef<'_, P>,
-        place: Range<Vaddr>,
-        floor: u64,
-        ceiling: u64,
-    ) {
+        let moving = Moving { mm, vma, rmap_locks: false };
+        if self.move_page_tables(cpu, &moving, old_start, new_start, length) != length {
+            return false; // what has been moved goes with the task
+        }
+        // Nothing is mapped above; below is the stack, up to where it ends now.
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
-        self.free_pgd_range(cpu, &mut tlb, place.start, place.end, Vaddr(floor), Vaddr(ceiling));
+        let left = old_start.max(new_end);
+        self.free_pgd_range(cpu, &mut tlb, left, old_end, new_end, Vaddr(0));
         self.tlb_finish_mmu(cpu, tlb);
+        self.vma_adjust(cpu, vma, bounds(new_start, new_end)).is_ok()
     }
 }
 

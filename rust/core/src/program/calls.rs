@@ -7,8 +7,8 @@ use super::result::NoteMaps;
 use super::run::lock;
 use super::sync::{Stop, Wait};
 use crate::design::Design;
-use crate::mm::Errno;
-use crate::ops::exec::ExecArgs;
+use crate::mm::{Errno, Signal};
+use crate::ops::exec::{ExecArgs, ExecFailure};
 use crate::ops::mmap::MmapArgs;
 use crate::ops::mremap::MremapArgs;
 use crate::platform::{Ordering, Platform, TaskId};
@@ -24,7 +24,15 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     pub(super) fn system_call(&mut self, op: &Op, base: u64) -> Result<(), Stop> {
         let before = self.counters();
         self.begin_observed();
-        let ret = self.call(op, base)?;
+        let ret = match self.call(op, base) {
+            Err(Stop::Sigkill) => {
+                let Signal { number, code } = Signal::OOM_KILL;
+                let killed = Outcome { signal: number, si_code: code, ..Outcome::default() };
+                self.record(op, before, killed);
+                return Err(Stop::Killed);
+            }
+            ret => ret?,
+        };
         if !matches!(op, Op::Fork { .. }) {
             self.observe_call(op, base, ret);
         }
@@ -161,11 +169,14 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// A new address space; then the other tasks of the process end, and the old one is left.
     fn exec(&self, args: ExecArgs) -> Result<Ret, Stop> {
         let alone = || self.run.sync.become_alone(self.cpu);
-        let done = self.k.sys_exec(self.cpu, args, alone)?;
-        if done.is_ok() {
-            self.run.sync.left_mm(self.cpu);
+        match self.k.sys_exec(self.cpu, args, alone)? {
+            Ok(()) => {
+                self.run.sync.left_mm(self.cpu);
+                Ok(Ok(0))
+            }
+            Err(ExecFailure::Errno(errno)) => Ok(Err(errno)),
+            Err(ExecFailure::Killed) => Err(Stop::Sigkill),
         }
-        Ok(done.map(|()| 0))
     }
 
     /// Source: `kernel/sysctl.c`, v5.1; P31. Any value but 0 turns speculation on.

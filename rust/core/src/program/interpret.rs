@@ -55,7 +55,7 @@ pub fn run_task<P: Platform, D: Design>(
     runner.report_progress();
     run.set_end(cpu.task(), std::mem::take(&mut runner.end));
     match stop {
-        Stop::Exit | Stop::Killed => runner.exit(),
+        Stop::Exit | Stop::Killed | Stop::Sigkill => runner.exit(),
         // Nobody looks at this address space again but for its maps.
         Stop::Stuck | Stop::NeverStarted | Stop::Over => {}
     }

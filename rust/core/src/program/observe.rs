@@ -11,6 +11,7 @@ use super::run::lock;
 use crate::design::Design;
 use crate::mm::{Access, Errno, FileKind, Signal, VmFlags};
 use crate::ops::access::{AccessFailure, AccessOutcome};
+use crate::ops::exec::ExecArgs;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
@@ -39,6 +40,7 @@ impl Unfollowed {
                     found.files |= !is_private_anonymous(mmap);
                     found.stacks |= mmap.flags.has(MapFlags::GROWSDOWN);
                 }
+                Op::Exec(args) => found.stacks |= args.stack > 0,
                 Op::Madvise(_, Advice::Dontfork | Advice::Wipeonfork) => found.fork_advice = true,
                 // Copies go as well.
                 Op::Truncate { .. } => found.shared = true,
@@ -101,6 +103,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             }
             Op::Brk { delta, .. } => self.observe_brk(delta, ret),
             Op::Fork { child, .. } if ret.is_ok() => self.observe_fork(child),
+            Op::Exec(ref args) if ret.is_ok() && args.stack > 0 => self.observe_stack(args),
             _ => {}
         }
     }
@@ -141,6 +144,16 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         let below = address.min(self.k.config.system.stack_limit);
         let what = What::Change { prot: Sets::Unknown, content: Sets::Nothing };
         self.observe(address - below, below, what);
+    }
+
+    /// The pages of a new stack, and where it may have been given room and may grow.
+    fn observe_stack(&mut self, args: &ExecArgs) {
+        let task_size = self.k.config.arch.task_size;
+        let end = self.k.page_align(task_size - args.stack_shift);
+        let length = self.k.page_align(args.stack + 8); // and a null pointer
+        self.observe_growth(end);
+        let what = What::Change { prot: Sets::To(MAPPED | R | W), content: Sets::To(0) };
+        self.observe(end - length, length, what);
     }
 
     fn observe_mremap(&mut self, mremap: &Mremap, base: u64, ret: Result<u64, Errno>) {

@@ -7,7 +7,7 @@ use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
 use crate::platform::TaskId;
 
-/// `stack_shift` at most: x86-64 draws less than this.
+/// `stack_shift` at most: what `randomize_stack_top()` of x86-64 draws from.
 pub(super) const MAX_STACK_SHIFT: u64 = 16 << 30;
 
 /// Flag bit: the optional address is given.

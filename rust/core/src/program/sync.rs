@@ -26,6 +26,8 @@ pub(super) enum Stop {
     Exit,
     /// Another task of its process called `exec`: it ends in good order.
     Killed,
+    /// The kernel killed it, in a call that could not fail any more.
+    Sigkill,
     /// It waits for something that will never come.
     Stuck,
     /// Nobody started it.

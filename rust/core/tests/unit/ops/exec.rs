@@ -6,13 +6,15 @@ use crate::ops::turns::Cpu;
 use crate::platform::Ptr;
 
 const A: u64 = 0x1000_0000;
+const NO_MEMORY: ExecFailure = ExecFailure::Errno(Errno::Enomem);
+const TOO_BIG: ExecFailure = ExecFailure::Errno(Errno::E2big);
 
 /// An exec with no other tasks to end.
-fn exec<D: Design>(s: &Processes<D>, task: u32, brk_start: Option<u64>) -> Result<(), Errno> {
+fn exec<D: Design>(s: &Processes<D>, task: u32, brk_start: Option<u64>) -> Result<(), ExecFailure> {
     exec_with(s, task, ExecArgs { brk_start, ..ExecArgs::default() })
 }
 
-fn exec_with<D: Design>(s: &Processes<D>, task: u32, args: ExecArgs) -> Result<(), Errno> {
+fn exec_with<D: Design>(s: &Processes<D>, task: u32, args: ExecArgs) -> Result<(), ExecFailure> {
     s.k.sys_exec(s.cpu(task), args, || Ok::<_, ()>(())).unwrap()
 }
 
@@ -63,7 +65,7 @@ fn the_other_tasks_end_once_the_new_address_space_is_there() {
     s.k.sys_clone_vm(s.cpu(0), 1);
     s.k.mms.fail_after(0);
     let never = || -> Result<(), ()> { panic!("ended the others for nothing") };
-    assert_eq!(s.k.sys_exec(s.cpu(0), ExecArgs::default(), never), Ok(Err(Errno::Enomem)));
+    assert_eq!(s.k.sys_exec(s.cpu(0), ExecArgs::default(), never), Ok(Err(NO_MEMORY)));
     let end_other = || {
         s.exit(1);
         Ok::<_, ()>(())
@@ -96,7 +98,7 @@ fn without_memory_the_old_address_space_stays() {
         let live = s.k.pages.live();
         match exec(&s, 0, None) {
             Ok(()) => break,
-            Err(errno) => assert_eq!(errno, Errno::Enomem),
+            Err(failure) => assert_eq!(failure, NO_MEMORY),
         }
         failures += 1;
         assert_eq!((s.read(0, A), s.k.pages.live(), s.k.mms.live()), (1, live, 1));
@@ -107,7 +109,7 @@ fn without_memory_the_old_address_space_stays() {
     assert_eq!(failures, 1, "only the top page table is allocated");
     let s = Processes::<Spf>::new();
     s.k.mms.fail_after(0);
-    assert_eq!(exec(&s, 0, None), Err(Errno::Enomem));
+    assert_eq!(exec(&s, 0, None), Err(NO_MEMORY));
     s.check();
 }
 
@@ -133,7 +135,7 @@ fn pages_of_a_stack<D: Design>(args: ExecArgs) -> (u64, Vec<u64>) {
     assert_eq!(exec_with(&s, 0, args), Ok(()));
     s.check();
     let (start, end) = bounds(&s, 0);
-    assert_eq!(end, TOP - args.stack_shift.next_multiple_of(PAGE).min(args.stack_shift & !0xfff));
+    assert_eq!(end, TOP - args.stack_shift);
     let mapped: Vec<u64> =
         (1..=(end - start) / PAGE).filter(|page| s.is_mapped(0, end - page * PAGE)).collect();
     let vma = s.k.vmas.get(s.cpu(0), s.mm(0).mmap().peek());
@@ -184,18 +186,18 @@ fn more_than_a_quarter_of_the_limit_or_128k_is_too_much() {
     for (limit, most) in [(8 << 20, 2 << 20), (64 << 20, 6 << 20), (64 << 10, (64 << 10) - 8)] {
         let s = Processes::<Spf>::with_stack_limit(limit);
         let live = s.k.mms.live();
-        assert_eq!(exec_with(&s, 0, stack(most + 1, 0)), Err(Errno::E2big));
+        assert_eq!(exec_with(&s, 0, stack(most + 1, 0)), Err(TOO_BIG));
         assert_eq!(s.k.mms.live(), live);
         assert_eq!(exec_with(&s, 0, stack(most, PAGE)), Ok(()));
         s.check();
     }
 }
 
-#[test]
-fn without_memory_for_its_pages_it_is_e2big_and_for_its_move_it_stays() {
-    let (mut too_big, mut stayed) = (0, 0);
+/// Task 1 execs with `args`, for every number of frames until that succeeds, while task 0 keeps the
+/// old address space. Returns how often there was too little for its pages, and for its move.
+fn with_little_memory(args: ExecArgs) -> (u32, u32) {
+    let (mut too_big, mut killed) = (0, 0);
     for frames in 2.. {
-        // Task 0 keeps its memory when task 1 leaves.
         let s = Processes::<Spf>::on("x86", frames << 12);
         s.k.sys_clone_vm(s.cpu(0), 1);
         s.map(0, A, 1);
@@ -203,27 +205,58 @@ fn without_memory_for_its_pages_it_is_e2big_and_for_its_move_it_stays() {
             continue;
         }
         let live = s.k.pages.live();
-        // From two page tables to two others.
-        let result = exec_with(&s, 1, stack(3 * PAGE, (1 << 30) - PAGE));
-        s.check();
-        match result {
-            Ok(()) => break,
-            Err(_) if s.mm(1).ptr() == s.mm(0).ptr() => {
-                too_big += u32::from(result == Err(Errno::E2big));
-                assert_eq!(s.k.pages.live(), live);
-            }
-            Err(errno) => {
-                stayed += 1;
-                assert_eq!(errno, Errno::Enomem);
-                assert_eq!(bounds(&s, 1), (TOP - 4 * PAGE, TOP));
-                s.write(1, TOP - PAGE, 1);
-            }
+        let result = exec_with(&s, 1, args);
+        if result.is_ok() {
+            return (too_big, killed);
         }
-        assert_eq!(s.read(0, A), 1);
-        s.check();
+        let stayed = s.mm(1).ptr() == s.mm(0).ptr();
+        assert_eq!(stayed, result != Err(ExecFailure::Killed));
+        killed += u32::from(!stayed);
+        too_big += u32::from(result == Err(TOO_BIG));
         s.exit(1);
+        assert_eq!((s.read(0, A), s.k.pages.live()), (1, live));
+        s.check();
         s.exit(0);
         s.check_nothing_left();
     }
-    assert!(too_big > 3 && stayed > 1, "{too_big} {stayed}");
+    unreachable!("some memory is enough")
+}
+
+#[test]
+fn without_memory_for_its_pages_it_is_e2big_and_for_its_move_the_task_is_killed() {
+    // From two page tables to two others.
+    let (too_big, killed) = with_little_memory(stack(3 * PAGE, (1 << 30) - PAGE));
+    assert!(too_big > 3 && killed > 1, "{too_big} {killed}");
+    // Whole tables move, to places that overlap, before memory ends: nothing is lost.
+    let (too_big, killed) = with_little_memory(stack((2 << 20) - PAGE, 511 * PAGE));
+    assert!(too_big > 500, "{too_big} {killed}");
+}
+
+#[test]
+fn whole_tables_that_moved_before_memory_ended_go_with_the_task() {
+    for frames in 1500..1560 {
+        let s = Processes::<Spf>::with_stack_limit_and(32 << 20, frames << 12);
+        let _ = exec_with(&s, 0, stack((6 << 20) - 2 * PAGE, HUGE));
+        s.exit(0);
+        s.check_nothing_left();
+    }
+}
+
+#[test]
+fn a_small_user_space_has_little_room() {
+    let room = |task_size: u64, bytes, shift| {
+        let s = Processes::<Spf>::with_task_size(task_size);
+        let result = exec_with(&s, 0, stack(bytes, shift));
+        s.exit(0);
+        s.check_nothing_left();
+        result
+    };
+    assert_eq!(room(1 << 20, 1, 0), Ok(()));
+    // 128 KiB lower it would begin below 0: that wraps, and is nothing to grow to.
+    assert_eq!(room(1 << 20, 1, (1 << 20) - 0x12000), Ok(()));
+    // There it would begin below vm.mmap_min_addr.
+    assert_eq!(room(1 << 20, 1, (1 << 20) - 0x22000), Err(ExecFailure::Killed));
+    assert_eq!(room(1 << 20, 1, (1 << 20) - 0x10000), Err(ExecFailure::Killed));
+    assert_eq!(room(1 << 20, 1, 1 << 21), Err(ExecFailure::Killed));
+    assert_eq!(room(0x12000, 128 << 10, 0), Err(TOO_BIG));
 }

@@ -41,10 +41,27 @@ impl<D: Design> Processes<D> {
 
     /// As [`Processes::new`], with this limit of stacks.
     pub fn with_stack_limit(stack_limit: u64) -> Self {
-        let system = System { stack_limit, memory: 1 << 30, ..System::default() };
-        let processes = Self::idle_with("x86", system);
+        Self::with_stack_limit_and(stack_limit, 1 << 30)
+    }
+
+    pub fn with_stack_limit_and(stack_limit: u64, memory: u64) -> Self {
+        let system = System { stack_limit, memory, ..System::default() };
+        Self::begun(Self::idle_with("x86", system))
+    }
+
+    /// As [`Processes::new`], where user space ends there.
+    pub fn with_task_size(task_size: u64) -> Self {
+        let arch = Arch { task_size, mmap_base: task_size, ..Self::arch("x86") };
+        Self::begun(Self::idle_on(arch, System { memory: 1 << 30, ..System::default() }))
+    }
+
+    fn begun(processes: Self) -> Self {
         processes.k.start_process(&processes.cpus[0], &[0]).unwrap();
         processes
+    }
+
+    fn arch(name: &str) -> Arch {
+        Arch::builtin().into_iter().find(|profile| profile.name == name).unwrap()
     }
 
     /// No task has an address space.
@@ -53,8 +70,12 @@ impl<D: Design> Processes<D> {
     }
 
     fn idle_with(arch: &str, system: System) -> Self {
+        Self::idle_on(Self::arch(arch), system)
+    }
+
+    fn idle_on(arch: Arch, system: System) -> Self {
         let config = Config {
-            arch: Arch::builtin().into_iter().find(|profile| profile.name == arch).unwrap(),
+            arch,
             system,
             variants: Variants::outside_explore(),
             nr_cpus: TASKS,

@@ -18,7 +18,7 @@ fn events(records: &[Rec]) -> Vec<(u64, u64, What)> {
     run.boot(&kernel, &cpu).unwrap();
     run_task(&kernel, &cpu, &run, &());
     let history = run.take_history();
-    assert!(history.iter().all(|event| event.begin <= event.end && event.mm == 0));
+    assert!(history.iter().all(|event| event.begin <= event.end && event.mm <= 1));
     assert!(history.is_sorted_by_key(|event| event.begin));
     history.iter().map(|event| (event.first_page, event.nr_pages, event.what)).collect()
 }
@@ -67,6 +67,21 @@ fn where_a_stack_may_grow_nobody_knows_what_is_mapped() {
     let seen = events(&[stack, mremap_to((0, 0), (0, 0x2000), 1, 1)]);
     let limit = (8 << 20) / PAGE;
     assert_eq!(seen[4], (FIRST + 0x2000 - limit, limit, unknown(Sets::Nothing)));
+}
+
+#[test]
+fn a_stack_of_exec_is_mapped_and_may_grow() {
+    let top = (1 << 47) - PAGE;
+    let exec = Rec { length: PAGE, length2: 3 * PAGE, ..rec(EXEC) };
+    let access = |offset: u64| Rec { base: -1, addr: (top - offset) as i64, ..write(0, 0, 7) };
+    let seen = events(&[exec, access(4 * PAGE), access(9 * PAGE)]);
+    let growth = What::Change { prot: Sets::Unknown, content: Sets::Nothing };
+    let mapped = What::Change { prot: Sets::To(MAPPED | R | W), content: Sets::To(0) };
+    let limit = (8 << 20) / PAGE;
+    let end = top / PAGE - 3;
+    assert_eq!(seen[..2], [(end - limit, limit, growth), (end - 2, 2, mapped)]);
+    assert!(seen[2..].iter().all(|event| matches!(event.2, What::Accessed { .. })));
+    assert_eq!(seen.len(), 4);
 }
 
 #[test]

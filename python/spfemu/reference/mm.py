@@ -41,7 +41,7 @@ class Mm:
         self.start_brk: int | None = None
         """Where the heap begins, None until exec or the first brk has settled it."""
         self.unaccounted = 0
-        """Bytes of VMAs that do not count: those of a stack that covers two places while it moves."""
+        """Bytes of VMAs that do not count: a stack covers two places while it moves."""
         self.brk = 0
 
     def page_align(self, length: int) -> int:

@@ -184,7 +184,7 @@ def test_explore_cuts_a_schedule_that_makes_no_access() -> None:
         ({"engine": "native", "settings": {"tick": 1}}, 'setting "tick" (allowed: none)'),
         (
             {"engine": "vtime", "settings": {"tick": 1}},
-            'setting "tick" (allowed: tick_slack_ns, downgrade, ',
+            'setting "tick" (allowed: tick_slack_ns, spreading, ',
         ),
         ({"engine": "vtime", "cpus": 1 << 40}, "cpus: value 1099511627776 (allowed: 1 to 2^32-1)"),
         ({"pace": 3}, "pace: value 3 (allowed: True, False)"),

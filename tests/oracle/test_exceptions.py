@@ -20,6 +20,8 @@ from tests.oracle.play import BASE, PAGE, both, compared, forked, mmap, op, prog
 ANON: Final = ["private", "anonymous"]
 FIXED: Final = [*ANON, "fixed"]
 Q: Final = BASE + 16 * PAGE
+LOW: Final = 0x1000_0000
+"""Below the engine's own page."""
 FIDELITY: Final = Path(__file__).parents[2] / "docs/fidelity.md"
 
 
@@ -54,7 +56,8 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
     # What is refused on both sides has given it an anon_vma here, which joins the two ends.
     "growth-too-low": (
         program(
-            [mmap(4, flags=[*FIXED, "growsdown"]), op("read", oracle.host().lowest_hint - PAGE),
+            [mmap(4, flags=[*FIXED, "growsdown"], addr=hex(LOW)),
+             op("read", oracle.host().lowest_hint - PAGE),
              op("mprotect", "p+0x2000", length=PAGE, prot="r"), op("write", value=1),
              op("write", "p+0x3000", value=1), op("mprotect", "p+0x2000", length=PAGE, prot="rw")],
         ),
@@ -145,6 +148,12 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         program(
             [mmap(4, prot="w"), mmap(4, addr=hex(BASE + 4 * PAGE), id="q"), op("write", value=1),
              op("mprotect", length=8 * PAGE, prot="rw")]
+        ),
+        "classic",
+    ),
+    "heap-stays-apart": (
+        program(
+            [mmap(1), {"op": "brk", "delta": PAGE, "start": BASE + PAGE}]
         ),
         "classic",
     ),
@@ -288,6 +297,12 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
          op("mremap", old_length=5 * PAGE, new_length=4 * PAGE)],
         "host", {"ret": -1, "errno": 14},
     ),
+    # All of it is the heap.
+    "heap-stays-apart": (
+        [{"op": "brk", "delta": 4 * PAGE, "start": BASE, "id": "h"},
+         op("mremap", "h-0x4000", old_length=4 * PAGE, new_length=3 * PAGE)],
+        "host", {"ret": -1, "errno": 14},
+    ),
     # It does not go across the stack's edge.
     "stack-is-nohugepage": (
         [mmap(4, flags=[*FIXED, "stack"]), mmap(4, "r", addr=hex(BASE + 4 * PAGE)), SHRUNK],
@@ -360,9 +375,12 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
     ),
     # Only where it has an anon_vma for that.
     "growth-too-low": (
-        [mmap(8, flags=[*FIXED, "growsdown"]), op("read", oracle.host().lowest_hint - PAGE)],
+        [mmap(8), mmap(4, flags=[*FIXED, "growsdown"], addr=hex(LOW), id="q"),
+         op("read", oracle.host().lowest_hint - PAGE)],
         "emulated", 4,
     ),
+    # Only where it begins.
+    "heap-stays-apart": ([{"op": "brk", "delta": 8 * PAGE, "start": BASE}], "emulated", 4),
     # Only at the edges of the stack.
     "stack-is-nohugepage": (
         [mmap(4), mmap(4, addr=hex(BASE + 8 * PAGE), flags=[*FIXED, "stack"])], "host", 2,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+import spfemu
 from spfemu import Program, oracle
 from spfemu.comparing import joined_maps, maps_line
 from tests.oracle.play import BASE, PAGE, both, compared, forked, mmap, op, program
@@ -451,3 +452,15 @@ def test_what_a_stack_keeps_apart_decides_what_merges_elsewhere() -> None:
     assert found.differences == []
     if oracle.host().version >= (6, 7):
         assert {e.exception for e in found.excused} == {"stack-is-nohugepage"}
+
+
+def test_the_page_of_the_engine_is_in_the_way_of_a_stack() -> None:
+    # Ours gets an anon_vma when the access is refused; the host does not look beyond that page.
+    given = program([mmap(4, flags=[*FIXED, "growsdown"]), op("read", 0x20_2000), op("read")])
+    found = compared(given, "classic")
+    assert (found.differences, found.cut) == ([], "tasks[0].ops[1]")
+    island = spfemu.run(given, engine="kernel").settings["island"]
+    found = compared(
+        program([mmap(4, flags=[*FIXED, "growsdown"]), op("read", island + PAGE)]), "spf"
+    )
+    assert (found.differences, found.cut) == ([], "")

@@ -17,6 +17,7 @@ from spfemu.oracle.exceptions import EXCEPTIONS
 from spfemu.oracle.history import History
 from spfemu.oracle.host import Host
 from spfemu.oracle.layout import Layout
+from spfemu.oracle.mapped import first_behind
 from spfemu.oracle.merging import Merging
 from spfemu.oracle.merging import edges as edges_of
 from spfemu.program.model import Program
@@ -149,6 +150,8 @@ class _Comparing:
         if (conflict := self.layout.conflict) is not None:
             index = int(self.host.task_ops(conflict[0])["index"][conflict[1]])
             found.append((self.history.position(conflict), where(conflict[0], index)))
+        if (behind := first_behind(self.history, int(self.host.settings["island"]))) is not None:
+            found.append((behind.position, where(behind.task, behind.index)))
         return min(found, default=(self.history.end, ""))
 
     # --- outcomes --------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ from spfemu.program.ops import MMAP_FLAGS
 __all__ = [
     "has_not_grown",
     "is_across_grown",
+    "is_across_heap",
     "is_across_stack",
     "is_across_touched",
     "is_between_touched_and_not",
     "is_copied_at_fork",
     "is_grown",
+    "is_heap",
     "is_mremap_across_uncharged",
     "is_stack",
     "is_uncharged",
@@ -78,6 +80,16 @@ def is_grown(edge: Edge) -> bool:
 def is_across_grown(case: Case) -> bool:
     """As `is_across_stack`, about a range that is one VMA only where it merged as it grew."""
     return case.is_of_merging("grown")
+
+
+def is_heap(edge: Edge) -> bool:
+    """Where the heap begins, or what hangs on its being a VMA of its own."""
+    return edge.is_of_merging("heap")
+
+
+def is_across_heap(case: Case) -> bool:
+    """As `is_across_grown`, about a range that the heap's start cuts in two."""
+    return case.is_of_merging("heap")
 
 
 def has_not_grown(edge: Edge) -> bool:

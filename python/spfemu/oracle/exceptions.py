@@ -167,6 +167,15 @@ EXCEPTIONS: Final = (
         ends=True,
     ),
     Exempt(
+        "heap-stays-apart",
+        (6, 1),
+        "the heap does not merge with what ends where it begins",
+        keys=("ret", "errno", "faults"),
+        outcome=cuts.is_across_heap,
+        edge=cuts.is_heap,
+        ends=True,
+    ),
+    Exempt(
         "wiped-has-no-anon-vma",
         (5, 7),
         "what a child has wiped has no anon_vma until it is touched, and merges like what is new",

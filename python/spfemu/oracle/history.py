@@ -83,13 +83,11 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """An access that found its page mapped, or had what lies above it grow down to it.
-
-    Source: ours.
-    """
+    """An access, and the page that it went to. Source: ours. ``index`` is its record's."""
 
     position: int
     task: int
+    index: int
     page: int
 
 
@@ -169,23 +167,31 @@ class History:
 
     @cached_property
     def reached(self) -> list[Reach]:
-        """Every access that was not to an address without mapping, in order. Source: ours."""
-        found = []
-        for task, row in self.ordered(self._access_rows()):
-            outcome = self.host.task_ops(task)[row]
-            record = self.program.tasks[task].ops[int(outcome["index"])]
-            position = self.position((task, row))
-            page = self.access_address(outcome, record, position)
-            found.append(Reach(position, task, page))
-        return found
+        """Every access to what was mapped, or had what lies above grow down to it, in order.
 
-    def _access_rows(self) -> Iterator[tuple[int, int]]:
+        Source: ours.
+        """
+        return [self._reach(task, row) for task, row in self.ordered(self._access_rows(False))]
+
+    def _reach(self, task: int, row: int) -> Reach:
+        outcome = self.host.task_ops(task)[row]
+        index = int(outcome["index"])
+        position = self.position((task, row))
+        page = self.access_address(outcome, self.program.tasks[task].ops[index], position)
+        return Reach(position, task, index, page)
+
+    def _access_rows(self, is_unmapped: bool) -> Iterator[tuple[int, int]]:
         for task in range(len(self.program.tasks)):
             rows = self.host.task_ops(task)
             is_access = np.isin(rows["op"], _ACCESSES)
             no_mapping = (rows["errno"] != 0) | (rows["si_code"] == _MAPERR)
-            for row in np.flatnonzero(is_access & ~no_mapping).tolist():
+            for row in np.flatnonzero(is_access & (no_mapping == is_unmapped)).tolist():
                 yield task, row
+
+    @cached_property
+    def unmapped(self) -> list[Reach]:
+        """Every access to an address without mapping, in order. Source: ours."""
+        return [self._reach(task, row) for task, row in self.ordered(self._access_rows(True))]
 
     def before(self, position: int, space: int) -> list[Call]:
         """The calls that an address space has seen before a position, the last one first.

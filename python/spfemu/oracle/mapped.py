@@ -8,7 +8,7 @@ from typing import Final
 from spfemu.oracle.history import Call, History, Reach
 from spfemu.program.ops import ADVICES, MMAP_FLAGS, MREMAP_FLAGS
 
-__all__ = ["USER_END", "Ranges", "mapped", "page_up"]
+__all__ = ["USER_END", "Ranges", "first_behind", "mapped", "page_up"]
 
 USER_END: Final = (1 << 47) - 4096
 """Where user space ends on x86-64."""
@@ -80,6 +80,22 @@ def _events(history: History, position: int, space: int) -> list[Call | Reach]:
         and sees(space, position, of_task(event.task, event.position), event.position)
     ]
     return sorted([*calls, *reached], key=lambda event: event.position)
+
+
+def first_behind(history: History, page: int) -> Reach | None:
+    """Returns the first access that only the engine's own page keeps from a stack above it.
+
+    Source: ours. ``page`` is where that page is. There, the host looks no further for a mapping
+    that could grow down to the access.
+    """
+    if not any(_grows_down(call) for call in history.calls):
+        return None
+    for reach in history.unmapped:
+        if reach.page < page:
+            space = history.spaces.of_task(reach.task, reach.position)
+            if not mapped(history, reach.position, space).meets(reach.page, page):
+                return reach
+    return None
 
 
 def _grows_down(call: Call) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-NEWER = ("wiped", "stack", "grown", "uncharged", "touched", "alone", "lowest")
+NEWER = ("wiped", "stack", "grown", "heap", "uncharged", "touched", "alone", "lowest")
 
 
 def run(
@@ -62,10 +62,11 @@ def run(
             C3, C8 and L3 can be seen without concurrency.
         newer: rules of newer kernels, of "wiped" (since 5.7 what is wiped at fork has no anon_vma),
             "stack" (since 6.7 it is nohugepage), "grown" (since 5.19 what mremap lets grow in place
-            merges), "uncharged" (since 6.7 mprotect uncharges what was not touched), "touched"
-            (since 6.16 it joins what was not), "alone" (in 6.18 a file's last page is not mapped
-            around what is beyond it, if it would be alone in a new page table), and "lowest" (where
-            CONFIG_LSM_MMAP_MIN_ADDR is 65536: nothing grows below it, or gets an anon_vma there).
+            merges), "heap" (since 6.1 the heap joins nothing below its start), "uncharged" (since
+            6.7 mprotect uncharges what was not touched), "touched" (since 6.16 it joins what was
+            not), "alone" (in 6.18 a file's last page is not mapped around what is beyond it, if it
+            would be alone in a new page table), and "lowest" (where CONFIG_LSM_MMAP_MIN_ADDR is
+            65536: nothing grows below it, or gets an anon_vma there).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

@@ -68,7 +68,11 @@ def _grow_brk(kernel: Kernel, mm: Mm, old_end: int, new_end: int) -> None:
     flags = VM_READ | VM_WRITE | VM_ACCOUNT
     _, prev = mm.find_vma_prev(old_end)
     pgoff = old_end >> mm.arch.page_shift
-    merged = vma_merge(mm, prev, old_end, new_end, flags, None, None, pgoff)
+    assert mm.start_brk is not None, "brk has settled it"
+    is_below = prev is not None and prev.end <= mm.start_brk
+    merged = None
+    if not (is_below and "heap" in kernel.newer):
+        merged = vma_merge(mm, prev, old_end, new_end, flags, None, None, pgoff)
     if merged is None:
         mm.link(Vma(old_end, new_end, flags | VM_SOFTDIRTY, pgoff))
     else:

@@ -464,3 +464,13 @@ def test_the_page_of_the_engine_is_in_the_way_of_a_stack() -> None:
         program([mmap(4, flags=[*FIXED, "growsdown"]), op("read", island + PAGE)]), "spf"
     )
     assert (found.differences, found.cut) == ([], "")
+
+
+def test_a_move_whose_rest_is_beyond_user_space() -> None:
+    move = {**MOVED, "addr": "p", "old_length": (1 << 47) - PAGE, "new_length": 8 * PAGE,
+            "new_addr": hex(BASE - 10 * PAGE)}  # fmt: skip
+    cut = op("mprotect", "p+0x4000", length=4 * PAGE, prot="r")  # the host then says EFAULT
+    found = compared(program([mmap(8), cut, move]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert "mremap-checks-first" in {e.exception for e in found.excused}

@@ -88,16 +88,14 @@ class Case:
 class Edge:
     """An edge between two VMAs that only one of the two has.
 
-    Source: ours. ``is_emulated`` says which. ``perms`` are the permissions on both sides.
-    ``maps`` takes the lines in question from a result, ``edges`` are all those of the emulator.
+    Source: ours. ``maps`` takes the lines in question from a result, ``edges`` are all those of the
+    emulator.
     """
 
     history: History
     position: int
     space: int
     address: int
-    is_emulated: bool
-    perms: str
     merging: Merging
     maps: Callable[[Result], list[str]]
     edges: frozenset[int]
@@ -111,10 +109,6 @@ class Edge:
         """Whether it is there, or is not, because of a newer rule. Source: ours."""
         as_it_was = edges(self.maps(self.merging.with_rules())) == self.edges
         return as_it_was and self.merging.moves_edge(rule, self.address, self.maps)
-
-    def meets(self, call: Call) -> bool:
-        """Whether it lies in or at a call's range. Source: ours."""
-        return call.covers(self.address) or call.covers(self.address - 4096)
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,11 +252,8 @@ class _Comparing:
             return [None]
         found: dict[str, Exempt | None] = {}
         for address in sorted(edges ^ others):
-            is_emulated = address in edges
-            lines = map(parsed_maps_line, mine if is_emulated else theirs)
-            perms = next(perms for start, _, perms, _ in lines if start == address)
             at = (self.history, moment.position, moment.space, address)
-            edge = Edge(*at, is_emulated, perms, self.merging, moment.maps, frozenset(edges))
+            edge = Edge(*at, self.merging, moment.maps, frozenset(edges))
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]

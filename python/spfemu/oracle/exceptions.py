@@ -12,6 +12,8 @@ from spfemu.oracle.cases import Exempt
 
 __all__ = ["EXCEPTIONS", "exception"]
 
+_ACCESSES: Final = ("read", "write", "touch", "execute")
+
 EXCEPTIONS: Final = (
     Exempt(
         "v12-C3",
@@ -47,8 +49,8 @@ EXCEPTIONS: Final = (
         None,
         "nothing grows below CONFIG_LSM_MMAP_MIN_ADDR, or gets an anon_vma where that is tried",
         keys=("ret", "errno", "value", "signal", "si_code", "faults"),
-        outcome=when.is_growth_too_low,
-        edge=cuts.has_not_grown,
+        outcome=cuts.outcome_of("lowest", _ACCESSES),
+        edge=cuts.edge_of("lowest"),
         ends=True,
     ),
     Exempt(
@@ -144,8 +146,8 @@ EXCEPTIONS: Final = (
         "memory that nobody has touched is no longer charged when it may not be written to any "
         "more, which decides what it merges with",
         keys=("ret", "errno"),
-        outcome=cuts.is_mremap_across_uncharged,
-        edge=cuts.is_uncharged,
+        outcome=cuts.outcome_of("uncharged", ("mremap",)),
+        edge=cuts.edge_of("uncharged"),
         ends=True,
     ),
     Exempt(
@@ -153,8 +155,8 @@ EXCEPTIONS: Final = (
         (5, 19),
         "what mremap lets grow in place merges with what it then meets",
         keys=("ret", "errno", "faults"),
-        outcome=cuts.is_across_grown,
-        edge=cuts.is_grown,
+        outcome=cuts.outcome_of("grown"),
+        edge=cuts.edge_of("grown"),
         ends=True,
     ),
     Exempt(
@@ -171,30 +173,30 @@ EXCEPTIONS: Final = (
         (6, 1),
         "the heap does not merge with what ends where it begins",
         keys=("ret", "errno", "faults"),
-        outcome=cuts.is_across_heap,
-        edge=cuts.is_heap,
+        outcome=cuts.outcome_of("heap"),
+        edge=cuts.edge_of("heap"),
         ends=True,
     ),
     Exempt(
         "wiped-has-no-anon-vma",
         (5, 7),
         "what a child has wiped has no anon_vma until it is touched, and merges like what is new",
-        edge=cuts.is_wiped,
+        edge=cuts.edge_of("wiped"),
     ),
     Exempt(
         "touched-joins-untouched",
         (6, 16),
         "a VMA that was touched merges with one that was not, whichever is the neighbour",
         keys=("faults",),
-        outcome=cuts.is_copied_at_fork,
-        edge=cuts.is_between_touched_and_not,
+        outcome=cuts.outcome_of("touched"),
+        edge=cuts.edge_of("touched"),
     ),
     Exempt(
         "touched-moves-whole",
         (6, 16),
         "mremap of what is one VMA only where a touched one joins one that was not",
         keys=("ret", "errno"),
-        outcome=cuts.is_across_touched,
+        outcome=cuts.outcome_of("touched", ("mremap",)),
         ends=True,
     ),
     Exempt(

@@ -23,7 +23,6 @@ __all__ = [
     "is_alone_at_the_end",
     "is_brk_over_hole",
     "is_dontunmap",
-    "is_growth_too_low",
     "is_hint_too_low",
     "is_locked_on_fault",
     "is_locked_too_much",
@@ -41,7 +40,6 @@ __all__ = [
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
-_ACCESSES: Final = ("read", "write", "touch", "execute")
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
@@ -191,11 +189,6 @@ def is_hint_too_low(case: Case) -> bool:
     is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
     lowest = int(case.history.host.settings["lowest_hint"])
     return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
-
-
-def is_growth_too_low(case: Case) -> bool:
-    """An access for which only the emulator lets a stack grow, as with `is_hint_too_low`."""
-    return case.op in _ACCESSES and case.is_of_merging("lowest")
 
 
 def is_too_much(case: Case) -> bool:

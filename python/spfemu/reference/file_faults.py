@@ -96,10 +96,7 @@ def do_fault_around(fault: Fault) -> None:
     table_end = ((start >> arch.levels[-2].shift) + 1) << arch.levels[-2].shift
     end = min(start + FAULT_AROUND_BYTES, vma.end, table_end)
     file = _file(vma)
-    is_beyond = _page_index(fault, fault.address) >= file.nr_pages(shift)
-    is_last = _page_index(fault, start) == file.nr_pages(shift) - 1
-    is_new = fault.mm.page_tables.table(fault.address) is None
-    if "alone" in fault.kernel.newer and is_beyond and is_last and is_new:
+    if "alone" in fault.kernel.newer and _is_alone(fault, start):
         return
     for address in range(start, end, 1 << shift):
         index = _page_index(fault, address)
@@ -108,6 +105,14 @@ def do_fault_around(fault: Fault) -> None:
         if fault.mm.page_tables.pte(address) is None:
             with contextlib.suppress(OutOfFramesError):
                 _map_file_page(fault, address, file.page(index))
+
+
+def _is_alone(fault: Fault, start: int) -> bool:
+    """Whether only the file's last page is before the address, in a page table yet to be made."""
+    nr_pages = _file(fault.vma).nr_pages(fault.kernel.arch.page_shift)
+    is_beyond = _page_index(fault, fault.address) >= nr_pages
+    is_last = _page_index(fault, start) == nr_pages - 1
+    return is_beyond and is_last and fault.mm.page_tables.table(fault.address) is None
 
 
 def _map_file_page(fault: Fault, address: int, page: Page) -> None:

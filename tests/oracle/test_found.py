@@ -392,6 +392,29 @@ def test_a_stack_does_not_grow_below_where_hints_are_raised_to(mode: str) -> Non
     assert found.cut == "tasks[0].ops[2]"
 
 
+def test_a_stack_that_grows_too_low_in_vain() -> None:
+    # Either way the kernel's write is EFAULT: only the maps tell that the stack has grown.
+    host = oracle.host()
+    if host.mmap_min_addr >= host.lowest_hint:
+        pytest.skip("this host has one lowest address for all")
+    stack = mmap(2, "none", addr=hex(host.lowest_hint + PAGE), flags=[*FIXED, "growsdown"])
+    below = op("write", host.lowest_hint - PAGE, value=1, mode="kernel")
+    found = compared(program([stack, below]), "classic")
+    assert found.differences == []
+    assert {e.exception for e in found.excused} == {"growth-too-low"}
+
+
+def test_a_heap_that_meets_a_place_only_the_emulator_chose() -> None:
+    # Newer kernels align 2 MiB, and so leave room above, where 5.1 has put them.
+    ops = [{"op": "mmap", "length": 512 * PAGE, "id": "q"}]
+    emulated, host = (int(result.ops["ret"][0]) for result in both(program(ops), "classic"))
+    for start, meets in ((host - 8 * PAGE, False), (host + 512 * PAGE, emulated != host)):
+        heap = [{"op": "brk", "start": start}, *ops, {"op": "brk", "delta": 2 * PAGE}]
+        found = compared(program(heap), "classic")
+        assert (found.differences, found.excused) == ([], [])
+        assert found.cut == ("tasks[0].ops[2]" if meets else "")
+
+
 def test_what_lies_above_a_chosen_place_on_the_host_alone() -> None:
     # Newer kernels align what is large, and the next mapping comes to lie in the gap above it,
     # right below the first one. In 5.1 it keeps its distance from the stack above.

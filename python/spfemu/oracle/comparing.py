@@ -248,7 +248,8 @@ class _Comparing:
     ) -> list[Exempt | None]:
         """The exceptions because of which memory is cut differently; just None if not only that."""
         edges, others = edges_of(mine), edges_of(theirs)
-        if not _is_same_memory(_pieces(mine, others), _pieces(theirs, edges)):
+        is_same = _is_same_memory(_pieces(mine, others), _pieces(theirs, edges))
+        if not is_same and not self.merging.moves_memory(mine, theirs, moment.maps):
             return [None]
         found: dict[str, Exempt | None] = {}
         for address in sorted(edges ^ others):

@@ -11,7 +11,7 @@ from spfemu.oracle.cases import Case, Edge
 from spfemu.oracle.history import Call
 from spfemu.program.ops import MMAP_FLAGS
 
-__all__ = ["edge_of", "is_across_stack", "is_stack", "outcome_of"]
+__all__ = ["edge_of", "is_stack", "outcome_of"]
 
 
 def edge_of(rule: str) -> Callable[[Edge], bool]:
@@ -47,17 +47,21 @@ def _stacks(before: list[Call]) -> set[tuple[int, int]]:
     return found
 
 
+def _was_moved_across(before: list[Call], stacks: set[tuple[int, int]]) -> bool:
+    """Whether mremap moved what is one VMA only in 5.1: where the host moves several at once."""
+    edges = {edge for stack in stacks for edge in stack}
+    moved = (call.range for call in before if call.op == "mremap" and not call.errno)
+    return any(start < edge < end for start, end in moved for edge in edges)
+
+
 def is_stack(edge: Edge) -> bool:
-    """At a mapping that says it is a stack."""
-    is_at_one = any(start <= edge.address <= end for start, end in _stacks(edge.before))
-    return is_at_one or edge.is_of_merging("stack")
+    """At a mapping that says it is a stack.
 
-
-def is_across_stack(case: Case) -> bool:
-    """Something about a range that is one VMA only in 5.1: mremap of it, or what fork copies."""
-    if case.op != "mremap":
-        return case.is_of_merging("stack")
-    if case.host["errno"] != "EFAULT":
-        return False
-    start, end = case.page, case.page + int(case.record["length"])
-    return any(start < edge < end for stack in _stacks(case.before) for edge in stack)
+    The reference with the newer rule does not move several VMAs at once: what comes of that is
+    told by where stacks are.
+    """
+    if edge.is_of_merging("stack"):
+        return True
+    stacks = _stacks(edge.before)
+    is_at_one = any(start <= edge.address <= end for start, end in stacks)
+    return is_at_one and _was_moved_across(edge.before, stacks)

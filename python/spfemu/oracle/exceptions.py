@@ -164,7 +164,7 @@ EXCEPTIONS: Final = (
         (6, 7),
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
         keys=("ret", "errno", "faults"),
-        outcome=cuts.is_across_stack,
+        outcome=cuts.outcome_of("stack"),
         edge=cuts.is_stack,
         ends=True,
     ),

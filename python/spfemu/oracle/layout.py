@@ -20,12 +20,13 @@ _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 _MREMAP_FIXED: Final = 2
 _MMAP: Final = OPS["mmap"].code
 _MREMAP: Final = OPS["mremap"].code
+_BRK: Final = OPS["brk"].code
 _WITH_ADDRESS: Final = [
     op.code
     for op in OPS.values()
     for key in op.keys
     if key.name == "addr" and key.kind == "address"
-]
+] + [_BRK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ class Layout:
         op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
         before = self._seen(self._placed, position, self._history.spaces.of_task(task, position))
-        ranges = [(*self._wanted(record, position), int(record["length"]))]
+        if op == _BRK:
+            ranges = self._of_heap(task, row, int(record["addr"]))
+        else:
+            ranges = [(*self._wanted(record, position), int(record["length"]))]
         if op == _MMAP and not flags & GIVEN:
             return False
         if op == _MREMAP and flags & _MREMAP_FIXED:
@@ -134,6 +138,19 @@ class Layout:
             for mine, theirs, length in ranges
             for chosen in before
         )
+
+    def _of_heap(self, task: int, row: int, delta: int) -> list[tuple[int, int, int]]:
+        """What a brk lets the heap shrink by, or grow: it keeps a page from what comes next.
+
+        The break is at one place for both.
+        """
+        for result in (self._host, self._emulated):
+            outcome = result.task_ops(task)[row]
+            if not outcome["errno"]:
+                after = int(outcome["ret"])
+                start, end = sorted((page_up(after), page_up(after - delta)))
+                return [(start, start, end + 4096 - start)]
+        return []
 
     def _wanted(self, record: np.void, position: int) -> tuple[int, int]:
         """The page that an operation begins at, for the emulator and for the host."""

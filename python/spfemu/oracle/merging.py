@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from spfemu.comparing import parsed_maps_line
+from spfemu.comparing import joined_maps, parsed_maps_line
 from spfemu.profiles import arch, arch_names
 from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
@@ -64,6 +64,17 @@ class Merging:
     def moves_edge(self, rule: str, address: int, maps: Callable[[Result], list[str]]) -> bool:
         """Whether a rule decides whether there is an edge at an address. Source: ours."""
         return any(address in edges(maps(old)) ^ edges(maps(new)) for old, new in self._pairs(rule))
+
+    def moves_memory(
+        self, mine: list[str], theirs: list[str], maps: Callable[[Result], list[str]]
+    ) -> bool:
+        """Whether memory is there without a rule, and here with it, however it is cut.
+
+        Source: ours. ``mine`` and ``theirs`` are lines of maps; ``maps`` takes such from a result.
+        """
+        wanted = [joined_maps(mine), joined_maps(theirs)]
+        pairs = (pair for rule in sorted(self.rules) for pair in self._pairs(rule))
+        return any([joined_maps(maps(run)) for run in pair] == wanted for pair in pairs)
 
     def explains(
         self, rule: str, place: tuple[int, int], here: dict[str, Any], there: dict[str, Any]

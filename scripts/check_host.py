@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -65,7 +66,8 @@ def verdict(how: tuple[str, ...], path: Path) -> str:
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
     if not out.getvalue():
-        return f"refused: {err.getvalue().strip().rpartition(': ')[2]}"
+        why = err.getvalue().strip().partition(f"{path.name}: ")[2]
+        return f"refused: {re.sub(r'0x[0-9a-f]+|[0-9]+', 'N', why)}"
     found = json.loads(out.getvalue())
     if found["differences"]:
         return "different"

@@ -243,6 +243,23 @@ class TestTasks:
         assert found.maps == {"t0": ["100000000000-100000001000 rw-p 00000000"]}
         assert found.stuck == ()
 
+    def test_exec_ends_the_first_thread_after_its_vfork(self) -> None:
+        # That its vfork has returned is told only when the second thread execs.
+        tasks = [
+            {"name": "t0", "ops": [{"op": "vfork", "child": "c"}]},
+            {"name": "t1", "ops": [{"op": "await", "name": "go"}, {"op": "exec"}]},
+            {"name": "c", "start": "vfork", "ops": [{"op": "exec"}, {"op": "post", "name": "go"}]},
+        ]
+        found = result(spfemu.Program.from_dict({"format": "spfemu-program/1", "tasks": tasks}))
+        assert sorted(o["op"] for o in found.outcomes()) == [
+            "await",
+            "exec",
+            "exec",
+            "post",
+            "vfork",
+        ]
+        assert found.stuck == ()
+
     def test_exit_of_the_first_thread_leaves_the_rest(self) -> None:
         rest = [
             {"op": "wait", "child": "t0"},

@@ -250,7 +250,8 @@ impl Run<'_> {
             Ok(_) => Ok(()),
             Err(errno) => Err(Fail::Refused(format!(
                 "brk: the host's kernel does not let the heap begin at {start:#x} (errno {errno}; \
-                 allowed: an address from its mmap_min_addr up, if it has CONFIG_CHECKPOINT_RESTORE)"
+                 allowed: addresses from its vm.mmap_min_addr and its CONFIG_LSM_MMAP_MIN_ADDR up, \
+                 if it has CONFIG_CHECKPOINT_RESTORE)"
             ))),
         }
     }

@@ -220,7 +220,9 @@ impl Tracer {
                     let regs = sys::registers(pid).map_err(Fail::of("ptrace"))?;
                     return Ok(Err(-(regs.rax as i64) as i32));
                 }
-                // The old first thread, or this one under its old number.
+                // The old first thread, whose vfork had ended, …
+                (_, Event::Stopped { signal: libc::SIGTRAP, event: 0 }) if pid != process => {}
+                // … or has itself; or this one under its old number.
                 (_, Event::Exited(_) | Event::Killed(_)) if pid != process => {}
                 (who, event) => return Err(died(who, event)),
             }

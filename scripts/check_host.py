@@ -72,7 +72,8 @@ def verdict(how: tuple[str, ...], path: Path) -> str:
     if found["differences"]:
         return "different"
     excused = sorted({entry["exception"] for entry in found.get("excused", ())})
-    return f"the same, but for {', '.join(excused)}" if excused else "the same"
+    same = "the same up to where they part" if found.get("cut") else "the same"
+    return f"{same}, but for {', '.join(excused)}" if excused else same
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -273,11 +273,11 @@ def parting(expected: Result, actual: Result, number: int, row: int) -> Differen
     return Difference(f"tasks[{number}]", op, number_of_round, "next", wanted, at(actual)[2])
 
 
-def joined_maps(lines: Iterable[str]) -> list[str]:
+def joined_maps(lines: Iterable[str], at: Container[int] | None = None) -> list[str]:
     """Returns lines of maps, joined wherever the second goes on as the first ends.
 
     So it is left out how the same memory is cut into VMAs. Source: ours. The lines may come in any
-    order.
+    order. With ``at``, they are joined at these addresses only.
 
     >>> from spfemu.comparing import joined_maps
     >>> joined_maps(["2000-3000 rw-p 0", "1000-2000 rw-p 0", "3000-4000 r--p 0"])
@@ -288,7 +288,7 @@ def joined_maps(lines: Iterable[str]) -> list[str]:
         if joined:
             first, last, before, first_offset = joined[-1]
             goes_on = offset in (0, first_offset + start - first)
-            if last == start and before == perms and goes_on:
+            if last == start and before == perms and goes_on and (at is None or start in at):
                 joined[-1] = (first, end, perms, first_offset)
                 continue
         joined.append((start, end, perms, offset))

@@ -182,8 +182,11 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         "classic",
     ),
     "overcommit": (program([mmap(1, length=HUGE)]), "classic"),
+    "vsyscall-page": (program([mmap(), op("read", 0xFFFFFFFFFF600000)]), "classic"),
 }  # fmt: skip
 """For each exception a program that shows it, and the emulator's handler."""
+
+MOST: Final = min(oracle.host().max_locked, 1 << 30) * 3 // 4 & ~(PAGE - 1)
 
 # These depend on how a host is set up, not on its kernel.
 SETUP: Final = {
@@ -324,6 +327,55 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
          op("read")],
         "host", {"faults": 1},
     ),
+    # What is not there is looked at if it is to grow, …
+    "mremap-of-nothing-grown": (
+        [mmap(), op("munmap", length=16 * PAGE), {**SHRUNK, "new_length": 4 * PAGE}],
+        "emulated", {"ret": BASE, "errno": 0},
+    ),
+    # … and a length beyond everything, too.
+    "mremap-checks-first-grown": (
+        [mmap(), {**SHRUNK, "new_length": 1 << 48}], "emulated", {"ret": BASE, "errno": 0},
+    ),
+    # What was locked is not any more.
+    "locked-memory-limit-unlocked": (
+        [mmap(length=MOST), op("mlock", length=MOST, onfault=True), op("munlock", length=MOST),
+         op("mlock", f"p+{MOST - PAGE}", length=2 * PAGE, onfault=True)],
+        "emulated", {"ret": 0, "errno": 0},
+    ),
+    # It was made writable, but is another mapping now, …
+    "mprotect-spares-faults-remapped": (
+        [mmap(), op("mprotect", length=PAGE, prot="r"), op("mprotect", length=PAGE, prot="rw"),
+         op("munmap", length=16 * PAGE), mmap(flags=[*FIXED, "populate"]), op("read")],
+        "emulated", {"faults": 1},
+    ),
+    # … or was not there then, …
+    "mprotect-spares-faults-failed": (
+        [mmap(), op("munmap", length=16 * PAGE), op("mprotect", length=PAGE, prot="rw"),
+         mmap(flags=[*FIXED, "populate"]), op("read")],
+        "emulated", {"faults": 1},
+    ),
+    # … or is a file's.
+    "mprotect-spares-faults-shared": (
+        [mmap(2, prot="r", flags=["shared", "fixed"], file="f"), op("read"),
+         op("mprotect", length=PAGE, prot="rw"), op("read")],
+        "emulated", {"faults": 1},
+    ),
+    # There was no read beyond the end.
+    "last-page-alone-first": (
+        [mmap(1, flags=["private", "fixed"], file="f", offset=PAGE), op("write", value=1)],
+        "emulated", {"faults": 0},
+    ),
+    # It was there when it was written to.
+    "grown-file-written": (
+        [{"op": "truncate", "file": "f", "length": 0},
+         {"op": "truncate", "file": "f", "length": 16 * PAGE},
+         mmap(16, flags=["private", "fixed"], file="f"), op("read"), op("write", value=1)],
+        "emulated", {"faults": 2},
+    ),
+    # It is the next page.
+    "vsyscall-page": (
+        [mmap(), op("read", 0xFFFFFFFFFF601000)], "host", {"faults": 1},
+    ),
     # It had the page before, and has had it all the time.
     "grown-file": (
         [{"op": "truncate", "file": "f", "length": 4 * PAGE},
@@ -336,7 +388,11 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
 the last outcome of one of the two, so that it looks as if it did."""
 
 
-@pytest.mark.parametrize("name", [e.name for e in oracle.EXCEPTIONS if e.outcome is not None])
+def test_every_exception_has_a_neighbour() -> None:
+    assert {e.name for e in oracle.EXCEPTIONS if e.outcome is not None} <= set(NEIGHBOURS)
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
 def test_what_is_next_to_it_is_a_difference(name: str) -> None:
     ops, side, changes = NEIGHBOURS[name]
     emulated, host = both(program(ops, files={"f": {"length": 2 * PAGE}}), "classic")
@@ -389,6 +445,9 @@ EDGES: Final[dict[str, tuple[list[dict[str, Any]], str, int]]] = {
         [mmap(4, flags=[*FIXED, "stack"]), {**MOVED, "new_length": 2 * PAGE},
          mmap(8, addr=hex(Q + 4 * PAGE))],
         "host", 22,
+    ),
+    "stack-is-nohugepage-gone": (
+        [mmap(8, flags=[*FIXED, "stack"]), op("munmap", length=8 * PAGE), mmap(8)], "host", 4,
     ),
     # Only in a child.
     "wiped-has-no-anon-vma": (

@@ -415,6 +415,74 @@ def test_a_heap_that_meets_a_place_only_the_emulator_chose() -> None:
         assert found.cut == ("tasks[0].ops[2]" if meets else "")
 
 
+CHOSEN: Final = {
+    "mremap grows it": [
+        {"op": "mmap", "length": 16 * PAGE, "id": "p"},
+        {"op": "mmap", "length": 1024 * PAGE, "id": "q"},
+        op("mremap", "q", old_length=1024 * PAGE, new_length=1025 * PAGE),
+    ],
+    "mremap does not": [
+        {"op": "mmap", "length": 512 * PAGE, "prot": "r", "id": "p"},
+        {"op": "mmap", "length": 2 * PAGE, "prot": "r"},
+        {"op": "mmap", "length": 768 * PAGE},
+        op("mremap", old_length=512 * PAGE, new_length=1024 * PAGE),
+    ],
+    "a stack grows": [
+        {"op": "mmap", "length": 16 * PAGE},
+        {"op": "mmap", "length": 1024 * PAGE},
+        {"op": "mmap", "length": 16 * PAGE, "id": "c",
+         "flags": ["private", "anonymous", "growsdown"]},
+        {"op": "mmap", "length": 1024 * PAGE},
+        op("write", "c-0x1000", value=1),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHOSEN)
+def test_what_grows_towards_a_chosen_place(what: str) -> None:
+    ops = CHOSEN[what]
+    emulated, host = both(program(ops), "classic")
+    found = oracle.compare(emulated, host)
+    assert (found.differences, found.excused) == ([], [])
+    last = [result.outcome(result.ops[-1]) for result in (emulated, host)]
+    if [one["errno"] or one["signal"] for one in last] != [None] * 2:
+        assert found.cut == f"tasks[0].ops[{len(ops) - 1}]"
+
+
+def test_edges_beside_a_chosen_place_are_compared() -> None:
+    ops = [{"op": "mmap", "length": 1536 * PAGE, "id": "q"}, mmap()]
+    emulated, host = both(program(ops), "classic")
+    assert oracle.compare(emulated, host).differences == []
+    first, *others = emulated.maps["t0"]
+    assert first == maps_line(BASE, BASE + 16 * PAGE, "rw-p", 0)
+    parts = [maps_line(BASE, BASE + PAGE, "rw-p", 0),
+             maps_line(BASE + PAGE, BASE + 16 * PAGE, "rw-p", 0)]  # fmt: skip
+    cut = replace(emulated, maps={"t0": [*parts, *others]})
+    assert [entry.what for entry in oracle.compare(cut, host).differences] == ["maps t0"]
+
+
+def test_too_much_to_lock_up_to_a_hole() -> None:
+    # 5.1 locks what is before it; here nothing is locked. Both say ENOMEM.
+    given = [mmap(), op("mlock", "p+0x1000", length=1 << 40), op("madvise", "p+0x2000",
+             length=PAGE, advice="dontneed")]  # fmt: skip
+    found = compared(program(given), "classic")
+    assert (found.differences, found.excused) == ([], [])
+    if oracle.host().max_locked < 1 << 40:
+        assert found.cut == "tasks[0].ops[1]"
+
+
+def test_a_file_that_grew_is_read_at_once_where_it_was_moved() -> None:
+    move = op("mremap", "p+0x2000", old_length=2 * PAGE, new_length=2 * PAGE,
+              flags=["maymove", "fixed"], new_addr=hex(Q))  # fmt: skip
+    file = mmap(10, flags=["private", "fixed"], file="f", offset=50 * PAGE)
+    grown = {"op": "truncate", "file": "f", "length": 64 * PAGE}
+    reads = [op("read", Q), op("read", Q + PAGE)]
+    given = program([file, grown, move, *reads], files={"f": {"length": 9000}})
+    found = compared(given, "classic")
+    assert found.differences == []
+    assert {entry.exception for entry in found.excused} <= {"grown-file"}
+
+
 def test_what_lies_above_a_chosen_place_on_the_host_alone() -> None:
     # Newer kernels align what is large, and the next mapping comes to lie in the gap above it,
     # right below the first one. In 5.1 it keeps its distance from the stack above.

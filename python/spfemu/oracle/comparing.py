@@ -236,25 +236,33 @@ class _Comparing:
     def _compare_maps(
         self, where: Difference, moment: _Moment, mine: list[str], theirs: list[str]
     ) -> None:
-        mine, theirs = self.layout.comparable(mine, theirs, moment.position, moment.space)
+        mine = self._comparable(moment, mine)
+        theirs = self._comparable(moment, theirs, host=True)
         if mine == theirs:
             return
         difference = replace(where, expected=theirs, actual=mine)
         for exception in self._excuses_of_edges(moment, mine, theirs):
             self._note(difference, exception)
 
+    def _comparable(self, moment: _Moment, lines: list[str], *, host: bool = False) -> list[str]:
+        return self.layout.comparable(lines, moment.position, moment.space, host=host)
+
     def _excuses_of_edges(
         self, moment: _Moment, mine: list[str], theirs: list[str]
     ) -> list[Exempt | None]:
         """The exceptions because of which memory is cut differently; just None if not only that."""
         edges, others = edges_of(mine), edges_of(theirs)
+
+        def maps(result: Result) -> list[str]:
+            return self._comparable(moment, moment.maps(result))
+
         is_same = _is_same_memory(_pieces(mine, others), _pieces(theirs, edges))
-        if not is_same and not self.merging.moves_memory(mine, theirs, moment.maps):
+        if not is_same and not self.merging.moves_memory(mine, theirs, maps):
             return [None]
         found: dict[str, Exempt | None] = {}
         for address in sorted(edges ^ others):
             at = (self.history, moment.position, moment.space, address)
-            edge = Edge(*at, self.merging, moment.maps, frozenset(edges))
+            edge = Edge(*at, self.merging, maps, frozenset(edges))
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]

@@ -37,6 +37,13 @@ EXCEPTIONS: Final = (
         outcome=when.is_address_as_errno,
     ),
     Exempt(
+        "vsyscall-page",
+        None,
+        "x86-64 has a page for old system calls at 0xffffffffff600000, ours nothing",
+        keys=("signal", "si_code", "value", "errno", "faults"),
+        outcome=when.is_vsyscall,
+    ),
+    Exempt(
         "second-lowest-address",
         None,
         "hints below CONFIG_LSM_MMAP_MIN_ADDR are raised to it, however low vm.mmap_min_addr is",
@@ -67,6 +74,7 @@ EXCEPTIONS: Final = (
         "more locked memory than RLIMIT_MEMLOCK is refused; ours has no limit",
         keys=("ret", "errno"),
         outcome=when.is_locked_too_much,
+        silently=("mlock", when.locks_before_a_hole),
         ends=True,
     ),
     Exempt(
@@ -74,7 +82,7 @@ EXCEPTIONS: Final = (
         (6, 1),
         "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",
         keys=("faults",),
-        outcome=when.was_made_writable,
+        outcome=cuts.outcome_of("writable", _ACCESSES),
     ),
     Exempt(
         "brk-over-hole",
@@ -205,7 +213,7 @@ EXCEPTIONS: Final = (
         "a read beyond a file on disk does not map its last page around it, if there is no page "
         "table yet and no other page to map",
         keys=("faults",),
-        outcome=when.is_alone_at_the_end,
+        outcome=cuts.outcome_of("alone", _ACCESSES),
     ),
     Exempt(
         "grown-file",

@@ -12,7 +12,7 @@ import numpy as np
 
 from spfemu.oracle.spaces import Spaces
 from spfemu.program.model import FileSpec
-from spfemu.program.ops import MMAP_FLAGS, OPS, OPS_BY_CODE
+from spfemu.program.ops import OPS, OPS_BY_CODE
 from spfemu.results import Result
 
 __all__ = ["Call", "History", "Mapping", "Reach"]
@@ -71,14 +71,11 @@ class Call:
 class Mapping:
     """What a page belongs to.
 
-    Source: ours. ``start`` is where the call put the file, ``page_of_file`` which page of it is
-    there.
+    Source: ours. ``page_of_file`` is which page of the file is there.
     """
 
     file: FileSpec
-    start: int
     page_of_file: int
-    is_private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +205,22 @@ class History:
         ]
 
     def mapping(self, page: int, position: int, space: int) -> Mapping | None:
-        """The file that a page is of, if the last mmap there was of a file. Source: ours."""
+        """The file that a page is of, if the last mmap there was of a file, moved or not.
+
+        Source: ours.
+        """
         for call in self.before(position, space):
+            if call.op == "mremap" and not call.errno:
+                if call.ret <= page < call.ret + call.new_length:
+                    page += call.address - call.ret  # it came from there
+                continue
             if call.op != "mmap" or call.errno or not call.ret <= page < call.ret + call.length:
                 continue
             number = int(call.record["aux"]) - 1
             if number < 0:
                 return None
             at = int(call.record["value"]) + page - call.ret
-            is_private = bool(int(call.record["flags"]) & MMAP_FLAGS["private"])
-            return Mapping(self.program.files[number], call.ret, at // 4096, is_private)
+            return Mapping(self.program.files[number], at // 4096)
         return None
 
     def address(self, record: np.void, position: int, result: Result | None = None) -> int:

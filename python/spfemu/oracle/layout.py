@@ -10,7 +10,7 @@ import numpy as np
 
 from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
 from spfemu.oracle.history import Call, History
-from spfemu.oracle.mapped import page_up
+from spfemu.oracle.mapped import grows_down, page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, OPS
 from spfemu.results import Result
 
@@ -20,6 +20,9 @@ _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 _MREMAP_FIXED: Final = 2
 _MMAP: Final = OPS["mmap"].code
 _MREMAP: Final = OPS["mremap"].code
+_ACCESSES: Final = tuple(OPS[name].code for name in ("read", "write", "execute", "touch"))
+_GUARD_GAP: Final = 256
+"""Pages that a stack keeps from what lies below it. Source: stack_guard_gap, mm/mmap.c@5.1."""
 _BRK: Final = OPS["brk"].code
 _WITH_ADDRESS: Final = [
     op.code
@@ -86,20 +89,25 @@ class Layout:
         # A hint that only one of them took is a difference.
         return not flags & GIVEN or ret[1] != wanted[1]
 
-    def comparable(
-        self, mine: list[str], theirs: list[str], position: int, space: int
-    ) -> tuple[list[str], list[str]]:
+    def comparable(self, lines: list[str], position: int, space: int, *, host: bool) -> list[str]:
         """Lines of maps of an address space at a position, such that equal ones mean the same.
 
         Source: ours. They are as they are if both kernels chose the same addresses; else what the
-        host has is moved to where the emulator has it, and how it is cut into VMAs is left out.
+        host has is moved to where the emulator has it. Where such a range begins or ends, on either
+        side, it is left out whether it is one VMA with what it happens to lie beside.
         """
         before = self._seen(self._chosen, position, space)
         if not before:
-            return mine, theirs
-        return joined_maps(mine), joined_maps(
-            line for old in theirs for line in _moved(old, before)
-        )
+            return lines
+        if host:
+            lines = [line for old in lines for line in _moved(old, before)]
+        ends = {
+            end
+            for chosen in before
+            for start in (chosen.emulated, chosen.host)
+            for end in (start, start + chosen.length)
+        }
+        return joined_maps(lines, ends)
 
     @cached_property
     def conflict(self) -> tuple[int, int] | None:
@@ -132,12 +140,26 @@ class Layout:
             return False
         if op == _MREMAP and flags & _MREMAP_FIXED:
             ranges.append((*self._targets(record, position), int(record["length2"])))
+        elif op == _MREMAP:  # it may grow where it is
+            ranges.append((*self._wanted(record, position), int(record["length2"])))
+        elif op in _ACCESSES and self._may_grow(task, row):
+            below = _GUARD_GAP * 4096
+            mine, theirs = self._wanted(record, position)
+            ranges.append((mine - below, theirs - below, below + int(record["length"])))
         return any(
             _overlap(mine, max(length, 1), chosen.emulated, chosen.length)
             != _overlap(theirs, max(length, 1), chosen.host, chosen.length)
             for mine, theirs, length in ranges
             for chosen in before
         )
+
+    def _may_grow(self, task: int, row: int) -> bool:
+        """Whether a stack may have grown down to an access on one side only."""
+        rows = self._emulated.task_ops(task)
+        if row >= len(rows) or not any(grows_down(call) for call in self._history.calls):
+            return False
+        mine, theirs = rows[row], self._host.task_ops(task)[row]
+        return any(mine[name] != theirs[name] for name in ("errno", "signal", "si_code"))
 
     def _of_heap(self, task: int, row: int, delta: int) -> list[tuple[int, int, int]]:
         """What a brk lets the heap shrink by, or grow: it keeps a page from what comes next.

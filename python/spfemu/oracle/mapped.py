@@ -8,7 +8,7 @@ from typing import Final
 from spfemu.oracle.history import Call, History, Reach
 from spfemu.program.ops import ADVICES, MMAP_FLAGS, MREMAP_FLAGS
 
-__all__ = ["USER_END", "Ranges", "first_behind", "mapped", "page_up"]
+__all__ = ["USER_END", "Ranges", "first_behind", "grows_down", "mapped", "page_up"]
 
 USER_END: Final = (1 << 47) - 4096
 """Where user space ends on x86-64."""
@@ -44,6 +44,11 @@ class Ranges:
         parts = [(max(low, start), min(high, end)) for low, high in self._ranges]
         return [(low, high) for low, high in parts if low < high]
 
+    @property
+    def size(self) -> int:
+        """How many addresses it has. Source: ours."""
+        return sum(high - low for low, high in self._ranges)
+
     def meets(self, start: int, end: int) -> bool:
         """Whether it has any address from ``start`` to below ``end``. Source: ours."""
         return bool(self.within(start, end))
@@ -70,7 +75,7 @@ def mapped(history: History, position: int, space: int) -> Ranges:
 
 def _events(history: History, position: int, space: int) -> list[Call | Reach]:
     calls: list[Call | Reach] = [*reversed(history.before(position, space))]
-    if not any(_grows_down(event) for event in calls if isinstance(event, Call)):
+    if not any(grows_down(event) for event in calls if isinstance(event, Call)):
         return calls
     sees, of_task = history.spaces.sees, history.spaces.of_task
     reached = [
@@ -88,7 +93,7 @@ def first_behind(history: History, page: int) -> Reach | None:
     Source: ours. ``page`` is where that page is. There, the host looks no further for a mapping
     that could grow down to the access.
     """
-    if not any(_grows_down(call) for call in history.calls):
+    if not any(grows_down(call) for call in history.calls):
         return None
     for reach in history.unmapped:
         if reach.page < page:
@@ -98,7 +103,8 @@ def first_behind(history: History, page: int) -> Reach | None:
     return None
 
 
-def _grows_down(call: Call) -> bool:
+def grows_down(call: Call) -> bool:
+    """Whether a call is to map what grows down. Source: ours."""
     return call.op == "mmap" and bool(int(call.record["flags"]) & MMAP_FLAGS["growsdown"])
 
 
@@ -136,7 +142,7 @@ class _Account:
                 self._replace(call.address, call.address + call.length)
         elif call.op == "mmap":
             self._replace(call.ret, call.ret + call.length, is_mapped=True)
-            if _grows_down(call):
+            if grows_down(call):
                 self.growing.add(call.ret, call.ret + call.length)
         elif call.op == "munmap":
             self._replace(call.address, call.address + call.length)

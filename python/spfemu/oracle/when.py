@@ -13,14 +13,13 @@ import numpy as np
 from spfemu.oracle.cases import Case
 from spfemu.oracle.history import Call, History
 from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
-from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS
+from spfemu.program.ops import ACCESSES, GIVEN, MMAP_FLAGS, MREMAP_FLAGS, OPS
 from spfemu.results import errno_name
 
 __all__ = [
     "has_cleared_its_place",
     "has_moved_the_first",
     "is_address_as_errno",
-    "is_alone_at_the_end",
     "is_brk_over_hole",
     "is_dontunmap",
     "is_hint_too_low",
@@ -35,11 +34,13 @@ __all__ = [
     "is_too_much",
     "is_v12_code",
     "is_v12_livelock",
-    "was_made_writable",
+    "is_vsyscall",
+    "locks_before_a_hole",
 ]
 
+_MAY_UNMAP: Final = ("mmap", "munmap", "mremap", "madvise", "truncate", "fork", "exec")
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
-_WRITE: Final = 2
+_VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
@@ -56,20 +57,6 @@ def is_v12_livelock(case: Case) -> bool:
     return case.handler == "spf" and case.is_({"livelock": True}, _REFUSED)
 
 
-def was_made_writable(case: Case) -> bool:
-    """A write to a page that mprotect gave back the right to be written to."""
-    if not case.is_({"faults": 1, "signal": None}, {"faults": 0, "signal": None}):
-        return False
-    page = case.page
-    for call in case.before:
-        if call.op == "mprotect" and call.covers(page) and int(call.record["prot"]) & _WRITE:
-            return True
-        length = int(call.record["length2"])
-        if call.op == "mremap" and not call.errno and 0 <= page - call.ret < length:
-            page += call.address - call.ret  # it came from there
-    return False
-
-
 def is_brk_over_hole(case: Case) -> bool:
     """A break that goes down over pages of which nothing is mapped any more."""
     if case.op != "brk" or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
@@ -81,11 +68,19 @@ def is_brk_over_hole(case: Case) -> bool:
 
 
 def is_mremap_of_nothing(case: Case) -> bool:
-    """mremap where nothing is mapped, which 5.1 need not even notice."""
+    """mremap where nothing is mapped, which 5.1 need not even notice, or refuses otherwise."""
     if case.op != "mremap" or case.host["errno"] != "EFAULT":
+        return False
+    if case.emulated["errno"] is None and not _is_not_looked_at(case.record):
         return False
     page = case.page
     return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
+
+
+def _is_not_looked_at(record: np.void) -> bool:
+    """An mremap for which 5.1 does not look whether what stays is mapped."""
+    is_fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
+    return not is_fixed and page_up(int(record["length"])) >= page_up(int(record["length2"]))
 
 
 def is_mremap_checked_first(case: Case) -> bool:
@@ -95,6 +90,8 @@ def is_mremap_checked_first(case: Case) -> bool:
         return False
     record = case.record
     old, new = int(record["length"]), int(record["length2"])
+    if case.emulated["errno"] is None and not _is_not_looked_at(record):
+        return False
     # 5.1 cannot unmap what is beyond user space, and finds out when all else is done.
     if max(old, new) > USER_END or case.page + old > USER_END:
         return True
@@ -212,37 +209,72 @@ def is_locked_too_much(case: Case) -> bool:
     refusal = {"mlock": "ENOMEM", "mmap": "EAGAIN", "mremap": "EAGAIN"}.get(case.op)
     if refusal is None or case.host["errno"] != refusal:
         return False
-    asked = [_to_lock(call.op, call.record) for call in case.before]
-    total = sum(asked) + _to_lock(case.op, case.record)
-    return total > int(case.history.host.settings["max_locked"])
+    return _locks_too_much(case.history, case.position, case.space, case.page, case.record)
 
 
-def _to_lock(op: str, record: np.void) -> int:
-    """The bytes that a call may lock."""
-    if op == "mlock" or (op == "mmap" and int(record["flags"]) & MMAP_FLAGS["locked"]):
-        return page_up(int(record["length"]))
-    return page_up(int(record["length2"])) if op == "mremap" else 0
-
-
-def is_alone_at_the_end(case: Case) -> bool:
-    """A file's last page, where an access beyond it had found nothing else to map around."""
-    if case.is_of_merging("alone"):
-        return True
-    # It is mapped now; if it is to be executed and must not be, that is refused by another fault.
-    if case.host["faults"] != case.emulated["faults"] + 1:
+def locks_before_a_hole(history: History, call: Call) -> bool:
+    """An mlock of too much, which 5.1 goes on with up to the hole for which it is refused."""
+    start, end = call.range
+    space = history.spaces.of_task(call.task, call.position)
+    if call.errno != errno.ENOMEM or end >= 1 << 64:
         return False
-    mapping = case.mapping
-    if mapping is None or mapping.file.kind != "regular":
+    if not mapped(history, call.position, space).meets(start, start + 4096):
         return False
-    last = (mapping.file.length - 1) // 4096
-    # Fault-around begins at a multiple of 64 KiB, or where the mapping does.
-    first = max(case.page & ~0xFFFF, mapping.start)
-    return mapping.page_of_file == last and first == case.page
+    return _locks_too_much(history, call.position, space, call.address, call.record)
+
+
+def _locks_too_much(
+    history: History, position: int, space: int, start: int, record: np.void
+) -> bool:
+    """Whether it would be more than the limit with what is locked already.
+
+    An upper bound: 5.1 locks no more than is mapped.
+    """
+    there = _locked(history, position, space)
+    length = page_up(int(record["length"]))
+    if int(record["op"]) == OPS["mremap"].code:
+        length = page_up(int(record["length2"])) - length
+    else:
+        there.remove(start, start + length)  # what is locked already counts once
+    return there.size + length > int(history.host.settings["max_locked"])
+
+
+def _locked(history: History, position: int, space: int) -> Ranges:
+    """What an address space may have locked at a position. A child begins with nothing."""
+    found = Ranges()
+    of_task = history.spaces.of_task
+    for call in reversed(history.before(position, space)):
+        if of_task(call.task, call.position) != space:
+            continue
+        start, end = call.range
+        if call.op == "mlock" and call.errno in (0, errno.ENOMEM):
+            found.add(start, end)
+        elif call.errno:
+            continue
+        elif call.op in ("munlock", "munmap"):
+            found.remove(start, end)
+        elif call.op == "mmap":
+            found.remove(call.ret, call.ret + call.length)
+            if int(call.record["flags"]) & MMAP_FLAGS["locked"]:
+                found.add(call.ret, call.ret + call.length)
+        elif call.op == "mremap" and found.meets(start, end):
+            found.remove(start, end)
+            found.add(call.ret, call.ret + call.new_length)
+    return found
+
+
+def is_vsyscall(case: Case) -> bool:
+    """An access to the page that x86-64 keeps for old system calls, which ours does not have."""
+    is_access = case.op in ("read", "write", "touch", "execute")
+    return is_access and case.page == _VSYSCALL
 
 
 def is_read_ahead(case: Case) -> bool:
-    """A page that truncate has added to a file on disk, and that came with another one."""
-    if case.emulated["faults"] != case.host["faults"] + 1:
+    """A page that truncate has added to a file on disk, and that came with another one.
+
+    It is the first access to that page: then it is there either way.
+    """
+    if case.emulated["faults"] != case.host["faults"] + 1 or not _only_reads(case):
         return False
     mapping = case.mapping
     if mapping is None or mapping.file.kind != "regular":
@@ -257,7 +289,26 @@ def is_read_ahead(case: Case) -> bool:
     ]
     # What it had all the time was in the page cache from the beginning.
     had = min([mapping.file.length, *lengths])
-    return bool(lengths) and mapping.page_of_file >= -(-had // 4096)
+    is_added = bool(lengths) and mapping.page_of_file >= -(-had // 4096)
+    return is_added and not _was_reached(case)
+
+
+def _only_reads(case: Case) -> bool:
+    return case.op in ("read", "execute") or (
+        case.op == "touch" and int(case.record["access"]) != ACCESSES.index("write")
+    )
+
+
+def _was_reached(case: Case) -> bool:
+    """Whether there was an access to this page of memory since the last call that may matter."""
+    of_task = case.history.spaces.of_task
+    last = max((c.position for c in case.before if c.op in _MAY_UNMAP), default=-1)
+    return any(
+        last < reach.position < case.position
+        and reach.page == case.page
+        and of_task(reach.task, reach.position) == case.space
+        for reach in case.history.reached
+    )
 
 
 def is_address_as_errno(case: Case) -> bool:

@@ -105,6 +105,7 @@ def _copy_page_range(kernel: Kernel, parent: Mm, child: Mm, vma: Vma) -> None:
             theirs.store(address, pte)
             mine.store(address, pte._replace(young=False))
             pte.page.mapcount += 1
+            pte.page.exclusive = False
             if pte.page.huge is not None:
                 pte.page.huge.mappings += 1
 

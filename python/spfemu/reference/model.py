@@ -100,6 +100,7 @@ class Page:
     in the swap cache; `dirty` (PG_dirty) says that the device does not have its content, `lazyfree`
     that MADV_FREE gave it up, `readahead` that it was read and not used yet. `charged`: it counts
     for the memory cgroup. `merged`: it is KSM's, which stays in memory, and where it is.
+    `exclusive`, since 5.19: no fork has shared it since it was last known to be one's own.
     """
 
     anonymous: bool
@@ -112,6 +113,7 @@ class Page:
     readahead: bool = False
     charged: bool = False
     merged: bool = False
+    exclusive: bool = False
 
     @property
     def is_small_anonymous(self) -> bool:

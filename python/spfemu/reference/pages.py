@@ -13,7 +13,7 @@ def new_anonymous_page(frames: Frames, value: int = 0) -> Page:
     except OutOfFramesError:
         frames.free()
         raise
-    return Page(anonymous=True, value=value, mapcount=1, charged=True)
+    return Page(anonymous=True, value=value, mapcount=1, charged=True, exclusive=True)
 
 
 def free_page(frames: Frames, page: Page) -> None:

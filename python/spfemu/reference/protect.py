@@ -132,6 +132,8 @@ def _mprotect_fixup(
     vma.flags = flags
     set_page_prot(mm, vma)
     change_protection(mm, vma, start, end)
+    if "writable" in kernel.newer and flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        _make_exclusive_writable(mm, start, end)
     if old_flags & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
         populate_quietly(kernel, mm, vma, start, end)  # the copies that writes would make
     return vma
@@ -187,6 +189,18 @@ def change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
     for address, pte in list(mm.page_tables.present(start, end)):
         known = pte.dirty and (pte.soft_dirty or not tracked)
         mm.page_tables.store(address, _modified(pte, protection, known=notified and known))
+
+
+def _make_exclusive_writable(mm: Mm, start: int, end: int) -> None:
+    """Spares private pages that are nobody else's the next write's fault.
+
+    **Source:** can_change_private_pte_writable(), since 6.1.
+    """
+    for address, pte in list(mm.page_tables.present(start, end)):
+        if pte.page.anonymous and pte.page.exclusive:
+            mm.page_tables.store(
+                address, pte._replace(protection=pte.protection._replace(write=True))
+            )
 
 
 def _modified(pte: Pte, protection: Protection, *, known: bool) -> Pte:

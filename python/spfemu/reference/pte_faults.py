@@ -105,6 +105,7 @@ def do_wp_page(fault: Fault, pte: Pte) -> int:
     if pte.page.anonymous and swap.is_used_once(pte.page):  # reuse_swap_page()
         if pte.page.slot is not None:
             swap.try_to_free(pte.page)
+        pte.page.exclusive = True
         tables.store(fault.address, pte.made_writable())
         return VM_FAULT_WRITE
     if not pte.page.anonymous and fault.flags & VM_SHARED:  # wp_page_shared()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import spfemu
 from spfemu.errors import ProgramError
 from spfemu.program import OP_DTYPE, OPS, Program, ProgramBuilder
+from spfemu.program.files import loads
 from spfemu.program.model import Task
 
 ANON = {"op": "mmap", "length": "64K", "id": "p"}
@@ -261,6 +263,27 @@ class TestFiles:
         whole = (tmp_path / "whole.npz").read_bytes()
         message = self.load(tmp_path, whole[: len(whole) // 2], "cut.npz")
         assert message.startswith("not an .npz archive of a program: ")
+
+    def test_any_bit_of_an_archive_flipped(self) -> None:
+        program = Program.from_dict(
+            {"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "note", "text": "x"}]}]}
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "whole.npz"
+            program.save(path)
+            whole = path.read_bytes()
+        messages = []
+        for bit in range(8 * len(whole)):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            try:
+                loads(bytes(damaged), "damaged.npz")
+            except ProgramError as error:
+                messages.append(str(error))
+        assert len(messages) > 4 * len(whole)
+        for message in messages:
+            assert message.startswith("damaged.npz: ")
+            assert "\n" not in message
 
     def test_other_archive(self, tmp_path: Path) -> None:
         data = io.BytesIO()

@@ -111,14 +111,7 @@ def _json(text: str, source: str) -> Any:
 
 
 def _load_npz(data: bytes, source: str) -> Program:
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        _fail(source, f"not an .npz archive of a program: {reason}")
+    arrays = _npz_arrays(data, source)
     meta = _npz_meta(arrays, source)
     tasks = []
     for number, head in enumerate(_list(meta, "tasks", source)):
@@ -132,6 +125,18 @@ def _load_npz(data: bytes, source: str) -> Program:
     if arrays:
         _fail(source, f"array {shown(min(arrays))} belongs to no task")
     return _from_meta(meta, tuple(tasks), source).checked()
+
+
+def _npz_arrays(data: bytes, source: str) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            for name in archive.files:
+                arrays[name] = np.asarray(archive[name])  # of other files it gives the bytes
+    except Exception as error:  # zipfile, NumPy and each way to pack raise errors of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _fail(source, f"not an .npz archive of a program: {reason}")
+    return arrays
 
 
 def _npz_meta(arrays: dict[str, npt.NDArray[Any]], source: str) -> dict[str, Any]:

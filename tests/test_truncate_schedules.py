@@ -16,6 +16,7 @@ from tests.schedules import FORK, GO, ON, Op, P, move, on, read, write
 
 EMPTY: Final[Op] = {"op": "truncate", "file": "f", "length": 0}
 SHORT: Final[Op] = {"op": "truncate", "file": "f", "length": P}
+TAIL: Final[Op] = {"op": "truncate", "file": "f", "length": 1}
 LONG: Final[Op] = {"op": "truncate", "file": "f", "length": 2 * P}
 MOVE: Final = move(2)
 
@@ -38,6 +39,9 @@ PROGRAMS: Final[dict[str, tuple[str, list[Op], list[Op], list[Op], list[Op]]]] =
     "copy_of_a_mapped_page": ("shmem", [PRIVATE, read(1)], [SHORT], [write(2, 1), read(1)], []),
     "shorter_and_longer": ("regular", [SHARED, write(1)], [EMPTY, LONG], [read(), write(2)], []),
     "holes_in_memory": ("shmem", [SHARED], [EMPTY, LONG], [write(2), read()], []),
+    "the_rest_of_a_page": ("regular", [SHARED, write(0x101)], [TAIL], [write(0x202), read()], []),
+    "the_rest_of_a_page_in_memory": ("shmem", [SHARED], [TAIL, LONG], [write(0x202), read()], []),
+    "the_rest_of_a_page_copied": ("shmem", [PRIVATE, read()], [TAIL], [write(0x202), read()], []),
     "both_shorten": ("regular", [SHARED, write(1), write(1, 1)], [SHORT], [EMPTY, LONG], []),
     "munmap": ("regular", [PRIVATE, write(1), write(1, 1)], [EMPTY], [on("munmap", 2)], []),
     "munmap_of_a_half": ("regular", [SHARED, write(1)], [EMPTY], [on("munmap")], []),

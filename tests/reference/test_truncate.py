@@ -95,6 +95,63 @@ def test_its_frames_are_free_again() -> None:
     assert "SIGKILL" not in seen(played)
 
 
+WORD = 0x1122_3344_5566_7788
+
+
+@pytest.mark.parametrize("kind", ["regular", "shmem"])
+@pytest.mark.parametrize(("kept", "word"), [(1, 0x88), (7, WORD & ~(0xFF << 56)), (8, WORD)])
+def test_the_rest_of_the_last_page_is_cleared(kind: str, kept: int, word: int) -> None:
+    def ops(t: TaskBuilder) -> None:
+        map_file(t)
+        t.touch(A, 4 * P, value=WORD)
+        t.truncate("f", P + kept)
+        t.truncate("f", 4 * P)
+        t.touch(A, 2 * P, access="read")
+
+    assert seen(play(ops, files=files(kind)))[4:] == [WORD, word]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("regular", 0x7788), ("shmem", WORD)])
+def test_what_was_stored_beyond_the_end_before_a_file_grows(kind: str, kept: int) -> None:
+    def ops(t: TaskBuilder) -> None:
+        map_file(t)
+        t.truncate("f", 2)
+        t.write(A, WORD)
+        t.truncate("f", 4)
+        t.read(A)
+        t.truncate("f", 1)
+        t.read(A)
+
+    assert seen(play(ops, files=files(kind)))[1:] == [kept, 0x88]
+
+
+@pytest.mark.parametrize(
+    ("length", "majors"), [(P + 3, 1), (P + 100, 1), (2 * P, 2), (2 * P + 1, 2)]
+)
+def test_a_page_in_swap_comes_back_to_be_cleared(length: int, majors: int) -> None:
+    def ops(t: TaskBuilder) -> None:
+        map_file(t)
+        t.truncate("f", length)
+        t.touch(A, 2 * P, access="read")
+
+    played = play(ops, files=files("shmem", cached=False))
+    assert sum(o["counters"].get("major-faults", 0) for o in played.outcomes) == majors
+
+
+@pytest.mark.parametrize(("anonymous", "majors"), [(8 * P, 0), (64 * P, 1)])
+def test_it_stays_in_swap_if_there_is_no_memory_to_bring_it(anonymous: int, majors: int) -> None:
+    def ops(t: TaskBuilder) -> None:
+        map_file(t)
+        t.mmap(64 * P, addr=B, flags=("private", "anonymous", "fixed"))
+        t.touch(B, anonymous)
+        t.truncate("f", 3)
+        t.munmap(B, 64 * P)
+        t.read(A)
+
+    played = play(ops, files=files("shmem", cached=False), system=System(memory=32 * P))
+    assert played.last["counters"].get("major-faults", 0) == majors
+
+
 def test_lengths_and_files_that_cannot_be() -> None:
     def ops(t: TaskBuilder) -> None:
         t.truncate("f", 1 << 63)

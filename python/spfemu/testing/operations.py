@@ -271,7 +271,7 @@ def _migrate(draw: Draw, words: Vocabulary) -> Operation:
 
 
 def _truncate(draw: Draw, words: Vocabulary) -> Operation:
-    length = pick(draw, _FILE_PAGES) * words.page + pick(draw, (0, 0, 100))
+    length = pick(draw, _FILE_PAGES) * words.page + pick(draw, _PARTS_OF_A_PAGE)
     if pick(draw, range(32)) == 31:
         length = 1 << 63
     return {"op": "truncate", "file": pick(draw, words.truncated), "length": length}
@@ -290,6 +290,7 @@ def _notifier(draw: Draw, words: Vocabulary) -> Operation:
 
 
 _FILE_PAGES: Final = (0, 1, 2, 3, 4, 5, 8, 12, 16, 20, 70)
+_PARTS_OF_A_PAGE: Final = (*(0,) * 12, 100, 100, *range(1, 10))
 
 
 _KEEPS: Final = (False, False, True)

@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 use super::objects::{InodeRef, PageRef, VmaRef};
 use super::types::Vaddr;
 use crate::design::Design;
-use crate::platform::Platform;
+use crate::platform::{Ordering, Platform};
 
 /// Which pages to zap: `struct zap_details`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,57 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let pages = self.file_pages(cpu, inode);
         // What was there once is not when the file grows again.
         inode.nr_original().write(cpu, inode.nr_original().read(cpu).min(pages));
-        if self.file_kind(inode) == FileKind::Shmem && old_size <= pages << self.page_shift() {
-            return; // shmem_setattr()
+        if self.file_kind(inode) == FileKind::Shmem {
+            self.shmem_setattr(cpu, inode, old_size, size, pages);
+            return;
         }
+        self.truncate_pagecache(cpu, inode, pages);
+        // DEVIATION: what stores have left beyond the old end the kernel clears when it writes the
+        // page back; here that is when the file grows.
+        self.truncate_partial_page(cpu, inode, size.min(old_size));
+    }
+
+    /// `shmem_setattr()`: of one that grows it clears nothing.
+    fn shmem_setattr(&self, cpu: &P, inode: InodeRef<'_, P>, old_size: u64, size: u64, pages: u64) {
+        if size > old_size {
+            return;
+        }
+        if old_size > pages << self.page_shift() {
+            self.truncate_pagecache(cpu, inode, pages);
+        }
+        // shmem_getpage(): what is in swap comes back, and its end is cleared.
+        let last = size >> self.page_shift();
+        self.force_page_cache_readahead(cpu, inode, last, last + 1);
+        self.truncate_partial_page(cpu, inode, size);
+    }
+
+    /// `truncate_pagecache()`, of whole pages.
+    fn truncate_pagecache(&self, cpu: &P, inode: InodeRef<'_, P>, first: u64) {
         // Once so that truncation itself finds few pages mapped, and once for private copies that
         // faults have made meanwhile.
-        self.unmap_mapping_pages(cpu, inode, pages, u64::MAX, true);
-        self.truncate_inode_pages(cpu, inode, pages);
-        self.unmap_mapping_pages(cpu, inode, pages, u64::MAX, true);
+        self.unmap_mapping_pages(cpu, inode, first, u64::MAX, true);
+        self.truncate_inode_pages(cpu, inode, first);
+        self.unmap_mapping_pages(cpu, inode, first, u64::MAX, true);
+    }
+
+    /// `zero_user_segment()` of a page that is in the page cache, from byte `from` of the file to
+    /// the page's end. Its word is the first 8 bytes, the lowest first. Nobody takes the page out
+    /// of the file meanwhile, for the caller holds the inode's lock.
+    fn truncate_partial_page(&self, cpu: &P, inode: InodeRef<'_, P>, from: u64) {
+        let kept = from & (self.page_size() - 1);
+        if kept == 0 || kept >= 8 {
+            return;
+        }
+        let Some(page) = self.find_get_page(cpu, inode, from >> self.page_shift()) else { return };
+        self.lock_page(cpu, page);
+        let (content, mask) = (page.content(), (1 << (8 * kept)) - 1);
+        let mut word = content.read(cpu);
+        // Who has the page mapped stores all the time; the bytes that stay must not be lost.
+        while let Err(now) = content.compare_exchange(cpu, word, word & mask, Ordering::Relaxed) {
+            word = now;
+        }
+        self.unlock_page(cpu, page);
+        self.put_page(cpu, page);
     }
 
     /// `unmap_mapping_pages()`: takes the pages `first..=last` of a file out of all page tables;
@@ -78,9 +121,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `truncate_inode_pages()`: what the page cache has from page `first` on, and what comes
     /// meanwhile.
-    ///
-    /// DEVIATION: a page that the file ends in keeps its word, which stands for all of it; the
-    /// kernel clears the rest.
     fn truncate_inode_pages(&self, cpu: &P, inode: InodeRef<'_, P>, first: u64) {
         loop {
             let found = self.cached_from(cpu, inode, first);

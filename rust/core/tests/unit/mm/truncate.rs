@@ -120,3 +120,69 @@ fn a_file_knows_its_mappings_however_they_are_cut_and_moved() {
     w.close(&[file]);
     w.end();
 }
+
+const WORD: u64 = 0x1122_3344_5566_7788;
+
+/// The `kept` lowest bytes of [`WORD`].
+fn low(kept: u64) -> u64 {
+    if kept < 8 { WORD & ((1 << (8 * kept)) - 1) } else { WORD }
+}
+
+#[test]
+fn the_rest_of_the_page_that_a_file_ends_in_is_cleared() {
+    for kind in [FileKind::Regular, FileKind::Shmem] {
+        for kept in 1..=9 {
+            let w = World::<Spf>::boot();
+            let file = w.file(3, kind);
+            map(&w, file, BASE, 3, true);
+            map(&w, file, BASE + 16 * PAGE, 3, false);
+            (0..3).for_each(|page| assert_eq!(w.write(BASE + page * PAGE, WORD), Ok(0)));
+            truncate(&w, file, PAGE + kept).unwrap();
+            assert_eq!((w.read(BASE), w.read(BASE + PAGE)), (Ok(WORD), Ok(low(kept))));
+            assert_eq!(w.read(BASE + 17 * PAGE), Ok(low(kept)));
+            truncate(&w, file, 3 * PAGE).unwrap();
+            assert_eq!(w.read(BASE + PAGE), Ok(low(kept)));
+            w.check();
+            w.close(&[file]);
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn what_was_stored_beyond_the_end_goes_when_a_file_on_disk_grows() {
+    for (kind, same, longer) in
+        [(FileKind::Regular, low(3), low(3)), (FileKind::Shmem, low(3), WORD)]
+    {
+        for (length, expect) in [(3, same), (5, longer), (PAGE, longer), (5 * PAGE + 1, longer)] {
+            let w = World::<Spf>::boot();
+            let file = w.file(1, kind);
+            w.k.inode_prepare_for(file, 8 * PAGE);
+            map(&w, file, BASE, 1, true);
+            truncate(&w, file, 3).unwrap();
+            assert_eq!(w.write(BASE, WORD), Ok(0));
+            truncate(&w, file, length).unwrap();
+            assert_eq!(w.read(BASE), Ok(expect), "{kind:?}, length {length}");
+            w.check();
+            w.close(&[file]);
+            w.end();
+        }
+    }
+}
+
+#[test]
+fn a_page_in_swap_comes_back_to_have_its_rest_cleared() {
+    // Whether that shows in its word or not; and only the page that the file ends in.
+    for (length, majors) in [(PAGE + 3, 1), (PAGE + 100, 1), (2 * PAGE, 2)] {
+        let w = World::<Spf>::boot();
+        let file = w.k.inode_new(&w.cpu, 3 * PAGE, FileKind::Shmem, false);
+        map(&w, file, BASE, 3, true);
+        truncate(&w, file, length).unwrap();
+        assert_eq!((w.read(BASE), w.read(BASE + PAGE)), (Ok(0), Ok(0)));
+        let counters = w.k.tasks[0].counters.snapshot();
+        assert_eq!(counters[crate::events::Event::MajorFaults as usize], majors);
+        w.check();
+        w.close(&[file]);
+        w.end();
+    }
+}

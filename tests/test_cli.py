@@ -87,6 +87,10 @@ class TestHelp:
         # explore's example finds what it looks for; record's needs perf.
         assert main(arguments) in {"explore": (0, 1), "record": (0, 2)}.get(name, (0,))
 
+    def test_check_shows_how_to_ask_the_host(self, capsys: pytest.CaptureFixture[str]) -> None:
+        text = " ".join(told(capsys, "check", "--help").split())
+        assert "spfemu check program.json --against kernel" in text
+
     def test_short_option(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert told(capsys, "stat", "-h") == told(capsys, "stat", "--help")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,6 +73,7 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
 }
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
+_PLACE: Final = re.compile(r"tasks\[(\d+)\]: record (\d+): ")
 
 Progress = Callable[[float], object]
 """Called now and then with the share of the work done, 0 to 1."""
@@ -105,23 +107,23 @@ def run(
 
     ``engine`` is "native" (real threads), "reference" (the pure-Python specification), "vtime"
     (virtual time), "explore" (one interleaving; ``spfemu.explore`` tries them all) or "kernel" (the
-    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic"; ``tree`` what spf looks VMAs
-    up in, "rcu" (v12) or "rwlock" (v11; not on kernel, and no difference on reference); ``arch`` a
-    profile or its name; ``machine`` a machine, its name or file (default: the arch's first that has
-    ``cpus``); ``seed`` from 0, which on explore lets each task go on until it waits or ends, where
-    others draw who goes on; ``cpus`` from 1 (default: as the engine chooses). ``pace``: native
-    spends the time of ``compute`` and ``sleep``. ``record``: keep every operation's outcome, of
-    ``max_outcomes`` at most (about 100 bytes each): a run with more is refused. ``trace``: keep
-    what the series' tracepoints record, the last 2^22 entries at most (native, vtime, explore; see
-    ``trace_lines``). ``proc``: keep what ``/proc/PID`` says of each process in the end (not on
-    kernel; see ``Result``). ``spans``: keep the course of the run, the first 2^20 entries (vtime;
-    see ``write_perfetto``). ``lock_stat``: count what was waited for (vtime). Neither changes
-    anything else. ``variants`` is "v12" or "fixed" for all, or a mapping of names to these; the
-    default is the engine's own choice. ``settings`` are further settings of the engine (vtime:
-    ``tick_slack_ns``; ``spreading``, True for tasks on CPUs far from each other first; and the
-    names of ``spfemu.engines.MECHANISMS``, each False for a kernel without, as ``downgrade`` for a
-    munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
-    ``progress`` is called with 0 to 1.
+    host's own, see ``spfemu.oracle``); ``handler`` "spf" or "classic" (kernel: its own); ``tree``
+    what spf looks VMAs up in, "rcu" (v12) or "rwlock" (v11; not on kernel, and no difference on
+    reference); ``arch`` a profile or its name; ``machine`` a machine, its name or file (default:
+    the arch's first that has ``cpus``); ``seed`` from 0, which on explore lets each task go on
+    until it waits or ends, where others draw who goes on; ``cpus`` from 1 (default: as the engine
+    chooses). ``pace``: native spends the time of ``compute`` and ``sleep``. ``record``: keep every
+    operation's outcome, of ``max_outcomes`` at most (about 100 bytes each): a run with more is
+    refused. ``trace``: keep what the series' tracepoints record, the last 2^22 entries at most
+    (native, vtime, explore; see ``trace_lines``). ``proc``: keep what ``/proc/PID`` says of each
+    process in the end (not on kernel; see ``Result``). ``spans``: keep the course of the run, the
+    first 2^20 entries (vtime; see ``write_perfetto``). ``lock_stat``: count what was waited for
+    (vtime). Neither changes anything else. ``variants`` is "v12" or "fixed" for all, or a mapping
+    of names to these; the default is the engine's own choice. ``settings`` are further settings of
+    the engine (vtime: ``tick_slack_ns``; ``spreading``, True for tasks on CPUs far from each other
+    first; and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel without, as
+    ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``). ``progress``
+    is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.
@@ -287,6 +289,12 @@ def source_named(program: Program) -> Iterator[None]:
         yield
     except ProgramError as error:
         raise ProgramError(f"{program.source}: {error}") from None
+    except EngineError as error:
+        message = str(error)
+        if match := _PLACE.match(message):
+            place = program.where(int(match[1]), int(match[2]))
+            message = f"{place}: {message[match.end() :]}"
+        raise EngineError(f"{program.source}: {message}") from None
 
 
 def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:

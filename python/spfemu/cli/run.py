@@ -40,6 +40,10 @@ _TERMINAL_ROWS: Final = 1000
 _ORDER_MATTERS: Final = """\
 Tasks run one after another on {}, and side by side on {}: where they race, the order alone makes a
 difference; where they do not, one of the two is wrong."""
+_CHECK_EXAMPLES: Final = """\
+On the host's Linux: spfemu check program.json --against kernel
+
+Example: spfemu check program.json --against reference"""
 
 _Engine = Annotated[
     str,
@@ -65,7 +69,17 @@ def _settings(timeout: float | None, engines: Sequence[str]) -> dict[str, Any]:
     return {"timeout_s": timeout}
 
 
+def _not_of_kernel(context: typer.Context, **values: object) -> None:
+    """Refuses options, given by name and value, that say nothing to the host's kernel."""
+    for name, value in values.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            allowed = "not with engine kernel, which the host decides"
+            raise EngineError(f"--{name}: {value} (allowed: {allowed})")
+
+
 def run_command(
+    context: typer.Context,
     program: ProgramArgument,
     engine: _Engine = "native",
     handler: HandlerOption = "spf",
@@ -89,6 +103,8 @@ def run_command(
     if pace and engine != "native":
         raise EngineError("--pace (allowed: only with engine native)")
     check_course(engine, 1, perfetto, False, program)
+    if engine == "kernel":
+        _not_of_kernel(context, handler=handler, seed=seed)
     profile = arch_by_name(arch)
     loaded = load_program(program)
     if with_check and not loaded.expect:
@@ -320,6 +336,4 @@ def register(app: typer.Typer) -> None:
     app.command("run", epilog="Example: spfemu run program.json --engine vtime --check")(
         run_command
     )
-    app.command("check", epilog="Example: spfemu check program.json --against reference")(
-        check_command
-    )
+    app.command("check", epilog=_CHECK_EXAMPLES)(check_command)

@@ -91,7 +91,7 @@ def run(
 
     Args:
         program: what to run. Its files are made anew, on a disk (TMPDIR) or in memory.
-        arch: a profile of the x86 family with pages of 4096 bytes.
+        arch: a profile of the x86 family with pages of 4096 bytes and page tables of four levels.
         seed: goes into the result; nothing is drawn.
         timeout_s: seconds after which everything is killed (default 60).
         counting: "perf" counts every fault, "perf-user" not those in the kernel (mode kernel),
@@ -127,7 +127,7 @@ def run(
         "counting": counting,
         "max_memory": _bytes(max_memory),
     }
-    if arch.family != "x86" or arch.page_size != 4096:
+    if arch.family != "x86" or arch.page_size != 4096 or len(arch.levels) != 4:
         raise EngineError(f"engine kernel: arch {arch.name} (allowed: x86)")
     found = host()
     _refuse(program, found)

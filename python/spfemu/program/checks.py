@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spfemu.errors import ProgramError
 from spfemu.program.expect import check_expect
-from spfemu.program.messages import listed, out_of_range
+from spfemu.program.messages import listed, out_of_range, to_be_started
 from spfemu.program.model import Program, Task
 from spfemu.program.ops import (
     FILE_KINDS,
@@ -154,8 +154,7 @@ def _check_starts(
         child = int(ops["aux"][index])
         name = program.tasks[child].name
         if program.tasks[child].start != how:
-            fit = listed(task.name for task in program.tasks if task.start == how)
-            allowed = f'a task with "start": "{how}": {fit or "there is none"}'
+            allowed = to_be_started(how, ((task.name, task.start) for task in program.tasks))
             message = out_of_range("child", name, allowed)
         elif child in starts:
             first = program.where(*starts[child])

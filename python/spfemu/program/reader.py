@@ -8,7 +8,7 @@ from typing import Any, Final
 from spfemu.program.builder import ProgramBuilder, TaskBuilder
 from spfemu.program.expect import check_expect, normal_expect
 from spfemu.program.fields import Fields, quoted
-from spfemu.program.messages import no_nodes, out_of_range
+from spfemu.program.messages import listed, no_nodes, out_of_range, to_be_started
 from spfemu.program.model import DEFAULT_EXPECT_FOR, Program, Swap, System
 from spfemu.program.ops import (
     CONFIGS,
@@ -54,6 +54,7 @@ class _Reader(Fields):
         super().__init__(source)
         self.builder = ProgramBuilder(source=source)
         self.task_numbers: dict[str, int] = {}
+        self.starts: dict[str, str | None] = {}
 
     # The tables of a program
 
@@ -182,6 +183,7 @@ class _Reader(Fields):
         if not isinstance(ops, list):
             self.fail(place, out_of_range("ops", ops, "a list of operations"))
         self.task_numbers[name] = number
+        self.starts[name] = start
         return self.builder.task(name, start), ops
 
     # Operations
@@ -296,7 +298,10 @@ class _Reader(Fields):
 
     def _task(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:
         if not isinstance(value, str) or value not in self.task_numbers:
-            self.fail(place, out_of_range(key.name, value, ", ".join(self.task_numbers)))
+            allowed = listed(self.starts)
+            if op.name in STARTS:
+                allowed = to_be_started(op.name, self.starts.items())
+            self.fail(place, out_of_range(key.name, value, allowed))
         fields[key.field] = self.task_numbers[value]
 
     def _name(self, place: str, op: Op, key: Key, value: Any, fields: dict[str, int]) -> None:

@@ -52,9 +52,7 @@ class Machine:
     ) -> None:
         self.program = program
         self.kernel = kernel
-        self.max_outcomes = max_outcomes
-        self.proc = proc
-        self.nr_outcomes = 0
+        self.nr_outcomes, self.max_outcomes, self.proc = 0, max_outcomes, proc
         self.files = [_opened(kernel, file) for file in program.files]
         self.ids: list[int | None] = [None] * len(program.ids)
         self.barriers = [Barrier() for _ in program.names]
@@ -197,7 +195,7 @@ class Machine:
         start = self._addresses(record)[0]
         stride = record.length2 or task.mm.page_size
         count = -(-record.length // stride)
-        self._check_nr_outcomes(count)  # before the order of many is drawn
+        self._check_nr_outcomes(count, task, index)  # before the order of many is drawn
         for number, position in enumerate(touch_order(record.flags, count, record.addr2)):
             address = (start + position * stride) & ADDRESS_MASK
             self._one_access(task, index, record, address, record.access, number)
@@ -239,10 +237,12 @@ class Machine:
         task.outcomes.append(outcome)
         self.nr_outcomes += 1
 
-    def _check_nr_outcomes(self, more: int) -> None:
-        """Whether so many more outcomes may be kept."""
+    def _check_nr_outcomes(self, more: int, task: Task | None = None, index: int = 0) -> None:
+        """Whether so many more outcomes may be kept. `task` and `index` are of a touch."""
         if self.nr_outcomes + more > (most := self.max_outcomes):
-            raise EngineError(f"more than {most} outcomes to keep (allowed: max_outcomes)")
+            where = f": {self.program.where(task.number, index)}: operation 'touch'" if task else ""
+            what = f"more than {most} outcomes to keep (allowed: {most}, by max_outcomes)"
+            raise EngineError(f"{self.program.source}{where}: {what}")
 
     # --- system calls and what the format adds -----------------------------------------------
 

@@ -26,7 +26,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         let access = OneAccess { access, user, at: touch.range.at, value };
         let count = touch.nr_accesses(page_size);
         // Before the order of many is drawn: that takes time and memory.
-        if !self.check_nr_outcomes(count) {
+        let (task, index) = (self.cpu.task(), self.index);
+        let whose = format_args!("tasks[{task}]: record {index}: operation 'touch': ");
+        if !self.check_nr_outcomes(count, whose) {
             return Err(Stop::Over);
         }
         let shuffled = match touch.order {

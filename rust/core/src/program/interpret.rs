@@ -1,5 +1,6 @@
 //! The interpreter: what one task does, on whatever platform.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use super::op::{Op, Repeat};
@@ -226,17 +227,18 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     fn report_progress(&mut self) {
         let done = std::mem::take(&mut self.unreported);
         let before = self.run.watch.operations.fetch_add(done, Ordering::Relaxed);
-        self.check_nr_outcomes(before + done);
+        self.check_nr_outcomes(before + done, format_args!(""));
     }
 
-    /// Refuses the run if it keeps more outcomes than it may; returns whether it may.
-    pub fn check_nr_outcomes(&self, outcomes: u64) -> bool {
+    /// Refuses the run if it keeps more outcomes than it may; returns whether it may. `whose`: what
+    /// is said before that.
+    pub fn check_nr_outcomes(&self, outcomes: u64, whose: fmt::Arguments<'_>) -> bool {
         let Options { record, max_outcomes, .. } = self.run.options;
         let may = !record || outcomes <= max_outcomes;
         if !may {
             let what = format!(
-                "more than {max_outcomes} outcomes to keep (allowed: max_outcomes; none are kept \
-                 with record=False, or by 'spfemu stat' without --by)"
+                "{whose}more than {max_outcomes} outcomes to keep (allowed: {max_outcomes}, by \
+                 max_outcomes; none are kept with record=False, or by 'spfemu stat' without --by)"
             );
             self.run.watch.refuse(what);
         }

@@ -107,14 +107,6 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
         ),
         "classic",
     ),
-    "mremap-of-several-too-low": (
-        program(
-            [mmap(), op("mprotect", "p+0x1000", length=PAGE, prot="r"),
-             op("mremap", old_length=2 * PAGE, new_length=2 * PAGE, flags=["maymove", "fixed"],
-                new_addr=0)]
-        ),
-        "classic",
-    ),
     "mlock-onfault": (
         program([mmap(prot="none"), op("mlock", length=PAGE, onfault=True)]), "classic",
     ),
@@ -193,7 +185,6 @@ SETUP: Final = {
     "overcommit": oracle.host().overcommit != 1,
     "second-lowest-address": oracle.host().mmap_min_addr < oracle.host().lowest_hint,
     "growth-too-low": oracle.host().mmap_min_addr < oracle.host().lowest_hint,
-    "mremap-of-several-too-low": oracle.host().mmap_min_addr > 0,
     "locked-memory-limit": oracle.host().max_locked < MUCH,
 }
 # Where the table was measured. Newer kernels may have more or less of it.

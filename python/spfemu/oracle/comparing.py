@@ -272,9 +272,12 @@ class _Comparing:
 
 def _rules_of(host: Result) -> frozenset[str]:
     """The newer rules that may hold there."""
-    rules = frozenset(NEWER)
-    has_second = host.settings["lowest_hint"] > host.settings["mmap_min_addr"]
-    return rules if has_second else rules - {"lowest"}
+    not_there = set()
+    if host.settings["lowest_hint"] <= host.settings["mmap_min_addr"]:
+        not_there.add("lowest")
+    if tuple(host.settings["kernel_version"]) < (6, 17):
+        not_there.add("several")
+    return frozenset(NEWER) - not_there
 
 
 _Piece = tuple[int, int, str, set[int]]

@@ -130,16 +130,9 @@ EXCEPTIONS: Final = (
         (6, 17),
         "mremap moves several VMAs at once if it does nothing else",
         keys=("ret", "errno"),
-        outcome=when.is_mremap_of_several,
+        outcome=cuts.outcome_of("several", ("mremap",)),
         silently=("mremap", when.has_moved_the_first),
         ends=True,
-    ),
-    Exempt(
-        "mremap-of-several-too-low",
-        (6, 17),
-        "mremap of several VMAs to below vm.mmap_min_addr is EPERM",
-        keys=("errno",),
-        outcome=when.is_several_too_low,
     ),
     Exempt(
         "mlock-onfault",
@@ -173,7 +166,7 @@ EXCEPTIONS: Final = (
         "a mapping with the flag stack has VM_NOHUGEPAGE, and merges only with its like",
         keys=("ret", "errno", "faults"),
         outcome=cuts.outcome_of("stack"),
-        edge=cuts.is_stack,
+        edge=cuts.edge_of("stack"),
         ends=True,
     ),
     Exempt(

@@ -28,9 +28,7 @@ __all__ = [
     "is_mbind_to_a_hole",
     "is_mremap_checked_first",
     "is_mremap_of_nothing",
-    "is_mremap_of_several",
     "is_read_ahead",
-    "is_several_too_low",
     "is_too_much",
     "is_v12_code",
     "is_v12_livelock",
@@ -101,30 +99,6 @@ def is_mremap_checked_first(case: Case) -> bool:
     target = case.history.target(record, case.position)
     is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
     return bool(is_itself) and not old and case.emulated["errno"] == "EFAULT"
-
-
-def is_mremap_of_several(case: Case) -> bool:
-    """mremap that only moves what is in several VMAs."""
-    errnos = case.is_({"errno": "EFAULT"}, {"errno": None})
-    return errnos and _only_moves(case)
-
-
-def is_several_too_low(case: Case) -> bool:
-    """mremap of several VMAs to where nobody may map: 5.1 minds first that they are several."""
-    if not case.is_({"errno": "EFAULT"}, {"errno": "EPERM"}) or not _only_moves(case):
-        return False
-    target = case.history.target(case.record, case.position)
-    there = mapped(case.history, case.position, case.space)
-    is_too_low = target < int(case.history.host.settings["mmap_min_addr"])
-    return is_too_low and there.meets(case.page, case.page + 4096)
-
-
-def _only_moves(case: Case) -> bool:
-    """Whether it is an mremap to a given place that changes no length, in whole pages."""
-    record = case.record
-    same_length = page_up(int(record["length"])) == page_up(int(record["length2"]))
-    is_move = case.op == "mremap" and bool(int(record["flags"]) & _MREMAP["fixed"])
-    return is_move and same_length
 
 
 def is_dontunmap(case: Case) -> bool:

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-NEWER = ("wiped", "stack", "grown", "heap", "uncharged", "touched", "alone", "lowest", "writable")
+NEWER = (
+    "wiped",
+    "stack",
+    "grown",
+    "heap",
+    "uncharged",
+    "touched",
+    "alone",
+    "lowest",
+    "writable",
+    "several",
+)
 
 
 def run(
@@ -66,8 +77,9 @@ def run(
             6.7 mprotect uncharges what was not touched), "touched" (since 6.16 it joins what was
             not), "alone" (in 6.18 a file's last page is not mapped around what is beyond it, if it
             would be alone in a new page table), "lowest" (where CONFIG_LSM_MMAP_MIN_ADDR is
-            65536: nothing grows below it, or gets an anon_vma there), and "writable" (since 6.1
-            mprotect makes private pages writable at once that no fork has shared).
+            65536: nothing grows below it, or gets an anon_vma there), "writable" (since 6.1
+            mprotect makes private pages writable at once that no fork has shared), and "several"
+            (since 6.17 mremap moves several VMAs if it does nothing else).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

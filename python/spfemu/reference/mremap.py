@@ -52,6 +52,8 @@ def mremap(
     if not new_length:
         raise SyscallError(errno.EINVAL)
     if flags & _FIXED:
+        if old_length == new_length and "several" in kernel.newer:
+            return _mremap_several(kernel, mm, addr, old_length, new_addr)
         return _mremap_to(kernel, mm, addr, old_length, new_addr, new_length)
     if old_length >= new_length:
         if old_length > new_length:
@@ -101,6 +103,28 @@ def _mremap_to(
     get_unmapped_area(kernel, mm, new_addr, new_length, fixed=True)
     _move_vma(kernel, mm, vma, addr, old_length, new_length, new_addr)
     _populate_growth(kernel, mm, new_addr, old_length, new_length)
+    return new_addr
+
+
+def _mremap_several(kernel: Kernel, mm: Mm, addr: int, length: int, new_addr: int) -> int:
+    """Moves what a range has of every VMA, and leaves the holes between them as wide as they are.
+
+    What an error finds done stays done. A private mapping of /dev/zero chooses its own places, and
+    one with userfaultfd tells of a move: these are moved alone or not at all.
+
+    **Source:** remap_move(), since 6.17.
+    """
+    at, end = addr, addr + length
+    while (vma := mm.find_vma(at)) is not None and vma.start < end:
+        start, stop = max(at, vma.start), min(vma.end, end)
+        is_alone = at == start == addr and stop == end
+        chooses = vma.file is not None and vma.file.kind == "devzero"
+        if (at == addr < start) or ((chooses or vma.flags & VM_UFFD_MISSING) and not is_alone):
+            raise SyscallError(errno.EFAULT)
+        _mremap_to(kernel, mm, start, stop - start, new_addr + start - addr, stop - start)
+        at = stop
+    if at == addr:
+        raise SyscallError(errno.EFAULT)
     return new_addr
 
 

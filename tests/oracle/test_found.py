@@ -495,6 +495,18 @@ def test_a_file_that_grew_is_read_at_once_where_it_was_moved() -> None:
     assert {entry.exception for entry in found.excused} <= {"grown-file"}
 
 
+def test_what_came_with_another_page_brings_none_itself() -> None:
+    # The host has read the third page with the second, after the file grew for the last time.
+    shared = mmap(8, flags=["shared", "fixed"], file="f")
+    private = mmap(8, flags=["private", "fixed"], file="f", addr=hex(Q), id="q")
+    lengths = [{"op": "truncate", "file": "f", "length": n} for n in (12388, 4196, 8292)]
+    touches = [op("touch", at, length=3 * PAGE, access="read") for at in ("p", "q")]
+    ops = [shared, private, lengths[0], op("read", "q+0x2000"), *lengths[1:], *touches]
+    found = compared(program(ops, files={"f": {"length": PAGE}}), "classic")
+    assert found.differences == []
+    assert {entry.exception for entry in found.excused} <= {"grown-file"}
+
+
 def test_what_lies_above_a_chosen_place_on_the_host_alone() -> None:
     # Newer kernels align what is large, and the next mapping comes to lie in the gap above it,
     # right below the first one. In 5.1 it keeps its distance from the stack above.

@@ -66,6 +66,7 @@ VARIANTS: Final = (
     Case("L2", "swap_in_past_the_cache", 1, 63, 59, {"lost-store"}),
     Case("L3", "give_up_what_a_child_has", 0, 2, 2, {"lost-store"}),
     Case("L4", "growth_against_munmap", 1, 47, 56, {"mapcount", "use-after-free"}),
+    Case("L5", "migration_against_table_move", 2, 441, 427, {"use-after-free"}),
     Case("N1", "write_against_mremap", 1, 26, 33, {"lost-store"}),
 )
 
@@ -202,6 +203,15 @@ def test_a_missing_check_is_found_and_named(case: Case) -> None:
 
 def test_a_stack_that_grows_tears_the_index_of_a_classic_fault() -> None:
     case = Case("C4", "write_against_growth", 1, 47, 46, {"rmap"})
+    test_nothing_breaks_when_everything_is_cured(case)
+    test_a_bug_of_v12_is_found_and_named(case)
+
+
+def test_a_page_taken_out_at_the_old_place_is_written_at_the_new_one() -> None:
+    # t0:                         moves the table ..                         unmaps the old place
+    # t1:  has read the old PMD ..                       unmaps, flushes the old place
+    # t2:                                     writes the new place               and again
+    case = Case("L5", "swap_out_against_table_move", 2, 23233, 21871, {"use-after-free"})
     test_nothing_breaks_when_everything_is_cured(case)
     test_a_bug_of_v12_is_found_and_named(case)
 

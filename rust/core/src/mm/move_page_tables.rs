@@ -115,7 +115,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !is_huge && !self.have_move_pmd() {
             return false;
         }
-        let locked = self.take_rmap_locks(cpu, moving);
+        // L5: a walk that has read the old PMD would flush the old address for a page that is at the
+        // new one by then, and one that comes in between meets it at neither.
+        let rmap_locks = moving.rmap_locks || !is_huge && !self.v12(Variant::L5);
+        let locked = self.take_rmap_locks(cpu, &Moving { rmap_locks, ..*moving });
         let moved = if is_huge {
             self.move_huge_pmd(cpu, moving.mm, found.pmd, new_pmd)
         } else {

@@ -2,7 +2,8 @@
 //!
 //! An anonymous page names an anon_vma, which leads to every VMA that may map it; the page's
 //! index says where. The walk holds the family's semaphore for reading, which keeps those VMAs
-//! and their page tables: `free_pgtables` takes a VMA off its anon_vmas before its tables go.
+//! and their page tables: `free_pgtables` takes a VMA off its anon_vmas before its tables go. That
+//! a table stays where it is takes the cure of L5.
 //!
 //! Source: `mm/rmap.c`, `mm/page_vma_mapped.c`, v5.1.
 

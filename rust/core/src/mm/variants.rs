@@ -49,6 +49,8 @@ pub enum Variant {
     L3,
     /// A stack grows into what munmap is unmapping.
     L4,
+    /// A whole page table moved while rmap is at it.
+    L5,
     /// mremap's source is even before it is unlinked.
     N1,
 }
@@ -77,7 +79,7 @@ pub struct VariantInfo {
 }
 
 /// All variants, in order.
-pub const VARIANTS: [VariantInfo; 23] = [
+pub const VARIANTS: [VariantInfo; 24] = [
     VariantInfo {
         which: Variant::B1,
         entry: "B1",
@@ -312,6 +314,17 @@ pub const VARIANTS: [VariantInfo; 23] = [
                fixed (Linux 5.8): below such a VMA it keeps writing",
         cpus: 2,
         oracle: "mapcount, use-after-free, rss-count",
+        outside_explore: Choice::Fixed,
+    },
+    VariantInfo {
+        which: Variant::L5,
+        entry: "L5",
+        name: "table-move-beside-rmap",
+        what: "Linux 5.1, not the series: mremap moves a whole page table while reclaim or migration, \
+               which has read the old PMD, is about to take a page out of it, so they flush the old \
+               address, or find the page at neither; fixed (as later Linux): with the rmap locks held",
+        cpus: 2,
+        oracle: "use-after-free",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {

@@ -68,6 +68,7 @@ VARIANTS: Final = (
     Case("L4", "growth_against_munmap", 1, 47, 56, {"mapcount", "use-after-free"}),
     Case("L5", "migration_against_table_move", 2, 441, 427, {"use-after-free"}),
     Case("N1", "write_against_mremap", 1, 26, 33, {"lost-store"}),
+    Case("N1", "write_against_mremap_of_locked", 1, 24, 35, {"lost-store"}),
 )
 
 MUTANTS: Final = (

@@ -57,8 +57,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `munlock_vma_pages_all()` of every locked VMA from `first` to `end`, which are to go. Caller
-    /// holds `mmap_sem` for write, or the last reference.
-    pub(crate) fn munlock_vmas(&self, cpu: &P, mm: MmRef<'_, P>, first: VmaRef<'_, P>, end: Vaddr) {
+    /// holds `mmap_sem` for write, or the last reference. The section of `odd` is open already: a
+    /// second begin would make it even.
+    pub(crate) fn munlock_vmas(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        first: VmaRef<'_, P>,
+        end: Vaddr,
+        odd: Option<VmaRef<'_, P>>,
+    ) {
         if mm.locked_vm().read(cpu) == 0 {
             return;
         }
@@ -67,7 +75,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if vma.vm_flags().read(cpu).has(VmFlags::LOCKED) {
                 self.add_locked_vm(cpu, mm, -(self.vma_pages(cpu, vma) as i64));
                 let (start, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
-                self.munlock_vma_pages_range(cpu, vma, start, end);
+                if odd == Some(vma) {
+                    let flags = vma.vm_flags().read(cpu) & !VM_LOCKED_BOTH;
+                    vma.vm_flags().write(cpu, flags);
+                    self.munlock_range(cpu, vma, start, end);
+                } else {
+                    self.munlock_vma_pages_range(cpu, vma, start, end);
+                }
             }
             cursor = self.vm_next(cpu, vma);
         }
@@ -90,8 +104,13 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let _step = cpu.step("munlock_vma_pages_range");
         let flags = vma.vm_flags().read(cpu) & !VM_LOCKED_BOTH;
         // Around the store alone: a fault that took the PTE lock before sets PG_mlocked by the
-        // flags that it saw, and the walk below waits for that lock.
+        // flags that it saw, and the walk waits for that lock.
         self.set_vm_flags(cpu, vma, flags);
+        self.munlock_range(cpu, vma, start, end);
+    }
+
+    /// The walk of `munlock_vma_pages_range()`.
+    fn munlock_range(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
         let mut address = start;
         while let Some(found) = self.next_pmd(cpu, mm, address, end) {

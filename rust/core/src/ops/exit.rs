@@ -41,7 +41,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.mmu_notifier_release(cpu, mm);
         // None: the program unmapped everything, or fork failed at the first VMA.
         let Some(first) = self.vmas.get_opt(cpu, mm.mmap().read(cpu)) else { return };
-        self.munlock_vmas(cpu, mm, first, Vaddr(u64::MAX));
+        self.munlock_vmas(cpu, mm, first, Vaddr(u64::MAX), None);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.unmap_vmas(cpu, &mut tlb, first, Vaddr(0), Vaddr(u64::MAX));
         self.free_pgtables(cpu, &mut tlb, Some(first), Vaddr(0), Vaddr(0));

@@ -75,7 +75,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let prev = self.split_at_edges(cpu, mm, vma, start, end)?;
         let Some(first) = self.vma_after(cpu, mm, prev) else { return Ok(Held::Write) };
-        self.munlock_vmas(cpu, mm, first, end);
+        self.munlock_vmas(cpu, mm, first, end, odd);
         let may_downgrade = self.detach_vmas_to_be_unmapped(cpu, mm, first, prev, end);
         if let Some(odd) = odd {
             D::vm_write_end(cpu, odd);

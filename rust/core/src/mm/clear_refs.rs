@@ -34,15 +34,35 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn clear_vma_soft_dirty(&self, cpu: &P, mm: MmRef<'_, P>) {
         for vma in self.each_vma(cpu, mm) {
             D::vm_write_begin(cpu, vma);
-            let flags = vma.vm_flags().read(cpu);
-            vma.vm_flags().write(cpu, flags & !VmFlags::SOFTDIRTY);
-            self.vma_set_page_prot(cpu, vma);
+            self.clear_soft_dirty_flag(cpu, vma);
             D::vm_write_end(cpu, vma);
         }
     }
 
-    /// The walk of `clear_refs_write()`, and its flush. Caller holds `mmap_sem` for reading; the
-    /// sequences stay as they are, for the PTE lock is enough (6.2). DEVIATION: arm64 has no flush.
+    fn clear_soft_dirty_flag(&self, cpu: &P, vma: VmaRef<'_, P>) {
+        let flags = vma.vm_flags().read(cpu);
+        vma.vm_flags().write(cpu, flags & !VmFlags::SOFTDIRTY);
+        self.vma_set_page_prot(cpu, vma);
+    }
+
+    /// `clear_refs_write()` of soft-dirty bits where L1 is cured. By map counts whoever faults
+    /// before the flush reuses the page; by references he may copy it, while a translation that is
+    /// yet to go still writes to it. So nobody faults until it is gone: neither with `mmap_sem`,
+    /// which the caller holds for write, nor without.
+    pub(crate) fn clear_soft_dirty_alone(&self, cpu: &P, mm: MmRef<'_, P>) {
+        for vma in self.each_vma(cpu, mm) {
+            D::vm_write_begin(cpu, vma);
+            self.clear_soft_dirty_flag(cpu, vma);
+        }
+        self.clear_refs_walk(cpu, mm, ClearRefs::SoftDirty);
+        for vma in self.each_vma(cpu, mm) {
+            D::vm_write_end(cpu, vma);
+        }
+    }
+
+    /// The walk of `clear_refs_write()`, and its flush. Caller holds `mmap_sem`, for reading; the
+    /// sequences stay as they are, for the PTE lock is enough (6.2), except in
+    /// [`Kernel::clear_soft_dirty_alone`]. DEVIATION: arm64 has no flush.
     pub(crate) fn clear_refs_walk(&self, cpu: &P, mm: MmRef<'_, P>, what: ClearRefs) {
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         // tlb_gather_mmu(0, -1): fullmm, so there is something to flush whatever the walk finds.

@@ -277,7 +277,8 @@ pub const VARIANTS: [VariantInfo; 24] = [
         name: "reuse-before-flush",
         what: "Linux 5.1, not the series: munmap drops a page's map count before it flushes, so a \
                copy-on-write fault elsewhere may reuse the page while a stale translation still \
-               reads it; fixed (Linux 5.8): reuse only with one reference",
+               reads it; fixed (Linux 5.9): reuse only with one reference, and clear_refs lets nobody \
+               fault before its own flush (as later Linux)",
         cpus: 3,
         oracle: "lost-store",
         outside_explore: Choice::V12,

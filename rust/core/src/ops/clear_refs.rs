@@ -5,7 +5,7 @@
 
 use crate::design::Design;
 use crate::events::Cost;
-use crate::mm::{ClearRefs, Errno, Kernel};
+use crate::mm::{ClearRefs, Errno, Kernel, Variant};
 use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -27,9 +27,15 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             _ => return Err(Errno::Einval),
         };
-        sem.down_read(cpu);
         // arm64 has neither the flag nor the bit.
         let tracks = what != ClearRefs::SoftDirty || self.config.arch.has_soft_dirty();
+        if tracks && what == ClearRefs::SoftDirty && !self.v12(Variant::L1) {
+            sem.down_write(cpu);
+            self.clear_soft_dirty_alone(cpu, mm);
+            sem.up_write(cpu);
+            return Ok(());
+        }
+        sem.down_read(cpu);
         if tracks && what == ClearRefs::SoftDirty && self.any_vma_soft_dirty(cpu, mm) {
             sem.up_read(cpu);
             sem.down_write(cpu);
@@ -47,3 +53,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 #[cfg(test)]
 #[path = "../../tests/unit/ops/clear_refs.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/ops/clear_refs_schedules.rs"]
+mod schedules;

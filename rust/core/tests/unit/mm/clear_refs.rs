@@ -1,6 +1,6 @@
 use super::*;
 use crate::design::Spf;
-use crate::mm::FileKind;
+use crate::mm::{Choice, FileKind, Variant};
 use crate::ops::mmap::MapFlags;
 use crate::support::{BASE, PAGE, RW, World};
 
@@ -21,6 +21,22 @@ fn soft_dirty_pages_are_read_only_and_every_vma_even() {
     assert_eq!(w.vma_at(BASE).vm_sequence().peek(), sequence, "nothing to clear, no bracket");
     assert_eq!((w.write(BASE, 2), w.read(BASE)), (Ok(0), Ok(2)));
     assert!(w.pte(BASE).has(Pte::SOFT_DIRTY));
+    w.check();
+    w.end();
+}
+
+#[test]
+fn where_l1_is_cured_nobody_faults_before_the_flush() {
+    let w = World::<Spf>::boot_with(|config| config.variants.set(Variant::L1, Choice::Fixed));
+    w.map_fixed(BASE, PAGE, RW);
+    assert_eq!(w.write(BASE, 1), Ok(0));
+    for _ in 0..2 {
+        let sequence = w.vma_at(BASE).vm_sequence().peek();
+        w.k.clear_refs(&w.cpu, 4).unwrap();
+        assert!(!w.pte(BASE).has(Pte::SOFT_DIRTY | Pte::WRITE));
+        assert_eq!(w.vma_at(BASE).vm_sequence().peek(), sequence + 2, "also with no flag to clear");
+    }
+    assert_eq!((w.write(BASE, 2), w.read(BASE)), (Ok(0), Ok(2)));
     w.check();
     w.end();
 }

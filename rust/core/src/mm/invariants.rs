@@ -323,18 +323,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     fn check_page(&self, census: &mut Census, page: PageRef<'_, P>, mapped: u64, by_pmds: u64) {
-        let pfn = page.slot_index();
+        let (pfn, flags) = (page.slot_index(), page.flags().peek());
         let tables = census.table_frames.get(&pfn).copied().unwrap_or(0);
-        let cached = u64::from(page.flags().peek() & (PG_CACHE | PG_SWAPCACHE) != 0);
+        let cached = u64::from(flags & (PG_CACHE | PG_SWAPCACHE) != 0);
         if page.compound_mapcount().peek() != by_pmds {
             let counted = page.compound_mapcount().peek();
             census.find("mapcount", format!("huge page {pfn}: {counted} counted, {by_pmds} PMDs"));
         }
-        let expect = if page.flags().peek() & PG_HEAD != 0 {
+        let expect = if flags & PG_HEAD != 0 {
             // The references of all its parts.
             let parts = census.mapped.range(pfn..pfn + self.hpage_pmd_nr());
             parts.map(|(_, mappings)| mappings).sum::<u64>() + by_pmds + cached
-        } else if page.flags().peek() & PG_TAIL != 0 {
+        } else if flags & PG_TAIL != 0 {
             0
         } else {
             mapped + tables + cached
@@ -343,19 +343,20 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             let counted = page.mapcount().peek();
             census.find("mapcount", format!("page {pfn}: {counted} counted, {mapped} PTEs"));
         }
-        if expect == 0 && page.flags().peek() & PG_TAIL == 0 {
+        if expect == 0 && flags & PG_TAIL == 0 {
             census.find("page-leak", format!("page {pfn} is in use by nobody"));
         } else if page.refcount().peek() != expect {
             let counted = page.refcount().peek();
             census.find("refcount", format!("page {pfn}: {counted} counted, {expect} exist"));
         }
-        if page.flags().peek() & PG_MLOCKED != 0 && !census.locked.contains(&pfn) {
+        // 5.1 leaves a huge page its mark when the one that has it locked gets a copy.
+        if flags & (PG_MLOCKED | PG_HEAD) == PG_MLOCKED && !census.locked.contains(&pfn) {
             census.find("mlocked", format!("page {pfn} counts as locked, no VMA that maps it is"));
         }
-        if page.flags().peek() & PG_LOCKED != 0 {
+        if flags & PG_LOCKED != 0 {
             census.find("lock-balance", format!("page {pfn} is locked"));
         }
-        if page.flags().peek() & PG_WRITEBACK != 0 {
+        if flags & PG_WRITEBACK != 0 {
             census.find("swap-count", format!("page {pfn} is being written"));
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::arch::Arch;
 use crate::design::Spf;
 use crate::events::Event;
-use crate::mm::{Thp, Vaddr, VmFlags};
+use crate::mm::{PG_MLOCKED, Thp, Vaddr, VmFlags};
 use crate::ops::madvise::Advice;
 use crate::platform::native::Cpu;
 use crate::support::{R, RW, World};
@@ -294,4 +294,19 @@ fn every_arch_has_its_own_size() {
         ("arm64-64k", 512),
     ];
     assert_eq!(sizes, expect.map(|(name, size)| (name.to_owned(), size)));
+}
+
+#[test]
+fn what_a_copy_leaves_to_the_child_stays_marked_as_locked_as_in_5_1() {
+    let w = mapped(MEMORY, 1);
+    w.write(BASE, 1).unwrap();
+    w.k.sys_mlock(&w.cpu, BASE, HUGE, false).expect("mapped");
+    w.k.sys_fork(&w.cpu, 1).expect("fork");
+    let shared = w.k.page(&w.cpu, w.leaf(BASE).pfn());
+    assert_eq!(w.write(BASE, 2), Ok(0));
+    assert!(w.is_huge(BASE));
+    assert_ne!(shared.flags().peek() & PG_MLOCKED, 0);
+    w.check();
+    end_child(&w);
+    w.end();
 }

@@ -28,9 +28,11 @@ impl Design for Spf {
     /// Source: P09.
     fn vm_write_begin<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
         raw_write_seqcount_begin(cpu, vma.vm_sequence());
+        check_section(cpu, vma, "begun");
         cpu.writes_vma(vma.vm_sequence().word(), vma.vm_start().peek().0);
     }
     fn vm_write_end<P: Platform>(cpu: &P, vma: VmaRef<'_, P>) {
+        check_section(cpu, vma, "ended");
         raw_write_seqcount_end(cpu, vma.vm_sequence());
     }
 
@@ -72,3 +74,16 @@ impl Speculative for Spf {
         k.find_vma_rcu(cpu, mm, address)
     }
 }
+
+/// A section that is open: its count is odd, or somebody began or ended it twice.
+#[inline(always)]
+fn check_section<P: Platform>(cpu: &P, vma: VmaRef<'_, P>, what: &str) {
+    if cpu.checks_sections() && vma.vm_sequence().peek().is_multiple_of(2) {
+        let at = vma.vm_start().peek();
+        cpu.finding("sequence", format!("the write section of the VMA at {at:#x} is {what} twice"));
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/design/spf.rs"]
+mod tests;

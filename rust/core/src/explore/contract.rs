@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 
 use super::cpu::{AtRest, Cpu, NO_GRANT, Site, address, cpus_of, is_free};
 use super::machine::{Wait, bit};
-use super::mutants::{MUTANTS, MutantInfo};
+use super::mutants::without;
 use super::timeline::Access;
 use super::token::TaskSet;
 use super::touch::Thing;
@@ -276,12 +276,13 @@ impl Platform for Cpu {
     fn mutant(&self, which: Mutant) -> bool {
         let is_removed = self.machine.mutants.get() & (1 << which as u8) != 0;
         if is_removed {
-            self.record_event(Access::Mutant, || {
-                let MutantInfo { entry, removed, .. } = MUTANTS[which as usize];
-                format!("{entry}: without {removed}")
-            });
+            self.record_event(Access::Mutant, || without(which));
         }
         is_removed
+    }
+
+    fn checks_sections(&self) -> bool {
+        self.machine.checks_sections.get()
     }
 
     fn observe(&self, word: &Word<Self>) -> u64 {

@@ -163,6 +163,11 @@ impl<S: Subject> Explorer<S> {
         Ok(explorer)
     }
 
+    /// See [`crate::platform::Platform::checks_sections`].
+    pub(crate) fn check_sections(&self, checks: bool) {
+        self.machine.checks_sections.set(checks);
+    }
+
     fn make_coroutines(&mut self) -> io::Result<()> {
         self.coroutines.clear();
         for cpu in &self.cpus {

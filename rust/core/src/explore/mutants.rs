@@ -386,6 +386,12 @@ pub fn entry_of(which: Mutant) -> &'static str {
     MUTANTS.iter().find(|mutant| mutant.which == which).map_or("", |mutant| mutant.entry)
 }
 
+/// What a timeline says where the check is left out.
+pub(super) fn without(which: Mutant) -> String {
+    let MutantInfo { entry, removed, .. } = MUTANTS[which as usize];
+    format!("{entry}: without {removed}")
+}
+
 #[cfg(test)]
 #[path = "../../tests/unit/explore/mutants.rs"]
 mod tests;

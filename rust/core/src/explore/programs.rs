@@ -12,7 +12,7 @@ use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
 use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf, SpfRwlock};
-use crate::mm::{Config, Kernel};
+use crate::mm::{Config, Kernel, Variant};
 use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, quietly};
 use crate::program::history;
 use crate::program::{
@@ -161,7 +161,10 @@ fn explorer<D: Design>(
     let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
     let subject = ProgramSubject { task_names, ..subject };
     boot_once(&subject)?;
-    Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)
+    let explorer = Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)?;
+    let are_exclusive = !config.variants.v12(Variant::B1) && options.mutants.is_empty();
+    explorer.check_sections(are_exclusive);
+    Ok(explorer)
 }
 
 /// Whether there is memory to boot, tried once.

@@ -177,6 +177,12 @@ pub trait Platform: Sized + 'static {
     fn mutant(&self, _which: Mutant) -> bool {
         false
     }
+    /// Whether a VMA's write section that is begun or ended twice is a finding: not where v12's
+    /// writers may meet (B1), nor with a check removed.
+    #[inline(always)]
+    fn checks_sections(&self) -> bool {
+        false
+    }
     /// Charges work that is no shared access: clearing a page, entering the kernel.
     #[inline(always)]
     fn charge(&self, _cost: Cost, _times: u64) {}

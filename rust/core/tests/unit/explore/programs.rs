@@ -397,3 +397,17 @@ fn a27_a_merge_without_memory_leaves_its_vmas_odd() {
     assert_eq!(explored(Some(1), &[]), [""; 0]);
     assert_eq!(explored(Some(1), &[Mutant::A27]), ["sequence"]);
 }
+
+#[test]
+fn write_sections_are_checked_where_writers_exclude_each_other_and_nothing_is_left_out() {
+    let checks = |b1, options: &ExploreOptions| {
+        let mut config = with_variants(Choice::Fixed);
+        config.variants.set(Variant::B1, b1);
+        let program = fault_against_munmap();
+        let explorer = explorer::<Spf>(&program, &config, options, &Arc::default()).unwrap();
+        explorer.machine.checks_sections.get()
+    };
+    assert!(checks(Choice::Fixed, &dfs(1, true)));
+    assert!(!checks(Choice::V12, &dfs(1, true)));
+    assert!(!checks(Choice::Fixed, &without(Mutant::A28)));
+}

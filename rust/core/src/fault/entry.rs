@@ -203,7 +203,7 @@ fn fault_flags(code: FaultCode) -> FaultFlags {
 fn mm_fault_error(fault: VmFault) -> Signal {
     if fault.has(VmFault::OOM) {
         Signal::OOM_KILL
-    } else if fault.has(VmFault::SIGBUS | VmFault::HWPOISON) {
+    } else if fault.has(VmFault::SIGBUS) {
         Signal::ADRERR
     } else {
         // bad_area_nosemaphore: the generic path for VM_FAULT_SIGSEGV knows no VMA (C3).

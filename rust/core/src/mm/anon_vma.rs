@@ -15,7 +15,7 @@
 //! anon_vma of the family, because the lock lives in the root.
 //!
 //! DEVIATION: the kernel keeps the chains of an anon_vma in an interval tree, here they are a
-//! list: nothing looks for one by its range yet.
+//! list, and a walk looks at all of it.
 //!
 //! Source: `mm/rmap.c`, `mm/mmap.c`, v5.1.
 

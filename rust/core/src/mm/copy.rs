@@ -44,7 +44,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !vm_flags.has(ALWAYS_COPIED) && vma.anon_vma().read(cpu).is_null() {
             return Ok(());
         }
-        let is_cow = vm_flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE;
+        let is_cow = is_cow_mapping(vm_flags);
         let copy = || {
             if vm_flags.has(VmFlags::HUGETLB) {
                 self.copy_hugetlb_page_range(cpu, dst_mm, src_mm, vma)
@@ -201,6 +201,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 }
 
 /// `is_cow_mapping()`: private, and could be written.
-fn is_cow_mapping(vm_flags: VmFlags) -> bool {
+pub(super) fn is_cow_mapping(vm_flags: VmFlags) -> bool {
     vm_flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE
 }

@@ -3,6 +3,7 @@
 //! Source: `mm/hugetlb.c`, v5.1. Its pages are leaves, as transparent huge pages are, but nothing
 //! is deposited with them and nothing splits them.
 
+use super::copy::is_cow_mapping;
 use super::gather::MmuGather;
 use super::hugetlb::HPAGE_RESV_UNMAPPED;
 use super::kernel::Kernel;
@@ -10,7 +11,7 @@ use super::objects::{MmRef, PageRef, VmaRef};
 use super::page::PG_HUGETLB;
 use super::pgtable::MappedPmd;
 use super::pmd::{Pmd, PmdVal};
-use super::types::{Errno, Pte, Vaddr, VmFlags};
+use super::types::{Errno, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
 use crate::platform::{Ordering, Platform};
@@ -113,7 +114,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
     ) -> Result<(), Errno> {
         let flags = vma.vm_flags().read(cpu);
-        let cow = flags & (VmFlags::SHARED | VmFlags::MAYWRITE) == VmFlags::MAYWRITE;
+        let cow = is_cow_mapping(flags);
         let (mut address, end) = (vma.vm_start().read(cpu), vma.vm_end().read(cpu));
         while address < end {
             // huge_pte_offset() finds an entry that is none, too: the child gets the table above.

@@ -191,7 +191,8 @@ object! {
         /// PMD entries that map the huge page that this page is the head of. (The kernel counts
         /// from -1, in the first tail page.)
         compound_mapcount: u64 = 0x08,
-        /// What `page->mapping` says: 0, an anon_vma (low bit set) or an inode.
+        /// What `page->mapping` says: an inode; with `PG_ANON` in `flags` an anon_vma; or 0, as of
+        /// a page of KSM's.
         mapping: u64 = 0x18,
         index: u64 = 0x20,
         /// The swap slot, while the page is in the swap cache.

@@ -183,8 +183,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.change_swap_map(cpu, slot, |count| (count != 0).then_some(count + 1));
     }
 
-    /// `swapcache_prepare()`: the caller will put the slot's page into the swap cache. False: it
-    /// is there already, or somebody else is about to.
+    /// `swapcache_prepare()`: the caller will put the slot's page into the swap cache. Errors:
+    /// `Exists` where it is there already, or somebody else is about to; `Obsolete` where no PTE
+    /// names the slot any more.
     pub(crate) fn swapcache_prepare(&self, cpu: &P, slot: u32) -> Result<(), NoCache> {
         let lock = self.swap_info(cpu).lock();
         spin_lock(cpu, lock);

@@ -235,12 +235,10 @@ flag_word! {
     /// `FAULT_FLAG_*`.
     FaultFlags {
         WRITE = 0x01,
-        MKWRITE = 0x02,
         ALLOW_RETRY = 0x04,
         KILLABLE = 0x10,
         TRIED = 0x20,
         USER = 0x40,
-        REMOTE = 0x80,
         INSTRUCTION = 0x100,
         /// Source: P22.
         SPECULATIVE = 0x200,
@@ -254,14 +252,12 @@ flag_word! {
         SIGBUS = 0x0002,
         MAJOR = 0x0004,
         WRITE = 0x0008,
-        HWPOISON = 0x0010,
         SIGSEGV = 0x0040,
         NOPAGE = 0x0100,
-        LOCKED = 0x0200,
         RETRY = 0x0400,
         FALLBACK = 0x0800,
         /// `VM_FAULT_ERROR`.
-        ERROR = 0x0001 | 0x0002 | 0x0010 | 0x0040,
+        ERROR = 0x0001 | 0x0002 | 0x0040,
     }
 }
 

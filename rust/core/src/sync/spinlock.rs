@@ -44,12 +44,6 @@ pub fn spin_unlock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
     lock.store(cpu, FREE, Ordering::Release);
 }
 
-/// Whether somebody holds the lock, as nobody's access: for checks.
-#[inline(always)]
-pub fn spin_is_locked<P: Platform>(lock: Field<'_, P, u64>) -> bool {
-    lock.peek() != FREE
-}
-
 #[cfg(test)]
 #[path = "../../tests/unit/sync/spinlock.rs"]
 mod tests;

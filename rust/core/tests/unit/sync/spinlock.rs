@@ -11,11 +11,11 @@ fn leaked<P: Platform>() -> Field<'static, P, u64> {
 fn a_second_task_spins_until_the_lock_is_free() {
     let (stage, lock) = (Stage::new(2), leaked());
     assert_eq!(stage.go(0, move |cpu| spin_lock(cpu, lock)), At::End);
-    assert!(spin_is_locked(lock));
+    assert_eq!(lock.peek(), HELD);
     assert_eq!(stage.go(1, move |cpu| spin_lock(cpu, lock)), At::Spin);
     assert_eq!(stage.go(0, move |cpu| spin_unlock(cpu, lock)), At::End);
     assert_eq!(stage.resume(1), At::End);
-    assert!(spin_is_locked(lock));
+    assert_eq!(lock.peek(), HELD);
 }
 
 #[test]

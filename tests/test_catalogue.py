@@ -9,6 +9,7 @@ and finds the same.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +110,16 @@ FOUND_BY_CHANCE: Final = ("A1a", "A1b")
 IN_RUST: Final = ("A10", "A11a", "A11b", "A11c", "A12", "A27")
 """With programs in ``rust/core/tests/unit/explore``: A27 in ``programs.rs``, the others in
 ``huge_pages.rs``."""
+
+BARRIERS: Final = (
+    ("M1", "write_against_trimming", {"rmap"}, {"armv8"}),
+    ("M2", "write_against_munlock", {"mlocked"}, {"armv8", "power"}),
+    ("M3", "write_against_munlock", {"mlocked"}, {"armv8", "power"}),
+    ("M4", "look_up_against_rebalancing", {"none"}, set[str]()),
+    ("M5", "write_against_trimming", {"none"}, set[str]()),
+    ("M6", "read_of_a_new_page", {"lost-store"}, {"armv8"}),
+)
+"""Barriers (SPF_V12 1.4): the mutant without it, a program, what breaks, and on which models."""
 
 variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)
 mutants = pytest.mark.parametrize("case", MUTANTS, ids=lambda case: case.entry)
@@ -231,10 +242,28 @@ def test_a_store_beside_a_fork_is_lost_without_the_bracket_and_with_one_that_end
         assert found["schedules"] == 10_000
 
 
+@pytest.mark.parametrize("model", MEMORY_MODELS)
+@pytest.mark.parametrize("barrier", BARRIERS, ids=lambda barrier: barrier[0])
+def test_a_missing_barrier_is_found_where_the_machine_reorders(
+    barrier: tuple[str, str, set[str], set[str]], model: str
+) -> None:
+    entry, program, broken, models = barrier
+    case = Case(entry, program, 3, 0, 0)
+    how: dict[str, Any] = {"variants_default": "fixed", "memory_model": model}
+    found = explored(case, mutants=[entry], **how)
+    assert invariants(found) == (broken if model in models else set())
+    assert entries(found) == ({entry} if model in models else set())
+    assert explored(case, **how)["violations"] == []
+    (known,) = (one for one in core_list("mutants") if one["entry"] == entry)
+    assert broken == set(known["oracle"].split(", "))
+    assert models == set(re.findall(r"\((\w+)\)", known["models"]))
+
+
 def test_every_entry_has_a_case() -> None:
     cases = dict.fromkeys(case.entry for case in VARIANTS)
     assert list(cases) == [entry["entry"] for entry in core_list("variants")]
     known = [case.entry for case in MUTANTS] + [*FOUND_BY_CHANCE, *IN_RUST]
+    known += [entry for entry, *_ in BARRIERS]
     assert sorted(known) == sorted(entry["entry"] for entry in core_list("mutants"))
 
 

@@ -675,7 +675,7 @@ class TestLists:
         [
             ("workloads", {"name", "summary", "options"}),
             ("machines", {"name", "arch", "summary", "cpus", "page_size", "values"}),
-            ("mutants", {"name", "entry", "kind", "cpus", "oracle"}),
+            ("mutants", {"name", "entry", "kind", "cpus", "oracle", "models"}),
             ("variants", {"name", "entry", "kind", "cpus", "oracle"}),
             ("events", {"name", "aliases", "text"}),
         ],

@@ -118,7 +118,9 @@ def test_every_entry_of_the_catalogue_has_a_verdict() -> None:
 
 def test_mutants_and_variants_are_said_to_be_some() -> None:
     said = named("Catalogue")
-    mutants = {re.sub(r"[a-z]$", "", mutant["entry"]) for mutant in core_list("mutants")}
+    entries = [mutant["entry"] for mutant in core_list("mutants")]
+    # M: barriers of section 1.4.
+    mutants = {re.sub(r"[a-z]$", "", entry) for entry in entries if not entry.startswith("M")}
     assert {name for name, here in said.items() if here.startswith("same, mutant")} == mutants
     variants = {variant["entry"] for variant in core_list("variants")}
     found = {name for name, here in said.items() if re.match(r"(same, )?variant", here)}

@@ -76,7 +76,7 @@ def mutants(as_json: JsonOption = False) -> None:
 
     With what goes wrong without each, and the invariants that explore reports as broken.
     """
-    _print(core_list("mutants"), as_json, ("entry", "name", "removed", "race", "oracle"))
+    _print(core_list("mutants"), as_json, ("entry", "name", "removed", "race", "oracle", "models"))
 
 
 def variants(as_json: JsonOption = False) -> None:

@@ -1,8 +1,7 @@
 """The objects of the reference model: frames, pages, PTEs, files, VMAs.
 
-Everything here is the plainest data structure that gives the right answer: a sorted list where
-the kernel has a red-black tree, a dictionary where it has page-table pages. What is left out, and
-why nobody can tell, is in docs/semantics.md.
+Everything here is the plainest data structure that gives the right answer: a sorted list for a
+red-black tree, a dictionary for page tables. docs/semantics.md says what is left out.
 """
 
 from __future__ import annotations
@@ -96,11 +95,10 @@ class Frames:
 class Page:
     """A page frame: one content word, whether it is anonymous, and how many PTEs map it.
 
-    `huge` is the huge page that it is a part of. `slot` is its slot of the swap device while it is
-    in the swap cache; `dirty` (PG_dirty) says that the device does not have its content, `lazyfree`
-    that MADV_FREE gave it up, `readahead` that it was read and not used yet. `charged`: it counts
-    for the memory cgroup. `merged`: it is KSM's, which stays in memory, and where it is.
-    `exclusive`, since 5.19: no fork has shared it since it was last known to be one's own.
+    `huge`: the huge page that it is a part of. `slot`: its slot of the swap device while it is in
+    the swap cache. `dirty`: the device does not have its content. `lazyfree`: MADV_FREE gave it up.
+    `readahead`: read and not used yet. `charged`: for the memory cgroup. `merged`: KSM's.
+    `exclusive`, since 5.19: no fork shared it since it was last one's own.
     """
 
     anonymous: bool

@@ -79,7 +79,8 @@ pub fn variants() -> String {
 ///
 /// Source: SPF_V12 section 9.A.
 ///
-/// Returns a JSON text: a list of `name`, `entry`, `kind`, `cpus`, `oracle`, `removed`, `race`.
+/// Returns a JSON text: a list of `name`, `entry`, `kind`, `cpus`, `oracle`,
+/// `models`, `removed`, `race`.
 #[pyfunction]
 pub fn mutants() -> String {
     let entry = |info: &MutantInfo| {
@@ -89,6 +90,7 @@ pub fn mutants() -> String {
             "kind": "mutant",
             "cpus": info.cpus,
             "oracle": info.oracle,
+            "models": info.models.text(),
             "removed": info.removed,
             "race": info.race,
         })

@@ -96,11 +96,11 @@ impl Machine {
     }
 
     /// Chooses which of `nr` stores an access of the running task is behind; the last is what memory
-    /// in order would do, any other counts as a preemption.
-    pub(super) fn choose_store(&self, nr: usize) -> usize {
+    /// in order would do, any other counts as a preemption if it `costs`.
+    pub(super) fn choose_store(&self, nr: usize, costs: bool) -> usize {
         let (nth, last) = (self.points.get(), nr as u32 - 1);
         let runnable = TaskSet::MAX >> (MAX_TASKS - nr as u32);
-        let point = Point { nth, runnable, current: last, can_go_on: true, is_free: false };
+        let point = Point { nth, runnable, current: last, can_go_on: true, is_free: !costs };
         let chosen = if self.reduces.get() {
             self.dpor.borrow_mut().choose_store(&point)
         } else {

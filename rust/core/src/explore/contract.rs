@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 
-use super::cpu::{AtRest, Cpu, NO_GRANT, Site, address, cpus_of, is_free};
+use super::cpu::{AtRest, Cpu, NO_GRANT, Site, address, is_free};
 use super::machine::{Wait, bit};
 use super::mutants::without;
 use super::timeline::Access;
@@ -48,6 +48,12 @@ impl Platform for Cpu {
             self.record(Access::Store, word, before, value);
             self.after_write(word, before, after);
         }
+    }
+
+    #[inline]
+    fn initialise(&self, word: &Word<Self>, value: u64) {
+        self.initialises(word, value);
+        word.poke(value);
     }
 
     #[inline]
@@ -253,19 +259,7 @@ impl Platform for Cpu {
         }
         self.choice_before_next(|machine| machine.decide(self.task));
         self.grant.set(NO_GRANT);
-        let targets = (0..self.machine.nr_tasks).filter(|&cpu| is_target(cpu));
-        let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
-        for target in (0..self.machine.nr_tasks).filter(|&task| set & bit(task) != 0) {
-            self.machine.touch(Thing::Interrupts(target), true);
-        }
-        let waits_for = set & self.machine.irqs_off.get();
-        // Whoever is interrupted, or waited for, has done all that came before.
-        self.full_fences_of(set | bit(self.task));
-        self.event(|| format!("interrupts {}", cpus_of(set)));
-        if waits_for != 0 {
-            self.block(Wait::Interrupt(waits_for), None);
-            self.full_fences_of(waits_for | bit(self.task));
-        }
+        self.interrupt(is_target);
     }
 
     fn livelock_faults(&self) -> u32 {
@@ -291,6 +285,7 @@ impl Platform for Cpu {
             return value;
         }
         self.touch(word, false);
+        self.observes(word);
         self.record(Access::Observe, word, value, value);
         value
     }

@@ -11,7 +11,7 @@ use super::token::TaskSet;
 use super::touch::Thing;
 use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::Reader;
-use crate::platform::{Fence, Finding, Line, Platform, TaskId, Value, Word};
+use crate::platform::{CpuId, Fence, Finding, Line, Platform, TaskId, Value, Word};
 
 /// One CPU of an explored system. Each task has a CPU of its own, with its number.
 pub struct Cpu {
@@ -180,6 +180,23 @@ impl Cpu {
     pub(super) fn touch(&self, word: &Word<Self>, writes: bool) {
         if self.machine.notes() && !is_free(word.site()) {
             self.machine.dpor.borrow_mut().races.touch(word.site(), writes);
+        }
+    }
+
+    /// Interrupts these CPUs; returns when each that has interrupts off has them on again.
+    pub(super) fn interrupt(&self, is_target: impl Fn(CpuId) -> bool) {
+        let targets = (0..self.machine.nr_tasks).filter(|&cpu| is_target(cpu));
+        let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
+        for target in (0..self.machine.nr_tasks).filter(|&task| set & bit(task) != 0) {
+            self.machine.touch(Thing::Interrupts(target), true);
+        }
+        let waits_for = set & self.machine.irqs_off.get();
+        // Whoever is interrupted, or waited for, has done all that came before.
+        self.full_fences_of(set | bit(self.task));
+        self.event(|| format!("interrupts {}", cpus_of(set)));
+        if waits_for != 0 {
+            self.block(Wait::Interrupt(waits_for), None);
+            self.full_fences_of(waits_for | bit(self.task));
         }
     }
 

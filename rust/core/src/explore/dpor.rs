@@ -229,8 +229,9 @@ impl Dpor {
         };
         self.nodes[node].chose_stores = true;
         let spent = self.spent_at(node);
-        let tries = self.preemptions.is_none_or(|bound| spent < bound);
-        self.store_choices.choose(node, point.current, tries)
+        let costs = point.costs();
+        let tries = !costs || self.preemptions.is_none_or(|bound| spent < bound);
+        self.store_choices.choose(node, point.current, costs, tries)
     }
 
     /// Preemptions up to this node's step, and in it so far.

@@ -17,10 +17,36 @@ pub struct MutantInfo {
     pub cpus: u32,
     /// Which invariants break, the most telling first.
     pub oracle: &'static str,
+    /// On which arches, and by their memory models.
+    pub models: Models,
+}
+
+/// Which machines show what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Models {
+    /// Any: no access need be reordered.
+    All,
+    /// Those whose stores or loads other CPUs can see in another order: arm64 and POWER.
+    Weak,
+    /// arm64: on POWER other barriers on the way do what is missing.
+    Armv8,
+    /// None.
+    None,
+}
+
+impl Models {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Weak => "arm64 (armv8), powerpc (power)",
+            Self::Armv8 => "arm64 (armv8)",
+            Self::None => "none",
+        }
+    }
 }
 
 /// All mutants, in order.
-pub const MUTANTS: [MutantInfo; 35] = [
+pub const MUTANTS: [MutantInfo; 41] = [
     MutantInfo {
         which: Mutant::A1NoBracket,
         entry: "A1a",
@@ -31,6 +57,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                writes to the old page; then the copy without that store takes its place.",
         cpus: 3,
         oracle: "lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A1EarlyEnd,
@@ -41,6 +68,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                faults go on.",
         cpus: 3,
         oracle: "lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A1LastOnly,
@@ -50,6 +78,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "The others are odd for ever: no fault in them is speculative again.",
         cpus: 1,
         oracle: "sequence",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A1Failed,
@@ -59,6 +88,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "They are odd for ever: no fault in them is speculative again.",
         cpus: 1,
         oracle: "sequence",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A2,
@@ -70,6 +100,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                as they are now, and does not contain the address.",
         cpus: 2,
         oracle: "readahead-window",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A3,
@@ -81,6 +112,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                installs a page there; then the pages of the old place are moved on top of it.",
         cpus: 2,
         oracle: "rss-count, mapcount, lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A4,
@@ -92,6 +124,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                neither moved nor ended in a signal.",
         cpus: 2,
         oracle: "lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A6,
@@ -103,6 +136,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                change, and installs a page in a table that the munmap is about to free.",
         cpus: 2,
         oracle: "mapcount, rss-count",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A7,
@@ -113,6 +147,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                fault takes the lock, which is free, and installs a page that nobody will zap.",
         cpus: 2,
         oracle: "mapcount, rss-count, use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A8Walk,
@@ -123,6 +158,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                interrupt waiting, so it frees them under the walk.",
         cpus: 2,
         oracle: "use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A8Lock,
@@ -134,6 +170,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                the check says that the VMA is gone.",
         cpus: 2,
         oracle: "use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A9,
@@ -144,6 +181,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                on another CPU waits for that lock, and does not answer.",
         cpus: 2,
         oracle: "deadlock",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A10,
@@ -155,6 +193,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                is to go, or where nobody will free it.",
         cpus: 2,
         oracle: "collapse-pmd, page-table-count",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A11Compare,
@@ -166,6 +205,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                The fault locks the old table and installs a page there, which nobody will find.",
         cpus: 2,
         oracle: "deposit, page-leak, lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A11Irqs,
@@ -177,6 +217,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                compared and has not locked yet.",
         cpus: 2,
         oracle: "deposit, page-leak, lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A11Bracket,
@@ -187,6 +228,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "As without the comparison.",
         cpus: 2,
         oracle: "deposit, page-leak, lost-store",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A12,
@@ -197,6 +239,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                ones, which nobody will free.",
         cpus: 2,
         oracle: "page-table-leak, page-table-count",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A13,
@@ -207,6 +250,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                mmap_sem, while a munmap frees such a neighbour.",
         cpus: 2,
         oracle: "use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A14,
@@ -217,6 +261,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "A fault adds a page to an anon_vma that the VMA is just leaving.",
         cpus: 2,
         oracle: "none",
+        models: Models::None,
     },
     MutantInfo {
         which: Mutant::A15,
@@ -227,6 +272,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                which takes no PTE lock, and the page lies in the other half: a false alarm.",
         cpus: 2,
         oracle: "vma-bounds",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A16,
@@ -239,6 +285,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                is not.",
         cpus: 2,
         oracle: "mlocked",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A17,
@@ -249,6 +296,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                mmap_sem, which it does not hold.",
         cpus: 2,
         oracle: "lock-balance",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A18,
@@ -260,6 +308,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                meanwhile, or the fault maps a page that munmap has already been for.",
         cpus: 2,
         oracle: "mapped-outside-vma, use-after-free, mapcount, rss-count, page-table-count",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A22,
@@ -270,6 +319,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "An error path unlocks a lock that the fault does not hold.",
         cpus: 2,
         oracle: "none",
+        models: Models::None,
     },
     MutantInfo {
         which: Mutant::A23,
@@ -280,6 +330,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "A munmap rebalances the tree, and the walk ends at another VMA or at none.",
         cpus: 2,
         oracle: "none",
+        models: Models::None,
     },
     MutantInfo {
         which: Mutant::A24Get,
@@ -289,6 +340,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "The VMA is unlinked and freed between the end of the section and the reference.",
         cpus: 2,
         oracle: "use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A24Put,
@@ -299,6 +351,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                look-up takes its reference.",
         cpus: 2,
         oracle: "use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A25Kept,
@@ -308,6 +361,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "Each time that the tree changes during a look-up a reference is left over.",
         cpus: 2,
         oracle: "refcount, vma-leak",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A25Twice,
@@ -317,6 +371,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "The last reference goes while the VMA is in the tree.",
         cpus: 2,
         oracle: "refcount, vma-freed-in-tree, use-after-free",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A26,
@@ -327,6 +382,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                freed.",
         cpus: 1,
         oracle: "refcount, vma-leak",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A27,
@@ -337,6 +393,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                changed, but they stay odd for ever, and no fault in them is speculative again.",
         cpus: 1,
         oracle: "sequence",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A28,
@@ -347,6 +404,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                while it is written, and odd for ever.",
         cpus: 1,
         oracle: "sequence",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A29,
@@ -357,6 +415,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                has ended: umount says EBUSY.",
         cpus: 1,
         oracle: "file-open",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A30,
@@ -368,6 +427,7 @@ pub const MUTANTS: [MutantInfo; 35] = [
                waited for a sequence to be even.",
         cpus: 1,
         oracle: "fault-while-odd",
+        models: Models::All,
     },
     MutantInfo {
         which: Mutant::A31,
@@ -378,6 +438,72 @@ pub const MUTANTS: [MutantInfo; 35] = [
         race: "None is known.",
         cpus: 2,
         oracle: "none",
+        models: Models::None,
+    },
+    MutantInfo {
+        which: Mutant::M1,
+        entry: "M1",
+        name: "no-wmb-after-begin",
+        removed: "the smp_wmb after a sequence became odd",
+        race: "What the writer changes is seen before the odd count. A fault that began in time mixes \
+               old fields with new ones, and finds its count unchanged: a page is mapped with an \
+               index that is not its own.",
+        cpus: 2,
+        oracle: "rmap",
+        models: Models::Armv8,
+    },
+    MutantInfo {
+        which: Mutant::M2,
+        entry: "M2",
+        name: "no-wmb-before-end",
+        removed: "the smp_wmb before a sequence becomes even",
+        race: "The even count is seen before what has changed. A fault that begins then takes the old \
+               flags for good: after munlock it maps a page as locked.",
+        cpus: 2,
+        oracle: "mlocked",
+        models: Models::Weak,
+    },
+    MutantInfo {
+        which: Mutant::M3,
+        entry: "M3",
+        name: "no-rmb-after-first-read",
+        removed: "the smp_rmb after a sequence is first read",
+        race: "The fields are read before the count: as M2, from the reader's side.",
+        cpus: 2,
+        oracle: "mlocked",
+        models: Models::Weak,
+    },
+    MutantInfo {
+        which: Mutant::M4,
+        entry: "M4",
+        name: "no-rmb-before-retry",
+        removed: "the smp_rmb before mm_seq is read again",
+        race: "The look-up may take a tree that is being rebalanced for one at rest: as A23.",
+        cpus: 2,
+        oracle: "none",
+        models: Models::None,
+    },
+    MutantInfo {
+        which: Mutant::M5,
+        entry: "M5",
+        name: "no-rmb-after-node-test",
+        removed: "the smp_rmb of vma_has_changed",
+        race: "The fields could be read after the count is compared. But that is done twice, and with \
+               the PTE lock taken in between, whose holder has seen what the writer did before.",
+        cpus: 2,
+        oracle: "none",
+        models: Models::None,
+    },
+    MutantInfo {
+        which: Mutant::M6,
+        entry: "M6",
+        name: "no-barrier-before-pte",
+        removed: "the order between a new page's content and its PTE",
+        race: "Another CPU finds the page before it is cleared, and reads what a stranger left there. \
+               On POWER the PTE lock, taken in between, orders them.",
+        cpus: 2,
+        oracle: "lost-store",
+        models: Models::Armv8,
     },
 ];
 

@@ -6,6 +6,8 @@ struct StoreChoice {
     chosen: u32,
     /// What memory in order would do, and the first that is tried.
     last: u32,
+    /// Whether another than `last` counts as a preemption.
+    costs: bool,
     /// How many of those before `chosen` are to try.
     untried: u32,
 }
@@ -24,10 +26,10 @@ impl StoreChoices {
     }
 
     /// The choice that the schedule comes to, in the step of `node`. `tries`: others are to be tried.
-    pub(super) fn choose(&mut self, node: usize, last: u32, tries: bool) -> u32 {
+    pub(super) fn choose(&mut self, node: usize, last: u32, costs: bool, tries: bool) -> u32 {
         if self.nr_met == self.choices.len() {
             let untried = if tries { last } else { 0 };
-            self.choices.push(StoreChoice { node, chosen: last, last, untried });
+            self.choices.push(StoreChoice { node, chosen: last, last, costs, untried });
         }
         let choice = &self.choices[self.nr_met];
         assert_eq!((choice.node, choice.last), (node, last), "the same choices, another program");
@@ -35,10 +37,10 @@ impl StoreChoices {
         choice.chosen
     }
 
-    /// How many of the node's are not what memory in order would do.
+    /// How many of the node's count as preemptions.
     pub(super) fn older_at(&self, node: usize) -> u32 {
         let of_node = self.choices.iter().rev().take_while(|choice| choice.node == node);
-        of_node.filter(|choice| choice.chosen != choice.last).count() as u32
+        of_node.filter(|choice| choice.costs && choice.chosen != choice.last).count() as u32
     }
 
     /// Takes another store at the last node; false, and none is left of it, if all were tried.

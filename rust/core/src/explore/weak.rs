@@ -1,9 +1,13 @@
 //! What a CPU of the explorer sees of memory that is weaker than sequential consistency.
 
 use super::cpu::{Cpu, address, is_free};
+use super::memory::Memory;
 use super::token::TaskSet;
 use super::touch::Thing;
 use crate::platform::{Fence, Ordering, TaskId, Word};
+
+/// What a stranger left in memory that is not initialised.
+const LEFT: u64 = 0x6b6b_6b6b_6b6b_6b6b;
 
 impl Cpu {
     /// Whether accesses may come in another order now.
@@ -31,13 +35,24 @@ impl Cpu {
             return last;
         }
         let (machine, key) = (&self.machine, (word.site(), address(word)));
-        let choose =
-            &mut |nr| if is_last || !self.is_live() { nr - 1 } else { machine.choose_store(nr) };
+        let choose = &mut |nr, costs| {
+            if is_last || !self.is_live() { nr - 1 } else { machine.choose_store(nr, costs) }
+        };
         let seen = machine.memory.borrow_mut().load(self.task, key, last, order, choose);
         if seen != last {
             self.event(|| format!("{} is newer, but not seen yet", self.name_of(word.site())));
         }
         seen
+    }
+
+    /// A read by the hardware: of the last store, and what it leads to depends on it.
+    #[inline(always)]
+    pub(super) fn observes(&self, word: &Word<Self>) {
+        if self.is_weak() {
+            let (key, last) = ((word.site(), address(word)), word.peek());
+            let memory = &mut *self.machine.memory.borrow_mut();
+            memory.load(self.task, key, last, Ordering::Consume, &mut |nr, _| nr - 1);
+        }
     }
 
     /// What a word holds after a store: another's store may come behind it.
@@ -52,8 +67,18 @@ impl Cpu {
             return value;
         }
         let (machine, key, before) = (&self.machine, (word.site(), address(word)), word.peek());
-        let choose = &mut |nr| machine.choose_store(nr);
+        let choose = &mut |nr, costs| machine.choose_store(nr, costs);
         machine.memory.borrow_mut().store(self.task, key, before, value, order, choose)
+    }
+
+    /// A store to a word that nobody else has found, and that holds what a stranger left.
+    #[inline(always)]
+    pub(super) fn initialises(&self, word: &Word<Self>, value: u64) {
+        if self.is_weak() {
+            let key = (word.site(), address(word));
+            let memory = &mut *self.machine.memory.borrow_mut();
+            memory.store(self.task, key, LEFT, value, Ordering::Relaxed, &mut |nr, _| nr - 1);
+        }
     }
 
     /// A read-modify-write of a word that holds `before`, and then `after`, if it stores.
@@ -67,8 +92,19 @@ impl Cpu {
     ) {
         if self.is_weak() && !is_free(word.site()) {
             let key = (word.site(), address(word));
-            self.machine.memory.borrow_mut().exchange(self.task, key, before, after, order);
+            let memory = &mut *self.machine.memory.borrow_mut();
+            memory.exchange(self.task, key, before, after, order);
+            self.note_performed(memory);
         }
+    }
+
+    /// The step that has performed stores together conflicts with who reads them.
+    fn note_performed(&self, memory: &mut Memory) {
+        if self.machine.notes() && !memory.together.is_empty() {
+            let races = &mut self.machine.dpor.borrow_mut().races;
+            memory.together.iter().for_each(|&number| races.touch(number, true));
+        }
+        memory.together.clear();
     }
 
     #[inline(always)]
@@ -85,6 +121,7 @@ impl Cpu {
             self.machine.touch(Thing::FullFences, true);
         }
         memory.fence(task, fence);
+        self.note_performed(memory);
     }
 
     /// These have done all that came before.

@@ -121,8 +121,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.add_new_anon_page(cpu, vmf, page);
         // Release: the page's content and rmap come first (the barrier in __SetPageUptodate);
         // pairs with the dependent access through this PTE.
-        pte.store(cpu, entry | Pte::MKDIRTY | Pte::YOUNG, Ordering::Release);
+        pte.store(cpu, entry | Pte::MKDIRTY | Pte::YOUNG, release_of_page(cpu));
         self.pte_unmap_unlock(cpu, vmf);
         VmFault::NONE
     }
+}
+
+/// How the PTE of a new page is stored: after the page's content.
+#[inline(always)]
+pub(super) fn release_of_page<P: Platform>(cpu: &P) -> Ordering {
+    if cpu.mutant(Mutant::M6) { Ordering::Relaxed } else { Ordering::Release }
 }

@@ -7,6 +7,7 @@ use crate::design::Design;
 use crate::events::{Event, TraceEntry};
 use crate::mm::{Kernel, PteSlot, Vaddr, Variant, VmaRef};
 use crate::platform::{Fence, Mutant, Platform};
+use crate::sync::seqcount::fence_unless;
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -18,7 +19,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let sequence = vmf.vma.vm_sequence().read(cpu);
         // Orders both reads before what the caller does next; pairs with the smp_wmb of
         // raw_write_seqcount_begin.
-        cpu.fence(Fence::Read);
+        fence_unless(cpu, Fence::Read, Mutant::M5);
         cpu.check("vma_has_changed", !unlinked, || "the VMA is still in the tree".to_owned());
         cpu.check("vma_has_changed", sequence == vmf.sequence, || {
             format!("vm_sequence {sequence:#x} is still {:#x}", vmf.sequence)

@@ -3,6 +3,7 @@
 //! Source: `mm/memory.c`, v5.1; P05, P13, P16, P22.
 
 use super::Vmf;
+use super::anonymous::release_of_page;
 use crate::design::Design;
 use crate::events::Cost;
 use crate::mm::{Kernel, PG_UPTODATE, PageRef, Pte, Rss, Variant, VmFault, VmFlags};
@@ -170,7 +171,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             Some(old) => {
                 let new = self.alloc_page_at(cpu, place)?;
                 cpu.charge(Cost::CopyPage, 1);
-                new.content().poke(old.content().read(cpu));
+                new.content().initialise(cpu, old.content().read(cpu));
                 new
             }
         };
@@ -200,7 +201,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.flush_tlb_page(cpu, vmf.mm, vmf.address);
         self.add_new_anon_page(cpu, vmf, new_page);
         // Release: pairs with the dependent access through this PTE.
-        pte.store(cpu, entry, Ordering::Release);
+        pte.store(cpu, entry, release_of_page(cpu));
         if let Some(old) = old_page {
             self.page_remove_rmap(cpu, vmf.mm, old);
             // The reference of the mapping; the caller puts the fault's own.

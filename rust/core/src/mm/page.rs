@@ -110,7 +110,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     pub(crate) fn alloc_zeroed_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
         let page = self.alloc_page_at(cpu, place)?;
         cpu.charge(Cost::ClearPage, 1);
-        page.content().poke(0);
+        page.content().initialise(cpu, 0);
         Some(page)
     }
 

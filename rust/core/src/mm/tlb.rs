@@ -322,17 +322,16 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         mm.tlb_flush_pending().fetch_add(cpu, 1, Ordering::Relaxed);
     }
 
-    /// `dec_tlb_flush_pending()`: after the flush.
+    /// `dec_tlb_flush_pending()`: after the flush, which orders what has to be; where no PTE was
+    /// changed there is none, and nothing to order.
     pub(super) fn dec_tlb_flush_pending(&self, cpu: &P, mm: MmRef<'_, P>) {
-        // Release: the flush is over; pairs with the Acquire in mm_tlb_flush_nested. (The kernel
-        // relies on what the flush itself orders.)
-        mm.tlb_flush_pending().fetch_add(cpu, -1, Ordering::Release);
+        mm.tlb_flush_pending().fetch_add(cpu, -1, Ordering::Relaxed);
     }
 
-    /// `mm_tlb_flush_nested()`: whether somebody besides the caller has yet to flush.
+    /// `mm_tlb_flush_nested()`: whether somebody besides the caller has yet to flush. The caller has
+    /// held the PTE lock, as for `inc_tlb_flush_pending`.
     pub(super) fn mm_tlb_flush_nested(&self, cpu: &P, mm: MmRef<'_, P>) -> bool {
-        // Acquire: pairs with the Release in dec_tlb_flush_pending.
-        mm.tlb_flush_pending().load(cpu, Ordering::Acquire) > 1
+        mm.tlb_flush_pending().read(cpu) > 1
     }
 }
 

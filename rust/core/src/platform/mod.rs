@@ -89,6 +89,12 @@ pub trait Platform: Sized + 'static {
 
     fn load(&self, word: &Word<Self>, order: Ordering) -> u64;
     fn store(&self, word: &Word<Self>, value: u64, order: Ordering);
+    /// A store to a word that no other CPU can find yet: no charge, no scheduling point, but others
+    /// may see what was there before unless something orders it before what lets them find it.
+    #[inline(always)]
+    fn initialise(&self, word: &Word<Self>, value: u64) {
+        word.poke(value);
+    }
     fn swap(&self, word: &Word<Self>, value: u64, order: Ordering) -> u64;
     /// `Ok(old)` when the word held `expect` and now holds `new`; `Err(seen)` otherwise.
     fn compare_exchange(

@@ -74,4 +74,16 @@ pub enum Mutant {
     A30,
     /// Faults of the kernel, and of an address space with one user, are speculative too.
     A31,
+    /// No store barrier after a sequence became odd.
+    M1,
+    /// No store barrier before it becomes even.
+    M2,
+    /// No load barrier after it is first read.
+    M3,
+    /// No load barrier before it is read again.
+    M4,
+    /// No load barrier after `vma_has_changed`.
+    M5,
+    /// No barrier between a new page's content and its PTE.
+    M6,
 }

@@ -208,6 +208,11 @@ impl<'k, P: Platform, T: Value> Field<'k, P, T> {
     pub fn write(self, cpu: &P, value: T) {
         self.store(cpu, value, Ordering::Relaxed);
     }
+    /// See [`Platform::initialise`].
+    #[inline(always)]
+    pub fn initialise(self, cpu: &P, value: T) {
+        cpu.initialise(self.word, value.to_word());
+    }
     #[inline(always)]
     pub fn swap(self, cpu: &P, value: T, order: Ordering) -> T {
         let old = cpu.swap(self.word, value.to_word(), order);

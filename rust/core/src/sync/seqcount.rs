@@ -3,7 +3,7 @@
 //! Nobody waits here: a reader that meets a writer gives up. The increments are a load and a
 //! store, as the kernel's `seq->sequence++` is, so two writers at once can lose one (B1).
 
-use crate::platform::{Fence, Field, Platform};
+use crate::platform::{Fence, Field, Mutant, Platform};
 
 /// `raw_read_seqcount()`: the count now, odd or even.
 ///
@@ -12,7 +12,7 @@ use crate::platform::{Fence, Field, Platform};
 pub fn raw_read_seqcount<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) -> u64 {
     let sequence = seq.read(cpu);
     // rmb: the fields are read after the count; pairs with the wmb in `raw_write_seqcount_end`.
-    cpu.fence(Fence::Read);
+    fence_unless(cpu, Fence::Read, Mutant::M3);
     sequence
 }
 
@@ -22,7 +22,7 @@ pub fn raw_read_seqcount<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) -> u64 {
 pub fn read_seqcount_retry<P: Platform>(cpu: &P, seq: Field<'_, P, u64>, start: u64) -> bool {
     // rmb: the fields are read before the count; pairs with the wmb in
     // `raw_write_seqcount_begin`.
-    cpu.fence(Fence::Read);
+    fence_unless(cpu, Fence::Read, Mutant::M4);
     seq.read(cpu) != start
 }
 
@@ -33,7 +33,7 @@ pub fn raw_write_seqcount_begin<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) {
     seq.write(cpu, sequence.wrapping_add(1));
     // wmb: whoever sees a field written now sees the odd count too; pairs with the rmb in
     // `read_seqcount_retry`.
-    cpu.fence(Fence::Write);
+    fence_unless(cpu, Fence::Write, Mutant::M1);
 }
 
 /// `raw_write_seqcount_end()`: makes the count even, after all fields changed.
@@ -41,9 +41,17 @@ pub fn raw_write_seqcount_begin<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) {
 pub fn raw_write_seqcount_end<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) {
     // wmb: whoever sees the even count sees the fields too; pairs with the rmb in
     // `raw_read_seqcount`.
-    cpu.fence(Fence::Write);
+    fence_unless(cpu, Fence::Write, Mutant::M2);
     let sequence = seq.read(cpu);
     seq.write(cpu, sequence.wrapping_add(1));
+}
+
+/// A barrier that a mutant takes away.
+#[inline(always)]
+pub(crate) fn fence_unless<P: Platform>(cpu: &P, fence: Fence, removed: Mutant) {
+    if !cpu.mutant(removed) {
+        cpu.fence(fence);
+    }
 }
 
 #[cfg(test)]

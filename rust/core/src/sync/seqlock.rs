@@ -1,9 +1,11 @@
 //! Sequence locks: `mm->mm_seq`. A sequence count whose readers wait while a writer is inside,
 //! and a spin lock that keeps writers apart.
 
-use super::seqcount::{raw_write_seqcount_begin, raw_write_seqcount_end, read_seqcount_retry};
+use super::seqcount::{
+    fence_unless, raw_write_seqcount_begin, raw_write_seqcount_end, read_seqcount_retry,
+};
 use super::spinlock::{spin_lock, spin_unlock};
-use crate::platform::{Fence, Field, Platform};
+use crate::platform::{Fence, Field, Mutant, Platform};
 
 /// `read_seqbegin()`: spins while a writer is inside; returns an even count.
 ///
@@ -17,7 +19,7 @@ pub fn read_seqbegin<P: Platform>(cpu: &P, seq: Field<'_, P, u64>) -> u64 {
     }
     // rmb: what the lock protects is read after the count; pairs with the wmb in
     // `raw_write_seqcount_end`.
-    cpu.fence(Fence::Read);
+    fence_unless(cpu, Fence::Read, Mutant::M3);
     sequence
 }
 

@@ -7,7 +7,7 @@
 //! store stays pending until another CPU reads it, or somebody has to wait for it; pending stores
 //! of a CPU are ordered only as far as its barriers say.
 
-use super::words::StoreId;
+use super::words::{Store, StoreId};
 use super::{Memory, Model};
 use crate::platform::CpuId;
 
@@ -15,23 +15,34 @@ impl Memory {
     pub(super) fn see_mca(&mut self, cpu: CpuId, word: usize, at: usize) {
         let store = &self.words.stores(word)[at];
         let id = StoreId { word: word as u32, nth: store.nth };
-        if store.writer != cpu {
+        let is_own = store.writer == cpu;
+        let mut time = self.local(cpu).earliest;
+        if !is_own {
             self.perform(id);
             let performed = self.words.stores(word)[at].performed;
             let local = self.local(cpu);
-            let time = local.earliest.max(performed);
+            time = time.max(performed);
             local.latest_load = local.latest_load.max(time);
             local.recent = local.recent.max(performed);
         }
+        self.local(cpu).last_load = time;
         if self.model == Model::Tso {
             self.order_loads(cpu);
         }
     }
 
-    /// All pending stores that one of this CPU's with that epoch has to wait for.
-    pub(super) fn pending_before(&self, cpu: CpuId, epoch: u32, found: &mut Vec<StoreId>) {
+    /// All pending stores that one of this CPU's has to wait for, of that epoch, executed then, which
+    /// is a release or not.
+    pub(super) fn pending_before(
+        &self,
+        cpu: CpuId,
+        (epoch, executed, is_release): (u32, u64, bool),
+        found: &mut Vec<StoreId>,
+    ) {
+        let is_before =
+            |store: &Store| store.epoch < epoch || is_release && store.executed < executed;
         for &id in &self.cpus[cpu as usize].pending {
-            if self.words.get(id).is_some_and(|store| store.epoch < epoch) {
+            if self.words.get(id).is_some_and(is_before) {
                 self.needed_by(id, found);
             }
         }
@@ -52,7 +63,8 @@ impl Memory {
         for earlier in &self.words.stores(word)[..at] {
             self.needed_by(StoreId { nth: earlier.nth, ..id }, found);
         }
-        self.pending_before(store.writer, store.epoch, found);
+        let of = (store.epoch, store.executed, store.is_release);
+        self.pending_before(store.writer, of, found);
     }
 
     /// Lets every CPU see a store, and those that have to be seen before.
@@ -64,6 +76,9 @@ impl Memory {
         self.needed_by(id, &mut needed);
         self.now += 1;
         for &id in &needed {
+            if needed.len() > 1 {
+                self.together.push(self.words.number(id.word));
+            }
             let store = self.words.get_mut(id).expect("just found");
             store.performed = self.now;
         }

@@ -13,11 +13,13 @@
 //! only those that depend; a word has its last [`KEPT`] stores only.
 //! `tests/unit/explore/memory.rs` has the litmus tests with what is published of each.
 
+mod local;
 mod mca;
 mod model;
 mod views;
 mod words;
 
+use local::Local;
 pub use model::Model;
 use views::View;
 use words::{Store, StoreId, Words};
@@ -27,34 +29,15 @@ use crate::platform::{CpuId, Fence, Ordering};
 /// How many stores of a word a load can still see.
 const KEPT: usize = 8;
 
+/// How many loads can go on to miss a store: sooner or later it is seen.
+const MISSES: u32 = 64;
+
 /// A word: its number, and where it is in the host, for two may have one number.
 pub(super) type Key = (u64, usize);
 
-/// Answers how to go on: one of so many, the last being what memory in order would do.
-pub(super) type Choose<'c> = &'c mut dyn FnMut(usize) -> usize;
-
-/// What one CPU is ordered after.
-#[derive(Clone, Debug, Default)]
-struct Local {
-    /// The latest it has executed a store or a full barrier, or has read a store that came then.
-    recent: u64,
-    /// Its loads happen at this time at the earliest (multi-copy atomic models).
-    earliest: u64,
-    /// When the latest of its loads happened.
-    latest_load: u64,
-    /// Store barriers so far.
-    epoch: u32,
-    /// Its stores that are not performed, oldest first.
-    pending: Vec<StoreId>,
-    /// Those of its releases that its next acquire waits for.
-    releases: Vec<StoreId>,
-    /// Of each word, the store that its loads cannot miss: read or stored, or known by a barrier, …
-    seen: View,
-    /// … what it will not miss once there is a barrier (POWER), …
-    acquired: View,
-    /// … and what goes along with its stores.
-    released: std::rc::Rc<View>,
-}
+/// Answers how to go on: one of so many, the last being what memory in order would do; whether
+/// another costs a preemption.
+pub(super) type Choose<'c> = &'c mut dyn FnMut(usize, bool) -> usize;
 
 /// What a store is to be.
 #[derive(Clone, Copy)]
@@ -74,6 +57,10 @@ pub(super) struct Memory {
     now: u64,
     /// What is ordered by full barriers (POWER).
     fenced: View,
+    /// The words of stores that are performed at one time with another. If somebody saw one of them
+    /// before, they could have been performed one after the other, so the step that performs them
+    /// conflicts with who reads them.
+    pub(super) together: Vec<u64>,
     /// Asks even where the access could have come earlier.
     pub(super) asks_always: bool,
 }
@@ -86,6 +73,7 @@ impl Memory {
             cpus: vec![Local::default(); nr_cpus],
             now: 0,
             fenced: View::default(),
+            together: Vec::new(),
             asks_always: false,
         }
     }
@@ -113,7 +101,16 @@ impl Memory {
         let first = self.first_to_see(cpu, word);
         let seen =
             if first == last { last } else { self.ask(cpu, word, (first, last), false, choose) };
+        if seen != last {
+            let newest = self.words.last(word).nth;
+            let local = self.local(cpu);
+            local.nr_missed =
+                if local.missed.get(word) == newest { local.nr_missed + 1 } else { 0 };
+            local.missed.set(word, newest);
+        }
         self.see(cpu, word, seen);
+        // What a read performs with a store has to come before it.
+        self.together.clear();
         self.after_load(cpu, order);
         self.words.stores(word)[seen].value
     }
@@ -131,18 +128,18 @@ impl Memory {
         if self.model == Model::Sc {
             return value;
         }
-        if matches!(order, Ordering::Release | Ordering::SeqCst) {
-            self.order_stores(cpu);
+        let releases = matches!(order, Ordering::Release | Ordering::SeqCst);
+        if releases && !self.is_mca() {
+            self.lwsync(cpu);
         }
         let word = self.words.find_or_add(key, before);
-        let first = self.first_to_precede(cpu, word);
+        let first = self.first_to_precede(cpu, word, releases);
         let end = self.words.stores(word).len();
         let at = if first == end {
             end
         } else {
             1 + self.ask(cpu, word, (first - 1, end - 1), true, choose)
         };
-        let releases = order != Ordering::Relaxed;
         self.insert(cpu, word, at, Written { value, releases, is_exchange: false });
         if order == Ordering::SeqCst {
             self.fence(cpu, Fence::Full);
@@ -167,7 +164,7 @@ impl Memory {
         let order = if self.model == Model::Tso { Ordering::SeqCst } else { order };
         match order {
             Ordering::SeqCst if after.is_some() => self.fence(cpu, Fence::Full),
-            Ordering::Release | Ordering::AcqRel => self.order_stores(cpu),
+            Ordering::Release | Ordering::AcqRel if !self.is_mca() => self.lwsync(cpu),
             _ => {}
         }
         let word = match after {
@@ -212,6 +209,7 @@ impl Memory {
         self.words.reset();
         self.cpus.iter_mut().for_each(Local::reset);
         self.now = 0;
+        self.together.clear();
         self.fenced.clear();
     }
 
@@ -259,7 +257,12 @@ impl Memory {
             }
         }
         let places = &places[nr..];
-        places[if places.len() == 1 { 0 } else { choose(places.len()) }]
+        let local = &self.cpus[cpu as usize];
+        let is_missed = !stores && local.missed.get(word) == known[last].nth;
+        if places.len() == 1 || is_missed && local.nr_missed >= MISSES {
+            return last;
+        }
+        places[choose(places.len(), !is_missed)]
     }
 
     fn after_load(&mut self, cpu: CpuId, order: Ordering) {
@@ -268,7 +271,7 @@ impl Memory {
             // What depends on it comes later; that goes along with no store.
             Ordering::Consume if self.model == Model::Power => self.depend(cpu),
             Ordering::Consume | Ordering::Acquire | Ordering::AcqRel | Ordering::SeqCst => {
-                self.order_loads(cpu);
+                self.acquired(cpu);
             }
         }
     }
@@ -286,11 +289,17 @@ impl Memory {
 
     /// No later load happens before one that has happened.
     fn order_loads(&mut self, cpu: CpuId) {
+        let local = self.local(cpu);
+        local.earliest = local.earliest.max(local.latest_load);
+    }
+
+    /// No later load happens before the last one: it was an acquire.
+    fn acquired(&mut self, cpu: CpuId) {
         if self.is_mca() {
             let local = self.local(cpu);
-            local.earliest = local.earliest.max(local.latest_load);
+            local.earliest = local.earliest.max(local.last_load);
         } else {
-            // An acquire on POWER ends in lwsync.
+            // On POWER it ends in lwsync.
             self.lwsync(cpu);
         }
     }
@@ -315,7 +324,7 @@ impl Memory {
 
     /// Where a store may come: behind what the CPU has seen of the word, and behind what has to be
     /// before it. Coherence and barriers together have no cycles.
-    fn first_to_precede(&self, cpu: CpuId, word: usize) -> usize {
+    fn first_to_precede(&self, cpu: CpuId, word: usize, releases: bool) -> usize {
         let (local, stores) = (&self.cpus[cpu as usize], self.words.stores(word));
         let last = stores.last().expect("at least one");
         let seen = local.seen.get(word);
@@ -324,7 +333,7 @@ impl Memory {
         }
         let mut before = Vec::new();
         if self.is_mca() {
-            self.pending_before(cpu, local.epoch, &mut before);
+            self.pending_before(cpu, (local.epoch, u64::MAX, releases), &mut before);
         } else {
             self.propagated_before(&local.released, &mut before);
         }
@@ -344,8 +353,9 @@ impl Memory {
         let local = &mut self.cpus[cpu as usize];
         local.recent = executed;
         let view = (self.model == Model::Power).then(|| local.released.clone());
-        let (nth, writer, epoch) = (0, cpu, local.epoch);
-        let store = Store { nth, value, writer, epoch, executed, performed, is_exchange, view };
+        let (nth, writer, epoch, is_release) = (0, cpu, local.epoch, releases);
+        let store =
+            Store { nth, value, writer, epoch, executed, performed, is_release, is_exchange, view };
         let nth = self.words.insert(word, at, store);
         local.seen.set(word, nth);
         if performed == words::PENDING {
@@ -366,19 +376,6 @@ impl Memory {
             self.perform(id);
         } else {
             self.carry(id, read);
-        }
-    }
-}
-
-impl Local {
-    fn reset(&mut self) {
-        (self.recent, self.earliest, self.latest_load, self.epoch) = (0, 0, 0, 0);
-        self.pending.clear();
-        self.releases.clear();
-        self.seen.clear();
-        self.acquired.clear();
-        if !self.released.is_empty() {
-            self.released = Default::default();
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Store {
     pub(super) executed: u64,
     /// When all CPUs can see it (multi-copy atomic models); before, only its own CPU can.
     pub(super) performed: u64,
+    /// It comes after all earlier stores of its CPU.
+    pub(super) is_release: bool,
     /// Of a read-modify-write.
     pub(super) is_exchange: bool,
     /// What whoever sees it, and then a barrier, cannot miss (POWER).
@@ -43,6 +45,7 @@ impl Store {
 
 #[derive(Clone, Debug)]
 struct Word {
+    number: u64,
     address: usize,
     /// 1 + the next word with that number, 0 for none.
     next: u32,
@@ -103,9 +106,10 @@ impl Words {
             return word;
         }
         let word = self.position(key).unwrap_or_else(|| self.add(key));
-        let (writer, view, is_exchange) = (NOBODY, None, false);
+        let (writer, view, is_release, is_exchange) = (NOBODY, None, false, false);
         let (nth, epoch, executed, performed) = (0, 0, 0, 0);
-        let store = Store { nth, value, writer, epoch, executed, performed, is_exchange, view };
+        let store =
+            Store { nth, value, writer, epoch, executed, performed, is_release, is_exchange, view };
         self.insert(word, 0, store);
         word
     }
@@ -118,13 +122,16 @@ impl Words {
         let next = std::mem::replace(&mut self.firsts[place], at as u32 + 1);
         self.used.push(place as u32);
         self.nr_words += 1;
-        let address = key.1;
+        let (number, address) = key;
         match self.words.get_mut(at) {
             Some(word) => {
                 word.stores.clear();
-                (word.address, word.next, word.nr_stores) = (address, next, 0);
+                (word.number, word.address) = key;
+                (word.next, word.nr_stores) = (next, 0);
             }
-            None => self.words.push(Word { address, next, nr_stores: 0, stores: Vec::new() }),
+            None => {
+                self.words.push(Word { number, address, next, nr_stores: 0, stores: Vec::new() });
+            }
         }
         at
     }
@@ -146,6 +153,11 @@ impl Words {
     #[inline]
     pub(super) fn stores(&self, word: usize) -> &[Store] {
         &self.words[word].stores
+    }
+
+    /// The number of a word.
+    pub(super) fn number(&self, word: u32) -> u64 {
+        self.words[word as usize].number
     }
 
     pub(super) fn last(&self, word: usize) -> &Store {

@@ -153,7 +153,7 @@ impl Run {
     fn step(&mut self, task: usize, step: Step, choice: usize) -> usize {
         let mut choices = 1;
         let cpu = task as CpuId;
-        let mut choose = |nr: usize| {
+        let mut choose = |nr: usize, _: bool| {
             choices = nr;
             choice
         };
@@ -265,9 +265,9 @@ fn asking_where_nothing_happened_since_adds_no_outcome() {
 fn what_is_written_behind_its_back_is_seen_by_all() {
     for model in [Model::Tso, Model::Armv8, Model::Power] {
         let mut memory = Memory::new(model, 2);
-        memory.store(0, key('x'), 0, 1, Ordering::Relaxed, &mut |nr| nr - 1);
+        memory.store(0, key('x'), 0, 1, Ordering::Relaxed, &mut |nr, _| nr - 1);
         // Made anew: 7. A load has no other choice.
-        let seen = memory.load(1, key('x'), 7, Ordering::Relaxed, &mut |nr| {
+        let seen = memory.load(1, key('x'), 7, Ordering::Relaxed, &mut |nr, _| {
             assert_eq!(nr, 1);
             0
         });

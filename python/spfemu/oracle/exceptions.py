@@ -146,8 +146,8 @@ EXCEPTIONS: Final = (
         (6, 7),
         "memory that nobody has touched is no longer charged when it may not be written to any "
         "more, which decides what it merges with",
-        keys=("ret", "errno"),
-        outcome=cuts.outcome_of("uncharged", ("mremap",)),
+        keys=("ret", "errno", "faults"),
+        outcome=cuts.outcome_of("uncharged"),
         edge=cuts.edge_of("uncharged"),
         ends=True,
     ),

@@ -427,6 +427,17 @@ def test_a_move_of_what_is_several_since_it_was_uncharged() -> None:
         assert {e.exception for e in found.excused} == {"mprotect-uncharges"}
 
 
+def test_a_move_of_several_onto_itself_moves_none() -> None:
+    # The first VMA would not meet its own new place, but the whole range does: EINVAL.
+    onto = op("mremap", "p+0x8000", old_length=16 * PAGE, new_length=16 * PAGE,
+              flags=["maymove", "fixed"], new_addr=hex(BASE - 7 * PAGE))  # fmt: skip
+    apart = {**onto, "new_addr": hex(BASE - 8 * PAGE)}
+    found = compared(program([mmap(12), onto, apart]), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (6, 17):
+        assert {e.exception for e in found.excused} == {"mremap-of-several"}
+
+
 CHOSEN: Final = {
     "mremap grows it": [
         {"op": "mmap", "length": 16 * PAGE, "id": "p"},

@@ -74,9 +74,15 @@ def _machines() -> Iterator[Machine]:
 def mutants(as_json: JsonOption = False) -> None:
     """List the checks that explore can remove.
 
-    With what goes wrong without each, and the invariants that explore reports as broken.
+    With what goes wrong without each, and the invariants that explore reports as broken: on every
+    arch, or where its memory model is said, only with that one.
     """
-    _print(core_list("mutants"), as_json, ("entry", "name", "removed", "race", "oracle", "models"))
+    entries = core_list("mutants")
+    if not as_json:
+        for entry in entries:
+            if entry["models"] not in ("all", "none"):
+                entry["oracle"] += f" on {entry['models']}"
+    _print(entries, as_json, ("entry", "name", "removed", "race", "oracle"))
 
 
 def variants(as_json: JsonOption = False) -> None:

@@ -86,12 +86,7 @@ def _mremap_to(
 
     **Source:** mremap_to(), mm/mremap.c@5.1.
     """
-    task_size = mm.arch.task_size
-    if mm.is_unaligned(new_addr) or new_length > task_size or new_addr > task_size - new_length:
-        raise SyscallError(errno.EINVAL)
-    end, new_end = (addr + old_length) & ADDRESS_MASK, new_addr + new_length
-    if end > new_addr and new_end > addr:
-        raise SyscallError(errno.EINVAL)
+    _check_places(mm, addr, old_length, new_addr, new_length)
     # Unmapping may cut VMAs in three at both places, and moving needs some more.
     if mm.map_count + 2 >= kernel.sysctl["vm.max_map_count"] - 3:
         raise SyscallError(errno.ENOMEM)
@@ -106,6 +101,16 @@ def _mremap_to(
     return new_addr
 
 
+def _check_places(mm: Mm, addr: int, old_length: int, new_addr: int, new_length: int) -> None:
+    """Lets the new place be one that user space has, and apart from the old one."""
+    task_size = mm.arch.task_size
+    if mm.is_unaligned(new_addr) or new_length > task_size or new_addr > task_size - new_length:
+        raise SyscallError(errno.EINVAL)
+    end, new_end = (addr + old_length) & ADDRESS_MASK, new_addr + new_length
+    if end > new_addr and new_end > addr:
+        raise SyscallError(errno.EINVAL)
+
+
 def _mremap_several(kernel: Kernel, mm: Mm, addr: int, length: int, new_addr: int) -> int:
     """Moves what a range has of every VMA, and leaves the holes between them as wide as they are.
 
@@ -114,6 +119,7 @@ def _mremap_several(kernel: Kernel, mm: Mm, addr: int, length: int, new_addr: in
 
     **Source:** remap_move(), since 6.17.
     """
+    _check_places(mm, addr, length, new_addr, length)
     at, end = addr, addr + length
     while (vma := mm.find_vma(at)) is not None and vma.start < end:
         start, stop = max(at, vma.start), min(vma.end, end)

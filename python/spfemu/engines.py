@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from spfemu.errors import EngineError, ProgramError
 from spfemu.lock_stat import lock_stat_of
 from spfemu.machines import Machine, find_machine
 from spfemu.profiles import Arch, profile_of
+from spfemu.program.messages import placed
 from spfemu.program.model import Program
 from spfemu.program.ops import OPS, OUTCOME_DTYPE, SPAN_DTYPE, TRACE_DTYPE
 from spfemu.program.scale import scale_program
@@ -73,7 +73,6 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
 }
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
-_PLACE: Final = re.compile(r"tasks\[(\d+)\]: record (\d+): ")
 
 Progress = Callable[[float], object]
 """Called now and then with the share of the work done, 0 to 1."""
@@ -290,11 +289,7 @@ def source_named(program: Program) -> Iterator[None]:
     except ProgramError as error:
         raise ProgramError(f"{program.source}: {error}") from None
     except EngineError as error:
-        message = str(error)
-        if match := _PLACE.match(message):
-            place = program.where(int(match[1]), int(match[2]))
-            message = f"{place}: {message[match.end() :]}"
-        raise EngineError(f"{program.source}: {message}") from None
+        raise EngineError(placed(program, str(error))) from None
 
 
 def core_tasks(program: Program) -> list[npt.NDArray[np.uint8]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from spfemu.errors import EngineError, ProgramError
 from spfemu.oracle.host import Host, host
 from spfemu.profiles import Arch
-from spfemu.program.messages import out_of_range
+from spfemu.program.messages import out_of_range, placed
 from spfemu.program.model import Program, System
 from spfemu.program.ops import (
     ACCESSES,
@@ -165,7 +164,7 @@ def _run(
             progress,
         )
     except (ProgramError, EngineError) as error:
-        raise type(error)(_placed(program, str(error))) from None
+        raise type(error)(f"{placed(program, str(error))} (engine kernel)") from None
     summary = json.loads(summary_text)
     return Result(
         program=program,
@@ -198,18 +197,6 @@ def _run(
         },
         turns=tuple((task, count) for task, count in summary["turns"]),
     )
-
-
-_PLACE: Final = re.compile(r"tasks\[(\d+)\]: record (\d+): ")
-
-
-def _placed(program: Program, message: str) -> str:
-    """A message of the core with its place as the JSON form has it."""
-    match = _PLACE.match(message)
-    if match is None:
-        return f"{program.source}: {message} (engine kernel)"
-    place = program.where(int(match[1]), int(match[2]))
-    return f"{program.source}: {place}: {message[match.end() :]} (engine kernel)"
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from spfemu.program.values import shown
 
-__all__ = ["listed", "no_nodes", "out_of_range", "to_be_started"]
+if TYPE_CHECKING:
+    from spfemu.program.model import Program
+
+__all__ = ["listed", "no_nodes", "out_of_range", "placed", "to_be_started"]
+
+_PLACE: Final = re.compile(r"tasks\[(\d+)\]: record (\d+): ")
+"""The place of an operation as the compiled core says it."""
+
+
+def placed(program: Program, message: str) -> str:
+    """A message of the core with the program's source, and its place as the JSON form has it.
+
+    Source: ours.
+    """
+    if match := _PLACE.match(message):
+        message = f"{program.where(int(match[1]), int(match[2]))}: {message[match.end() :]}"
+    return f"{program.source}: {message}"
 
 
 def out_of_range(key: str, value: object, allowed: str) -> str:

@@ -363,6 +363,24 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
          mmap(16, flags=["private", "fixed"], file="f"), op("read"), op("write", value=1)],
         "emulated", {"faults": 2},
     ),
+    # An mlock that found nothing has locked nothing.
+    "locked-memory-limit-of-nothing": (
+        [mmap(), op("mlock", Q, length=MOST, onfault=True),
+         op("mlock", "p+0xf000", length=MUCH - MOST, onfault=True)],
+        "emulated", {"ret": 0, "errno": 0},
+    ),
+    # What was mapped meanwhile is elsewhere.
+    "grown-file-elsewhere": (
+        [{"op": "truncate", "file": "f", "length": 16 * PAGE},
+         mmap(16, flags=["private", "fixed"], file="f"), op("read", "p+0x5000"),
+         mmap(addr=hex(Q), id="q"), op("read", "p+0x5000")],
+        "emulated", {"faults": 1},
+    ),
+    # Ours has nothing there.
+    "vsyscall-page-success": (
+        [mmap(), op("write", 0xFFFFFFFFFF600000, value=1)],
+        "emulated", {"signal": 0, "si_code": 0, "faults": 5},
+    ),
     # It is the next page.
     "vsyscall-page": (
         [mmap(), op("read", 0xFFFFFFFFFF601000)], "host", {"faults": 1},

@@ -209,10 +209,14 @@ class History:
 
         Source: ours.
         """
+        pages_beyond = 0
         for call in self.before(position, space):
             if call.op == "mremap" and not call.errno:
                 if call.ret <= page < call.ret + call.new_length:
-                    page += call.address - call.ret  # it came from there
+                    # It came from there, or goes on where what came from there ends.
+                    beyond = max(0, page - call.ret - call.length + 4096)
+                    page += call.address - call.ret - beyond
+                    pages_beyond += beyond // 4096
                 continue
             if call.op != "mmap" or call.errno or not call.ret <= page < call.ret + call.length:
                 continue
@@ -220,7 +224,7 @@ class History:
             if number < 0:
                 return None
             at = int(call.record["value"]) + page - call.ret
-            return Mapping(self.program.files[number], at // 4096)
+            return Mapping(self.program.files[number], at // 4096 + pages_beyond)
         return None
 
     def address(self, record: np.void, position: int, result: Result | None = None) -> int:

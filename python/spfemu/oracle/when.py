@@ -36,7 +36,6 @@ __all__ = [
     "locks_before_a_hole",
 ]
 
-_MAY_UNMAP: Final = ("mmap", "munmap", "mremap", "madvise", "truncate", "fork", "exec")
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
@@ -221,7 +220,12 @@ def _locked(history: History, position: int, space: int) -> Ranges:
         if of_task(call.task, call.position) != space:
             continue
         start, end = call.range
-        if call.op == "mlock" and call.errno in (0, errno.ENOMEM):
+        if call.op == "mlock" and call.errno == errno.ENOMEM:
+            # Up to the first hole, if the limit did not forbid all of it.
+            parts = mapped(history, call.position, space).within(start, end)
+            if parts and parts[0][0] == start:
+                found.add(*parts[0])
+        elif call.op == "mlock" and not call.errno:
             found.add(start, end)
         elif call.errno:
             continue
@@ -240,7 +244,8 @@ def _locked(history: History, position: int, space: int) -> Ranges:
 def is_vsyscall(case: Case) -> bool:
     """An access to the page that x86-64 keeps for old system calls, which ours does not have."""
     is_access = case.op in ("read", "write", "touch", "execute")
-    return is_access and case.page == _VSYSCALL
+    is_refused = case.emulated["si_code"] == "SEGV_MAPERR" or case.emulated["errno"] == "EFAULT"
+    return is_access and is_refused and case.page == _VSYSCALL
 
 
 def is_read_ahead(case: Case) -> bool:
@@ -276,15 +281,25 @@ def _only_reads(case: Case) -> bool:
 
 
 def _was_reached(case: Case) -> bool:
-    """Whether there was an access to this page of memory since the last call that may matter."""
+    """Whether there was an access to this page of memory since the last call about it."""
     of_task = case.history.spaces.of_task
-    last = max((c.position for c in case.before if c.op in _MAY_UNMAP), default=-1)
+    last = max((c.position for c in case.before if _may_unmap(c, case.page)), default=-1)
     return any(
         last < reach.position < case.position
         and reach.page == case.page
         and of_task(reach.task, reach.position) == case.space
         for reach in case.history.reached
     )
+
+
+def _may_unmap(call: Call, page: int) -> bool:
+    """Whether a page that was there before a call may be gone after it."""
+    if call.op in ("truncate", "fork", "exec"):
+        return True
+    start, length = (call.ret, call.length) if call.op == "mmap" else (call.address, call.length)
+    moved_here = call.op == "mremap" and call.ret <= page < call.ret + call.new_length
+    is_about_it = start <= page < start + length or moved_here
+    return call.op in ("mmap", "munmap", "mremap", "madvise") and is_about_it
 
 
 def is_address_as_errno(case: Case) -> bool:

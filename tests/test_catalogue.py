@@ -116,6 +116,7 @@ BARRIERS: Final = (
     ("M2", "write_against_munlock", {"mlocked"}, {"armv8", "power"}),
     ("M3", "write_against_munlock", {"mlocked"}, {"armv8", "power"}),
     ("M4", "look_up_against_rebalancing", {"none"}, set[str]()),
+    ("M4", "write_against_trimming", {"none"}, set[str]()),
     ("M5", "write_against_trimming", {"none"}, set[str]()),
     ("M6", "read_of_a_new_page", {"lost-store"}, {"armv8"}),
 )
@@ -248,7 +249,8 @@ def test_a_missing_barrier_is_found_where_the_machine_reorders(
     barrier: tuple[str, str, set[str], set[str]], model: str
 ) -> None:
     entry, program, broken, models = barrier
-    case = Case(entry, program, 3, 0, 0)
+    # A complete search for nothing takes long on POWER.
+    case = Case(entry, program, 2 if model == "power" and model not in models else 3, 0, 0)
     how: dict[str, Any] = {"variants_default": "fixed", "memory_model": model}
     found = explored(case, mutants=[entry], **how)
     assert invariants(found) == (broken if model in models else set())
@@ -263,7 +265,7 @@ def test_every_entry_has_a_case() -> None:
     cases = dict.fromkeys(case.entry for case in VARIANTS)
     assert list(cases) == [entry["entry"] for entry in core_list("variants")]
     known = [case.entry for case in MUTANTS] + [*FOUND_BY_CHANCE, *IN_RUST]
-    known += [entry for entry, *_ in BARRIERS]
+    known += dict.fromkeys(entry for entry, *_ in BARRIERS)
     assert sorted(known) == sorted(entry["entry"] for entry in core_list("mutants"))
 
 

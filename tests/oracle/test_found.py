@@ -518,6 +518,22 @@ def test_what_came_with_another_page_brings_none_itself() -> None:
     assert {entry.exception for entry in found.excused} <= {"grown-file"}
 
 
+def test_a_file_that_a_child_lets_grow() -> None:
+    # What t0 tried before was beyond its end; then the host reads several pages with the first.
+    tasks = [
+        {"name": "t0", "ops": [mmap(16, flags=["shared", "fixed"], file="f"),
+                               op("write", "p+0x6000", value=3), {"op": "fork", "child": "c",
+                               "wait": True}, op("read", "p+0x7000"), op("read", "p+0x6000")]},
+        {"name": "c", "start": "fork",
+         "ops": [{"op": "truncate", "file": "f", "length": 16 * PAGE}]},
+    ]  # fmt: skip
+    files = {"f": {"length": PAGE}}
+    given = {"format": "spfemu-program/1", "files": files, "tasks": tasks}
+    found = compared(Program.from_dict(given), "classic")
+    assert found.differences == []
+    assert {entry.exception for entry in found.excused} <= {"grown-file"}
+
+
 def test_what_lies_above_a_chosen_place_on_the_host_alone() -> None:
     # Newer kernels align what is large, and the next mapping comes to lie in the gap above it,
     # right below the first one. In 5.1 it keeps its distance from the stack above.

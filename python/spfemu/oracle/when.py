@@ -283,7 +283,9 @@ def _only_reads(case: Case) -> bool:
 def _was_reached(case: Case) -> bool:
     """Whether there was an access to this page of memory since the last call about it."""
     of_task = case.history.spaces.of_task
-    last = max((c.position for c in case.before if _may_unmap(c, case.page)), default=-1)
+    cut = [c for c in case.history.calls if c.op == "truncate" and c.position < case.position]
+    calls = [*cut, *(c for c in case.before if _may_unmap(c, case.page))]
+    last = max((call.position for call in calls), default=-1)
     return any(
         last < reach.position < case.position
         and reach.page == case.page
@@ -294,7 +296,7 @@ def _was_reached(case: Case) -> bool:
 
 def _may_unmap(call: Call, page: int) -> bool:
     """Whether a page that was there before a call may be gone after it."""
-    if call.op in ("truncate", "fork", "exec"):
+    if call.op in ("fork", "exec"):
         return True
     start, length = (call.ret, call.length) if call.op == "mmap" else (call.address, call.length)
     moved_here = call.op == "mremap" and call.ret <= page < call.ret + call.new_length

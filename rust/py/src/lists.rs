@@ -77,7 +77,7 @@ pub fn variants() -> String {
 
 /// Returns the mutants: checks of v12 that an exploration can remove.
 ///
-/// Source: SPF_V12 section 9.A.
+/// Source: SPF_V12 sections 9.A and 1.4 (M).
 ///
 /// Returns a JSON text: a list of `name`, `entry`, `kind`, `cpus`, `oracle`,
 /// `models`, `removed`, `race`.

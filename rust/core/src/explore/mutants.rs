@@ -1,4 +1,4 @@
-//! Mutants: one check of v12 removed, to see what it prevents (SPF_V12 section 9.A).
+//! Mutants: one check of v12 removed, to see what it prevents (SPF_V12 9.A), or one barrier (M, 1.4).
 
 pub use crate::platform::Mutant;
 
@@ -6,7 +6,7 @@ pub use crate::platform::Mutant;
 #[derive(Clone, Copy, Debug)]
 pub struct MutantInfo {
     pub which: Mutant,
-    /// As in SPF_V12 section 9.
+    /// As in SPF_V12 section 9; M: a barrier of its section 1.4.
     pub entry: &'static str,
     pub name: &'static str,
     /// The check that is removed, and where it is.
@@ -477,8 +477,9 @@ pub const MUTANTS: [MutantInfo; 41] = [
         which: Mutant::M4,
         entry: "M4",
         name: "no-rmb-before-retry",
-        removed: "the smp_rmb before mm_seq is read again",
-        race: "The look-up may take a tree that is being rebalanced for one at rest: as A23.",
+        removed: "the smp_rmb before a sequence is read again",
+        race: "The look-up may take a tree that is being rebalanced for one at rest: as A23. Of \
+               vm_sequence, what is read then is compared again under the PTE lock.",
         cpus: 2,
         oracle: "none",
         models: Models::None,

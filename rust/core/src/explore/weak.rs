@@ -38,7 +38,9 @@ impl Cpu {
         let choose = &mut |nr, costs| {
             if is_last || !self.is_live() { nr - 1 } else { machine.choose_store(nr, costs) }
         };
-        let seen = machine.memory.borrow_mut().load(self.task, key, last, order, choose);
+        let memory = &mut *machine.memory.borrow_mut();
+        let seen = memory.load(self.task, key, last, order, choose);
+        self.note_performed(memory);
         if seen != last {
             self.event(|| format!("{} is newer, but not seen yet", self.name_of(word.site())));
         }
@@ -52,6 +54,7 @@ impl Cpu {
             let (key, last) = ((word.site(), address(word)), word.peek());
             let memory = &mut *self.machine.memory.borrow_mut();
             memory.load(self.task, key, last, Ordering::Consume, &mut |nr, _| nr - 1);
+            self.note_performed(memory);
         }
     }
 
@@ -68,7 +71,10 @@ impl Cpu {
         }
         let (machine, key, before) = (&self.machine, (word.site(), address(word)), word.peek());
         let choose = &mut |nr, costs| machine.choose_store(nr, costs);
-        machine.memory.borrow_mut().store(self.task, key, before, value, order, choose)
+        let memory = &mut *machine.memory.borrow_mut();
+        let after = memory.store(self.task, key, before, value, order, choose);
+        self.note_performed(memory);
+        after
     }
 
     /// A store to a word that nobody else has found, and that holds what a stranger left.
@@ -98,13 +104,13 @@ impl Cpu {
         }
     }
 
-    /// The step that has performed stores together conflicts with who reads them.
+    /// A step that has performed several stores conflicts with who reads them.
     fn note_performed(&self, memory: &mut Memory) {
-        if self.machine.notes() && !memory.together.is_empty() {
+        if self.machine.notes() && memory.performed.len() > 1 {
             let races = &mut self.machine.dpor.borrow_mut().races;
-            memory.together.iter().for_each(|&number| races.touch(number, true));
+            memory.performed.iter().for_each(|&number| races.touch(number, true));
         }
-        memory.together.clear();
+        memory.performed.clear();
     }
 
     #[inline(always)]

@@ -61,8 +61,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// The walk of `clear_refs_write()`, and its flush. Caller holds `mmap_sem`, for reading; the
-    /// sequences stay as they are, for the PTE lock is enough (6.2), except in
-    /// [`Kernel::clear_soft_dirty_alone`]. DEVIATION: arm64 has no flush.
+    /// sequences stay as they are, for the PTE lock is enough (6.2).
+    /// [`Kernel::clear_soft_dirty_alone`] holds it for writing, and the VMAs odd. DEVIATION: arm64 has no flush.
     pub(crate) fn clear_refs_walk(&self, cpu: &P, mm: MmRef<'_, P>, what: ClearRefs) {
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         // tlb_gather_mmu(0, -1): fullmm, so there is something to flush whatever the walk finds.

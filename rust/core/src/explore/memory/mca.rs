@@ -76,9 +76,7 @@ impl Memory {
         self.needed_by(id, &mut needed);
         self.now += 1;
         for &id in &needed {
-            if needed.len() > 1 {
-                self.together.push(self.words.number(id.word));
-            }
+            self.performed.push(self.words.number(id.word));
             let store = self.words.get_mut(id).expect("just found");
             store.performed = self.now;
         }

@@ -57,10 +57,10 @@ pub(super) struct Memory {
     now: u64,
     /// What is ordered by full barriers (POWER).
     fenced: View,
-    /// The words of stores that are performed at one time with another. If somebody saw one of them
-    /// before, they could have been performed one after the other, so the step that performs them
-    /// conflicts with who reads them.
-    pub(super) together: Vec<u64>,
+    /// The words of the stores that this access performs. If somebody saw one of them before, they
+    /// could be performed one after the other, so a step that performs several conflicts with who
+    /// reads them.
+    pub(super) performed: Vec<u64>,
     /// Asks even where the access could have come earlier.
     pub(super) asks_always: bool,
 }
@@ -73,7 +73,7 @@ impl Memory {
             cpus: vec![Local::default(); nr_cpus],
             now: 0,
             fenced: View::default(),
-            together: Vec::new(),
+            performed: Vec::new(),
             asks_always: false,
         }
     }
@@ -94,6 +94,7 @@ impl Memory {
             self.wait_for_releases(cpu);
         }
         let Some(word) = self.words.find(key, value) else {
+            self.see_untouched(cpu);
             self.after_load(cpu, order);
             return value;
         };
@@ -109,8 +110,6 @@ impl Memory {
             local.missed.set(word, newest);
         }
         self.see(cpu, word, seen);
-        // What a read performs with a store has to come before it.
-        self.together.clear();
         self.after_load(cpu, order);
         self.words.stores(word)[seen].value
     }
@@ -179,6 +178,8 @@ impl Memory {
                 let written = Written { value: after, releases, is_exchange: true };
                 self.insert_exchange(cpu, word, written);
             }
+        } else {
+            self.see_untouched(cpu);
         }
         match order {
             Ordering::SeqCst if after.is_some() => self.fence(cpu, Fence::Full),
@@ -209,7 +210,7 @@ impl Memory {
         self.words.reset();
         self.cpus.iter_mut().for_each(Local::reset);
         self.now = 0;
-        self.together.clear();
+        self.performed.clear();
         self.fenced.clear();
     }
 
@@ -285,6 +286,12 @@ impl Memory {
         }
         let nth = self.words.stores(word)[at].nth;
         self.local(cpu).seen.set(word, nth);
+    }
+
+    /// The CPU reads a word that nobody has stored to: at any time.
+    fn see_untouched(&mut self, cpu: CpuId) {
+        let local = self.local(cpu);
+        local.last_load = local.earliest;
     }
 
     /// No later load happens before one that has happened.

@@ -48,7 +48,7 @@ const fn litmus(
 const NEVER: [Verdict; 3] = [Never; 3];
 
 #[rustfmt::skip]
-const TESTS: [Litmus; 43] = [
+const TESTS: [Litmus; 44] = [
     litmus("SB", &["Wx1 Ry", "Wy1 Rx"], &[0, 0], &[], [Seen, Seen, Seen]),
     litmus("SB+wmbs", &["Wx1 wmb Ry", "Wy1 wmb Rx"], &[0, 0], &[], [Seen, Seen, Seen]),
     litmus("SB+mb+po", &["Wx1 mb Ry", "Wy1 Rx"], &[0, 0], &[], [Seen, Seen, Seen]),
@@ -65,6 +65,7 @@ const TESTS: [Litmus; 43] = [
     litmus("MP+wmb+dep", &["Wx1 wmb Wy1", "Ry.dep Rx"], &[1, 0], &[], NEVER),
     litmus("MP+rel+acq", &["Wx1 Wy1.rel", "Ry.acq Rx"], &[1, 0], &[], NEVER),
     litmus("MP+mbs", &["Wx1 mb Wy1", "Ry mb Rx"], &[1, 0], &[], NEVER),
+    litmus("MP+wmb+acq of another", &["Wx1 wmb Wy1", "Ry Rz.acq Rx"], &[1, 0, 0], &[], [Never, Seen, Never]),
     litmus("LB", &["Rx Wy1", "Ry Wx1"], &[1, 1], &[], [Never, LeftOut, LeftOut]),
     litmus("LB+mbs", &["Rx mb Wy1", "Ry mb Wx1"], &[1, 1], &[], NEVER),
     litmus("LB+acqs", &["Rx.acq Wy1", "Ry.acq Wx1"], &[1, 1], &[], NEVER),

@@ -81,6 +81,66 @@ fn compare(model: Model, seed: u64) -> (u64, u64) {
     (nr_all, nr_some)
 }
 
+/// What all schedules of these tasks lead to on arm64, without the reduction and with it.
+fn both(tasks: impl Fn() -> Vec<Box<Run>>) -> [Finals; 2] {
+    [false, true].map(|reduce| {
+        finals(&Toy::new(tasks()), Model::Armv8, None, reduce, false).expect("not too many").0
+    })
+}
+
+#[test]
+fn what_a_full_barrier_makes_visible_at_one_time_could_be_seen_one_by_one() {
+    // The words n, s, z.
+    // 0:  Wn  Ws                   Wz  mb
+    // 1:           Rs.acq 1  Rn 0
+    let tasks = || -> Vec<Box<Run>> {
+        let writer = task(|cpu, shared| {
+            for word in &shared.words()[..3] {
+                cpu.store(word, 1, Ordering::Relaxed);
+            }
+            cpu.fence(Fence::Full);
+        });
+        let reader = task(|cpu, shared| {
+            let words = shared.words();
+            let seen = cpu.load(&words[1], Ordering::Acquire);
+            shared.see(1, 10 * seen + cpu.load(&words[0], Ordering::Relaxed));
+        });
+        vec![writer, reader]
+    };
+    let [all, some] = both(tasks);
+    assert!(all.iter().any(|(seen, _)| seen[1] == 10));
+    assert_eq!(all, some);
+}
+
+#[test]
+fn what_a_read_makes_visible_at_one_time_could_be_seen_one_by_one() {
+    // The words n, s, x.
+    // 0:  Wn  Ws  Wx.rel
+    // 1:                                   Rx 1
+    // 2:                   Rs.acq 1  Rn 0
+    let tasks = || -> Vec<Box<Run>> {
+        let writer = task(|cpu, shared| {
+            let words = shared.words();
+            cpu.store(&words[0], 1, Ordering::Relaxed);
+            cpu.store(&words[1], 1, Ordering::Relaxed);
+            cpu.store(&words[2], 1, Ordering::Release);
+        });
+        let first = task(|cpu, shared| {
+            let words = shared.words();
+            shared.see(1, cpu.load(&words[2], Ordering::Relaxed));
+        });
+        let second = task(|cpu, shared| {
+            let words = shared.words();
+            let seen = cpu.load(&words[1], Ordering::Acquire);
+            shared.see(2, 10 * seen + cpu.load(&words[0], Ordering::Relaxed));
+        });
+        vec![writer, first, second]
+    };
+    let [all, some] = both(tasks);
+    assert!(all.iter().any(|(seen, _)| seen[1..3] == [1, 10]));
+    assert_eq!(all, some);
+}
+
 #[test]
 fn the_reduction_keeps_what_random_accesses_lead_to_in_weak_memory() {
     let seeds = if std::env::var_os("SPFEMU_DEEP").is_some() { 3000 } else { 24 };

@@ -351,6 +351,19 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
          op("mprotect", length=PAGE, prot="rw"), op("read")],
         "emulated", {"faults": 1},
     ),
+    # Nothing is wiped.
+    "wiped-has-no-anon-vma": (
+        [mmap(4), op("madvise", length=4 * PAGE, advice="wipeonfork"), SHRUNK],
+        "host", {"ret": -1, "errno": 14},
+    ),
+    # Memory that may not be written to is no promise.
+    "overcommit-read-only": (
+        [mmap(1, length=HUGE, prot="r")], "host", ENOMEM,
+    ),
+    # There is a hole.
+    "locked-memory-limit-with-hole": (
+        [mmap(), op("mlock", length=MUCH, onfault=True)], "emulated", {"ret": 0, "errno": 0},
+    ),
     # There was no read beyond the end.
     "last-page-alone-first": (
         [mmap(1, flags=["private", "fixed"], file="f", offset=PAGE), op("write", value=1)],

@@ -438,6 +438,37 @@ def test_a_move_of_several_onto_itself_moves_none() -> None:
         assert {e.exception for e in found.excused} == {"mremap-of-several"}
 
 
+def test_what_was_wiped_is_not_copied_to_a_grandchild() -> None:
+    # 5.1 gives it an anon_vma at once, so the next fork copies its page tables.
+    tasks = [
+        {"name": "t0", "ops": [mmap(4), op("madvise", length=4 * PAGE, advice="wipeonfork"),
+                               {"op": "fork", "child": "c", "wait": True}]},
+        {"name": "c", "start": "fork",
+         "ops": [op("read"), op("madvise", length=4 * PAGE, advice="keeponfork"),
+                 {"op": "fork", "child": "d", "wait": True}]},
+        {"name": "d", "start": "fork", "ops": [op("read")]},
+    ]  # fmt: skip
+    found = compared(Program.from_dict({"format": "spfemu-program/1", "tasks": tasks}), "classic")
+    assert found.differences == []
+    if oracle.host().version >= (5, 7):
+        assert {entry.exception for entry in found.excused} == {"wiped-has-no-anon-vma"}
+
+
+def test_a_stack_that_grows_at_a_place_of_its_own() -> None:
+    flags = ["private", "anonymous", "growsdown"]
+    ops = [{"op": "mmap", "length": 512 * PAGE, "flags": flags, "id": "k"},
+           op("write", "k-0x1000", value=1)]  # fmt: skip
+    emulated, host = both(program(ops), "classic")
+    found = oracle.compare(emulated, host)
+    assert (found.differences, found.excused) == ([], [])
+    assert found.cut == ("tasks[0].ops[1]" if emulated.ops["ret"][0] != host.ops["ret"][0] else "")
+
+
+def test_an_execute_of_the_vsyscall_page() -> None:
+    found = compared(program([mmap(), op("execute", 0xFFFFFFFFFF600000)]), "classic")
+    assert found.differences == []
+
+
 CHOSEN: Final = {
     "mremap grows it": [
         {"op": "mmap", "length": 16 * PAGE, "id": "p"},

@@ -40,7 +40,7 @@ EXCEPTIONS: Final = (
         "vsyscall-page",
         None,
         "x86-64 has a page for old system calls at 0xffffffffff600000, ours nothing",
-        keys=("signal", "si_code", "value", "errno", "faults"),
+        keys=("ret", "signal", "si_code", "value", "errno", "faults"),
         outcome=when.is_vsyscall,
     ),
     Exempt(
@@ -182,7 +182,10 @@ EXCEPTIONS: Final = (
         "wiped-has-no-anon-vma",
         (5, 7),
         "what a child has wiped has no anon_vma until it is touched, and merges like what is new",
+        keys=("ret", "errno", "faults"),
+        outcome=cuts.outcome_of("wiped"),
         edge=cuts.edge_of("wiped"),
+        ends=True,
     ),
     Exempt(
         "touched-joins-untouched",

@@ -23,6 +23,8 @@ _MREMAP: Final = OPS["mremap"].code
 _ACCESSES: Final = tuple(OPS[name].code for name in ("read", "write", "execute", "touch"))
 _GUARD_GAP: Final = 256
 """Pages that a stack keeps from what lies below it. Source: stack_guard_gap, mm/mmap.c@5.1."""
+_STACK: Final = 8 << 20
+"""How far a stack grows, bytes. Source: RLIMIT_STACK, the default."""
 _BRK: Final = OPS["brk"].code
 _WITH_ADDRESS: Final = [
     op.code
@@ -41,6 +43,7 @@ class _Chosen:
     emulated: int
     host: int
     length: int
+    grows_down: bool
 
 
 def _clears(call: Call) -> bool:
@@ -132,6 +135,8 @@ class Layout:
         op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
         before = self._seen(self._placed, position, self._history.spaces.of_task(task, position))
+        if op in _ACCESSES and self._is_below_a_stack(self._wanted(record, position)[0], before):
+            return True
         if op == _BRK:
             ranges = self._of_heap(task, row, int(record["addr"]))
         else:
@@ -152,6 +157,13 @@ class Layout:
             for mine, theirs, length in ranges
             for chosen in before
         )
+
+    def _is_below_a_stack(self, page: int, placed: list[_Chosen]) -> bool:
+        """Whether an access lets a stack grow that lies elsewhere: that is not followed."""
+        if any(place.emulated <= page < place.emulated + place.length for place in placed):
+            return False
+        stacks = (p.emulated for p in placed if p.grows_down and p.emulated != p.host)
+        return any(stack - _STACK <= page < stack for stack in stacks)
 
     def _may_grow(self, task: int, row: int) -> bool:
         """Whether a stack may have grown down to an access on one side only."""
@@ -232,7 +244,8 @@ class Layout:
                     position = self._history.position((task, row))
                     space = self._history.spaces.of_task(task, position)
                     places = int(mine["ret"][row]), int(theirs["ret"][row])
-                    found.append(_Chosen(position, space, *places, (length + 4095) & ~4095))
+                    grows = is_mmap and bool(int(record["flags"]) & MMAP_FLAGS["growsdown"])
+                    found.append(_Chosen(position, space, *places, page_up(length), grows))
         return sorted(found, key=lambda chosen: chosen.position)
 
 

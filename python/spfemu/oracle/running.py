@@ -60,6 +60,9 @@ _OF_THE_HOST: Final = {
 }
 """Advices that only the host's own state gives a meaning to."""
 
+_MAX_FILE: Final = np.uint64(1 << 44)
+"""The length that ext4 does not give a file, bytes. Source: ext4(5), with blocks of 4 KiB."""
+
 _MAX_TIMEOUT_S: Final = 1e9
 
 
@@ -253,6 +256,13 @@ def _unsuitable_ops(
         yield madvise & (ops["advice"] == ADVICES.index(advice)), f"advice '{advice}': {why}"
     stack = (ops["op"] == OPS["exec"].code) & (ops["length"] != 0)
     yield stack, "key 'stack': what exec leaves there is the engine's (allowed: 0)"
+    length = ops["length"].astype(np.uint64)
+    # 2^63 and more is EINVAL everywhere.
+    is_long = (length >= _MAX_FILE) & (length < np.uint64(1 << 63))
+    yield (
+        (ops["op"] == OPS["truncate"].code) & is_long,
+        "key 'length': a file on the host is not that long (allowed: less than 2^44)",
+    )
     changes = np.isin(ops["op"], [OPS[name].code for name in _CHANGES_HOST])
     yield changes, "operation '{op}' would change the host"
     executes = (ops["op"] == OPS["execute"].code) | (

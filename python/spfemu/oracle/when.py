@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
+_WRITE: Final = 2
 _VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
@@ -168,13 +169,23 @@ def is_too_much(case: Case) -> bool:
         return False
     record = case.record
     promised = {
-        "mmap": int(record["length"]),
-        "mprotect": int(record["length"]),
+        "mmap": int(record["length"]) if _promises(record) else 0,
+        "mprotect": int(record["length"]) if int(record["prot"]) & _WRITE else 0,
         # Newer kernels count what it is to take away as well.
         "mremap": max(int(record["length"]), int(record["length2"])),
         "brk": int(record["addr"]),
     }
-    return promised.get(case.op, 0) > int(settings["memory"])
+    return int(settings["memory"]) < promised.get(case.op, 0) <= USER_END
+
+
+def _promises(record: np.void) -> bool:
+    """Whether an mmap is of memory that is charged: what may be written to and is no file's."""
+    flags = int(record["flags"])
+    if flags & MMAP_FLAGS["noreserve"]:
+        return False
+    is_anonymous_and_shared = flags & MMAP_FLAGS["shared"] and not int(record["aux"])
+    is_private = not flags & MMAP_FLAGS["shared"]
+    return bool(is_anonymous_and_shared or (is_private and int(record["prot"]) & _WRITE))
 
 
 def is_locked_too_much(case: Case) -> bool:
@@ -182,6 +193,11 @@ def is_locked_too_much(case: Case) -> bool:
     refusal = {"mlock": "ENOMEM", "mmap": "EAGAIN", "mremap": "EAGAIN"}.get(case.op)
     if refusal is None or case.host["errno"] != refusal:
         return False
+    if case.op == "mlock" and case.emulated["errno"] is None:
+        start, end = case.page, case.page + page_up(int(case.record["length"]))
+        there = mapped(case.history, case.position, case.space).within(start, end)
+        if sum(high - low for low, high in there) != end - start:
+            return False  # there is a hole, for which 5.1 refuses it
     return _locks_too_much(case.history, case.position, case.space, case.page, case.record)
 
 

@@ -365,7 +365,7 @@ class TestSettings:
             ([{"op": "exec", "stack": 1}], {}, r"ops\[0\]: key 'stack': what exec leaves"),
             (
                 [{"op": "truncate", "file": "f", "length": 1 << 44}],
-                {"files": {"f": {}}},
+                {"files": {"f": {"length": 1}}},
                 r"ops\[0\]: key 'length': a file on the host is not that long",
             ),
             ([op("execute", BASE, mode="kernel")], {}, r"ops\[0\]: key 'mode': no system call"),

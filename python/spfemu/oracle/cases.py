@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from spfemu.oracle.history import Call, History, Mapping
@@ -93,17 +92,10 @@ class Edge:
     """
 
     history: History
-    position: int
-    space: int
     address: int
     merging: Merging
     maps: Callable[[Result], list[str]]
     edges: frozenset[int]
-
-    @cached_property
-    def before(self) -> list[Call]:
-        """The calls that its address space has seen, the last one first. Source: ours."""
-        return self.history.before(self.position, self.space)
 
     def is_of_merging(self, rule: str) -> bool:
         """Whether it is there, or is not, because of a newer rule. Source: ours."""

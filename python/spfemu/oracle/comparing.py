@@ -261,8 +261,7 @@ class _Comparing:
             return [None]
         found: dict[str, Exempt | None] = {}
         for address in sorted(edges ^ others):
-            at = (self.history, moment.position, moment.space, address)
-            edge = Edge(*at, self.merging, maps, frozenset(edges))
+            edge = Edge(self.history, address, self.merging, maps, frozenset(edges))
             exception = next((e for e in self.exceptions if e.excuses_edge(edge)), None)
             if exception is None:
                 return [None]

@@ -9,10 +9,9 @@ from typing import Final
 
 from spfemu.oracle import cuts, when
 from spfemu.oracle.cases import Exempt
+from spfemu.oracle.history import ACCESS_OPS
 
 __all__ = ["EXCEPTIONS", "exception"]
-
-_ACCESSES: Final = ("read", "write", "touch", "execute")
 
 EXCEPTIONS: Final = (
     Exempt(
@@ -56,7 +55,7 @@ EXCEPTIONS: Final = (
         None,
         "nothing grows below CONFIG_LSM_MMAP_MIN_ADDR, or gets an anon_vma where that is tried",
         keys=("ret", "errno", "value", "signal", "si_code", "faults"),
-        outcome=cuts.outcome_of("lowest", _ACCESSES),
+        outcome=cuts.outcome_of("lowest", ACCESS_OPS),
         edge=cuts.edge_of("lowest"),
         ends=True,
     ),
@@ -82,7 +81,7 @@ EXCEPTIONS: Final = (
         (6, 1),
         "mprotect makes private pages writable that belong to nobody else; 5.1 waits for a fault",
         keys=("faults",),
-        outcome=cuts.outcome_of("writable", _ACCESSES),
+        outcome=cuts.outcome_of("writable", ACCESS_OPS),
     ),
     Exempt(
         "brk-over-hole",
@@ -209,7 +208,7 @@ EXCEPTIONS: Final = (
         "a read beyond a file on disk does not map its last page around it, if there is no page "
         "table yet and no other page to map",
         keys=("faults",),
-        outcome=cuts.outcome_of("alone", _ACCESSES),
+        outcome=cuts.outcome_of("alone", ACCESS_OPS),
     ),
     Exempt(
         "grown-file",

@@ -15,13 +15,16 @@ from spfemu.program.model import FileSpec
 from spfemu.program.ops import OPS, OPS_BY_CODE
 from spfemu.results import Result
 
-__all__ = ["Call", "History", "Mapping", "Reach"]
+__all__ = ["ACCESS_CODES", "ACCESS_OPS", "Call", "History", "Mapping", "Reach"]
 
 _WRITE: Final = OPS["write"].code
 _TOUCH: Final = OPS["touch"].code
 _MASK: Final = (1 << 64) - 1
 _MAPERR: Final = 1
-_ACCESSES: Final = tuple(OPS[name].code for name in ("read", "write", "execute", "touch"))
+ACCESS_OPS: Final = ("read", "write", "execute", "touch")
+"""The operations that are accesses, by name, …"""
+ACCESS_CODES: Final = tuple(OPS[name].code for name in ACCESS_OPS)
+"""… and by code."""
 _DEFINES: Final = {op.code: key for op in OPS.values() for key in op.keys if key.kind == "define"}
 
 
@@ -138,7 +141,7 @@ class History:
     def _call_rows(self) -> Iterator[tuple[int, int]]:
         for task in range(len(self.program.tasks)):
             rows = self.host.task_ops(task)
-            for row in np.flatnonzero(~np.isin(rows["op"], _ACCESSES)).tolist():
+            for row in np.flatnonzero(~np.isin(rows["op"], ACCESS_CODES)).tolist():
                 yield task, row
 
     def _call(self, task: int, row: int) -> Call:
@@ -180,7 +183,7 @@ class History:
     def _access_rows(self, is_unmapped: bool) -> Iterator[tuple[int, int]]:
         for task in range(len(self.program.tasks)):
             rows = self.host.task_ops(task)
-            is_access = np.isin(rows["op"], _ACCESSES)
+            is_access = np.isin(rows["op"], ACCESS_CODES)
             no_mapping = (rows["errno"] != 0) | (rows["si_code"] == _MAPERR)
             for row in np.flatnonzero(is_access & (no_mapping == is_unmapped)).tolist():
                 yield task, row

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
-from spfemu.oracle.history import Call, History
+from spfemu.oracle.history import ACCESS_CODES, Call, History
 from spfemu.oracle.mapped import grows_down, page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, OPS
 from spfemu.results import Result
@@ -20,7 +20,6 @@ _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 _MREMAP_FIXED: Final = 2
 _MMAP: Final = OPS["mmap"].code
 _MREMAP: Final = OPS["mremap"].code
-_ACCESSES: Final = tuple(OPS[name].code for name in ("read", "write", "execute", "touch"))
 _GUARD_GAP: Final = 256
 """Pages that a stack keeps from what lies below it. Source: stack_guard_gap, mm/mmap.c@5.1."""
 _STACK: Final = 8 << 20
@@ -135,7 +134,7 @@ class Layout:
         op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
         before = self._seen(self._placed, position, self._history.spaces.of_task(task, position))
-        if op in _ACCESSES and self._is_below_a_stack(self._wanted(record, position)[0], before):
+        if op in ACCESS_CODES and self._is_below_a_stack(self._wanted(record, position)[0], before):
             return True
         if op == _BRK:
             ranges = self._of_heap(task, row, int(record["addr"]))
@@ -147,7 +146,7 @@ class Layout:
             ranges.append((*self._targets(record, position), int(record["length2"])))
         elif op == _MREMAP:  # it may grow where it is
             ranges.append((*self._wanted(record, position), int(record["length2"])))
-        elif op in _ACCESSES and self._may_grow(task, row):
+        elif op in ACCESS_CODES and self._may_grow(task, row):
             below = _GUARD_GAP * 4096
             mine, theirs = self._wanted(record, position)
             ranges.append((mine - below, theirs - below, below + int(record["length"])))
@@ -165,10 +164,14 @@ class Layout:
         stacks = (p.emulated for p in placed if p.grows_down and p.emulated != p.host)
         return any(stack - _STACK <= page < stack for stack in stacks)
 
+    @cached_property
+    def _has_stacks(self) -> bool:
+        return any(grows_down(call) for call in self._history.calls)
+
     def _may_grow(self, task: int, row: int) -> bool:
         """Whether a stack may have grown down to an access on one side only."""
         rows = self._emulated.task_ops(task)
-        if row >= len(rows) or not any(grows_down(call) for call in self._history.calls):
+        if row >= len(rows) or not self._has_stacks:
             return False
         mine, theirs = rows[row], self._host.task_ops(task)[row]
         return any(mine[name] != theirs[name] for name in ("errno", "signal", "si_code"))

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from spfemu.oracle.cases import Case
-from spfemu.oracle.history import Call, History
+from spfemu.oracle.history import ACCESS_OPS, Call, History
 from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
 from spfemu.program.ops import ACCESSES, GIVEN, MMAP_FLAGS, MREMAP_FLAGS, OPS
 from spfemu.results import errno_name
@@ -259,9 +259,8 @@ def _locked(history: History, position: int, space: int) -> Ranges:
 
 def is_vsyscall(case: Case) -> bool:
     """An access to the page that x86-64 keeps for old system calls, which ours does not have."""
-    is_access = case.op in ("read", "write", "touch", "execute")
     is_refused = case.emulated["si_code"] == "SEGV_MAPERR" or case.emulated["errno"] == "EFAULT"
-    return is_access and is_refused and case.page == _VSYSCALL
+    return case.op in ACCESS_OPS and is_refused and case.page == _VSYSCALL
 
 
 def is_read_ahead(case: Case) -> bool:
@@ -314,10 +313,11 @@ def _may_unmap(call: Call, page: int) -> bool:
     """Whether a page that was there before a call may be gone after it."""
     if call.op in ("fork", "exec"):
         return True
-    start, length = (call.ret, call.length) if call.op == "mmap" else (call.address, call.length)
-    moved_here = call.op == "mremap" and call.ret <= page < call.ret + call.new_length
-    is_about_it = start <= page < start + length or moved_here
-    return call.op in ("mmap", "munmap", "mremap", "madvise") and is_about_it
+    if call.op == "mmap":
+        return call.ret <= page < call.ret + call.length
+    if call.op == "mremap" and call.ret <= page < call.ret + call.new_length:
+        return True  # something else was moved there
+    return call.op in ("munmap", "mremap", "madvise") and call.covers(page)
 
 
 def is_address_as_errno(case: Case) -> bool:

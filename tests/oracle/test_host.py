@@ -74,8 +74,8 @@ def test_other_systems_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_version_of_a_release() -> None:
-    assert Host("5.1.0-rc3+", 0, 0, 0, 0, 1, 0).version == (5, 1)
-    assert Host("6.18-x", 0, 0, 0, 0, 1, 0).version == (6, 18)
+    assert Host("5.1.0-rc3+", 0, 0, 0, 0, 1, 0, False).version == (5, 1)
+    assert Host("6.18-x", 0, 0, 0, 0, 1, 0, False).version == (6, 18)
 
 
 @needs_host

@@ -74,13 +74,15 @@ class Comparison:
 def for_host(program: Program, found: Host) -> Program:
     """Returns the program as an emulator has to run it to be compared with the host.
 
-    Source: ours. The emulator gets the host's ``mmap_min_addr`` and NUMA nodes.
+    Source: ours. The emulator gets the host's ``mmap_min_addr``, NUMA nodes and protection keys.
     """
     system = replace(program.system, mmap_min_addr=found.mmap_min_addr)
+    config = {**system.config, "X86_INTEL_MEMORY_PROTECTION_KEYS": found.protection_keys}
     if found.nodes:
         system = replace(system, nodes=found.nodes)
     else:
-        system = replace(system, config={**system.config, "NUMA": False})
+        config["NUMA"] = False
+    system = replace(system, config=config)
     return replace(program, system=system)
 
 

@@ -29,7 +29,7 @@ class Host:
     and stacks may grow to, which CONFIG_LSM_MMAP_MIN_ADDR may make higher; ``overcommit`` is
     vm.overcommit_memory; ``memory`` what there is, bytes, swap included; ``nodes`` how many NUMA
     nodes it gives us memory of, from node 0 on without a gap, 0 if it knows none; ``max_locked``
-    how much a process may lock, bytes.
+    how much a process may lock, bytes; ``protection_keys`` whether execute-only memory has one.
     """
 
     release: str
@@ -39,13 +39,14 @@ class Host:
     memory: int
     nodes: int
     max_locked: int
+    protection_keys: bool
 
     @property
     def version(self) -> tuple[int, int]:
         """The first two numbers of the release. Source: ``uname -r``.
 
         >>> from spfemu.oracle import Host
-        >>> Host("6.18.44-x", 65536, 65536, 0, 1 << 34, 1, 8 << 20).version
+        >>> Host("6.18.44-x", 65536, 65536, 0, 1 << 34, 1, 8 << 20, False).version
         (6, 18)
         """
         numbers = self.release.replace("-", ".").split(".")
@@ -78,6 +79,7 @@ def host(proc: Path = Path("/proc")) -> Host:
             nodes=_nodes(proc / "self/status"),
             # Children raise their own limit to this.
             max_locked=resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64),
+            protection_keys=_has_protection_keys(proc / "cpuinfo"),
         )
         found.version  # noqa: B018 - raises if it has none
     except (OSError, ValueError, IndexError) as error:
@@ -88,6 +90,12 @@ def host(proc: Path = Path("/proc")) -> Host:
             "(allowed: Linux itself, not a sandbox that has its system calls)"
         )
     return found
+
+
+def _has_protection_keys(path: Path) -> bool:
+    """Whether the kernel has switched protection keys on."""
+    lines = (line.partition(":") for line in path.read_text().splitlines())
+    return any(name.strip() == "flags" and "ospke" in flags.split() for name, _, flags in lines)
 
 
 def _number(path: Path) -> int:

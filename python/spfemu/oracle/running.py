@@ -229,6 +229,10 @@ def _unsuitable(program: Program, found: Host) -> Iterator[tuple[str, str]]:
     if system.mmap_min_addr not in (default.mmap_min_addr, found.mmap_min_addr):
         allowed = f"the host's own, {found.mmap_min_addr}"
         yield "", out_of_range("mmap_min_addr", system.mmap_min_addr, allowed)
+    keys = "X86_INTEL_MEMORY_PROTECTION_KEYS"
+    if system.config.get(keys, found.protection_keys) != found.protection_keys:
+        has = "has them" if found.protection_keys else "has none"
+        yield "", f"config {keys}: the host {has}"
     for file in program.files:
         if file.kind == "hugetlb":
             yield f"files[{shown(file.name)}]: ", "kind 'hugetlb': there are no huge pages"

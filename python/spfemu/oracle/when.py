@@ -47,7 +47,8 @@ def is_v12_code(case: Case) -> bool:
     """C3: the speculative handler's refusal comes with the code of an address without mapping."""
     emulated = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR", "handled": "spf"}
     refused = case.emulated["counters"].get("pagefault:spf_vma_access", 0) > 0
-    return refused and case.is_(emulated, _REFUSED)
+    by_key = {**_REFUSED, "si_code": "SEGV_PKUERR"}
+    return refused and (case.is_(emulated, _REFUSED) or case.is_(emulated, by_key))
 
 
 def is_v12_livelock(case: Case) -> bool:

@@ -19,7 +19,13 @@ ERRNOS: Final = {
 }  # fmt: skip
 SIGNALS: Final = {"SIGBUS": 7, "SIGKILL": 9, "SIGSEGV": 11}
 SI_CODES: Final = {
-    "SIGSEGV": {"SEGV_MAPERR": 1, "SEGV_ACCERR": 2, "SEGV_BNDERR": 3, "SI_KERNEL": 128},
+    "SIGSEGV": {
+        "SEGV_MAPERR": 1,
+        "SEGV_ACCERR": 2,
+        "SEGV_BNDERR": 3,
+        "SEGV_PKUERR": 4,
+        "SI_KERNEL": 128,
+    },
     "SIGBUS": {"BUS_ADRALN": 1, "BUS_ADRERR": 2},
 }
 HANDLED: Final = ("none", "spf", "classic")

@@ -204,7 +204,13 @@ SYSCTLS: Final = MappingProxyType(
 )
 """The sysctls there are, each with the lowest and the highest value."""
 
-CONFIGS: Final = ("THP", "NUMA", "PPC_MEM_KEYS", "HAVE_MOVE_PMD")
+CONFIGS: Final = (
+    "THP",
+    "NUMA",
+    "PPC_MEM_KEYS",
+    "HAVE_MOVE_PMD",
+    "X86_INTEL_MEMORY_PROTECTION_KEYS",
+)
 """What of the kernel can be compiled in or left out."""
 
 U64: Final = 2**64 - 1

@@ -8,6 +8,7 @@ to start reading, then `vma_ops` and `syscalls`; `model` has the data, `machine`
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,6 +142,8 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     """A kernel with the program's `system`. The zero page takes the first frame."""
     system = program.system
     frames = Frames((system.memory >> arch.page_shift) - 1)
+    if arch.family == "x86" and system.has("X86_INTEL_MEMORY_PROTECTION_KEYS", arch.family):
+        arch = replace(arch, exec_only=True)
     kernel = Kernel(
         arch, handler, frames, variants, system.mmap_min_addr, swap_settings=system.swap
     )

@@ -43,6 +43,7 @@ from spfemu.reference.model import (
     Pte,
 )
 from spfemu.reference.numa import is_interleaved
+from spfemu.reference.protection_keys import has_execute_only_pkey, vma_access_permitted
 from spfemu.reference.pte_faults import handle_pte_fault
 from spfemu.reference.stack import expand_stack
 from spfemu.reference.vm_fault import (
@@ -60,7 +61,7 @@ from spfemu.reference.vm_fault import (
 HANDLED_NONE, HANDLED_SPF, HANDLED_CLASSIC = 0, 1, 2
 """Who handled a fault, as the outcomes number them."""
 
-SEGV_ACCERR, BUS_ADRERR = 2, 2
+SEGV_ACCERR, SEGV_PKUERR, BUS_ADRERR = 2, 4, 2
 """Signal codes. Source: include/uapi/asm-generic/siginfo.h@5.1."""
 
 LIVELOCK_FAULTS = 1000
@@ -150,12 +151,23 @@ def do_page_fault(fault: Fault) -> Verdict:
     """
     kernel = fault.kernel
     kernel.count(FAULTS)
-    if kernel.handler == "spf":
+    is_key_fault = _is_key_fault(fault)
+    if is_key_fault and kernel.arch.family == "powerpc":
+        return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_PKUERR)
+    if kernel.handler == "spf" and not is_key_fault:
         result = handle_speculative_fault(fault)
         if _accepts(kernel, result):
             kernel.count(SPF)
             return _done_speculative(kernel, result)
     return handle_classic_fault(fault)
+
+
+def _is_key_fault(fault: Fault) -> bool:
+    """X86_PF_PK, DSISR_KEYFAULT: the PTE is there, and its protection key forbids the access."""
+    if not has_execute_only_pkey(fault.kernel.arch) or not fault.present or fault.kind == EXECUTE:
+        return False
+    pte = fault.mm.page_tables.pte(fault.address)
+    return isinstance(pte, Pte) and not pte.protection.read
 
 
 def _accepts(kernel: Kernel, result: int) -> bool:
@@ -225,7 +237,8 @@ def _handle_speculative_fault(fault: Fault) -> int:
         return _abort(kernel, SPF_VMA_NOTSUP)
     if not vma.start <= fault.address < vma.end:  # H8: also for an address in a hole
         return _abort(kernel, SPF_VMA_CHANGED)
-    if _speculative_access_error(fault):  # H9 always permits (no protection keys in use); H10
+    permitted = vma_access_permitted(kernel.arch, vma, fault.kind)  # H9
+    if not permitted or _speculative_access_error(fault):  # H10
         kernel.count(SPF_VMA_ACCESS)
         return VM_FAULT_SIGSEGV
     if kernel.numa and is_interleaved(vma, fault.task_policy):  # H11
@@ -274,9 +287,15 @@ def handle_classic_fault(fault: Fault) -> Verdict:
         ):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
         fault.cache_vma(vma)
+        permitted = vma_access_permitted(fault.kernel.arch, vma, fault.kind)
+        by_key = _is_key_fault(fault) or not permitted
+        if by_key and fault.kernel.arch.family == "x86":
+            return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_PKUERR)
         if _access_error(fault):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_ACCERR)
         result = handle_mm_fault(fault)
+        if by_key and result & VM_FAULT_SIGSEGV:  # powerpc
+            return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_PKUERR)
         major |= result & VM_FAULT_MAJOR
         if not result & VM_FAULT_RETRY:
             break
@@ -291,13 +310,16 @@ def _access_error(fault: Fault) -> bool:
 
     x86 does not ask for VM_EXEC: a fetch from an absent page counts as a read, and is refused only
     when it faults again on the page that is then present. arm64 and powerpc refuse it at once.
-    A mapping that is only executable can be read on x86 and powerpc, not on arm64.
+    A mapping that is only executable can be read on x86 and powerpc, where no key forbids it, not
+    on arm64.
 
     **Source:** access_error() x86 and powerpc (with CPU_FTR_NOEXECUTE), __do_page_fault() arm64.
     """
     if fault.write:
         return not fault.flags & VM_WRITE
-    readable = VM_READ | VM_WRITE if fault.kernel.arch.exec_only else VM_READ | VM_WRITE | VM_EXEC
+    readable = VM_READ | VM_WRITE | VM_EXEC
+    if fault.kernel.arch.family == "arm64" and fault.kernel.arch.exec_only:
+        readable = VM_READ | VM_WRITE
     if fault.kernel.arch.family == "x86":
         return fault.present or not fault.flags & readable
     return not fault.flags & (VM_EXEC if fault.kind == EXECUTE else readable)
@@ -309,6 +331,8 @@ def handle_mm_fault(fault: Fault) -> int:
     **Source:** handle_mm_fault() and __handle_mm_fault(), mm/memory.c@5.1.
     """
     fault.kernel.count(PGFAULT)
+    if not vma_access_permitted(fault.kernel.arch, fault.vma, fault.kind):
+        return VM_FAULT_SIGSEGV
     if is_hugetlb(fault.vma):
         return hugetlb_fault(fault)
     try:

@@ -24,6 +24,7 @@ from spfemu.reference.model import (
     SyscallError,
     Vma,
 )
+from spfemu.reference.protection_keys import vma_access_permitted
 from spfemu.reference.vm_fault import (
     READ,
     VM_FAULT_ERROR,
@@ -97,10 +98,14 @@ def populate_vma_page_range(
     return get_user_pages(kernel, mm, vma, start, end, how, retry)
 
 
-def check_vma_flags(vma: Vma, how: Foll) -> bool:
-    """Whether pages of the VMA may be got this way. **Source:** mm/gup.c@5.1."""
-    wanted = VM_WRITE if Foll.WRITE in how else VM_READ
-    return bool(vma.flags & wanted) or Foll.FORCE in how
+def check_vma_flags(kernel: Kernel, vma: Vma, how: Foll) -> bool:
+    """Whether pages of the VMA may be got this way; a protection key counts, force or not.
+
+    **Source:** mm/gup.c@5.1.
+    """
+    kind, wanted = (WRITE, VM_WRITE) if Foll.WRITE in how else (READ, VM_READ)
+    allowed = bool(vma.flags & wanted) or Foll.FORCE in how
+    return allowed and vma_access_permitted(kernel.arch, vma, kind)
 
 
 def get_user_pages(
@@ -110,7 +115,7 @@ def get_user_pages(
 
     **Source:** __get_user_pages(), mm/gup.c@5.1.
     """
-    if not check_vma_flags(vma, how):
+    if not check_vma_flags(kernel, vma, how):
         raise SyscallError(errno.EFAULT)
     for number, address in enumerate(range(start, end, mm.page_size)):
         allow_retry = retry is Retry.ALWAYS or (retry is Retry.NOT_FIRST and number > 0)
@@ -169,7 +174,7 @@ def madvise_populate(kernel: Kernel, mm: Mm, start: int, end: int, *, write: boo
         vma = mm.find_vma(start)
         if vma is None or start < vma.start:
             raise SyscallError(errno.ENOMEM)
-        if not check_vma_flags(vma, how):
+        if not check_vma_flags(kernel, vma, how):
             raise SyscallError(errno.EINVAL)
         stop = min(vma.end, end)
         retry = Retry.ALWAYS if nr_pages else Retry.NOT_FIRST

@@ -45,7 +45,7 @@ pub struct Arch {
     /// Where top-down mmap begins (an address that the first mapping ends at), with address
     /// randomisation off and an 8 MiB stack limit.
     pub mmap_base: u64,
-    /// Execute-only mappings cannot be read.
+    /// Execute-only mappings cannot be read: arm64's PTEs say so, a protection key elsewhere.
     pub exec_only: bool,
     /// Where every number comes from.
     pub source: String,
@@ -78,6 +78,12 @@ impl Arch {
             Family::X86 | Family::Arm64 => true,
             Family::Powerpc => pmd_shift == 24,
         }
+    }
+
+    /// Whether execute-only memory has a protection key that forbids data accesses
+    /// (`execute_only_pkey()`, v5.1). Nothing else has one: no operation gives it any.
+    pub fn has_execute_only_pkey(&self) -> bool {
+        self.exec_only && self.family != Family::Arm64
     }
 
     /// Whether writes to pages are tracked (`CONFIG_MEM_SOFT_DIRTY`, v5.1).

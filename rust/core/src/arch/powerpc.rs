@@ -16,7 +16,7 @@ pub fn pages_64k() -> Arch {
         levels: levels(16, &[("pgd", 8), ("pud", 10), ("pmd", 10), ("pte", 8)]),
         task_size,
         mmap_base: task_size - MIN_GAP,
-        exec_only: false, // needs protection keys, which are not modelled
+        exec_only: false, // keys are there only where the device tree names them
         source: "Linux 5.1: asm/book3s/64/hash-64k.h, asm/task_size_64.h".into(),
     }
 }

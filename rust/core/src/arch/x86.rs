@@ -15,7 +15,7 @@ pub fn four_level() -> Arch {
         levels: levels(12, &[("pgd", 9), ("pud", 9), ("pmd", 9), ("pte", 9)]),
         task_size,
         mmap_base: task_size - MIN_GAP,
-        exec_only: false, // without protection keys, PROT_EXEC pages are readable
+        exec_only: false, // CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS needs a CPU that has keys
         source: "Linux 5.1: asm/pgtable_64_types.h, asm/processor.h, mm/mmap.c of x86".into(),
     }
 }

@@ -5,7 +5,10 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-use crate::mm::{FaultFlags, Kernel, MmRef, PmdVal, Pte, Vaddr, Variant, VmFault, VmFlags, VmaRef};
+use crate::mm::{
+    FaultFlags, Kernel, MmRef, PmdVal, Pte, VM_ACCESS_FLAGS, Vaddr, Variant, VmFault, VmFlags,
+    VmaRef,
+};
 use crate::platform::Platform;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
@@ -21,7 +24,28 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> VmFault {
         let _step = cpu.step("handle_mm_fault");
         self.count(cpu, Event::Pgfault);
+        if !self.arch_vma_access_permitted(cpu, vma, flags) {
+            return VmFault::SIGSEGV;
+        }
         self.handle_uncounted_fault(cpu, mm, vma, address, flags)
+    }
+
+    /// `arch_vma_access_permitted()`: whether the VMA's protection key, which execute-only memory
+    /// has, permits the access; instructions are fetched whatever it says, and a fault for somebody
+    /// else's address space (`REMOTE`) does not go by the keys of who makes it.
+    #[inline(always)]
+    pub(super) fn arch_vma_access_permitted(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        flags: FaultFlags,
+    ) -> bool {
+        if !self.config.arch.has_execute_only_pkey()
+            || flags.has(FaultFlags::INSTRUCTION | FaultFlags::REMOTE)
+        {
+            return true;
+        }
+        vma.vm_flags().read(cpu) & VM_ACCESS_FLAGS != VmFlags::EXEC
     }
 
     /// The same without `count_vm_event(PGFAULT)`: how get_user_pages() faults in hugetlb pages.

@@ -54,7 +54,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mm = self.task_mm(cpu, task);
         let flags = fault_flags(code);
 
-        let fault = D::fault_before_mmap_sem(self, cpu, mm, address, flags);
+        let fault = match self.config.arch.family {
+            // The key tells nothing new of the VMA, and the classic path says it.
+            Family::X86 if code.pkey => VmFault::RETRY,
+            Family::Powerpc if code.pkey => {
+                return FaultResult { signal: Some(Signal::PKUERR), speculative: false };
+            }
+            _ => D::fault_before_mmap_sem(self, cpu, mm, address, flags),
+        };
         let is_final = self.arch_accepts(fault);
         if fault != VmFault::RETRY {
             cpu.check("arch", is_final, || {
@@ -123,7 +130,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             sem.down_read(cpu);
         }
         loop {
-            let checked = self.find_and_check_vma(cpu, mm, address, code);
+            let checked = self.find_and_check_vma(cpu, mm, address, flags, code);
             let vma = match checked {
                 Ok(vma) => vma,
                 Err(bad_area) => {
@@ -140,8 +147,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 sem.down_read(cpu);
                 continue;
             }
+            // "We skipped checking for access error due to key earlier."
+            let is_key_fault = self.config.arch.family == Family::Powerpc
+                && fault.has(VmFault::SIGSEGV)
+                && !self.arch_vma_access_permitted(cpu, vma, flags);
             sem.up_read(cpu);
-            return Ok((fault, major));
+            return if is_key_fault { Err(Signal::PKUERR) } else { Ok((fault, major)) };
         }
     }
 
@@ -150,11 +161,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         mm: MmRef<'k, P>,
         address: Vaddr,
+        flags: FaultFlags,
         code: FaultCode,
     ) -> Result<VmaRef<'k, P>, Signal> {
         let vma = self.find_vma(cpu, mm, address).ok_or(Signal::MAPERR)?;
         if vma.vm_start().read(cpu) > address && !self.expand_stack(cpu, mm, vma, address) {
             return Err(Signal::MAPERR);
+        }
+        let by_key = self.config.arch.family == Family::X86
+            && (code.pkey || !self.arch_vma_access_permitted(cpu, vma, flags));
+        if by_key {
+            return Err(Signal::PKUERR);
         }
         if self.access_error(code, vma.vm_flags().read(cpu)) {
             return Err(Signal::ACCERR);

@@ -16,6 +16,8 @@ use crate::sync::spinlock::spin_unlock;
 #[derive(Clone, Copy)]
 struct Foll {
     write: bool,
+    /// Somebody else's address space.
+    remote: bool,
     /// Whatever the protection, as long as there is any. (Then hints of NUMA balancing do not
     /// count, either.)
     force: bool,
@@ -126,6 +128,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let flags = vma.vm_flags().read(cpu);
         let how = Foll {
             write: flags.has(VmFlags::WRITE) && !flags.has(VmFlags::SHARED),
+            remote: false,
             force: flags.has(VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC),
             populate: !flags.has(VmFlags::LOCKONFAULT),
         };
@@ -158,14 +161,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
         write: bool,
     ) -> Result<(), Errno> {
-        let how = Foll { write, force: false, populate: true };
+        let how = Foll { write, remote: false, force: false, populate: true };
         let (mut at, mut here, mut drop) = (start, None::<VmaRef<'_, P>>, Drop::Allowed);
         while at < end {
             if here.is_none_or(|vma| at >= vma.vm_end().read(cpu)) {
                 here = self.find_vma(cpu, mm, at).filter(|vma| vma.vm_start().read(cpu) <= at);
             }
             let vma = here.ok_or(Errno::Enomem)?;
-            if !check_vma_flags(vma.vm_flags().read(cpu), how) {
+            if !self.check_vma_flags(cpu, vma, how) {
                 return Err(Errno::Einval);
             }
             let stop = end.min(vma.vm_end().read(cpu));
@@ -193,7 +196,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if page < vma.vm_start().read(cpu) && !self.expand_stack(cpu, mm, vma, page) {
             return false;
         }
-        let how = Foll { write: true, force: true, populate: true };
+        let how = Foll { write: true, remote: true, force: true, populate: true };
         let end = page.offset(self.page_size());
         self.get_user_pages(cpu, mm, vma, page..end, how, Drop::Never).is_ok()
     }
@@ -210,7 +213,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         drop: Drop,
     ) -> Result<Got, Errno> {
         let _step = cpu.step("get_user_pages");
-        if !check_vma_flags(vma.vm_flags().read(cpu), how) {
+        if !self.check_vma_flags(cpu, vma, how) {
             return Err(Errno::Efault);
         }
         let whole = end.since(start) >> self.page_shift();
@@ -228,6 +231,17 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         Ok(Got { nr_pages: whole, dropped: false })
+    }
+
+    /// `check_vma_flags()`. A protection key counts, force or not: these are data accesses.
+    fn check_vma_flags(&self, cpu: &P, vma: VmaRef<'_, P>, how: Foll) -> bool {
+        let flags = vma.vm_flags().read(cpu);
+        if flags.has(VmFlags::PFNMAP) {
+            return false;
+        }
+        let wanted = if how.write { VmFlags::WRITE } else { VmFlags::READ };
+        (flags.has(wanted) || how.force)
+            && self.arch_vma_access_permitted(cpu, vma, how.fault_flags())
     }
 
     /// One page, with as many faults as it takes.
@@ -249,7 +263,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Ok(Page::There);
             }
             // faultin_page()
-            let mut flags = if how.write { FaultFlags::WRITE } else { FaultFlags::NONE };
+            let mut flags = how.fault_flags();
             if drop == Drop::Allowed {
                 flags |= FaultFlags::ALLOW_RETRY;
             }
@@ -333,21 +347,24 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 }
 
 impl Foll {
+    /// What `faultin_page()` makes of it.
+    fn fault_flags(self) -> FaultFlags {
+        let mut flags = FaultFlags::NONE;
+        if self.write {
+            flags |= FaultFlags::WRITE;
+        }
+        if self.remote {
+            flags |= FaultFlags::REMOTE;
+        }
+        flags
+    }
+
     /// Whether what this PTE maps is there, and writable if it is to be written.
     fn can_follow(self, pte: Pte) -> bool {
         pte.is_present()
             && (self.force || !pte.has(Pte::PROTNONE))
             && (!self.write || pte.has(Pte::WRITE))
     }
-}
-
-/// `check_vma_flags()`
-fn check_vma_flags(flags: VmFlags, how: Foll) -> bool {
-    if flags.has(VmFlags::PFNMAP) {
-        return false;
-    }
-    let wanted = if how.write { VmFlags::WRITE } else { VmFlags::READ };
-    flags.has(wanted) || how.force
 }
 
 #[cfg(test)]

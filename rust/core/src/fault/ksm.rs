@@ -43,7 +43,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         address: Vaddr,
     ) -> Result<(), Errno> {
         while let Some(page) = self.follow_ksm_page(cpu, mm, address) {
-            let done = self.handle_mm_fault(cpu, mm, vma, address, FaultFlags::WRITE);
+            let flags = FaultFlags::WRITE | FaultFlags::REMOTE;
+            let done = self.handle_mm_fault(cpu, mm, vma, address, flags);
             // With this reference the fault has copied, and reused nothing.
             self.put_page(cpu, page);
             if done.has(VmFault::OOM) {

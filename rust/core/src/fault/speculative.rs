@@ -215,7 +215,12 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
         sequence: u64,
         snapshot: &Snapshot,
     ) -> Result<(), Abort> {
-        let allowed = access_allowed(snapshot.flags, flags);
+        // H9: of the flags as they are now, not of the snapshot.
+        let permitted = self.arch_vma_access_permitted(cpu, vma, flags);
+        cpu.check("H9", permitted, || {
+            format!("{} is permitted by the protection key", access_name(flags))
+        });
+        let allowed = permitted && access_allowed(snapshot.flags, flags);
         cpu.check("H10", allowed, || {
             format!("{} is allowed by vm_flags {}", access_name(flags), snapshot.flags.names())
         });
@@ -301,7 +306,7 @@ fn access_name(fault: FaultFlags) -> &'static str {
     }
 }
 
-/// H9 is about protection keys, which are not modelled. H10: the flags allow the access.
+/// H10: the flags allow the access.
 /// An instruction fetch passes on VM_READ (C2).
 fn access_allowed(vma: VmFlags, fault: FaultFlags) -> bool {
     let needed = if fault.has(FaultFlags::WRITE) {

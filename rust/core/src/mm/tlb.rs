@@ -9,7 +9,7 @@
 use super::kernel::{Kernel, PerCpu};
 use super::objects::{Mm, MmRef};
 use super::pmd::{Pmd, PmdVal};
-use super::types::{Access, Pte, Vaddr};
+use super::types::{Access, FaultCode, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
 use crate::platform::{CpuId, Fence, Local, Ordering, Platform, Ptr, Value};
@@ -113,9 +113,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         address: Vaddr,
         access: Access,
         value: u64,
-    ) -> Result<u64, (Access, bool)> {
+        user: bool,
+    ) -> Result<u64, FaultCode> {
         cpu.begin_user_access();
-        let result = self.access_irqs_off(cpu, mm, address, access, value);
+        let code = FaultCode::not_present(access, user);
+        let result = self.access_irqs_off(cpu, mm, address, code, value);
         cpu.end_user_access();
         result
     }
@@ -125,9 +127,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         mm: MmRef<'_, P>,
         address: Vaddr,
-        access: Access,
+        not_present: FaultCode,
         value: u64,
-    ) -> Result<u64, (Access, bool)> {
+    ) -> Result<u64, FaultCode> {
+        let access = not_present.access;
         let tlb = &self.cpus[cpu.id() as usize].tlb;
         self.update_tlb(cpu, mm);
         let page_number = address.0 >> self.page_shift();
@@ -140,7 +143,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if !hit {
             // The hardware walks again before it reports a missing permission.
             entry.tag.set(0);
-            let pte = self.hardware_walk(cpu, mm, address, access)?;
+            let pte = self.hardware_walk(cpu, mm, address, not_present)?;
             if pte.has(Pte::WRITE) && self.is_zero_pfn(pte.pfn()) {
                 cpu.finding("zero-page", format!("it can be written at {address:#x}"));
             }
@@ -208,14 +211,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         cpu: &P,
         mm: MmRef<'_, P>,
         address: Vaddr,
-        access: Access,
-    ) -> Result<Pte, (Access, bool)> {
+        not_present: FaultCode,
+    ) -> Result<Pte, FaultCode> {
         cpu.charge(Cost::TlbFill, 1);
-        let not_present = (access, false);
+        let access = not_present.access;
         let pmd = self.walk_pmd(cpu, mm, address).ok_or(not_present)?;
         let value = pmd.read(cpu);
         let Some(table) = value.table() else {
-            return self.hardware_walk_huge(cpu, mm, pmd, value, address, access);
+            return self.hardware_walk_huge(cpu, mm, pmd, value, address, not_present);
         };
         let slot = self.pte_offset_map(cpu, table, address);
         loop {
@@ -226,7 +229,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 return Err(not_present);
             }
             if !permits(pte, access) {
-                return Err((access, true));
+                return Err(self.not_permitted(not_present, pte));
             }
             let mut used = pte | Pte::YOUNG;
             if access == Access::Write {
@@ -249,17 +252,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         pmd: Pmd<'_, P>,
         value: PmdVal<P>,
         address: Vaddr,
-        access: Access,
-    ) -> Result<Pte, (Access, bool)> {
+        not_present: FaultCode,
+    ) -> Result<Pte, FaultCode> {
         if value.is_none() {
-            return Err((access, false));
+            return Err(not_present);
         }
         let leaf = self.leaf_of(value);
         if !leaf.has(Pte::PRESENT) {
-            return Err((access, false));
+            return Err(not_present);
         }
+        let access = not_present.access;
         if !permits(leaf, access) {
-            return Err((access, true));
+            return Err(self.not_permitted(not_present, leaf));
         }
         let mut used = leaf | Pte::YOUNG;
         if access == Access::Write {
@@ -267,10 +271,18 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         if used != leaf && !pmd.set_access_flags(cpu, value, self.huge_pmd(used)) {
             // It changed meanwhile: once more.
-            return self.hardware_walk(cpu, mm, address, access);
+            return self.hardware_walk(cpu, mm, address, not_present);
         }
         let within = address.since(self.hpage_pmd_start(address)) >> self.page_shift();
         Ok(Pte::new(used.pfn() + within as u32, used & Pte(0xfff)))
+    }
+
+    /// What is reported of an access that a present entry does not permit. The key forbids all but
+    /// instruction fetches, whatever else does.
+    fn not_permitted(&self, not_present: FaultCode, pte: Pte) -> FaultCode {
+        let has_key = self.config.arch.has_execute_only_pkey() && !pte.has(Pte::READ);
+        let pkey = has_key && not_present.access != Access::Execute;
+        FaultCode { protection: true, pkey, ..not_present }
     }
 
     /// Whether the TLB of `other`, which is not this CPU, may hold translations of `mm`

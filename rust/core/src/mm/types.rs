@@ -239,6 +239,7 @@ flag_word! {
         KILLABLE = 0x10,
         TRIED = 0x20,
         USER = 0x40,
+        REMOTE = 0x80,
         INSTRUCTION = 0x100,
         /// Source: P22.
         SPECULATIVE = 0x200,
@@ -287,8 +288,17 @@ pub struct FaultCode {
     pub access: Access,
     /// The page was present and the access not allowed (x86 `X86_PF_PROT`).
     pub protection: bool,
+    /// Its protection key forbids the access (x86 `X86_PF_PK`, powerpc `DSISR_KEYFAULT`).
+    pub pkey: bool,
     /// False for an access the kernel makes on the task's behalf.
     pub user: bool,
+}
+
+impl FaultCode {
+    /// For an access to a page that is not present.
+    pub fn not_present(access: Access, user: bool) -> Self {
+        Self { access, protection: false, pkey: false, user }
+    }
 }
 
 /// A signal that an access ends in.
@@ -303,6 +313,8 @@ impl Signal {
     pub const MAPERR: Self = Self { number: 11, code: 1 };
     /// `SIGSEGV` against the mapping's protection.
     pub const ACCERR: Self = Self { number: 11, code: 2 };
+    /// `SIGSEGV` against a protection key.
+    pub const PKUERR: Self = Self { number: 11, code: 4 };
     /// `SIGSEGV` for a general protection fault.
     pub const KERNEL: Self = Self { number: 11, code: 128 };
     /// `SIGSEGV` for an address in no segment (powerpc).
@@ -318,6 +330,7 @@ impl Signal {
             Self::MAPERR => "SIGSEGV (SEGV_MAPERR)",
             Self::ACCERR => "SIGSEGV (SEGV_ACCERR)",
             Self::BNDERR => "SIGSEGV (SEGV_BNDERR)",
+            Self::PKUERR => "SIGSEGV (SEGV_PKUERR)",
             Self::OOM_KILL => "SIGKILL",
             Self::ADRERR => "SIGBUS (BUS_ADRERR)",
             Self { number, code } => return format!("signal {number} (code {code})"),

@@ -51,15 +51,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut handled = Handled::None;
         for _ in 0..cpu.livelock_faults() {
             let tried = if is_user_address {
-                self.translate_and_access(cpu, mm, address, access, value)
+                self.translate_and_access(cpu, mm, address, access, value, user)
             } else {
-                Err((access, false)) // no table has it
+                Err(FaultCode::not_present(access, user)) // no table has it
             };
-            let (access, protection) = match tried {
+            let code = match tried {
                 Ok(word) => return AccessOutcome { result: Ok(word), handled },
                 Err(failed) => failed,
             };
-            let code = FaultCode { access, protection, user };
             let fault = self.do_page_fault(cpu, address, code);
             handled = if fault.speculative { Handled::Spf } else { Handled::Classic };
             if let Some(signal) = fault.signal {

@@ -243,7 +243,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 }
             }
             Err(AccessFailure::Signal(signal)) if signal.number == Signal::ACCERR.number => {
-                let mapped = signal.code == Signal::ACCERR.code;
+                let mapped = [Signal::ACCERR, Signal::PKUERR].contains(&signal);
                 self.observe(address, 1, What::Denied { access, mapped });
             }
             Err(AccessFailure::Livelock) => self.observe(address, 1, What::Livelock { access }),

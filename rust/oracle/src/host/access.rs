@@ -55,20 +55,19 @@ impl Run<'_> {
         self.keep_out("an access", page, PAGE_SIZE)?;
         let before = self.faults(task, user)?;
         let thread = self.thread(task);
-        let mut own = 0;
+        let mut was_fetched = false;
         let outcome = if user {
             let end = self.host.tracer.access(thread, access, page, value)?;
-            if let (Access::Execute, AccessEnd::Done(faults)) = (access, end) {
-                own = faults;
-            }
+            was_fetched = access == Access::Execute && matches!(end, AccessEnd::Done(_));
             outcome_of(access, end)
         } else {
             self.kernel_access(task, access, page, value)?
         };
         let mut after = self.faults(task, user)?;
-        // Such a fault is neither minor nor major.
-        if self.counters(task).count_refused(user) {
-            after[0] -= own;
+        if was_fetched {
+            // What is neither minor nor major is the instruction's own, or the kernel's: after a
+            // general protection fault it reads the instruction, which a key may forbid.
+            after[0] = before[0] + (after[1] - before[1]) + (after[2] - before[2]);
         }
         self.check_memory(after[0] - before[0])?;
         let mut counters = [0; NR_EVENTS];

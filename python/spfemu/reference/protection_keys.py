@@ -1,0 +1,29 @@
+"""Protection keys of memory, which execute-only memory has on x86 and powerpc, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spfemu.reference.model import VM_ACCESS, VM_EXEC, Vma
+from spfemu.reference.vm_fault import EXECUTE
+
+if TYPE_CHECKING:
+    from spfemu.profiles import Arch
+
+
+def has_execute_only_pkey(arch: Arch) -> bool:
+    """Whether a key forbids data accesses to execute-only memory.
+
+    **Source:** execute_only_pkey(), arch/x86/mm/pkeys.c and arch/powerpc/mm/pkeys.c@5.1.
+    """
+    return arch.exec_only and arch.family != "arm64"
+
+
+def vma_access_permitted(arch: Arch, vma: Vma, kind: int) -> bool:
+    """Whether the key of the VMA permits an access; fetches it never forbids.
+
+    **Source:** arch_vma_access_permitted()@5.1.
+    """
+    if not has_execute_only_pkey(arch) or kind == EXECUTE:
+        return True
+    return vma.flags & VM_ACCESS != VM_EXEC

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from check_host import at_least
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
@@ -97,9 +96,12 @@ def batch(campaign: Campaign, seed: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("count", type=at_least(1), metavar="COUNT")
-    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("count", type=int, metavar="COUNT")
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    for name, value, least in (("COUNT", asked.count, 1), ("--seed", asked.seed, 0)):
+        if value < least:
+            parser.error(f"{name}: value {value} (allowed: {least} or more)")
     campaign = Campaign(asked.count, Path(tempfile.mkdtemp(prefix="spfemu-campaign-")))
     # Campaigns with seeds beside each other share nothing.
     seed = asked.seed << 32

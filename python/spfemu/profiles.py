@@ -43,7 +43,8 @@ class Arch:
     permission rules. ``page_shift`` is log2 of the page size, 12 to 16. ``levels`` are top down
     and end with the table of PTEs. ``task_size`` is the first address beyond user space,
     ``mmap_base`` where top-down mmap begins, both in bytes. ``exec_only``: an execute-only mapping
-    cannot be read; arm64's PTEs say so, on x86 and powerpc a protection key does. Raises ProfileError for a profile that cannot be; mend the field it names.
+    cannot be read; arm64's PTEs say so, on x86 and powerpc a protection key does. Raises
+    ProfileError for a profile that cannot be; mend the field it names.
 
     >>> from spfemu.profiles import Arch, Level
     >>> small = Arch("small", "arm64", 14, (Level("pgd", 25, 2048), Level("pte", 14, 2048)),

@@ -26,8 +26,8 @@ PROGRAM = spfemu.Program.loads("""{"format": "spfemu-program/1", "scale_pages": 
         {"op": "read", "addr": "0x1000"},
         {"op": "post", "name": "end"}]}]}""")
 # Those that a speculative write to anonymous memory passes, in the order of docs/protocol.md; H5,
-# H17, H18, H20 and H21 decide nothing, H9 and H23 are about what is not modelled.
-CHECKS = ["W1", "W2", "W3", "H1", "H2", "H3", "H4", "H6", "H7", "H8", "H8", "H10", "H11",
+# H17, H18, H20 and H21 decide nothing, H23 is about what is not modelled.
+CHECKS = ["W1", "W2", "W3", "H1", "H2", "H3", "H4", "H6", "H7", "H8", "H8", "H9", "H10", "H11",
           "H12-H15", "H16", "H19"]  # fmt: skip
 
 

@@ -197,7 +197,7 @@ TABLES: list[tuple[Any, str]] = [
     (changed(lambda p: p.update(system={"overcommit": 2})), "key 'overcommit': value 2 is not available yet"),
     (changed(lambda p: p.update(system={"sysctl": {"vm.x": 1}})), "system.sysctl: key 'vm.x': unknown"),
     (changed(lambda p: p.update(system={"sysctl": {"vm.speculative_page_fault": 2}})), "value 2 (allowed: 0 to 1)"),
-    (changed(lambda p: p.update(system={"config": {"SMP": True}})), "system.config: key 'SMP': unknown (allowed: THP, NUMA, PPC_MEM_KEYS, HAVE_MOVE_PMD)"),
+    (changed(lambda p: p.update(system={"config": {"SMP": True}})), "system.config: key 'SMP': unknown (allowed: THP, NUMA, PPC_MEM_KEYS, HAVE_MOVE_PMD, X86_INTEL_MEMORY_PROTECTION_KEYS)"),
     (changed(lambda p: p.update(system={"config": {"HAVE_MOVE_PMD": 1}})), "system.config: key 'HAVE_MOVE_PMD': value 1 (allowed: true, false)"),
     (changed(lambda p: p.update(expect_for={"cpu": "x86"})), "expect_for: key 'cpu': unknown (allowed: handler, arch)"),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ use spfemu_core::platform::{Platform, Ptr};
 use crate::layout::{self, NR_VMAS, PAGE, PAGES_PER_VMA};
 
 /// A first write to a page, by the user.
-pub const WRITE: FaultCode = FaultCode { access: Access::Write, protection: false, user: true };
+pub const WRITE: FaultCode = FaultCode::not_present(Access::Write, true);
 
 pub struct Process<D: Design> {
     pub kernel: Kernel<Cpu, D>,

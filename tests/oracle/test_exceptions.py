@@ -175,6 +175,7 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
     ),
     "overcommit": (program([mmap(1, length=HUGE)]), "classic"),
     "vsyscall-page": (program([mmap(), op("read", 0xFFFFFFFFFF600000)]), "classic"),
+    "large-is-aligned": (program([{"op": "mmap", "length": 2 << 20}]), "classic"),
 }  # fmt: skip
 """For each exception a program that shows it, and the emulator's handler."""
 
@@ -250,6 +251,10 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
         "host", {"ret": -1, "errno": 14},
     ),
     "overcommit": ([mmap(), mmap()], "host", ENOMEM),
+    # It is a page less than a huge one.
+    "large-is-aligned": (
+        [{"op": "mmap", "length": (2 << 20) - PAGE}], "host", {"ret": 0x7FFF_F780_0000},
+    ),
     "locked-memory-limit": ([mmap(), op("mlock", length=PAGE)], "host", ENOMEM),
     # Another page was made writable.
     "mprotect-spares-faults": (

@@ -22,6 +22,7 @@ def imitation(folder: Path, **changed: str | None) -> Path:
         "sys/vm/mmap_min_addr",
         "sys/vm/overcommit_memory",
         "meminfo",
+        "cpuinfo",
         "self/smaps",
         "self/status",
     ):
@@ -87,3 +88,12 @@ def test_its_nodes_are_those_that_it_gives_us(
 ) -> None:
     status = "Name:\tx\n" if allowed is None else f"Name:\tx\nMems_allowed_list:\t{allowed}\n"
     assert host(imitation(tmp_path, status=status)).nodes == nodes
+
+
+@needs_host
+@pytest.mark.parametrize(("flags", "keys"), [("fpu pku ospke", True), ("fpu pku", False)])
+def test_keys_count_once_the_kernel_has_switched_them_on(
+    tmp_path: Path, flags: str, keys: bool
+) -> None:
+    cpuinfo = f"processor\t: 0\nflags\t\t: {flags}\n"
+    assert host(imitation(tmp_path, cpuinfo=cpuinfo)).protection_keys is keys

@@ -345,6 +345,14 @@ class TestSettings:
         assert len(found.ops) == 0
         assert found.counters["faults"] == 1
 
+    def test_protection_keys_are_the_hosts(self) -> None:
+        has = host().protection_keys
+        config = {"X86_INTEL_MEMORY_PROTECTION_KEYS": not has}
+        with pytest.raises(ProgramError, match="the host has them" if has else "the host has none"):
+            spfemu.run(program([mmap()], system={"config": config}), engine="kernel")
+        config = {"X86_INTEL_MEMORY_PROTECTION_KEYS": has}
+        assert spfemu.run(program([mmap()], system={"config": config}), engine="kernel").ops.size
+
     @pytest.mark.parametrize(
         ("ops", "keys", "message"),
         [

@@ -305,6 +305,9 @@ def test_maps_lines_look_like_proc() -> None:
 def test_newer_rules_are_named() -> None:
     builder = ProgramBuilder()
     builder.task().mmap(P)
-    rules = "wiped, stack, grown, heap, uncharged, touched, alone, lowest, writable, several"
+    rules = (
+        "wiped, stack, grown, heap, uncharged, touched, alone, lowest, writable, several, "
+        "nothing, onfault"
+    )
     with pytest.raises(EngineError, match=rf"newer: 'none' \(allowed: {rules}\)"):
         run(builder.build(), arch=X86, newer=("none",))

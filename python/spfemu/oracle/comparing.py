@@ -131,9 +131,11 @@ class _Comparing:
                 break
             self._outcome(task, row)
             if self.found.cut:
+                self._maps_at_notes(self.history.position((task, row)))
                 return self.found
         if cut and (stray is None or end <= self.history.position(stray)):
             self.found.cut = cut
+            self._maps_at_notes(end)
             return self.found
         if stray is not None:
             self.found.differences.append(parting(self.host, self.emulated, *stray))
@@ -141,7 +143,8 @@ class _Comparing:
         if self.emulated.stuck != self.host.stuck:
             stuck = (list(self.host.stuck), list(self.emulated.stuck))
             self.found.differences.append(Difference("", "", 0, "stuck", *stuck))
-        self._maps()
+        self._maps_at_notes(self.history.end)
+        self._maps_at_end()
         return self.found
 
     def _first_parting(self) -> tuple[int, str]:
@@ -188,7 +191,8 @@ class _Comparing:
         keys = [key for key in _FIELDS if wanted[key] != came[key]]
         if not self._counts_refused(came):
             keys = [key for key in keys if key != "faults"]
-        if keys == ["ret"] and self.layout.is_same_place(task, row):
+        is_same = keys == ["ret"] and self.layout.is_same_place(task, row)
+        if is_same and self.layout.is_free(task, row):
             return
         if keys:
             self._report(Case(self.history, self.merging, task, row, wanted, came), keys)
@@ -218,16 +222,22 @@ class _Comparing:
 
     # --- maps ------------------------------------------------------------------------------------
 
-    def _maps(self) -> None:
+    def _maps_at_notes(self, end: int) -> None:
+        """Those before a position."""
         spaces = self.history.spaces
         for place in sorted(set(self.emulated.note_maps) & set(self.host.note_maps)):
             task, index, number = place
             at = self.history.position_of(*place)
+            if at >= end:
+                continue
             moment = _Moment(at, spaces.of_task(task, at), _at_note(place))
             where = Difference(self.host.program.where(task, index), "note", number, "", 0, 0)
             what = "maps_lines"
             mine, theirs = self.emulated.note_maps[place], self.host.note_maps[place]
             self._compare_maps(replace(where, what=what), moment, mine, theirs)
+
+    def _maps_at_end(self) -> None:
+        spaces = self.history.spaces
         names = [task.name for task in self.host.program.tasks]
         for name in sorted({*self.emulated.maps, *self.host.maps}):
             mine, theirs = self.emulated.maps.get(name, []), self.host.maps.get(name, [])

@@ -17,7 +17,7 @@ EXCEPTIONS: Final = (
     Exempt(
         "v12-C3",
         None,
-        "v12's refusal has SEGV_MAPERR, where every kernel without it says SEGV_ACCERR",
+        "v12's refusal has SEGV_MAPERR, where every kernel without it says SEGV_ACCERR or PKUERR",
         keys=("si_code",),
         outcome=when.is_v12_code,
     ),
@@ -51,6 +51,14 @@ EXCEPTIONS: Final = (
         ends=True,
     ),
     Exempt(
+        "large-is-aligned",
+        (5, 18),
+        "where a mapping of 2 MiB or more is put is chosen for huge pages: memory since 6.7, files "
+        "since their file systems do",
+        keys=("ret",),
+        outcome=when.is_aligned,
+    ),
+    Exempt(
         "growth-too-low",
         None,
         "nothing grows below CONFIG_LSM_MMAP_MIN_ADDR, or gets an anon_vma where that is tried",
@@ -71,7 +79,7 @@ EXCEPTIONS: Final = (
         "locked-memory-limit",
         None,
         "more locked memory than RLIMIT_MEMLOCK is refused; ours has no limit",
-        keys=("ret", "errno"),
+        keys=("ret", "errno", "value", "signal", "si_code", "faults"),
         outcome=when.is_locked_too_much,
         silently=("mlock", when.locks_before_a_hole),
         ends=True,
@@ -112,7 +120,7 @@ EXCEPTIONS: Final = (
         (5, 16),
         "mremap of what is not mapped is EFAULT before anything else is looked at",
         keys=("ret", "errno"),
-        outcome=when.is_mremap_of_nothing,
+        outcome=cuts.outcome_of("nothing", ("mremap",)),
         ends=True,
     ),
     Exempt(
@@ -138,7 +146,7 @@ EXCEPTIONS: Final = (
         (5, 18),
         "mlock with onfault does not even look whether pages may be accessed",
         keys=("ret", "errno"),
-        outcome=when.is_locked_on_fault,
+        outcome=cuts.outcome_of("onfault", ("mlock",)),
     ),
     Exempt(
         "mprotect-uncharges",

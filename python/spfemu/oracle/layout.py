@@ -11,13 +11,14 @@ import numpy as np
 from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
 from spfemu.oracle.history import ACCESS_CODES, Call, History
 from spfemu.oracle.mapped import grows_down, page_up
-from spfemu.program.ops import GIVEN, MMAP_FLAGS, OPS
+from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS, OPS
 from spfemu.results import Result
 
 __all__ = ["Layout"]
 
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
-_MREMAP_FIXED: Final = 2
+_MREMAP_FIXED: Final = MREMAP_FLAGS["fixed"]
+_MAYMOVE: Final = MREMAP_FLAGS["maymove"]
 _MMAP: Final = OPS["mmap"].code
 _MREMAP: Final = OPS["mremap"].code
 _GUARD_GAP: Final = 256
@@ -73,8 +74,8 @@ class Layout:
     def is_same_place(self, task: int, row: int) -> bool:
         """Whether an outcome's ``ret`` is an address that means the same on both sides.
 
-        Source: ours. Either the kernel chose it, or it is where the program wanted it, relative to
-        something that the kernel chose.
+        Source: ours. Either both kernels chose it, or it is where the program wanted it, relative
+        to something that they chose. An mremap moves with both, or with neither.
         """
         outcome = self._host.task_ops(task)[row]
         record = self._history.program.tasks[task].ops[int(outcome["index"])]
@@ -83,13 +84,35 @@ class Layout:
             return False
         ret = int(self._emulated.task_ops(task)["ret"][row]), int(outcome["ret"])
         position = self._history.position((task, row))
-        if op == _MREMAP:
-            return not flags & _MREMAP_FIXED or ret == self._targets(record, position)
+        if op == _MREMAP and flags & _MREMAP_FIXED:
+            return ret == self._targets(record, position)
         wanted = self._wanted(record, position)
+        if op == _MREMAP:
+            grows = page_up(int(record["length2"])) > page_up(int(record["length"]))
+            may_move = grows and flags & _MAYMOVE
+            stays = [here == there for here, there in zip(ret, wanted, strict=True)]
+            return all(stays) or (bool(may_move) and not any(stays))
         if flags & _FIXED or (flags & GIVEN and ret[0] == wanted[0]):
             return ret == wanted
         # A hint that only one of them took is a difference.
         return not flags & GIVEN or ret[1] != wanted[1]
+
+    def is_free(self, task: int, row: int) -> bool:
+        """Whether an address that means the same need not be the same.
+
+        Source: ours. It lies relative to something that is not, or was chosen where the two have
+        something at different places already.
+        """
+        outcome = self._host.task_ops(task)[row]
+        record = self._history.program.tasks[task].ops[int(outcome["index"])]
+        position = self._history.position((task, row))
+        mine, theirs = self._wanted(record, position)
+        if int(record["op"]) == _MREMAP and int(record["flags"]) & _MREMAP_FIXED:
+            mine, theirs = self._targets(record, position)
+        ret = int(self._emulated.task_ops(task)["ret"][row]), int(outcome["ret"])
+        space = self._history.spaces.of_task(task, position)
+        is_relative = ret == (mine, theirs)
+        return is_relative or bool(self._seen(self._chosen, position, space))
 
     def comparable(self, lines: list[str], position: int, space: int, *, host: bool) -> list[str]:
         """Lines of maps of an address space at a position, such that equal ones mean the same.

@@ -44,6 +44,15 @@ class Ranges:
         parts = [(max(low, start), min(high, end)) for low, high in self._ranges]
         return [(low, high) for low, high in parts if low < high]
 
+    def stretches(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The same, with ranges that touch as one. Source: ours."""
+        found: list[tuple[int, int]] = []
+        for low, high in self.within(start, end):
+            if found and found[-1][1] == low:
+                low = found.pop()[0]
+            found.append((low, high))
+        return found
+
     @property
     def size(self) -> int:
         """How many addresses it has. Source: ours."""

@@ -20,14 +20,13 @@ __all__ = [
     "has_cleared_its_place",
     "has_moved_the_first",
     "is_address_as_errno",
+    "is_aligned",
     "is_brk_over_hole",
     "is_dontunmap",
     "is_hint_too_low",
-    "is_locked_on_fault",
     "is_locked_too_much",
     "is_mbind_to_a_hole",
     "is_mremap_checked_first",
-    "is_mremap_of_nothing",
     "is_read_ahead",
     "is_too_much",
     "is_v12_code",
@@ -38,6 +37,7 @@ __all__ = [
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _WRITE: Final = 2
+_HUGE: Final = 2 << 20
 _VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
 _FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
@@ -53,7 +53,11 @@ def is_v12_code(case: Case) -> bool:
 
 def is_v12_livelock(case: Case) -> bool:
     """C2: the speculative handler lets an execute fault go on for ever."""
-    return case.handler == "spf" and case.is_({"livelock": True}, _REFUSED)
+    is_fetch = case.op == "execute" or (
+        case.op == "touch" and int(case.record["access"]) == ACCESSES.index("execute")
+    )
+    by_spf = {"livelock": True, "handled": "spf"}
+    return is_fetch and case.handler == "spf" and case.is_(by_spf, _REFUSED)
 
 
 def is_brk_over_hole(case: Case) -> bool:
@@ -64,16 +68,6 @@ def is_brk_over_hole(case: Case) -> bool:
     upper = lower - int(case.record["addr"])
     there = mapped(case.history, case.position, case.space)
     return lower < upper and not there.meets(page_up(lower), page_up(upper))
-
-
-def is_mremap_of_nothing(case: Case) -> bool:
-    """mremap where nothing is mapped, which 5.1 need not even notice, or refuses otherwise."""
-    if case.op != "mremap" or case.host["errno"] != "EFAULT":
-        return False
-    if case.emulated["errno"] is None and not _is_not_looked_at(case.record):
-        return False
-    page = case.page
-    return not mapped(case.history, case.position, case.space).meets(page, page + 4096)
 
 
 def _is_not_looked_at(record: np.void) -> bool:
@@ -163,43 +157,98 @@ def is_hint_too_low(case: Case) -> bool:
     return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
 
 
+def is_aligned(case: Case) -> bool:
+    """What is as large as a huge page, and lies as one on the host; not where it was told."""
+    record = case.record
+    length = page_up(int(record["length" if case.op == "mmap" else "length2"]))
+    offset = int(record["value"]) if case.op == "mmap" else 0
+    is_placed = case.op in ("mmap", "mremap") and case.host["ret"] < case.emulated["ret"]
+    return is_placed and length >= _HUGE and (int(case.host["ret"]) - offset) % _HUGE == 0
+
+
 def is_too_much(case: Case) -> bool:
-    """A promise of more memory than the host has."""
+    """A promise of more memory than the host has, that 5.1 has no other reason to refuse."""
     settings = case.history.host.settings
     if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
         return False
     record = case.record
+    there = mapped(case.history, case.position, case.space)
     promised = {
-        "mmap": int(record["length"]) if _promises(record) else 0,
+        "mmap": int(record["length"]) if _promises(case.history, record) else 0,
         "mprotect": int(record["length"]) if int(record["prot"]) & _WRITE else 0,
         # Newer kernels count what it is to take away as well.
         "mremap": max(int(record["length"]), int(record["length2"])),
         "brk": int(record["addr"]),
+        # Each VMA on its own.
+        "fork": max((end - start for start, end in there.stretches(0, USER_END)), default=0),
     }
-    return int(settings["memory"]) < promised.get(case.op, 0) <= USER_END
+    is_too_much = int(settings["memory"]) < promised.get(case.op, 0) <= USER_END
+    return is_too_much and _is_possible(case, there)
 
 
-def _promises(record: np.void) -> bool:
-    """Whether an mmap is of memory that is charged: what may be written to and is no file's."""
-    flags = int(record["flags"])
+def _is_possible(case: Case, there: Ranges) -> bool:
+    """Whether what the emulator says that it did can be: there is memory, or room for it."""
+    record, ret = case.record, int(case.emulated["ret"] or 0)
+    length = page_up(int(record["length"]))
+    if case.op == "mprotect":
+        parts = there.within(case.page, case.page + length)
+        return sum(end - start for start, end in parts) == length
+    if case.op == "mmap" and not int(record["flags"]) & MMAP_FLAGS["fixed"]:
+        return not there.meets(ret, ret + length)
+    if case.op == "mremap" and ret == case.page:
+        return not there.meets(ret + length, ret + page_up(int(record["length2"])))
+    if case.op == "brk":
+        return not there.meets(page_up(ret - int(record["addr"])), page_up(ret))
+    return True
+
+
+def _promises(history: History, record: np.void) -> bool:
+    """Whether an mmap is of memory that is charged: what may be written to and is no file's.
+
+    Shared memory of /dev/zero is anonymous.
+    """
+    flags, file = int(record["flags"]), int(record["aux"])
     if flags & MMAP_FLAGS["noreserve"]:
         return False
-    is_anonymous_and_shared = flags & MMAP_FLAGS["shared"] and not int(record["aux"])
-    is_private = not flags & MMAP_FLAGS["shared"]
-    return bool(is_anonymous_and_shared or (is_private and int(record["prot"]) & _WRITE))
+    if flags & MMAP_FLAGS["shared"]:
+        return not file or history.program.files[file - 1].kind == "devzero"
+    return bool(int(record["prot"]) & _WRITE)
 
 
 def is_locked_too_much(case: Case) -> bool:
     """More memory to be locked than the host permits; 5.1's limit is not modelled."""
+    if case.op in ACCESS_OPS:
+        return _has_grown_too_far(case)
     refusal = {"mlock": "ENOMEM", "mmap": "EAGAIN", "mremap": "EAGAIN"}.get(case.op)
     if refusal is None or case.host["errno"] != refusal:
         return False
-    if case.op == "mlock" and case.emulated["errno"] is None:
+    wraps = case.page + int(case.record["length"]) >= 1 << 64
+    if case.op == "mlock" and case.emulated["errno"] == "EINVAL" and wraps:
+        return True  # which 5.1 sees next
+    if case.emulated["errno"] is not None:
+        return False
+    if case.op == "mlock":
         start, end = case.page, case.page + page_up(int(case.record["length"]))
         there = mapped(case.history, case.position, case.space).within(start, end)
         if sum(high - low for low, high in there) != end - start:
             return False  # there is a hole, for which 5.1 refuses it
     return _locks_too_much(case.history, case.position, case.space, case.page, case.record)
+
+
+def _has_grown_too_far(case: Case) -> bool:
+    """A locked stack that grows, on the emulator."""
+    maperr = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR"}
+    refused = case.is_({}, maperr) or case.is_({}, {"errno": "EFAULT"})
+    if not refused or not case.is_({"signal": None, "errno": None}, {}):
+        return False
+    page = case.page
+    above = mapped(case.history, case.position, case.space).stretches(page, USER_END)
+    locked = _locked(case.history, case.position, case.space)
+    if not above or not page < above[0][0]:
+        return False
+    stack = locked.within(*above[0])  # without what it has grown by
+    limit = int(case.history.host.settings["max_locked"])
+    return bool(stack) and locked.size + stack[0][0] - page > limit
 
 
 def locks_before_a_hole(history: History, call: Call) -> bool:
@@ -224,7 +273,7 @@ def _locks_too_much(
     length = page_up(int(record["length"]))
     if int(record["op"]) == OPS["mremap"].code:
         length = page_up(int(record["length2"])) - length
-    else:
+    elif int(record["op"]) == OPS["mlock"].code:
         there.remove(start, start + length)  # what is locked already counts once
     return there.size + length > int(history.host.settings["max_locked"])
 
@@ -326,9 +375,3 @@ def is_address_as_errno(case: Case) -> bool:
     address = case.history.address(case.record, case.position)
     errnos = {"errno": "ENOMEM"}, {"errno": errno_name((1 << 64) - address)}
     return case.op == "mmap" and case.is_(*errnos)
-
-
-def is_locked_on_fault(case: Case) -> bool:
-    """mlock of what may not be accessed, whose pages are to come later."""
-    is_onfault = case.op == "mlock" and int(case.record["flags"]) & 1
-    return bool(is_onfault) and case.is_({"errno": "ENOMEM"}, {"errno": None})

@@ -88,12 +88,9 @@ class System:
     memcg: int | None = None
 
     def has(self, name: str, family: str) -> bool:
-        """Says whether CONFIG_``name`` is set on an arch of that family.
-
-        Source: 5.1's Kconfig, and for X86_INTEL_MEMORY_PROTECTION_KEYS that the CPU has none.
-        """
-        defaults = {"HAVE_MOVE_PMD": family == "x86", "X86_INTEL_MEMORY_PROTECTION_KEYS": False}
-        return self.config.get(name, defaults.get(name, True))
+        """Says whether CONFIG_``name`` is set on an arch of that family. Source: 5.1's Kconfig."""
+        default = name != "HAVE_MOVE_PMD" or family == "x86"
+        return self.config.get(name, default)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every setting, defaults included, as JSON values. Source: ours."""

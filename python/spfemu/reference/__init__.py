@@ -8,7 +8,6 @@ to start reading, then `vma_ops` and `syscalls`; `model` has the data, `machine`
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from spfemu.reference.huge_pages import has_transparent_hugepage
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.machine import Machine
 from spfemu.reference.model import Frames, SyscallError
+from spfemu.reference.protection_keys import with_keys
 from spfemu.results import Result
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ NEWER = (
     "lowest",
     "writable",
     "several",
+    "nothing",
+    "onfault",
 )
 
 
@@ -79,8 +81,10 @@ def run(
             not), "alone" (in 6.18 a file's last page is not mapped around what is beyond it, if it
             would be alone in a new page table), "lowest" (where CONFIG_LSM_MMAP_MIN_ADDR is
             65536: nothing grows below it, or gets an anon_vma there), "writable" (since 6.1
-            mprotect makes private pages writable at once that no fork has shared), and "several"
-            (since 6.17 mremap moves several VMAs if it does nothing else).
+            mprotect makes private pages writable at once that no fork has shared), "several" (since
+            6.17 mremap moves several VMAs if it does nothing else), "nothing" (since 5.16 mremap of
+            what is not mapped is EFAULT before anything is done), and "onfault" (since 5.18 mlock
+            with onfault does not look whether pages may be accessed).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.
@@ -142,10 +146,13 @@ def _boot(program: Program, handler: str, arch: Arch, variants: Mapping[str, str
     """A kernel with the program's `system`. The zero page takes the first frame."""
     system = program.system
     frames = Frames((system.memory >> arch.page_shift) - 1)
-    if arch.family == "x86" and system.has("X86_INTEL_MEMORY_PROTECTION_KEYS", arch.family):
-        arch = replace(arch, exec_only=True)
     kernel = Kernel(
-        arch, handler, frames, variants, system.mmap_min_addr, swap_settings=system.swap
+        with_keys(arch, system),
+        handler,
+        frames,
+        variants,
+        system.mmap_min_addr,
+        swap_settings=system.swap,
     )
     kernel.stack_limit = system.stack_limit
     kernel.mem_keys = system.has("PPC_MEM_KEYS", arch.family)

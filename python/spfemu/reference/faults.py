@@ -287,9 +287,8 @@ def handle_classic_fault(fault: Fault) -> Verdict:
         ):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_MAPERR)
         fault.cache_vma(vma)
-        permitted = vma_access_permitted(fault.kernel.arch, vma, fault.kind)
-        by_key = _is_key_fault(fault) or not permitted
-        if by_key and fault.kernel.arch.family == "x86":
+        by_key = not vma_access_permitted(fault.kernel.arch, vma, fault.kind)
+        if fault.kernel.arch.family == "x86" and (by_key or _is_key_fault(fault)):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_PKUERR)
         if _access_error(fault):
             return Verdict(HANDLED_CLASSIC, signal.SIGSEGV, SEGV_ACCERR)

@@ -51,6 +51,8 @@ def mremap(
     old_length, new_length = mm.page_align(old_length), mm.page_align(new_length)
     if not new_length:
         raise SyscallError(errno.EINVAL)
+    if "nothing" in kernel.newer and not _is_mapped(mm, addr):
+        raise SyscallError(errno.EFAULT)
     if flags & _FIXED:
         if old_length == new_length and "several" in kernel.newer:
             return _mremap_several(kernel, mm, addr, old_length, new_addr)
@@ -70,6 +72,11 @@ def mremap(
     _move_vma(kernel, mm, vma, addr, old_length, new_length, new_addr)
     _populate_growth(kernel, mm, new_addr, old_length, new_length)
     return new_addr
+
+
+def _is_mapped(mm: Mm, addr: int) -> bool:
+    vma = mm.find_vma(addr)
+    return vma is not None and vma.start <= addr
 
 
 def _populate_growth(kernel: Kernel, mm: Mm, addr: int, old_length: int, new_length: int) -> None:

@@ -90,6 +90,8 @@ def populate_vma_page_range(
 
     **Source:** populate_vma_page_range(), mm/gup.c@5.1.
     """
+    if vma.flags & VM_LOCKONFAULT and "onfault" in kernel.newer:
+        return (end - start) // mm.page_size
     how = Foll.NONE if vma.flags & VM_LOCKONFAULT else Foll.POPULATE
     if vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
         how |= Foll.WRITE

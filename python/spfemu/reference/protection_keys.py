@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spfemu.reference.model import VM_ACCESS, VM_EXEC, Vma
@@ -9,6 +10,17 @@ from spfemu.reference.vm_fault import EXECUTE
 
 if TYPE_CHECKING:
     from spfemu.profiles import Arch
+    from spfemu.program import System
+
+
+def with_keys(arch: Arch, system: System) -> Arch:
+    """The machine with a kernel that is configured so: whether protection keys are used."""
+    has = arch.exec_only
+    if arch.family == "x86":
+        has = system.config.get("X86_INTEL_MEMORY_PROTECTION_KEYS", has)
+    elif arch.family == "powerpc":
+        has = has and system.has("PPC_MEM_KEYS", arch.family)
+    return replace(arch, exec_only=has)
 
 
 def has_execute_only_pkey(arch: Arch) -> bool:

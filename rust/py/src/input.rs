@@ -264,7 +264,9 @@ fn system(given: &SystemText) -> Result<System, Error> {
             "THP" => system.transparent_hugepage = set,
             "NUMA" => system.numa = set,
             "PPC_MEM_KEYS" => system.ppc_mem_keys = set,
-            "X86_INTEL_MEMORY_PROTECTION_KEYS" => system.x86_memory_protection_keys = set,
+            "X86_INTEL_MEMORY_PROTECTION_KEYS" => {
+                system.x86_memory_protection_keys = Some(set);
+            }
             "HAVE_MOVE_PMD" => system.have_move_pmd = Some(set),
             other => return Err(Error::Program(format!("config '{other}' is unknown"))),
         }

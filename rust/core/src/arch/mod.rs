@@ -81,9 +81,20 @@ impl Arch {
     }
 
     /// Whether execute-only memory has a protection key that forbids data accesses
-    /// (`execute_only_pkey()`, v5.1). Nothing else has one: no operation gives it any.
+    /// (`execute_only_pkey()`, v5.1). Nothing else has one: no operation gives it any, so it is
+    /// where a VMA may be executed, and neither read nor written.
     pub fn has_execute_only_pkey(&self) -> bool {
         self.exec_only && self.family != Family::Arm64
+    }
+
+    /// The machine with a kernel that is configured so: whether protection keys are used.
+    pub(crate) fn with_keys(self, x86: Option<bool>, powerpc: bool) -> Self {
+        let exec_only = match self.family {
+            Family::X86 => x86.unwrap_or(self.exec_only),
+            Family::Powerpc => self.exec_only && powerpc,
+            Family::Arm64 => self.exec_only,
+        };
+        Self { exec_only, ..self }
     }
 
     /// Whether writes to pages are tracked (`CONFIG_MEM_SOFT_DIRTY`, v5.1).

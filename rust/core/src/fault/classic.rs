@@ -13,6 +13,25 @@ use crate::platform::Platform;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 impl<P: Platform, D: Design> Kernel<P, D> {
+    /// `arch_vma_access_permitted()`: whether the VMA's protection key, which execute-only memory
+    /// has, permits the access; instructions are fetched whatever it says, and a fault for somebody
+    /// else's address space (`REMOTE`) does not go by the keys of who makes it. (Whose `mm` is not
+    /// the VMA's says so: `vma_is_foreign()` has nobody to find.)
+    #[inline(always)]
+    pub(super) fn arch_vma_access_permitted(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        flags: FaultFlags,
+    ) -> bool {
+        if !self.config.arch.has_execute_only_pkey()
+            || flags.has(FaultFlags::INSTRUCTION | FaultFlags::REMOTE)
+        {
+            return true;
+        }
+        vma.vm_flags().read(cpu) & VM_ACCESS_FLAGS != VmFlags::EXEC
+    }
+
     /// `handle_mm_fault()` and `__handle_mm_fault()`.
     pub(super) fn handle_mm_fault<'k>(
         &'k self,
@@ -30,25 +49,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.handle_uncounted_fault(cpu, mm, vma, address, flags)
     }
 
-    /// `arch_vma_access_permitted()`: whether the VMA's protection key, which execute-only memory
-    /// has, permits the access; instructions are fetched whatever it says, and a fault for somebody
-    /// else's address space (`REMOTE`) does not go by the keys of who makes it.
-    #[inline(always)]
-    pub(super) fn arch_vma_access_permitted(
-        &self,
-        cpu: &P,
-        vma: VmaRef<'_, P>,
-        flags: FaultFlags,
-    ) -> bool {
-        if !self.config.arch.has_execute_only_pkey()
-            || flags.has(FaultFlags::INSTRUCTION | FaultFlags::REMOTE)
-        {
-            return true;
-        }
-        vma.vm_flags().read(cpu) & VM_ACCESS_FLAGS != VmFlags::EXEC
-    }
-
-    /// The same without `count_vm_event(PGFAULT)`: how get_user_pages() faults in hugetlb pages.
+    /// The same without `count_vm_event(PGFAULT)` and the protection key: how get_user_pages(), which
+    /// has asked for that, faults in hugetlb pages.
     pub(super) fn handle_uncounted_fault<'k>(
         &'k self,
         cpu: &P,

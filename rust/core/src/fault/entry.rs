@@ -55,8 +55,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let flags = fault_flags(code);
 
         let fault = match self.config.arch.family {
-            // The key tells nothing new of the VMA, and the classic path says it.
-            Family::X86 if code.pkey => VmFault::RETRY,
+            // P28: the handler could not resolve it.
+            Family::X86 if code.pkey => {
+                cpu.check("PF_PK", false, || "the protection key permits the access".to_owned());
+                VmFault::RETRY
+            }
             Family::Powerpc if code.pkey => {
                 return FaultResult { signal: Some(Signal::PKUERR), speculative: false };
             }

@@ -225,9 +225,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let index = self.anon_index(cpu, vmf, vmf.address);
         self.page_add_anon_rmap(cpu, page, vmf.vma, index, exclusive);
-        if !incoming.cached {
-            self.lru_cache_add_active_or_unevictable(page, vmf.vma_flags);
-        }
         // Release: content and rmap come first; pairs with the dependent access through this PTE.
         // (The kernel sets the PTE before the rmap, under the same locks.)
         vmf.pte.expect("mapped").pte().store(cpu, entry, Ordering::Release);

@@ -21,7 +21,7 @@ use super::pgtable::TableLevel;
 use super::swap::{Swap, SwapConfig};
 use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
-use crate::arch::{Arch, Family};
+use crate::arch::Arch;
 use crate::design::Design;
 use crate::events::{Event, Trace};
 use crate::platform::arena::Lines;
@@ -56,8 +56,8 @@ pub struct System {
     pub memcg: Option<u64>,
     /// `CONFIG_PPC_MEM_KEYS`
     pub ppc_mem_keys: bool,
-    /// `CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS`, and an x86 CPU that has keys.
-    pub x86_memory_protection_keys: bool,
+    /// `CONFIG_X86_INTEL_MEMORY_PROTECTION_KEYS`, and a CPU that has them; `None`: as the arch says.
+    pub x86_memory_protection_keys: Option<bool>,
     /// `CONFIG_HAVE_MOVE_PMD`; `None`: as the arch has it.
     pub have_move_pmd: Option<bool>,
     /// munmap zaps with `mmap_sem` downgraded to read, as since 4.20.
@@ -88,7 +88,7 @@ impl Default for System {
             hugetlb_pages: None,
             memcg: None,
             ppc_mem_keys: true,
-            x86_memory_protection_keys: false,
+            x86_memory_protection_keys: None,
             have_move_pmd: None,
             downgrade: true,
             merging: true,
@@ -224,9 +224,10 @@ pub struct Kernel<P: Platform, D: Design> {
 
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Boots a system: no address space, every page free.
-    pub fn new(mut config: Config) -> Self {
-        let has_keys = config.system.x86_memory_protection_keys;
-        config.arch.exec_only |= has_keys && config.arch.family == Family::X86;
+    pub fn new(config: Config) -> Self {
+        let System { x86_memory_protection_keys, ppc_mem_keys, .. } = config.system;
+        let arch = config.arch.with_keys(x86_memory_protection_keys, ppc_mem_keys);
+        let config = Config { arch, ..config };
         let lines = Arc::new(Lines::default());
         let word = |line| Word::new(line, 0);
         let nodes = config.system.nodes;

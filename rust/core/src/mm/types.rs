@@ -137,7 +137,8 @@ flag_word! {
     Pte {
         PRESENT = 0x1,
         WRITE = 0x2,
-        /// Readable by the user; clear only for arm64's execute-only pages.
+        /// Readable by the user; clear only for execute-only pages, where they are (on x86 and
+        /// powerpc it stands for the protection key).
         READ = 0x4,
         EXEC = 0x8,
         /// Made dirty by the kernel since `clear_refs`; what the hardware writes does not set it.
@@ -296,7 +297,7 @@ pub struct FaultCode {
 
 impl FaultCode {
     /// For an access to a page that is not present.
-    pub fn not_present(access: Access, user: bool) -> Self {
+    pub const fn not_present(access: Access, user: bool) -> Self {
         Self { access, protection: false, pkey: false, user }
     }
 }

@@ -251,7 +251,10 @@ fn check_denied(
     if could_be(&fits) {
         return None;
     }
-    let (said, is) = if mapped { ("SEGV_ACCERR", "not mapped") } else { ("SEGV_MAPERR", "mapped") };
+    let (said, is) = match mapped {
+        true => ("SEGV_ACCERR or SEGV_PKUERR", "not mapped"),
+        false => ("SEGV_MAPERR", "mapped"),
+    };
     let what = format!("{access:?} of page {page:#x} ends in {said}, though it is {is}");
     Some(Finding { invariant: "signal", what })
 }

@@ -55,19 +55,22 @@ impl Run<'_> {
         self.keep_out("an access", page, PAGE_SIZE)?;
         let before = self.faults(task, user)?;
         let thread = self.thread(task);
-        let mut was_fetched = false;
+        let (mut own_fault, mut may_be_read) = (false, false);
         let outcome = if user {
             let end = self.host.tracer.access(thread, access, page, value)?;
-            was_fetched = access == Access::Execute && matches!(end, AccessEnd::Done(_));
+            if let AccessEnd::Fetched { own_fault: own, may_be_read: read } = end {
+                (own_fault, may_be_read) = (own, read);
+            }
             outcome_of(access, end)
         } else {
             self.kernel_access(task, access, page, value)?
         };
         let mut after = self.faults(task, user)?;
-        if was_fetched {
-            // What is neither minor nor major is the instruction's own, or the kernel's: after a
-            // general protection fault it reads the instruction, which a key may forbid.
-            after[0] = before[0] + (after[1] - before[1]) + (after[2] - before[2]);
+        if self.counters(task).count_refused(user) {
+            // Such faults are neither minor nor major.
+            let handled = (after[1] - before[1]) + (after[2] - before[2]);
+            let refused_read = may_be_read && after[0] - before[0] > handled;
+            after[0] -= u64::from(own_fault || refused_read);
         }
         self.check_memory(after[0] - before[0])?;
         let mut counters = [0; NR_EVENTS];
@@ -148,6 +151,7 @@ fn outcome_of(access: Access, end: AccessEnd) -> Outcome {
             value: (access == Access::Read).then_some(word),
             ..Outcome::default()
         },
+        AccessEnd::Fetched { .. } => Outcome { ret: Some(0), ..Outcome::default() },
         AccessEnd::Signal { number, code } => {
             Outcome { signal: number as u8, si_code: code, ..Outcome::default() }
         }

@@ -61,7 +61,7 @@ impl Counters {
     }
 
     /// Whether faults are counted that end in a signal.
-    fn count_refused(&self, user: bool) -> bool {
+    pub fn count_refused(&self, user: bool) -> bool {
         self.events.is_some() && (user || !self.user_only)
     }
 

@@ -32,6 +32,9 @@ pub const STOP: i32 = libc::SIGILL;
 pub enum AccessEnd {
     /// It was done; for a read, what it gave.
     Done(u64),
+    /// The instruction was fetched; whether it had a page fault of its own, and whether the kernel
+    /// may have read it: after a general protection fault it does, which a protection key forbids.
+    Fetched { own_fault: bool, may_be_read: bool },
     /// It was refused by this signal.
     Signal { number: i32, code: i32 },
 }
@@ -311,7 +314,10 @@ impl Tracer {
         if is_memory && is_about_the_fetch {
             return Ok(AccessEnd::Signal { number, code: info.code });
         }
-        Ok(AccessEnd::Done(0))
+        let may_be_read = is_memory && info.code == SI_KERNEL;
+        // One outside user space is not counted, here as elsewhere.
+        let own_fault = is_memory && !may_be_read && info.address < USER_END;
+        Ok(AccessEnd::Fetched { own_fault, may_be_read })
     }
 
     /// Kills these processes, waits for their ends, and then kills the sentinel and whatever else
@@ -336,6 +342,9 @@ impl Tracer {
 
 /// `si_code` of a signal that is about no address.
 const SI_KERNEL: i32 = 0x80;
+
+/// Where user space ends with four levels of page tables: `TASK_SIZE_MAX`.
+const USER_END: u64 = (1 << 47) - 4096;
 
 /// Whether x86-64 has the address at all, with four levels of page tables.
 fn is_canonical(address: u64) -> bool {

@@ -127,7 +127,7 @@ def test_the_command_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert lines[0].startswith(f"fault 2 of 3 in {path}: writer, ops[1] write, at 0x7ff")
     assert lines[0].endswith("; x86, spf")
     assert any("H2 ok: vm_sequence 0x2 is even" in line for line in lines)
-    assert lines[-1] == "24 checks held; handled with the speculative handler"
+    assert lines[-1] == "25 checks held; handled with the speculative handler"
     assert main(["explain", path, "--fault", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == spfemu.explain(spfemu.Program.load(path), fault=2)
     assert main(["explain", path]) == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from spfemu.comparing import joined_maps, parsed_maps_line
@@ -24,6 +25,31 @@ def edges(lines: list[str]) -> set[int]:
 _RULES = frozenset(NEWER)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    program: Program
+
+    def __hash__(self) -> int:
+        return id(self.program)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Given) and other.program is self.program
+
+
+# Whoever compares an engine with the host compares others with it as well.
+@lru_cache(maxsize=2 << len(NEWER).bit_length())
+def _run(
+    given: _Given,
+    handler: str,
+    name: str,
+    variants: tuple[tuple[str, str], ...],
+    newer: frozenset[str],
+) -> Result:
+    return run(
+        given.program, handler=handler, arch=arch(name), variants=dict(variants), newer=newer
+    )
+
+
 @dataclass(frozen=True)
 class Merging:
     """A program on the reference, with the newer rules for what merges and without them.
@@ -38,21 +64,12 @@ class Merging:
     arch: str = "x86"
     variants: Mapping[str, str] | None = None
     rules: frozenset[str] = _RULES
-    _runs: dict[frozenset[str], Result] = field(default_factory=dict)
 
     def with_rules(self, *rules: str) -> Result:
         """Returns the run with these rules beside 5.1's. Source: ours."""
-        newer = frozenset(rules)
-        if newer not in self._runs:
-            profile = arch(self.arch if self.arch in arch_names() else "x86")
-            self._runs[newer] = run(
-                self.program,
-                handler=self.handler,
-                arch=profile,
-                variants=self.variants,
-                newer=newer,
-            )
-        return self._runs[newer]
+        known = self.arch if self.arch in arch_names() else "x86"
+        variants = tuple(sorted((self.variants or {}).items()))
+        return _run(_Given(self.program), self.handler, known, variants, frozenset(rules))
 
     def _pairs(self, rule: str) -> Iterator[tuple[Result, Result]]:
         """The run without and with a rule: on 5.1, and where the others hold."""

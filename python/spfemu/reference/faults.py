@@ -118,17 +118,24 @@ def access(
         if refused is not None:
             return AccessResult(0, HANDLED_NONE, *refused)
     handled = HANDLED_NONE
-    for _ in range(LIVELOCK_FAULTS):
+    for number in range(LIVELOCK_FAULTS):
         pte = mm.page_tables.pte(address)
         if isinstance(pte, Pte) and pte.protection[kind] and not pte.hinted:
             return AccessResult(_use(mm, address, pte, kind, value), handled)
         present = isinstance(pte, Pte) and pte.hardware_present
+        counted = tuple(kernel.counters)
         verdict = do_page_fault(Fault(kernel, mm, address, kind, user, present, task_policy))
         handled = verdict.handled
         if verdict.signal and not user:  # the exception table makes -EFAULT of it
             return AccessResult(handled=handled, errno=errno.EFAULT)
         if verdict.signal:
             return AccessResult(0, handled, verdict.signal, verdict.si_code)
+        if number > 0 and mm.page_tables.pte(address) == pte:
+            # It did not change anything, and neither will the others.
+            for event, before in enumerate(counted):
+                by_one = kernel.counters[event] - before
+                kernel.counters[event] += by_one * (LIVELOCK_FAULTS - number - 1)
+            break
     return AccessResult(handled=handled, livelock=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -111,13 +112,30 @@ def compare(
     return _Comparing(emulated, host, exceptions).run()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    host: Result
+
+    def __hash__(self) -> int:
+        return id(self.host)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Given) and other.host is self.host
+
+
+# Whoever holds an engine against the host holds others against it as well.
+@lru_cache(maxsize=1)
+def _history(given: _Given) -> History:
+    return History(given.host)
+
+
 class _Comparing:
     def __init__(self, emulated: Result, host: Result, exceptions: Sequence[Exempt]) -> None:
         self.exceptions = exceptions
         self.emulated = emulated
         self.host = host
         self.found = Comparison()
-        self.history = History(host)
+        self.history = _history(_Given(host))
         self.layout = Layout(emulated, host, self.history)
         variants = emulated.settings.get("variants")
         how = (emulated.program, emulated.handler, emulated.arch, variants)

@@ -107,7 +107,8 @@ class History:
             starts[task].extend(range(position, position + count))
             position += count
         self._positions = starts
-        self._named: dict[int, _Ids] = {}
+        # With the result, whose number could else become another's.
+        self._named: dict[int, tuple[Result, _Ids]] = {}
         self.end = position
 
     def position(self, place: tuple[int, int]) -> int:
@@ -256,8 +257,8 @@ class History:
 
     def _ids(self, result: Result) -> _Ids:
         if id(result) not in self._named:
-            self._named[id(result)] = self._ids_of(result)
-        return self._named[id(result)]
+            self._named[id(result)] = result, self._ids_of(result)
+        return self._named[id(result)][1]
 
     def _ids_of(self, result: Result) -> _Ids:
         found: _Ids = {}

@@ -69,7 +69,8 @@ def host(proc: Path = Path("/proc")) -> Host:
     try:
         release = (proc / "sys/kernel/osrelease").read_text().strip()
         # Linux's mm says what each VMA's flags are, since 3.8; its imitations have no VMAs.
-        is_linux = "\nVmFlags:" in (proc / "self/smaps").read_text()
+        smaps = (proc / "self/smaps").read_text()
+        is_linux = "\nVmFlags:" in smaps
         found = Host(
             release=release,
             mmap_min_addr=_number(proc / "sys/vm/mmap_min_addr"),
@@ -79,7 +80,8 @@ def host(proc: Path = Path("/proc")) -> Host:
             nodes=_nodes(proc / "self/status"),
             # Children raise their own limit to this.
             max_locked=resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64),
-            protection_keys=_has_protection_keys(proc / "cpuinfo"),
+            # Only a kernel that has switched them on says which each VMA has.
+            protection_keys="\nProtectionKey:" in smaps,
         )
         found.version  # noqa: B018 - raises if it has none
     except (OSError, ValueError, IndexError) as error:
@@ -90,12 +92,6 @@ def host(proc: Path = Path("/proc")) -> Host:
             "(allowed: Linux itself, not a sandbox that has its system calls)"
         )
     return found
-
-
-def _has_protection_keys(path: Path) -> bool:
-    """Whether the kernel has switched protection keys on."""
-    lines = (line.partition(":") for line in path.read_text().splitlines())
-    return any(name.strip() == "flags" and "ospke" in flags.split() for name, _, flags in lines)
 
 
 def _number(path: Path) -> int:

@@ -56,9 +56,10 @@ def against_host(
     """
     how = [(engine, handler) for engine in engines for handler in handlers]
     found: list[oracle.Comparison] = []
+    setting = oracle.host()
     for _ in range(_MAX_RUNS):
         host = run(program, engine="kernel")
-        given = oracle.for_host(program, oracle.host())
+        given = oracle.for_host(program, setting)
         some = []
         for engine, handler in how:
             comparison = oracle.compare(run(given, engine=engine, handler=handler), host)

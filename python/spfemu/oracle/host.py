@@ -69,7 +69,9 @@ def host(proc: Path = Path("/proc")) -> Host:
     try:
         release = (proc / "sys/kernel/osrelease").read_text().strip()
         # Linux's mm says what each VMA's flags are, since 3.8; its imitations have no VMAs.
-        smaps = (proc / "self/smaps").read_text()
+        # Of the first VMAs: all of it would make the kernel walk all our page tables.
+        with (proc / "self/smaps").open() as file:
+            smaps = file.read(4096)
         is_linux = "\nVmFlags:" in smaps
         found = Host(
             release=release,

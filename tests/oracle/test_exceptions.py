@@ -176,6 +176,15 @@ CASES: Final[dict[str, tuple[Program, str]]] = {
     "overcommit": (program([mmap(1, length=HUGE)]), "classic"),
     "vsyscall-page": (program([mmap(), op("read", 0xFFFFFFFFFF600000)]), "classic"),
     "large-is-aligned": (program([{"op": "mmap", "length": 2 << 20}]), "classic"),
+    "guard-gap-below-others": (
+        program(
+            [{"op": "mmap", "length": PAGE, "flags": ["private", "anonymous", "growsdown"],
+              "id": "s"},
+             {"op": "mmap", "length": PAGE, "flags": FIXED, "addr": "s-0x5000"},
+             {"op": "mmap", "length": PAGE}]
+        ),
+        "classic",
+    ),
 }  # fmt: skip
 """For each exception a program that shows it, and the emulator's handler."""
 
@@ -251,6 +260,12 @@ NEIGHBOURS: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] =
         "host", {"ret": -1, "errno": 14},
     ),
     "overcommit": ([mmap(), mmap()], "host", ENOMEM),
+    # Nothing lies between.
+    "guard-gap-below-others": (
+        [{"op": "mmap", "length": PAGE, "flags": ["private", "anonymous", "growsdown"]},
+         {"op": "mmap", "length": PAGE}],
+        "host", {"ret": 0x7FFF_F7E0_0000},
+    ),
     # It is a page less than a huge one.
     "large-is-aligned": (
         [{"op": "mmap", "length": (2 << 20) - PAGE}], "host", {"ret": 0x7FFF_F780_0000},

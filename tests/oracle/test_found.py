@@ -711,3 +711,14 @@ def test_a_fork_of_more_memory_than_there_is() -> None:
     assert found.differences == []
     if oracle.host().overcommit == 0:
         assert set(excused(found)) == {"overcommit"}
+
+
+def test_a_hint_that_is_raised_past_what_is_there() -> None:
+    lowest = oracle.host().lowest_hint
+    if oracle.host().mmap_min_addr >= lowest:
+        pytest.skip("hints are not raised any further")
+    taken = mmap(1, addr=hex(lowest - PAGE))
+    hint = {"op": "mmap", "length": PAGE, "addr": hex(lowest - PAGE)}
+    found = compared(program([taken, hint, op("read")]), "classic")
+    assert found.differences == []
+    assert (set(excused(found)), found.cut) == ({"second-lowest-address"}, "tasks[0].ops[1]")

@@ -307,7 +307,7 @@ def test_newer_rules_are_named() -> None:
     builder.task().mmap(P)
     rules = (
         "wiped, stack, grown, heap, uncharged, touched, alone, lowest, writable, several, "
-        "nothing, onfault"
+        "nothing, onfault, guard"
     )
     with pytest.raises(EngineError, match=rf"newer: 'none' \(allowed: {rules}\)"):
         run(builder.build(), arch=X86, newer=("none",))

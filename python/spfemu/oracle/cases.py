@@ -76,6 +76,11 @@ class Case:
         """Whether errno, signal or faults differ because of a newer rule. Source: ours."""
         return self._merging.explains(rule, (self.task, self._row), self.emulated, self.host)
 
+    def is_of_placing(self, rule: str) -> bool:
+        """Whether memory lies elsewhere because of a newer rule. Source: ours."""
+        ret = int(self.emulated["ret"]), int(self.host["ret"])
+        return self._merging.explains_place(rule, (self.task, self._row), *ret)
+
     def is_(self, emulated: dict[str, Any], host: dict[str, Any]) -> bool:
         """Whether the outcomes are these, as far as keys are given. Source: ours."""
         return all(self.emulated[key] == value for key, value in emulated.items()) and all(

@@ -59,6 +59,14 @@ EXCEPTIONS: Final = (
         outcome=when.is_aligned,
     ),
     Exempt(
+        "guard-gap-below-others",
+        (6, 1),
+        "nothing is put above where the guard gap of a stack begins, even if something else lies "
+        "between",
+        keys=("ret",),
+        outcome=when.is_beyond_a_guard,
+    ),
+    Exempt(
         "growth-too-low",
         None,
         "nothing grows below CONFIG_LSM_MMAP_MIN_ADDR, or gets an anon_vma where that is tried",

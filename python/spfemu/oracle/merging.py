@@ -105,6 +105,20 @@ class Merging:
             return False
         return any([_decided(run, place) for run in pair] == wanted for pair in self._pairs(rule))
 
+    def explains_place(self, rule: str, place: tuple[int, int], here: int, there: int) -> bool:
+        """Whether a kernel chose one address without a rule, and the other with it.
+
+        Source: ours.
+        """
+        pairs = self._pairs(rule)
+        return any([_ret(run, place) for run in pair] == [here, there] for pair in pairs)
+
+
+def _ret(result: Result, place: tuple[int, int]) -> int | None:
+    task, row = place
+    rows = result.task_ops(task)
+    return int(rows[row]["ret"]) if row < len(rows) else None
+
 
 _DECIDED: Final = ("errno", "signal", "si_code", "faults")
 

@@ -21,6 +21,7 @@ __all__ = [
     "has_moved_the_first",
     "is_address_as_errno",
     "is_aligned",
+    "is_beyond_a_guard",
     "is_brk_over_hole",
     "is_dontunmap",
     "is_hint_too_low",
@@ -150,11 +151,15 @@ def is_mbind_to_a_hole(case: Case) -> bool:
 
 
 def is_hint_too_low(case: Case) -> bool:
-    """A hint that only the emulator takes, for it has one lowest address where the host has two."""
+    """A hint that only the emulator takes, for it has one lowest address where the host has two.
+
+    Or it is taken, and the host has raised it to a place that is free.
+    """
     hint = case.history.address(case.record, case.position) & ~4095
     is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
     lowest = int(case.history.host.settings["lowest_hint"])
-    return is_hint and case.emulated["ret"] == hint < lowest <= case.host["ret"]
+    is_taken, is_raised = case.emulated["ret"] == hint, case.host["ret"] == lowest
+    return is_hint and hint < lowest <= case.host["ret"] and (is_taken or is_raised)
 
 
 def is_aligned(case: Case) -> bool:
@@ -164,6 +169,11 @@ def is_aligned(case: Case) -> bool:
     offset = int(record["value"]) if case.op == "mmap" else 0
     is_placed = case.op in ("mmap", "mremap") and case.host["ret"] < case.emulated["ret"]
     return is_placed and length >= _HUGE and (int(case.host["ret"]) - offset) % _HUGE == 0
+
+
+def is_beyond_a_guard(case: Case) -> bool:
+    """What is further down because the guard gap of a stack reaches over something else."""
+    return case.op in ("mmap", "mremap") and case.is_of_placing("guard")
 
 
 def is_too_much(case: Case) -> bool:

@@ -39,6 +39,7 @@ NEWER = (
     "several",
     "nothing",
     "onfault",
+    "guard",
 )
 
 
@@ -83,8 +84,9 @@ def run(
             65536: nothing grows below it, or gets an anon_vma there), "writable" (since 6.1
             mprotect makes private pages writable at once that no fork has shared), "several" (since
             6.17 mremap moves several VMAs if it does nothing else), "nothing" (since 5.16 mremap of
-            what is not mapped is EFAULT before anything is done), and "onfault" (since 5.18 mlock
-            with onfault does not look whether pages may be accessed).
+            what is not mapped is EFAULT before anything is done), "onfault" (since 5.18 mlock with
+            onfault does not look whether pages may be accessed), and "guard" (since 6.1 nothing is
+            put right above where the guard gap of a stack begins, whatever lies between).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

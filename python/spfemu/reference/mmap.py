@@ -175,7 +175,8 @@ def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int, align: int) ->
         if above is None or wanted + length <= mm.start_gap(above):
             return wanted
     slack = align - mm.page_size if align else 0
-    address = _highest_gap(mm, length + slack, lowest, mm.arch.mmap_base)
+    highest = _highest_gap_beyond_guards if "guard" in kernel.newer else _highest_gap
+    address = highest(mm, length + slack, lowest, mm.arch.mmap_base)
     if address is not None:
         return (address + slack) & ~(align - 1) if align else address
     address = _lowest_gap(mm, length + slack, mm.page_align(task_size // 3), task_size)
@@ -194,6 +195,23 @@ def _highest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
             break
         ceiling = min(high, mm.start_gap(vma))
     return ceiling - length if ceiling - length >= low else None
+
+
+def _highest_gap_beyond_guards(mm: Mm, length: int, low: int, high: int) -> int | None:
+    """The same since 6.1, where a guard gap in the way keeps all of its length free.
+
+    **Source:** unmapped_area_topdown(), mm/vma.c@6.18.
+    """
+    ceiling, above = high, None
+    for vma in (*reversed(mm.vmas), None):
+        bottom = low if vma is None else max(vma.end, low)
+        top = ceiling if above is None else min(ceiling, above.start)
+        if above is not None and top - bottom >= length and mm.start_gap(above) < top:
+            ceiling = top = mm.start_gap(above)
+        if top - bottom >= length:
+            return top - length
+        above = vma
+    return None
 
 
 def _lowest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:

@@ -722,3 +722,22 @@ def test_a_hint_that_is_raised_past_what_is_there() -> None:
     found = compared(program([taken, hint, op("read")]), "classic")
     assert found.differences == []
     assert (set(excused(found)), found.cut) == ({"second-lowest-address"}, "tasks[0].ops[1]")
+
+
+def test_what_had_a_protection_key_shares_no_anon_vma_with_what_has_none() -> None:
+    # With keys the middle gets an anon_vma of its own, and stays apart when all is alike again.
+    ops = [mmap(8), op("write", "p", value=1), op("mprotect", "p", length=8 * PAGE, prot="x"),
+           mmap(2, addr=hex(BASE + 2 * PAGE), id="q"), op("write", "q", value=1),
+           op("mprotect", "p", length=8 * PAGE, prot="rw")]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert (found.differences, found.excused) == ([], [])
+
+
+def test_a_refused_access_brings_in_nothing_of_a_file_that_grew() -> None:
+    # The page comes with the one before it, as if nobody had tried.
+    ops = [{"op": "truncate", "file": "f", "length": 16 * PAGE},
+           mmap(16, prot="r", flags=["private", "fixed"], file="f"),
+           op("write", "p+0x7000", value=1), op("read", "p+0x6000"),
+           op("read", "p+0x7000")]  # fmt: skip
+    found = compared(program(ops, files={"f": {"length": 5 * PAGE}}), "classic")
+    assert found.differences == []

@@ -83,12 +83,16 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """An access, and the page that it went to. Source: ours. ``index`` is its record's."""
+    """An access, and the page that it went to.
+
+    Source: ours. ``index`` is its record's, ``is_done`` whether it was allowed.
+    """
 
     position: int
     task: int
     index: int
     page: int
+    is_done: bool
 
 
 class History:
@@ -179,7 +183,8 @@ class History:
         index = int(outcome["index"])
         position = self.position((task, row))
         page = self.access_address(outcome, self.program.tasks[task].ops[index], position)
-        return Reach(position, task, index, page)
+        is_done = not (outcome["errno"] or outcome["signal"])
+        return Reach(position, task, index, page, is_done)
 
     def _access_rows(self, is_unmapped: bool) -> Iterator[tuple[int, int]]:
         for task in range(len(self.program.tasks)):

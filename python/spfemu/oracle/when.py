@@ -363,6 +363,7 @@ def _was_reached(case: Case) -> bool:
     last = max((call.position for call in calls), default=-1)
     return any(
         last < reach.position < case.position
+        and reach.is_done
         and reach.page == case.page
         and of_task(reach.task, reach.position) == case.space
         for reach in case.history.reached

@@ -31,11 +31,14 @@ def has_execute_only_pkey(arch: Arch) -> bool:
     return arch.exec_only and arch.family != "arm64"
 
 
+def has_pkey(arch: Arch, vma: Vma) -> bool:
+    """Whether a VMA has a key. (The kernel has its number among the flags.)"""
+    return has_execute_only_pkey(arch) and vma.flags & VM_ACCESS == VM_EXEC
+
+
 def vma_access_permitted(arch: Arch, vma: Vma, kind: int) -> bool:
     """Whether the key of the VMA permits an access; fetches it never forbids.
 
     **Source:** arch_vma_access_permitted()@5.1.
     """
-    if not has_execute_only_pkey(arch) or kind == EXECUTE:
-        return True
-    return vma.flags & VM_ACCESS != VM_EXEC
+    return kind == EXECUTE or not has_pkey(arch, vma)

@@ -20,6 +20,7 @@ from spfemu.reference.model import (
     SyscallError,
     Vma,
 )
+from spfemu.reference.protection_keys import has_pkey
 
 
 def vma_merge(
@@ -181,6 +182,7 @@ def _could_merge(mm: Mm, lower: Vma, upper: Vma) -> bool:
         and lower.file is upper.file
         and lower.policy == upper.policy
         and not (lower.flags ^ upper.flags) & ~(VM_ACCESS | VM_SOFTDIRTY)
+        and has_pkey(mm.arch, lower) == has_pkey(mm.arch, upper)
         and upper.pgoff == lower.pgoff + pages
     )
 

@@ -145,7 +145,9 @@ fn explorer<D: Design>(
     options: &ExploreOptions,
     watch: &Arc<Watch>,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
-    let mut of = format!("{} {program:?} {config:?} {:?}", D::NAME, options.mutants);
+    // A setting that is not given leaves the tokens as they were before there was one.
+    let config_text = format!("{config:?}").replace("x86_memory_protection_keys: None, ", "");
+    let mut of = format!("{} {program:?} {config_text} {:?}", D::NAME, options.mutants);
     if options.memory_model != MemoryModel::Sc {
         of += options.memory_model.name();
     }

@@ -5,10 +5,7 @@
 use super::Vmf;
 use crate::design::Design;
 use crate::events::Event;
-use crate::mm::{
-    FaultFlags, Kernel, MmRef, PmdVal, Pte, VM_ACCESS_FLAGS, Vaddr, Variant, VmFault, VmFlags,
-    VmaRef,
-};
+use crate::mm::{FaultFlags, Kernel, MmRef, PmdVal, Pte, Vaddr, Variant, VmFault, VmFlags, VmaRef};
 use crate::platform::Platform;
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
@@ -24,12 +21,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         vma: VmaRef<'_, P>,
         flags: FaultFlags,
     ) -> bool {
-        if !self.config.arch.has_execute_only_pkey()
+        !self.config.arch.has_execute_only_pkey()
             || flags.has(FaultFlags::INSTRUCTION | FaultFlags::REMOTE)
-        {
-            return true;
-        }
-        vma.vm_flags().read(cpu) & VM_ACCESS_FLAGS != VmFlags::EXEC
+            || !self.has_pkey(vma.vm_flags().read(cpu))
     }
 
     /// `handle_mm_fault()` and `__handle_mm_fault()`.

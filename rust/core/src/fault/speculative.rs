@@ -217,9 +217,11 @@ impl<P: Platform, D: Speculative> Kernel<P, D> {
     ) -> Result<(), Abort> {
         // H9: of the flags as they are now, not of the snapshot.
         let permitted = self.arch_vma_access_permitted(cpu, vma, flags);
-        cpu.check("H9", permitted, || {
-            format!("{} is permitted by the protection key", access_name(flags))
-        });
+        if self.config.arch.has_execute_only_pkey() {
+            cpu.check("H9", permitted, || {
+                format!("{} is permitted by the protection key", access_name(flags))
+            });
+        }
         let allowed = permitted && access_allowed(snapshot.flags, flags);
         cpu.check("H10", allowed, || {
             format!("{} is allowed by vm_flags {}", access_name(flags), snapshot.flags.names())

@@ -242,12 +242,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `anon_vma_compatible()`: whether `b` follows `a` and only mprotect keeps them apart.
     fn anon_vma_compatible(&self, cpu: &P, a: VmaRef<'_, P>, b: VmaRef<'_, P>) -> bool {
-        let differ = a.vm_flags().read(cpu).0 ^ b.vm_flags().read(cpu).0;
+        let (a_flags, b_flags) = (a.vm_flags().read(cpu), b.vm_flags().read(cpu));
+        let differ = a_flags.0 ^ b_flags.0;
         let pages = || self.vma_pages(cpu, a);
         a.vm_end().read(cpu) == b.vm_start().read(cpu)
             && self.mpol_equal(cpu, a.vm_policy().read(cpu), b.vm_policy().read(cpu))
             && a.vm_file().read(cpu) == b.vm_file().read(cpu)
             && VmFlags(differ) & !IGNORED_BY_ANON_VMA == VmFlags::NONE
+            && self.has_pkey(a_flags) == self.has_pkey(b_flags)
             && b.vm_pgoff().read(cpu) == a.vm_pgoff().read(cpu).wrapping_add(pages())
     }
 

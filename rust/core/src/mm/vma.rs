@@ -269,6 +269,12 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         prot
     }
 
+    /// Whether a VMA with these flags has a protection key. (The kernel has its number among the
+    /// flags.)
+    pub(crate) fn has_pkey(&self, flags: VmFlags) -> bool {
+        self.config.arch.has_execute_only_pkey() && flags & VM_ACCESS_FLAGS == VmFlags::EXEC
+    }
+
     /// `vma_wants_writenotify()`: whether somebody is told of the first write to each page. A file
     /// on disk has `page_mkwrite` and accounts dirty pages; shmem has neither. DEVIATION: writes to
     /// hugetlb are not tracked (5.1 takes its tracked shared pages for private ones).

@@ -2,7 +2,7 @@
 
 usage: python scripts/campaign_host.py COUNT [--seed N]
 
-Runs that many different programs, some 750 a minute on one core. The same seed (0 unless told)
+Runs that many different programs, some 500 a minute on one core. The same seed (0 unless told)
 draws the same ones. A program that differs stays in a file, and the campaign goes on. Ends with
 what was excused, and with status 1 if anything differs.
 """

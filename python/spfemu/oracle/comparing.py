@@ -19,7 +19,7 @@ from spfemu.oracle.history import History
 from spfemu.oracle.host import Host
 from spfemu.oracle.layout import Layout
 from spfemu.oracle.mapped import first_behind
-from spfemu.oracle.merging import Merging
+from spfemu.oracle.merging import Merging, Same
 from spfemu.oracle.merging import edges as edges_of
 from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
@@ -112,21 +112,10 @@ def compare(
     return _Comparing(emulated, host, exceptions).run()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Given:
-    host: Result
-
-    def __hash__(self) -> int:
-        return id(self.host)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Given) and other.host is self.host
-
-
 # Whoever holds an engine against the host holds others against it as well.
 @lru_cache(maxsize=1)
-def _history(given: _Given) -> History:
-    return History(given.host)
+def _history(host: Same[Result]) -> History:
+    return History(host.it)
 
 
 class _Comparing:
@@ -135,7 +124,7 @@ class _Comparing:
         self.emulated = emulated
         self.host = host
         self.found = Comparison()
-        self.history = _history(_Given(host))
+        self.history = _history(Same(host))
         self.layout = Layout(emulated, host, self.history)
         variants = emulated.settings.get("variants")
         how = (emulated.program, emulated.handler, emulated.arch, variants)

@@ -724,6 +724,39 @@ def test_a_hint_that_is_raised_past_what_is_there() -> None:
     assert (set(excused(found)), found.cut) == ({"second-lowest-address"}, "tasks[0].ops[1]")
 
 
+def test_a_stack_grows_to_what_lay_elsewhere_and_is_gone() -> None:
+    # The mremap cuts all off up to the stack, which then is asked to grow to two places.
+    large = {"op": "mmap", "length": 2 << 20, "prot": "none", "id": "q"}
+    cut = op("mremap", old_length=0x7FFF_F800_7000 - BASE, new_length=PAGE, flags=[])
+    stack = {"op": "mmap", "length": 3 * PAGE, "id": "s",
+             "flags": ["private", "anonymous", "growsdown"]}  # fmt: skip
+    gone = {"op": "munmap", "addr": "q", "length": 2 << 20}
+    shrunk = op("mremap", "q", old_length=2 << 20, new_length=PAGE, flags=[])
+    for away in ([gone], [shrunk, {"op": "munmap", "addr": "q", "length": PAGE}], [cut]):
+        ops = [mmap(2), large, *away, stack, op("touch", "q+0x8000", length=PAGE)]
+        assert compared(program(ops), "classic").differences == []
+
+
+def test_an_mremap_of_a_size_that_wraps_copies_and_leaves_what_was_there() -> None:
+    # Of size 0 then: what is shared is mapped twice, and the failed move clears its place on 5.1.
+    ops = [mmap(16, flags=["shared", "anonymous", "fixed"]),
+           op("mremap", "p+0x7000", old_length=(1 << 64) - 1, new_length=8 * PAGE,
+              flags=["maymove", "fixed"], new_addr="p+0xf000"),
+           op("mremap", BASE + (1 << 30), old_length=PAGE, new_length=PAGE,
+              flags=["maymove", "fixed"], new_addr="p+0xc000"),
+           op("mprotect", "p+0x1000", length=16 * PAGE, prot="none")]  # fmt: skip
+    assert compared(program(ops), "classic").differences == []
+
+
+def test_more_is_promised_than_there_is_up_to_a_hole() -> None:
+    ops = [mmap(length=(1 << 47) - PAGE - BASE, prot="r"),
+           op("mprotect", "p+0x2000", length=1 << 63, prot="w")]  # fmt: skip
+    found = compared(program(ops), "classic")
+    assert found.differences == []
+    if oracle.host().overcommit != 1:
+        assert found.cut == "tasks[0].ops[1]"
+
+
 def test_what_had_a_protection_key_shares_no_anon_vma_with_what_has_none() -> None:
     # With keys the middle gets an anon_vma of its own, and stays apart when all is alike again.
     ops = [mmap(8), op("write", "p", value=1), op("mprotect", "p", length=8 * PAGE, prot="x"),

@@ -8,8 +8,10 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from spfemu import oracle
+from spfemu import oracle, run
 from spfemu.program import OPS
+from spfemu.reference import mmap as reference_mmap
+from spfemu.reference.mm import Mm
 from spfemu.results import EVENTS, Result
 from tests.host_kernel import needs_host
 from tests.oracle.play import BASE, PAGE, both, mmap, op, program
@@ -20,6 +22,7 @@ ENOMEM: Final = 12
 Q: Final = BASE + (64 << 20)
 FAR: Final = BASE + 64 * PAGE
 HUGE: Final = 1 << 45
+BEYOND: Final = 1 << 48
 SHRUNK: Final = op("mremap", old_length=8 * PAGE, new_length=4 * PAGE, id="q")
 
 
@@ -65,6 +68,17 @@ PLANTED: Final[dict[str, tuple[list[dict[str, Any]], str, dict[str, Any]]]] = {
         [{"op": "brk", "delta": PAGE, "start": BASE}, mmap(4, addr=hex(Q)),
          {"op": "brk", "delta": HUGE}], "brk", {"ret": BASE + PAGE + HUGE, "errno": 0},
     ),
+    "a place beyond user space that is cut off": (
+        [mmap(2), op("mremap", old_length=BEYOND, new_length=PAGE, flags=[])],
+        "mremap", {"ret": BASE, "errno": 0},
+    ),
+    "a size beyond user space that is to be tried again": (
+        [mmap(2), op("mremap", old_length=PAGE, new_length=BEYOND, flags=["maymove"])],
+        "mremap", {"ret": -1, "errno": 11},
+    ),
+    "a low hint that leads anywhere": (
+        [{"op": "mmap", "length": PAGE, "addr": "0x8000"}], "mmap", {"ret": 0x1_2345_6000},
+    ),
     "a lock that is refused for another reason": (
         [mmap(length=32 << 20), op("mlock", length=32 << 20, onfault=True)],
         "mlock", {"ret": -1, "errno": 22},
@@ -80,6 +94,25 @@ def test_a_planted_outcome_is_a_difference(name: str) -> None:
     found = oracle.compare(plant(emulated, changed, **fields), host)
     assert found.differences != []
     assert changed in {entry.op for entry in found.differences}
+
+
+@pytest.mark.parametrize("length", [2 << 20, 4 * PAGE])
+def test_a_bug_of_the_search_for_a_place_is_no_newer_rule(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the exception about stacks, where there is none.
+    search = reference_mmap._highest_gap
+
+    def too_low(mm: Mm, wanted: int, low: int, high: int, *, keeps_guards: bool) -> int | None:
+        found = search(mm, wanted, low, high, keeps_guards=keeps_guards)
+        return None if found is None else found - (9 * PAGE if wanted == length else 0)
+
+    monkeypatch.setattr(reference_mmap, "_highest_gap", too_low)
+    ops = [mmap(length=3 << 20), {"op": "mmap", "length": length, "id": "q"}]
+    given = program(ops)
+    host = run(given, engine="kernel")
+    found = oracle.compare(run(oracle.for_host(given, oracle.host()), engine="reference"), host)
+    assert [entry.op for entry in found.differences] == ["mmap"]
 
 
 def test_maps_at_a_note_before_the_two_part_are_compared() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import spfemu
 from spfemu.profiles import Arch
-from spfemu.program import FileSpec, ProgramBuilder, TaskBuilder
+from spfemu.program import EVENTS, FileSpec, ProgramBuilder, TaskBuilder
 from tests.reference.arches import ARCHES, ARM64, X86
 from tests.reference.play import A, P, Played, play
 
@@ -49,6 +49,23 @@ def test_arm64_does_not_track_writes(arch: Arch) -> None:
     assert faults(play(ops, arch=arch), 3) == [int(arch.family != "arm64")]
 
 
+@pytest.mark.parametrize("engine", ["reference", "native", "vtime"])
+@pytest.mark.parametrize(("before", "after"), [("r", "rw"), ("rw", "rwx")])
+def test_mprotect_does_not_make_tracked_shared_memory_writable(
+    engine: str, before: str, after: str
+) -> None:
+    # vma_wants_writenotify() sees the protection from before, and so no tracking.
+    t = (builder := ProgramBuilder()).task("t")
+    t.mmap(P, addr=A, flags=("shared", "anonymous", "fixed"))
+    t.write(A)
+    t.mprotect(A, P, before)
+    t.clear_refs(4)
+    t.mprotect(A, P, after)
+    t.write(A, 2)
+    result = spfemu.run(builder.build(), engine=engine)
+    assert result.ops["counters"][-1, EVENTS.index("faults")] == 1
+
+
 def test_shared_memory_is_mapped_read_only_from_then_on() -> None:
     def ops(t: TaskBuilder) -> None:
         t.mmap(2 * P, addr=A, flags=("shared", "fixed"), file="f")
@@ -73,7 +90,7 @@ def test_mprotect_lets_writes_be_when_it_should_not() -> None:
         t.mprotect(A, P, 3)
         t.write(A)
 
-    assert faults(play(ops, files=S))[-1] == 0
+    assert faults(play(ops, files=F))[-1] == 0
 
 
 def test_what_joins_a_new_mapping_is_not_tracked_any_more() -> None:

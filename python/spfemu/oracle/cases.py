@@ -68,6 +68,11 @@ class Case:
         return self.history.mapping(self.page, self.position, self.space)
 
     @property
+    def mmap_base(self) -> int:
+        """Below which a kernel looks for places. Source: the emulator's profile."""
+        return self._merging.profile.mmap_base
+
+    @property
     def both_failed(self) -> bool:
         """Whether neither did anything, so that both go on from the same. Source: ours."""
         return self.emulated["errno"] is not None and self.host["errno"] is not None

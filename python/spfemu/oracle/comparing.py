@@ -102,14 +102,17 @@ def compare(
     engine kernel; ``exceptions`` are those that may excuse a difference. Raises ProgramError when
     the results are of different programs, or have no outcomes.
     """
-    programs = emulated.program, host.program
-    if [task.ops.tobytes() for task in programs[0].tasks] != [
-        task.ops.tobytes() for task in programs[1].tasks
-    ]:
+    mine, theirs = emulated.program, host.program
+    if _what_runs(mine) != _what_runs(theirs):
         raise ProgramError("the results are of different programs")
     if sum(count for _, count in host.turns) != len(host.ops):
         raise ProgramError("a run without outcomes cannot be compared")
     return _Comparing(emulated, host, exceptions).run()
+
+
+def _what_runs(program: Program) -> tuple[Any, ...]:
+    """The program but for its system, which `for_host` may have changed."""
+    return program.files, [task.ops.tobytes() for task in program.tasks]
 
 
 # Whoever holds an engine against the host holds others against it as well.

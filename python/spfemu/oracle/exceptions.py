@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spfemu.oracle import cuts, when
+from spfemu.oracle import cuts, limits, when
 from spfemu.oracle.cases import Exempt
 from spfemu.oracle.history import ACCESS_OPS
 
@@ -80,7 +80,8 @@ EXCEPTIONS: Final = (
         None,
         "promises of more memory than there is are refused (vm.overcommit_memory is not 1)",
         keys=("ret", "errno"),
-        outcome=when.is_too_much,
+        outcome=limits.is_too_much,
+        silently=("mprotect", limits.promises_before_a_hole),
         ends=True,
     ),
     Exempt(
@@ -88,8 +89,8 @@ EXCEPTIONS: Final = (
         None,
         "more locked memory than RLIMIT_MEMLOCK is refused; ours has no limit",
         keys=("ret", "errno", "value", "signal", "si_code", "faults"),
-        outcome=when.is_locked_too_much,
-        silently=("mlock", when.locks_before_a_hole),
+        outcome=limits.is_locked_too_much,
+        silently=("mlock", limits.locks_before_a_hole),
         ends=True,
     ),
     Exempt(

@@ -52,13 +52,13 @@ class Call:
 
     @property
     def length(self) -> int:
-        """The length it was given, in whole pages. Source: the program."""
-        return (int(self.record["length"]) + 4095) & ~4095
+        """The length it was given, in whole pages; it may wrap to 0. Source: the program."""
+        return (int(self.record["length"]) + 4095) & ~4095 & _MASK
 
     @property
     def new_length(self) -> int:
         """The length that mremap is to give, in whole pages. Source: the program."""
-        return (int(self.record["length2"]) + 4095) & ~4095
+        return (int(self.record["length2"]) + 4095) & ~4095 & _MASK
 
     @property
     def range(self) -> tuple[int, int]:

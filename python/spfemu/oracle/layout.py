@@ -10,7 +10,7 @@ import numpy as np
 
 from spfemu.comparing import joined_maps, maps_line, parsed_maps_line
 from spfemu.oracle.history import ACCESS_CODES, Call, History
-from spfemu.oracle.mapped import grows_down, page_up
+from spfemu.oracle.mapped import Ranges, grows_down, mapped, page_up
 from spfemu.program.ops import GIVEN, MMAP_FLAGS, MREMAP_FLAGS, OPS
 from spfemu.results import Result
 
@@ -46,10 +46,15 @@ class _Chosen:
     grows_down: bool
 
 
-def _clears(call: Call) -> bool:
-    """Whether a call has unmapped its range."""
-    is_fixed = call.op == "mmap" and int(call.record["flags"]) & _FIXED
-    return not call.errno and bool(call.op == "munmap" or is_fixed)
+def _cleared_by(call: Call) -> tuple[int, int] | None:
+    """What a call has unmapped: bytes from its address to its beginning, and how many."""
+    if call.errno:
+        return None
+    if call.op == "munmap" or (call.op == "mmap" and int(call.record["flags"]) & _FIXED):
+        return 0, call.length
+    if call.op == "mremap" and call.ret == call.address:
+        return call.new_length, call.length - call.new_length
+    return (0, call.length) if call.op == "mremap" else None
 
 
 def _overlap(start: int, length: int, at: int, size: int) -> tuple[int, int] | None:
@@ -156,8 +161,9 @@ class Layout:
     def _meets_differently(self, task: int, row: int, record: np.void) -> bool:
         op, flags = int(record["op"]), int(record["flags"])
         position = self._history.position((task, row))
-        before = self._seen(self._placed, position, self._history.spaces.of_task(task, position))
-        if op in ACCESS_CODES and self._is_below_a_stack(self._wanted(record, position)[0], before):
+        space = self._history.spaces.of_task(task, position)
+        before = self._seen(self._placed, position, space)
+        if op in ACCESS_CODES and self._is_below_a_stack(record, position, space, before):
             return True
         if op == _BRK:
             ranges = self._of_heap(task, row, int(record["addr"]))
@@ -180,12 +186,19 @@ class Layout:
             for chosen in before
         )
 
-    def _is_below_a_stack(self, page: int, placed: list[_Chosen]) -> bool:
-        """Whether an access lets a stack grow that lies elsewhere: that is not followed."""
-        if any(place.emulated <= page < place.emulated + place.length for place in placed):
-            return False
-        stacks = (p.emulated for p in placed if p.grows_down and p.emulated != p.host)
-        return any(stack - _STACK <= page < stack for stack in stacks)
+    def _is_below_a_stack(
+        self, record: np.void, position: int, space: int, placed: list[_Chosen]
+    ) -> bool:
+        """Whether an access lets a stack grow, from elsewhere or to elsewhere: not followed."""
+        mine, theirs = self._wanted(record, position)
+        is_below = any(
+            stack.emulated - _STACK <= mine < stack.emulated
+            or stack.host - _STACK <= theirs < stack.host
+            for stack in placed
+            if stack.grows_down and (stack.emulated, mine) != (stack.host, theirs)
+        )
+        there = mapped(self._history, position, space) if is_below else Ranges()
+        return is_below and not there.meets(theirs, theirs + 4096)
 
     @cached_property
     def _has_stacks(self) -> bool:
@@ -235,20 +248,20 @@ class Layout:
     def _cleared(self) -> dict[_Chosen, list[tuple[int, int]]]:
         """In which space, and at which position, each range was unmapped as a whole."""
         of_task = self._history.spaces.of_task
-        calls = [call for call in self._history.calls if _clears(call)]
+        cleared = [(call, _cleared_by(call)) for call in self._history.calls]
+        calls = [(call, which) for call, which in cleared if which is not None]
         return {
             chosen: [
                 (of_task(call.task, call.position), call.position)
-                for call in calls
-                if self._is_cleared(chosen, call)
+                for call, which in calls
+                if self._is_cleared(chosen, call, *which)
             ]
             for chosen in self._placed
         }
 
-    def _is_cleared(self, chosen: _Chosen, call: Call) -> bool:
+    def _is_cleared(self, chosen: _Chosen, call: Call, offset: int, length: int) -> bool:
         """Whether nothing is left of a range after a call, with either kernel."""
-        mine, theirs = self._wanted(call.record, call.position)
-        length = page_up(call.length)
+        mine, theirs = (start + offset for start in self._wanted(call.record, call.position))
         return (
             call.position > chosen.position
             and _overlap(mine, length, chosen.emulated, chosen.length) == (0, chosen.length)

@@ -8,7 +8,7 @@ from typing import Final
 from spfemu.oracle.history import Call, History, Reach
 from spfemu.program.ops import ADVICES, MMAP_FLAGS, MREMAP_FLAGS
 
-__all__ = ["USER_END", "Ranges", "first_behind", "grows_down", "mapped", "page_up"]
+__all__ = ["USER_END", "Ranges", "first_behind", "grows_down", "mapped", "mapped_before", "page_up"]
 
 USER_END: Final = (1 << 47) - 4096
 """Where user space ends on x86-64."""
@@ -80,6 +80,12 @@ def mapped(history: History, position: int, space: int) -> Ranges:
     if current not in (None, space):
         account.fork()
     return account.found
+
+
+def mapped_before(history: History, call: Call) -> Ranges:
+    """Returns what the address space of a call had mapped when it began. Source: ours."""
+    space = history.spaces.of_task(call.task, call.position)
+    return mapped(history, call.position, space)
 
 
 def _events(history: History, position: int, space: int) -> list[Call | Reach]:

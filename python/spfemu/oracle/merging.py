@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from spfemu.comparing import joined_maps, parsed_maps_line
-from spfemu.profiles import arch, arch_names
+from spfemu.profiles import Arch, arch, arch_names
 from spfemu.program.model import Program
 from spfemu.program.ops import EVENTS
 from spfemu.reference import NEWER, run
@@ -69,9 +69,14 @@ class Merging:
 
     def with_rules(self, *rules: str) -> Result:
         """Returns the run with these rules beside 5.1's. Source: ours."""
-        known = self.arch if self.arch in arch_names() else "x86"
         variants = tuple(sorted((self.variants or {}).items()))
-        return _run(Same(self.program), self.handler, known, variants, frozenset(rules))
+        name = self.profile.name
+        return _run(Same(self.program), self.handler, name, variants, frozenset(rules))
+
+    @property
+    def profile(self) -> Arch:
+        """The emulator's machine; x86 if nobody else knows it. Source: ours."""
+        return arch(self.arch if self.arch in arch_names() else "x86")
 
     def _pairs(self, rule: str) -> Iterator[tuple[Result, Result]]:
         """The run without and with a rule: on 5.1, and where the others hold."""

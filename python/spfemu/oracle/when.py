@@ -12,8 +12,8 @@ import numpy as np
 
 from spfemu.oracle.cases import Case
 from spfemu.oracle.history import ACCESS_OPS, Call, History
-from spfemu.oracle.mapped import USER_END, Ranges, mapped, page_up
-from spfemu.program.ops import ACCESSES, GIVEN, MMAP_FLAGS, MREMAP_FLAGS, OPS
+from spfemu.oracle.mapped import USER_END, grows_down, mapped, mapped_before, page_up
+from spfemu.program.ops import ACCESSES, GIVEN, MREMAP_FLAGS
 from spfemu.results import errno_name
 
 __all__ = [
@@ -25,23 +25,18 @@ __all__ = [
     "is_brk_over_hole",
     "is_dontunmap",
     "is_hint_too_low",
-    "is_locked_too_much",
     "is_mbind_to_a_hole",
     "is_mremap_checked_first",
     "is_read_ahead",
-    "is_too_much",
     "is_v12_code",
     "is_v12_livelock",
     "is_vsyscall",
-    "locks_before_a_hole",
 ]
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
-_WRITE: Final = 2
 _HUGE: Final = 2 << 20
 _VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
-_FIXED: Final = MMAP_FLAGS["fixed"] | MMAP_FLAGS["fixed_noreplace"]
 
 
 def is_v12_code(case: Case) -> bool:
@@ -71,30 +66,31 @@ def is_brk_over_hole(case: Case) -> bool:
     return lower < upper and not there.meets(page_up(lower), page_up(upper))
 
 
-def _is_not_looked_at(record: np.void) -> bool:
-    """An mremap for which 5.1 does not look whether what stays is mapped."""
-    is_fixed = bool(int(record["flags"]) & _MREMAP["fixed"])
-    return not is_fixed and page_up(int(record["length"])) >= page_up(int(record["length2"]))
-
-
 def is_mremap_checked_first(case: Case) -> bool:
     """mremap of what 5.1 refuses later, for another reason, or never."""
-    host = case.host["errno"]
+    host, mine = case.host["errno"], case.emulated["errno"]
     if case.op != "mremap" or host not in ("EINVAL", "EFAULT"):
         return False
     record = case.record
-    old, new = int(record["length"]), int(record["length2"])
-    if case.emulated["errno"] is None and not _is_not_looked_at(record):
-        return False
-    # 5.1 cannot unmap what is beyond user space, and finds out when all else is done.
+    old, new = page_up(int(record["length"])), page_up(int(record["length2"]))
     if max(old, new) > USER_END or case.page + old > USER_END:
-        return True
+        return mine in _refusals_beyond(record, old, new)
     if host == "EFAULT":
         return False
     # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
     target = case.history.target(record, case.position)
     is_itself = int(record["flags"]) & _MREMAP["fixed"] and target <= case.page < target + new
-    return bool(is_itself) and not old and case.emulated["errno"] == "EFAULT"
+    return bool(is_itself) and not old and mine == "EFAULT"
+
+
+def _refusals_beyond(record: np.void, old: int, new: int) -> tuple[str | None, ...]:
+    """What 5.1 says of an mremap of what is beyond user space. Nothing: it does not look."""
+    if old > new:
+        return ("EINVAL",)  # which it cannot unmap; it finds out when all else is done
+    if old < new:
+        return ("EFAULT", "ENOMEM")
+    is_fixed = int(record["flags"]) & _MREMAP["fixed"]
+    return ("EINVAL", "EFAULT") if is_fixed else (None,)
 
 
 def is_dontunmap(case: Case) -> bool:
@@ -118,7 +114,7 @@ def has_cleared_its_place(history: History, call: Call) -> bool:
     """A move that failed: 5.1 has unmapped by then what was there, and what it was to cut off."""
     if not _is_move_that_failed(call):
         return False
-    there = _mapped_before(history, call)
+    there = mapped_before(history, call)
     return there.meets(call.target, call.target + call.new_length) or there.meets(
         call.address + call.new_length, call.address + call.length
     )
@@ -129,12 +125,7 @@ def has_moved_the_first(history: History, call: Call) -> bool:
     is_of_several = call.errno == errno.EFAULT and call.length == call.new_length
     if not is_of_several or not _is_move_that_failed(call):
         return False
-    return _mapped_before(history, call).meets(call.address, call.address + 4096)
-
-
-def _mapped_before(history: History, call: Call) -> Ranges:
-    space = history.spaces.of_task(call.task, call.position)
-    return mapped(history, call.position, space)
+    return mapped_before(history, call).meets(call.address, call.address + 4096)
 
 
 def is_mbind_to_a_hole(case: Case) -> bool:
@@ -151,15 +142,8 @@ def is_mbind_to_a_hole(case: Case) -> bool:
 
 
 def is_hint_too_low(case: Case) -> bool:
-    """A hint that only the emulator takes, for it has one lowest address where the host has two.
-
-    Or it is taken, and the host has raised it to a place that is free.
-    """
-    hint = case.history.address(case.record, case.position) & ~4095
-    is_hint = case.op == "mmap" and not int(case.record["flags"]) & _FIXED
-    lowest = int(case.history.host.settings["lowest_hint"])
-    is_taken, is_raised = case.emulated["ret"] == hint, case.host["ret"] == lowest
-    return is_hint and hint < lowest <= case.host["ret"] and (is_taken or is_raised)
+    """A hint that the host raises, for it has two lowest addresses where the emulator has one."""
+    return case.op == "mmap" and case.is_of_placing("lowest")
 
 
 def is_aligned(case: Case) -> bool:
@@ -168,153 +152,22 @@ def is_aligned(case: Case) -> bool:
     length = page_up(int(record["length" if case.op == "mmap" else "length2"]))
     offset = int(record["value"]) if case.op == "mmap" else 0
     is_placed = case.op in ("mmap", "mremap") and case.host["ret"] < case.emulated["ret"]
-    return is_placed and length >= _HUGE and (int(case.host["ret"]) - offset) % _HUGE == 0
+    is_so = is_placed and length >= _HUGE and (int(case.host["ret"]) - offset) % _HUGE == 0
+    return bool(is_so) and _is_at_the_top(case, int(case.emulated["ret"]), length)
+
+
+def _is_at_the_top(case: Case, place: int, length: int) -> bool:
+    """Whether a place is free, and right below something; what keeps a guard gap may be higher."""
+    there, end = mapped(case.history, case.position, case.space), place + length
+    is_below = end == case.mmap_base or there.meets(end, end + 4096)
+    is_below = is_below or any(grows_down(call) for call in case.before)
+    return is_below and not there.meets(place, end)
 
 
 def is_beyond_a_guard(case: Case) -> bool:
     """What is further down because the guard gap of a stack reaches over something else."""
-    return case.op in ("mmap", "mremap") and case.is_of_placing("guard")
-
-
-def is_too_much(case: Case) -> bool:
-    """A promise of more memory than the host has, that 5.1 has no other reason to refuse."""
-    settings = case.history.host.settings
-    if settings["overcommit"] == 1 or not case.is_({"errno": None}, {"errno": "ENOMEM"}):
-        return False
-    record = case.record
-    there = mapped(case.history, case.position, case.space)
-    promised = {
-        "mmap": int(record["length"]) if _promises(case.history, record) else 0,
-        "mprotect": int(record["length"]) if int(record["prot"]) & _WRITE else 0,
-        # Newer kernels count what it is to take away as well.
-        "mremap": max(int(record["length"]), int(record["length2"])),
-        "brk": int(record["addr"]),
-        # Each VMA on its own.
-        "fork": max((end - start for start, end in there.stretches(0, USER_END)), default=0),
-    }
-    is_too_much = int(settings["memory"]) < promised.get(case.op, 0) <= USER_END
-    return is_too_much and _is_possible(case, there)
-
-
-def _is_possible(case: Case, there: Ranges) -> bool:
-    """Whether what the emulator says that it did can be: there is memory, or room for it."""
-    record, ret = case.record, int(case.emulated["ret"] or 0)
-    length = page_up(int(record["length"]))
-    if case.op == "mprotect":
-        parts = there.within(case.page, case.page + length)
-        return sum(end - start for start, end in parts) == length
-    if case.op == "mmap" and not int(record["flags"]) & MMAP_FLAGS["fixed"]:
-        return not there.meets(ret, ret + length)
-    if case.op == "mremap" and ret == case.page:
-        return not there.meets(ret + length, ret + page_up(int(record["length2"])))
-    if case.op == "brk":
-        return not there.meets(page_up(ret - int(record["addr"])), page_up(ret))
-    return True
-
-
-def _promises(history: History, record: np.void) -> bool:
-    """Whether an mmap is of memory that is charged: what may be written to and is no file's.
-
-    Shared memory of /dev/zero is anonymous.
-    """
-    flags, file = int(record["flags"]), int(record["aux"])
-    if flags & MMAP_FLAGS["noreserve"]:
-        return False
-    if flags & MMAP_FLAGS["shared"]:
-        return not file or history.program.files[file - 1].kind == "devzero"
-    return bool(int(record["prot"]) & _WRITE)
-
-
-def is_locked_too_much(case: Case) -> bool:
-    """More memory to be locked than the host permits; 5.1's limit is not modelled."""
-    if case.op in ACCESS_OPS:
-        return _has_grown_too_far(case)
-    refusal = {"mlock": "ENOMEM", "mmap": "EAGAIN", "mremap": "EAGAIN"}.get(case.op)
-    if refusal is None or case.host["errno"] != refusal:
-        return False
-    wraps = case.page + int(case.record["length"]) >= 1 << 64
-    if case.op == "mlock" and case.emulated["errno"] == "EINVAL" and wraps:
-        return True  # which 5.1 sees next
-    if case.emulated["errno"] is not None:
-        return False
-    if case.op == "mlock":
-        start, end = case.page, case.page + page_up(int(case.record["length"]))
-        there = mapped(case.history, case.position, case.space).within(start, end)
-        if sum(high - low for low, high in there) != end - start:
-            return False  # there is a hole, for which 5.1 refuses it
-    return _locks_too_much(case.history, case.position, case.space, case.page, case.record)
-
-
-def _has_grown_too_far(case: Case) -> bool:
-    """A locked stack that grows, on the emulator."""
-    maperr = {"signal": "SIGSEGV", "si_code": "SEGV_MAPERR"}
-    refused = case.is_({}, maperr) or case.is_({}, {"errno": "EFAULT"})
-    if not refused or not case.is_({"signal": None, "errno": None}, {}):
-        return False
-    page = case.page
-    above = mapped(case.history, case.position, case.space).stretches(page, USER_END)
-    locked = _locked(case.history, case.position, case.space)
-    if not above or not page < above[0][0]:
-        return False
-    stack = locked.within(*above[0])  # without what it has grown by
-    limit = int(case.history.host.settings["max_locked"])
-    return bool(stack) and locked.size + stack[0][0] - page > limit
-
-
-def locks_before_a_hole(history: History, call: Call) -> bool:
-    """An mlock of too much, which 5.1 goes on with up to the hole for which it is refused."""
-    start, end = call.range
-    space = history.spaces.of_task(call.task, call.position)
-    if call.errno != errno.ENOMEM or end >= 1 << 64:
-        return False
-    if not mapped(history, call.position, space).meets(start, start + 4096):
-        return False
-    return _locks_too_much(history, call.position, space, call.address, call.record)
-
-
-def _locks_too_much(
-    history: History, position: int, space: int, start: int, record: np.void
-) -> bool:
-    """Whether it would be more than the limit with what is locked already.
-
-    An upper bound: 5.1 locks no more than is mapped.
-    """
-    there = _locked(history, position, space)
-    length = page_up(int(record["length"]))
-    if int(record["op"]) == OPS["mremap"].code:
-        length = page_up(int(record["length2"])) - length
-    elif int(record["op"]) == OPS["mlock"].code:
-        there.remove(start, start + length)  # what is locked already counts once
-    return there.size + length > int(history.host.settings["max_locked"])
-
-
-def _locked(history: History, position: int, space: int) -> Ranges:
-    """What an address space may have locked at a position. A child begins with nothing."""
-    found = Ranges()
-    of_task = history.spaces.of_task
-    for call in reversed(history.before(position, space)):
-        if of_task(call.task, call.position) != space:
-            continue
-        start, end = call.range
-        if call.op == "mlock" and call.errno == errno.ENOMEM:
-            # Up to the first hole, if the limit did not forbid all of it.
-            parts = mapped(history, call.position, space).within(start, end)
-            if parts and parts[0][0] == start:
-                found.add(*parts[0])
-        elif call.op == "mlock" and not call.errno:
-            found.add(start, end)
-        elif call.errno:
-            continue
-        elif call.op in ("munlock", "munmap"):
-            found.remove(start, end)
-        elif call.op == "mmap":
-            found.remove(call.ret, call.ret + call.length)
-            if int(call.record["flags"]) & MMAP_FLAGS["locked"]:
-                found.add(call.ret, call.ret + call.length)
-        elif call.op == "mremap" and found.meets(start, end):
-            found.remove(start, end)
-            found.add(call.ret, call.ret + call.new_length)
-    return found
+    has_stack = any(grows_down(call) for call in case.before)
+    return has_stack and case.op in ("mmap", "mremap") and case.is_of_placing("guard")
 
 
 def is_vsyscall(case: Case) -> bool:

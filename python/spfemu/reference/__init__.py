@@ -81,12 +81,13 @@ def run(
             6.7 mprotect uncharges what was not touched), "touched" (since 6.16 it joins what was
             not), "alone" (in 6.18 a file's last page is not mapped around what is beyond it, if it
             would be alone in a new page table), "lowest" (where CONFIG_LSM_MMAP_MIN_ADDR is
-            65536: nothing grows below it, or gets an anon_vma there), "writable" (since 6.1
-            mprotect makes private pages writable at once that no fork has shared), "several" (since
-            6.17 mremap moves several VMAs if it does nothing else), "nothing" (since 5.16 mremap of
-            what is not mapped is EFAULT before anything is done), "onfault" (since 5.18 mlock with
-            onfault does not look whether pages may be accessed), and "guard" (since 6.1 nothing is
-            put right above where the guard gap of a stack begins, whatever lies between).
+            65536: nothing grows below it, or gets an anon_vma there, and hints are raised to it),
+            "writable" (since 6.1 mprotect makes private pages writable at once that no fork has
+            shared), "several" (since 6.17 mremap moves several VMAs if it does nothing else),
+            "nothing" (since 5.16 mremap of what is not mapped is EFAULT before anything is done),
+            "onfault" (since 5.18 mlock with onfault does not look whether pages may be accessed),
+            and "guard" (since 6.1 nothing is put right above where the guard gap of a stack begins,
+            whatever lies between).
 
     Returns:
         The result; `stuck` names the tasks that wait for ever.

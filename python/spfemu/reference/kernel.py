@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spfemu.program import EVENTS
 from spfemu.program.model import Swap as SwapSettings
@@ -41,6 +41,9 @@ VARIANT_NAMES = {
     "L3": "clean-past-the-cache",
 }
 """The variants that can be seen without concurrency, by their entries."""
+
+_LSM_LOWEST: Final = 65536
+"""CONFIG_LSM_MMAP_MIN_ADDR, as distributions have it."""
 
 
 @dataclass
@@ -93,6 +96,11 @@ class Kernel:
         """Turns swap on, and fills the pool."""
         self.swap = Swap(self.frames, self.swap_settings, self.arch.page_shift)
         self.hugetlb = HugetlbPool(ENOUGH_HUGETLB_PAGES, self.frames)
+
+    @property
+    def lowest_for_users(self) -> int:
+        """Below which no hint is taken and nothing grows. `mmap_min_addr`, security/min_addr.c."""
+        return max(self.mmap_min_addr, _LSM_LOWEST if "lowest" in self.newer else 0)
 
     def count(self, event: int) -> None:
         """Adds one to a counter."""

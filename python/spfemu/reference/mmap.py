@@ -122,9 +122,8 @@ def _longest(file: File) -> int:
 def _round_hint_to_min(kernel: Kernel, mm: Mm, hint: int) -> int:
     """A hint is rounded down to its page; one below the lowest allowed address becomes that."""
     hint &= ~(mm.page_size - 1)
-    if hint and hint < kernel.mmap_min_addr:
-        return mm.page_align(kernel.mmap_min_addr)
-    return hint
+    lowest = kernel.lowest_for_users
+    return mm.page_align(lowest) if hint and hint < lowest else hint
 
 
 def _hugetlb_file_setup(kernel: Kernel, length: int) -> File:
@@ -175,39 +174,29 @@ def _free_address(kernel: Kernel, mm: Mm, hint: int, length: int, align: int) ->
         if above is None or wanted + length <= mm.start_gap(above):
             return wanted
     slack = align - mm.page_size if align else 0
-    highest = _highest_gap_beyond_guards if "guard" in kernel.newer else _highest_gap
-    address = highest(mm, length + slack, lowest, mm.arch.mmap_base)
+    keeps_guards = "guard" in kernel.newer
+    base = mm.arch.mmap_base
+    address = _highest_gap(mm, length + slack, lowest, base, keeps_guards=keeps_guards)
     if address is not None:
         return (address + slack) & ~(align - 1) if align else address
     address = _lowest_gap(mm, length + slack, mm.page_align(task_size // 3), task_size)
     return (address + slack) & ~(align - 1) if align and address is not None else address
 
 
-def _highest_gap(mm: Mm, length: int, low: int, high: int) -> int | None:
+def _highest_gap(mm: Mm, length: int, low: int, high: int, *, keeps_guards: bool) -> int | None:
     """vm_unmapped_area() from the top: where [address, address + length) fits highest.
 
     A guard gap counts for the gap right before its VMA alone, even if it reaches over the next
     one. (Then the kernel, too, may end its search too early, depending on how its tree lies.)
+    `keeps_guards`: since 6.1 one that is in the way keeps all of its length free
+    (unmapped_area_topdown(), mm/vma.c@6.18).
     """
-    ceiling = high
-    for vma in reversed(mm.vmas):
-        if ceiling - max(vma.end, low) >= length:
-            break
-        ceiling = min(high, mm.start_gap(vma))
-    return ceiling - length if ceiling - length >= low else None
-
-
-def _highest_gap_beyond_guards(mm: Mm, length: int, low: int, high: int) -> int | None:
-    """The same since 6.1, where a guard gap in the way keeps all of its length free.
-
-    **Source:** unmapped_area_topdown(), mm/vma.c@6.18.
-    """
-    ceiling, above = high, None
+    limit, above = high, None
     for vma in (*reversed(mm.vmas), None):
         bottom = low if vma is None else max(vma.end, low)
-        top = ceiling if above is None else min(ceiling, above.start)
-        if above is not None and top - bottom >= length and mm.start_gap(above) < top:
-            ceiling = top = mm.start_gap(above)
+        top = limit if above is None else min(limit, mm.start_gap(above))
+        if keeps_guards and above is not None and min(limit, above.start) - bottom >= length:
+            limit = top
         if top - bottom >= length:
             return top - length
         above = vma

@@ -37,9 +37,15 @@ def set_page_prot(mm: Mm, vma: Vma) -> None:
     vma.tracked = _is_tracked(mm, vma)
 
 
-def wants_writenotify(mm: Mm, vma: Vma) -> bool:
-    """Whether somebody has to be told of the first write to a page of this mapping."""
-    return _is_shared_writable(vma) and (_has_page_mkwrite(vma) or _is_tracked(mm, vma))
+def is_told_of_writes(vma: Vma) -> bool:
+    """Whether a file has to be told of the first write to a page of this mapping.
+
+    To mprotect no other mapping wants that, not even one whose soft-dirty pages are tracked: it
+    asks with the protection from before, which its new flags never give.
+
+    **Source:** mprotect_fixup() and vma_wants_writenotify()@5.1.
+    """
+    return _is_shared_writable(vma) and _has_page_mkwrite(vma)
 
 
 def _has_page_mkwrite(vma: Vma) -> bool:

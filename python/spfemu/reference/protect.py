@@ -38,9 +38,9 @@ from spfemu.reference.model import (
 from spfemu.reference.page_advice import ABOUT_PAGES, advise_pages
 from spfemu.reference.page_prot import (
     has_soft_dirty,
+    is_told_of_writes,
     set_page_prot,
     vm_page_prot,
-    wants_writenotify,
 )
 from spfemu.reference.populate import madvise_populate, populate_quietly
 from spfemu.reference.vma_ops import split_vma, vma_merge
@@ -184,7 +184,7 @@ def change_protection(mm: Mm, vma: Vma, start: int, end: int) -> None:
         return
     change_huge_pmds(mm, vma, start, end)
     protection = vm_page_prot(mm, vma)
-    notified = wants_writenotify(mm, vma)
+    notified = is_told_of_writes(vma)
     tracked = has_soft_dirty(mm.arch) and bool(vma.flags & VM_SOFTDIRTY)
     for address, pte in list(mm.page_tables.present(start, end)):
         known = pte.dirty and (pte.soft_dirty or not tracked)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import STACK_GUARD_PAGES, Mm
 from spfemu.reference.model import VM_ACCESS, VM_GROWSDOWN, Vma
 from spfemu.reference.vma_ops import anon_vma_prepare
-
-_LOWEST: Final = 65536
-"""CONFIG_LSM_MMAP_MIN_ADDR, below which nothing grows however low vm.mmap_min_addr is."""
 
 
 def expand_stack(kernel: Kernel, mm: Mm, vma: Vma, address: int) -> bool:
@@ -24,7 +19,7 @@ def expand_stack(kernel: Kernel, mm: Mm, vma: Vma, address: int) -> bool:
     if not vma.flags & VM_GROWSDOWN:
         return False
     start = address & ~(mm.page_size - 1)
-    if start < max(kernel.mmap_min_addr, _LOWEST if "lowest" in kernel.newer else 0):
+    if start < kernel.lowest_for_users:
         return False
     prev = mm.prev(vma)
     guarded = prev is not None and prev.flags & VM_ACCESS and not prev.flags & VM_GROWSDOWN

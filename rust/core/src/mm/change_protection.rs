@@ -134,8 +134,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         was_writable
     }
 
-    /// What PTEs have whose first write is known already. Where soft-dirty pages are tracked, 5.1
-    /// looks at the wrong flag, and misses the next write.
+    /// What PTEs of a file have whose first write is known already. Where soft-dirty pages are
+    /// tracked, 5.1 looks at the wrong flag, and misses the next write.
     fn known_dirty(&self, cpu: &P, vma: VmaRef<'_, P>) -> Pte {
         let flag = vma.vm_flags().read(cpu).has(VmFlags::SOFTDIRTY);
         let tracked = self.config.arch.has_soft_dirty() && flag;

@@ -276,25 +276,36 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// `vma_wants_writenotify()`: whether somebody is told of the first write to each page. A file
-    /// on disk has `page_mkwrite` and accounts dirty pages; shmem has neither. DEVIATION: writes to
-    /// hugetlb are not tracked (5.1 takes its tracked shared pages for private ones).
-    pub(crate) fn vma_wants_writenotify(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
+    /// on disk has `page_mkwrite` and accounts dirty pages; shmem has neither, and is tracked only
+    /// if `vm_page_prot` is what the flags give: mprotect's, from before, never is. DEVIATION: writes
+    /// to hugetlb are not tracked (5.1 takes its tracked shared pages for private ones).
+    pub(crate) fn vma_wants_writenotify(
+        &self,
+        cpu: &P,
+        vma: VmaRef<'_, P>,
+        vm_page_prot: Pte,
+    ) -> bool {
         let flags = vma.vm_flags().read(cpu);
-        flags.has(VmFlags::SHARED)
-            && flags.has(VmFlags::WRITE)
-            && (vma.vm_ops().read(cpu) == VmOps::File as u64
-                || self.config.arch.has_soft_dirty()
-                    && !flags.has(VmFlags::SOFTDIRTY | VmFlags::HUGETLB))
+        if !(flags.has(VmFlags::SHARED) && flags.has(VmFlags::WRITE)) {
+            return false;
+        }
+        if vma.vm_ops().read(cpu) == VmOps::File as u64 {
+            return true;
+        }
+        vm_page_prot == self.vm_get_page_prot(flags)
+            && self.config.arch.has_soft_dirty()
+            && !flags.has(VmFlags::SOFTDIRTY | VmFlags::HUGETLB)
     }
 
     /// `vma_set_page_prot()`: makes `vm_page_prot` follow `vm_flags`. Caller is in a write
     /// section of `vma`.
     pub(crate) fn vma_set_page_prot(&self, cpu: &P, vma: VmaRef<'_, P>) {
-        let mut flags = vma.vm_flags().read(cpu);
-        if self.vma_wants_writenotify(cpu, vma) {
-            flags = flags & !VmFlags::SHARED;
+        let flags = vma.vm_flags().read(cpu);
+        let mut vm_page_prot = self.vm_get_page_prot(flags);
+        if self.vma_wants_writenotify(cpu, vma, vm_page_prot) {
+            vm_page_prot = self.vm_get_page_prot(flags & !VmFlags::SHARED);
         }
-        vma.vm_page_prot().write(cpu, self.vm_get_page_prot(flags));
+        vma.vm_page_prot().write(cpu, vm_page_prot);
     }
 }
 

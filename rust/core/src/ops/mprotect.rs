@@ -85,7 +85,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let _step = cpu.step("mprotect_fixup");
         D::vm_write_begin(cpu, vma);
         vma.vm_flags().write(cpu, flags);
-        let dirty_accountable = self.vma_wants_writenotify(cpu, vma);
+        // Nobody else changes it.
+        let old_prot = vma.vm_page_prot().peek();
+        let dirty_accountable = self.vma_wants_writenotify(cpu, vma, old_prot);
         self.vma_set_page_prot(cpu, vma);
         let prot = vma.vm_page_prot().read(cpu);
         self.change_protection(cpu, vma, range.start, range.end, prot, dirty_accountable);

@@ -250,12 +250,31 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         new: PageRef<'k, P>,
     ) -> VmFault {
         let prepared = self.anon_vma_prepare(cpu, vmf.vma).is_ok();
-        if prepared {
-            self.copy_huge_page(cpu, new, old);
+        if prepared && self.hugetlb_replace(cpu, vmf, entry, old, new) {
+            self.put_page(cpu, old); // the mapping's
+        } else {
+            self.restore_reserve_on_error(cpu, vmf.vma, vmf.address, new);
+            self.put_page(cpu, new);
         }
+        self.put_page(cpu, old);
+        self.pmd_lock(cpu, vmf.pmd);
+        if prepared { VmFault::NONE } else { VmFault::OOM }
+    }
+
+    /// The middle of `hugetlb_cow()`: maps a copy, unless the entry is no more what it was. Whether
+    /// it did.
+    fn hugetlb_replace<'k>(
+        &'k self,
+        cpu: &P,
+        vmf: &Vmf<'k, P>,
+        entry: PmdVal<P>,
+        old: PageRef<'k, P>,
+        new: PageRef<'k, P>,
+    ) -> bool {
+        self.copy_huge_page(cpu, new, old);
         self.invalidate_range_start(cpu, vmf.mm);
         self.pmd_lock(cpu, vmf.pmd);
-        let copied = prepared && vmf.pmd.read(cpu) == entry;
+        let copied = vmf.pmd.read(cpu) == entry;
         if copied {
             self.clear_page_private(cpu, new);
             // huge_ptep_clear_flush
@@ -268,15 +287,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         spin_unlock(cpu, vmf.pmd.ptl());
         self.invalidate_range_end(cpu, vmf.mm);
-        if copied {
-            self.put_page(cpu, old); // the mapping's
-        } else {
-            self.restore_reserve_on_error(cpu, vmf.vma, vmf.address, new);
-            self.put_page(cpu, new);
-        }
-        self.put_page(cpu, old);
-        self.pmd_lock(cpu, vmf.pmd);
-        if prepared { VmFault::NONE } else { VmFault::OOM }
+        copied
     }
 
     /// `unmap_ref_private()`: takes the page from the mappings that have not reserved it, whose

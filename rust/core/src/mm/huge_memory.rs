@@ -213,7 +213,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         head.refcount().fetch_add(cpu, i64::from(nr_pages) - 1, Ordering::Relaxed);
         let table = self.pgtable_trans_huge_withdraw(cpu, pmd);
         // DEVIATION: 5.1 moves the dirty bit to the page and leaves the PTEs clean.
-        let mut kept = leaf & (Pte::YOUNG | Pte::DIRTY);
+        let mut kept = leaf & (Pte::YOUNG | Pte::DIRTY | Pte::SOFT_DIRTY);
         if writable {
             kept |= leaf & Pte::WRITE;
         }

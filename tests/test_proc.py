@@ -105,6 +105,15 @@ def test_huge_pages(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", EMULATORS)
+def test_p4d_tables_are_not_counted(engine: str) -> None:
+    mmap = {"op": "mmap", "length": "4K", "id": "p"}
+    given = program(ops(mmap, {"op": "read", "addr": "p"}))
+    for name in ("x86", "x86-5level"):
+        status = spfemu.run(given, engine=engine, arch=name, proc=True).proc["t0"]["status"]
+        assert sizes(status)["VmPTE"] == 3
+
+
+@pytest.mark.parametrize("engine", EMULATORS)
 def test_pages_of_hugetlb_are_not_resident(engine: str) -> None:
     given = program(
         ops(
@@ -177,7 +186,8 @@ def test_a_child_has_upper_tables_for_hugetlb_only_down_to_a_pmd(engine: str, na
     )  # fmt: skip
     result = spfemu.run(given, engine=engine, arch=name, proc=True)
     assert "VmPTE" not in sizes(result.proc["none"]["status"])
-    upper = sum(level.entries * 8 for level in arch(name).levels[1:-1])
+    # PUDs and PMDs: p4d tables are not counted.
+    upper = sum(level.entries * 8 for level in arch(name).levels[1:-1][-2:])
     assert sizes(result.proc["all"]["status"])["VmPTE"] == upper // PAGE
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+import spfemu
 from spfemu.program import Program
 from spfemu.reference import run
 from tests.reference.arches import X86
@@ -63,6 +64,23 @@ def test_a_merged_page_is_copied_and_the_last_one_is_kept() -> None:
     assert faults(*merged, write(0, 7), write(1, 8), write(1, 9)) == 0
     reads = outcomes(*merged, write(0, 7), read(0), read(1), read(2))[-3:]
     assert [found["value"] for found in reads] == [7, 5, 6]
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "vtime"])
+@pytest.mark.parametrize("prot", ["none", "r"])
+@pytest.mark.parametrize("how", ["unmergeable", "mremap"])
+def test_what_is_unmerged_is_no_more_writable_than_its_vma(
+    engine: str, prot: str, how: str
+) -> None:
+    # break_ksm() asks for a write whatever the VMA allows; maybe_mkwrite() minds that.
+    at = 16 if how == "mremap" else 0
+    split = MOVE if how == "mremap" else op("madvise", 0, 4, advice="unmergeable")
+    mmap = op("mmap", 0, 4, flags=["private", "anonymous", "fixed"])
+    ops = [mmap, write(0, 5), write(1, 5), ADVISE, SCAN,
+           op("mprotect", 0, 4, prot=prot), split, write(at, 9)]  # fmt: skip
+    given = {"format": "spfemu-program/1", "tasks": [{"name": "t0", "ops": ops}]}
+    last = list(spfemu.run(Program.from_dict(given), engine=engine).outcomes())[-1]
+    assert (last["op"], last["signal"]) == ("write", "SIGSEGV")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from spfemu.program import System, TaskBuilder
+import spfemu
+from spfemu.program import ProgramBuilder, System, TaskBuilder
 from tests.reference.play import A, P, Played, play
 
 
@@ -58,6 +59,25 @@ def test_where_there_is_a_policy_nothing_is_hinted(call: str) -> None:
             t.set_mempolicy("local")
 
     assert faults(scanned(lambda t: t.touch(A, 2 * P), before)) == [0, int(call == "mbind")]
+
+
+@pytest.mark.parametrize("engine", ["reference", "native", "vtime"])
+@pytest.mark.parametrize(("kind", "hinted"), [("shmem", 0), ("regular", 1), ("devzero", 1)])
+def test_private_pages_of_a_shmem_file_are_not_hinted(engine: str, kind: str, hinted: int) -> None:
+    # shmem_get_policy() has no policy that lets pages move (vma_policy_mof()).
+    builder = ProgramBuilder()
+    builder.file("f", 4 * P, kind=kind)
+    t = builder.task("t")
+    t.mmap(P, addr=A, flags=("private", "fixed"), file="f")
+    t.write(A)
+    t.clone("c")
+    t.numa_scan(A, P)
+    t.read(A)
+    t.barrier("end")
+    builder.task("c", "clone").barrier("end")
+    found = spfemu.run(builder.build(), engine=engine)
+    read = next(o for o in found.outcomes() if o["op"] == "read")
+    assert read["counters"].get("faults", 0) == hinted
 
 
 def test_one_thread_is_where_its_pages_are() -> None:

@@ -17,7 +17,7 @@ class Case:
     """One outcome in which the emulator and the host differ.
 
     Source: ours. ``emulated`` and ``host`` are the outcomes as JSON objects, with ``faults``;
-    ``merging`` has the emulator's handler.
+    ``merging`` has the emulator's handler; ``moved`` says by how many bytes its address is higher.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Case:
         row: int,
         emulated: dict[str, Any],
         host: dict[str, Any],
+        moved: int = 0,
     ) -> None:
         self.history = history
         self.handler = merging.handler
@@ -36,6 +37,7 @@ class Case:
         self._row = row
         self.emulated = emulated
         self.host = host
+        self.moved = moved
         self.position = history.position((task, row))
         index = host["index"]
         self.place = history.program.where(task, index)

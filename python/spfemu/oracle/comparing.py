@@ -205,7 +205,8 @@ class _Comparing:
         if is_same and self.layout.is_free(task, row):
             return
         if keys:
-            self._report(Case(self.history, self.merging, task, row, wanted, came), keys)
+            how = (wanted, came, self.layout.moved(task, row))
+            self._report(Case(self.history, self.merging, task, row, *how), keys)
 
     def _counts_refused(self, outcome: dict[str, Any]) -> bool:
         """Whether the host counted a fault that was refused."""

@@ -55,7 +55,7 @@ EXCEPTIONS: Final = (
         (5, 18),
         "where a mapping of 2 MiB or more is put is chosen for huge pages: memory since 6.7, files "
         "since their file systems do",
-        keys=("ret",),
+        keys=("ret", "faults"),
         outcome=when.is_aligned,
     ),
     Exempt(

@@ -102,6 +102,12 @@ class Layout:
         # A hint that only one of them took is a difference.
         return not flags & GIVEN or ret[1] != wanted[1]
 
+    def moved(self, task: int, row: int) -> int:
+        """By how many bytes the emulator's address of an operation is higher. Source: ours."""
+        record = self._history.program.tasks[task].ops[int(self._host.task_ops(task)["index"][row])]
+        mine, theirs = self._wanted(record, self._history.position((task, row)))
+        return mine - theirs
+
     def is_free(self, task: int, row: int) -> bool:
         """Whether an address that means the same need not be the same.
 

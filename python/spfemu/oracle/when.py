@@ -8,12 +8,10 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-import numpy as np
-
 from spfemu.oracle.cases import Case
 from spfemu.oracle.history import ACCESS_OPS, Call, History
 from spfemu.oracle.mapped import USER_END, grows_down, mapped, mapped_before, page_up
-from spfemu.program.ops import ACCESSES, GIVEN, MREMAP_FLAGS
+from spfemu.program.ops import ACCESSES, GIVEN, MMAP_FLAGS, MREMAP_FLAGS
 from spfemu.results import errno_name
 
 __all__ = [
@@ -35,6 +33,7 @@ __all__ = [
 
 _REFUSED: Final = {"signal": "SIGSEGV", "si_code": "SEGV_ACCERR"}
 _HUGE: Final = 2 << 20
+_MASK: Final = (1 << 64) - 1
 _VSYSCALL: Final = 0xFFFF_FFFF_FF60_0000
 _MREMAP: Final = MREMAP_FLAGS
 
@@ -72,9 +71,9 @@ def is_mremap_checked_first(case: Case) -> bool:
     if case.op != "mremap" or host not in ("EINVAL", "EFAULT"):
         return False
     record = case.record
-    old, new = page_up(int(record["length"])), page_up(int(record["length2"]))
+    old, new = (page_up(int(record[key])) & _MASK for key in ("length", "length2"))
     if max(old, new) > USER_END or case.page + old > USER_END:
-        return mine in _refusals_beyond(record, old, new)
+        return mine in _answers_beyond(case, old, new)
     if host == "EFAULT":
         return False
     # Of nothing, to a place that it is in itself: 5.1 does not find it any more.
@@ -83,14 +82,18 @@ def is_mremap_checked_first(case: Case) -> bool:
     return bool(is_itself) and not old and mine == "EFAULT"
 
 
-def _refusals_beyond(record: np.void, old: int, new: int) -> tuple[str | None, ...]:
-    """What 5.1 says of an mremap of what is beyond user space. Nothing: it does not look."""
+def _answers_beyond(case: Case, old: int, new: int) -> tuple[str | None, ...]:
+    """What 5.1 may say of an mremap of what is beyond user space, of sizes in whole pages."""
+    is_fixed = int(case.record["flags"]) & _MREMAP["fixed"]
     if old > new:
-        return ("EINVAL",)  # which it cannot unmap; it finds out when all else is done
+        # What it cannot unmap it finds out when all else is done. Where the end of what stays
+        # wraps, it unmaps what is there, and all is well.
+        rest = (case.page + new) & _MASK
+        is_done = not is_fixed and rest + old - new <= USER_END
+        return (None,) if is_done else ("EINVAL",)
     if old < new:
         return ("EFAULT", "ENOMEM")
-    is_fixed = int(record["flags"]) & _MREMAP["fixed"]
-    return ("EINVAL", "EFAULT") if is_fixed else (None,)
+    return ("EINVAL", "EFAULT") if is_fixed else (None,)  # nothing to do: it does not look
 
 
 def is_dontunmap(case: Case) -> bool:
@@ -147,13 +150,28 @@ def is_hint_too_low(case: Case) -> bool:
 
 
 def is_aligned(case: Case) -> bool:
-    """What is as large as a huge page, and lies as one on the host; not where it was told."""
+    """What is as large as a huge page, and lies as one on the host; not where it was told.
+
+    Which pages of a file come with the one that is accessed depends on where it lies.
+    """
+    if case.op in ACCESS_OPS:
+        return case.moved % _HUGE != 0 and _is_mapped_around(case)
     record = case.record
     length = page_up(int(record["length" if case.op == "mmap" else "length2"]))
     offset = int(record["value"]) if case.op == "mmap" else 0
     is_placed = case.op in ("mmap", "mremap") and case.host["ret"] < case.emulated["ret"]
     is_so = is_placed and length >= _HUGE and (int(case.host["ret"]) - offset) % _HUGE == 0
     return bool(is_so) and _is_at_the_top(case, int(case.emulated["ret"]), length)
+
+
+def _is_mapped_around(case: Case) -> bool:
+    """Whether a page belongs to a file, or to shared memory, which is one."""
+    shared = MMAP_FLAGS["shared"]
+    return case.mapping is not None or any(
+        call.op == "mmap" and int(call.record["flags"]) & shared and not call.errno
+        for call in case.before
+        if call.ret <= case.page < call.ret + call.length
+    )
 
 
 def _is_at_the_top(case: Case, place: int, length: int) -> bool:

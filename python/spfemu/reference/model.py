@@ -214,12 +214,11 @@ class Pte(NamedTuple):
 
     def made_writable(self) -> Pte:
         """This entry, dirty and writable: maybe_mkwrite(pte_mkdirty(…)) in a writable VMA."""
-        return self._replace(
-            protection=self.protection._replace(write=True),
-            dirty=True,
-            young=True,
-            soft_dirty=True,
-        )
+        return self.made_dirty()._replace(protection=self.protection._replace(write=True))
+
+    def made_dirty(self) -> Pte:
+        """This entry, dirty: pte_mkdirty()."""
+        return self._replace(dirty=True, young=True, soft_dirty=True)
 
 
 class Leaf(NamedTuple):

@@ -13,6 +13,7 @@ from spfemu.program.ops import POLICIES
 from spfemu.reference.kernel import Kernel
 from spfemu.reference.mm import Mm
 from spfemu.reference.model import (
+    SHMEM_VM_OPS,
     VM_ACCESS,
     VM_READ,
     VM_SHARED,
@@ -118,6 +119,8 @@ def numa_scan(
     for vma in mm.overlapping(start, end):
         if vma.flags & VM_SHARED or not vma.flags & VM_ACCESS or vma.policy is not None:
             continue
+        if vma.vm_ops is SHMEM_VM_OPS:
+            continue  # shmem_get_policy() knows none, and so none that lets pages move
         if vma.file is not None and vma.flags & (VM_READ | VM_WRITE) == VM_READ:
             continue
         stop = min(end, vma.end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spfemu.reference.model import Frames, HugetlbPage, Leaf, Pte, SwapEntry
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Entry = Pte | SwapEntry
 Tables = dict[int, dict[int, Entry]]
 """The tables of one level by number, each with its PTEs; those of upper tables stay empty."""
+
+_COUNTED: Final = 3
+"""How many kinds of tables an address space counts: PUD, PMD and PTE tables."""
 
 
 class PageTables:
@@ -40,8 +43,10 @@ class PageTables:
         self.huge: dict[int, Leaf] = {}
 
     def size_in_bytes(self) -> int:
-        """mm_pgtables_bytes(): what all but the top one take, those deposited included."""
+        """mm_pgtables_bytes(): what PUD, PMD and PTE tables take, those deposited included."""
         numbers = [len(tables) for tables in self.levels]
+        if len(numbers) > _COUNTED:
+            numbers[0] = 0  # __p4d_alloc() counts nothing
         numbers[-1] += sum(not isinstance(leaf.page, HugetlbPage) for leaf in self.huge.values())
         return sum(number * 8 * n for number, n in zip(numbers, self.table_entries, strict=True))
 

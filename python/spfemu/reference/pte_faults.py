@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spfemu.reference.file_faults import do_fault
-from spfemu.reference.model import VM_SHARED, ZERO_PAGE, OutOfFramesError, Pte, SwapEntry
+from spfemu.reference.model import VM_SHARED, VM_WRITE, ZERO_PAGE, OutOfFramesError, Pte, SwapEntry
 from spfemu.reference.pages import free_page, new_anonymous_page
 from spfemu.reference.swap_faults import do_swap_page
 from spfemu.reference.userfaultfd import handle_userfault, is_missing
@@ -115,9 +115,15 @@ def do_wp_page(fault: Fault, pte: Pte) -> int:
 
 
 def wp_page_copy(fault: Fault, pte: Pte) -> int:
-    """Copies the page for this address space alone. SPF_V12 5.5."""
+    """Copies the page for this address space alone. SPF_V12 5.5.
+
+    KSM's unmerging asks for a write where the VMA may not allow any: maybe_mkwrite().
+    """
     anon_vma_prepare(fault.mm, fault.vma)
     page = new_anonymous_page(fault.kernel.frames, pte.page.value)
-    fault.mm.page_tables.store(fault.address, Pte(page, fault.page_prot).made_writable())
+    entry = Pte(page, fault.page_prot)
+    writes = bool(fault.flags & VM_WRITE)
+    entry = entry.made_writable() if writes else entry.made_dirty()
+    fault.mm.page_tables.store(fault.address, entry)
     fault.kernel.swap.unmap(pte)
     return VM_FAULT_WRITE

@@ -223,7 +223,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
     }
 
-    /// `mm_pgtables_bytes()`: what the tables below the top one take, deposited ones included.
+    /// `mm_pgtables_bytes()`: what PUD, PMD and PTE tables take, deposited ones included.
+    /// `__p4d_alloc()` counts nothing.
     fn mm_pgtables_bytes(&self, mm: MmRef<'_, P>) -> u64 {
         self.peek_table(0, mm.pgd().peek()).map_or(0, |pgd| self.bytes_below(0, pgd))
     }
@@ -233,7 +234,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if lower_level == self.config.arch.levels.len() {
             return 0;
         }
-        let bytes = |lower: TableRef<'_, P>| u64::from(lower.len()) * size_of::<u64>() as u64;
+        let counts = lower_level + 3 >= self.config.arch.levels.len();
+        let size = |table: TableRef<'_, P>| u64::from(table.len()) * size_of::<u64>() as u64;
+        let bytes = |table| if counts { size(table) } else { 0 };
         let mut sum = 0;
         for index in table.peek_used() {
             if level == self.pmd_level() && table.pmd(index).peek().is_huge() {

@@ -3,7 +3,7 @@
 //! Source: `task_numa_work()`, `kernel/sched/fair.c`, v5.1. A program says what is scanned, and when.
 
 use crate::design::Design;
-use crate::mm::{Errno, Kernel, Vaddr, VmFlags, VmaRef};
+use crate::mm::{Errno, Kernel, Vaddr, VmFlags, VmOps, VmaRef};
 use crate::platform::Platform;
 
 impl<P: Platform, D: Design> Kernel<P, D> {
@@ -38,7 +38,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     }
 
     /// Private memory that may be accessed, and without a policy (`vma_policy_mof()`): what somebody
-    /// has placed is not moved. Nor are libraries, of which each node may have its own copy.
+    /// has placed is not moved. Nor is what has a shmem file, even its private pages, for
+    /// `shmem_get_policy()` has none that says so; nor libraries, of which each node may have its
+    /// own copy.
     fn is_scanned(&self, cpu: &P, vma: VmaRef<'_, P>) -> bool {
         let flags = vma.vm_flags().read(cpu);
         let read_only = flags & (VmFlags::READ | VmFlags::WRITE) == VmFlags::READ;
@@ -46,6 +48,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         !is_library
             && !flags.has(VmFlags::SHARED | VmFlags::HUGETLB)
             && self.vma_is_accessible(cpu, vma)
+            && vma.vm_ops().read(cpu) != VmOps::Shmem as u64
             && !self.has_policy(cpu, vma)
     }
 }

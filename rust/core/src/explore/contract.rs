@@ -17,6 +17,7 @@ impl Platform for Cpu {
     type Site = Site;
     const CHECKS_EVERY_ACCESS: bool = true;
     const MUTABLE: bool = true;
+    const KEEPS_LISTS: bool = false;
 
     fn site(line: Line, offset: u32) -> Site {
         u64::from(line.0) * u64::from(Line::BYTES) + u64::from(offset)

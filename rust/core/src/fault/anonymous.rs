@@ -67,7 +67,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.page_add_new_anon_rmap(cpu, page, vmf.vma, index);
         let live = cpu.mutant(Mutant::A16);
         let flags = if live { vmf.vma.vm_flags().read(cpu) } else { vmf.vma_flags };
-        self.lru_cache_add_active_or_unevictable(page, flags);
+        self.lru_cache_add_active_or_unevictable(cpu, page, flags);
     }
 
     /// The index of the page at `address`. C4: v12 takes it from the live VMA, whose start and

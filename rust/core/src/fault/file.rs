@@ -208,7 +208,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) -> Result<PageRef<'_, P>, VmFault> {
         let new = self.page_cache_alloc_locked(cpu).ok_or(VmFault::OOM)?;
         loop {
-            if self.add_to_page_cache(cpu, inode, index, new) {
+            if self.add_to_page_cache_lru(cpu, inode, index, new) {
                 if read {
                     cpu.wait_for_io(Cost::ReadPage, 1);
                 }

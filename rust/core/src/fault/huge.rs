@@ -109,7 +109,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if set {
             let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
             self.page_add_new_huge_anon_rmap(cpu, page, vmf.vma, index);
-            self.lru_cache_add_active_or_unevictable(page, vmf.vma_flags);
+            self.lru_cache_add_active_or_unevictable(cpu, page, vmf.vma_flags);
             self.pgtable_trans_huge_deposit(cpu, vmf.pmd, table);
             vmf.pmd.set(cpu, self.new_huge_pmd(page, vmf));
             self.add_mm_counter(cpu, vmf.mm, Rss::Anon, i64::from(self.hpage_pmd_nr()));
@@ -222,7 +222,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.flush_tlb_mm(cpu, vmf.mm);
             let index = self.anon_index(cpu, vmf, self.hpage_pmd_start(vmf.address));
             self.page_add_new_huge_anon_rmap(cpu, new_page, vmf.vma, index);
-            self.lru_cache_add_active_or_unevictable(new_page, vmf.vma_flags);
+            self.lru_cache_add_active_or_unevictable(cpu, new_page, vmf.vma_flags);
             vmf.pmd.set(cpu, self.new_huge_pmd(new_page, vmf));
             match page {
                 Some(page) => {
@@ -289,7 +289,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                     Pte::new(copy.slot_index(), vmf.vma_page_prot | Pte::MKDIRTY | Pte::YOUNG);
                 let at = self.anon_index(cpu, vmf, address);
                 self.page_add_new_anon_rmap(cpu, copy, vmf.vma, at);
-                self.lru_cache_add_active_or_unevictable(copy, vmf.vma_flags);
+                self.lru_cache_add_active_or_unevictable(cpu, copy, vmf.vma_flags);
                 table.pte(index).write(cpu, self.maybe_mkwrite(entry, vmf));
                 address = address.offset(self.page_size());
             }

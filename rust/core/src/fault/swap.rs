@@ -111,6 +111,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // content is needed.
         let dirty = if self.v12(Variant::L3) { 0 } else { PG_DIRTY };
         page.flags().poke(PG_LOCKED | PG_SWAPBACKED | dirty);
+        self.lru_cache_add(cpu, page);
         cpu.charge(Cost::SwapCopy, 1);
         self.copy_from_slot(cpu, page, slot);
         Some(page)

@@ -132,7 +132,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             self.add_mm_counter(cpu, mm, Rss::Anon, 1);
             let index = self.stable_page_index(cpu, mm, vma, address);
             self.page_add_new_anon_rmap(cpu, page, vma, index);
-            self.lru_cache_add_active_or_unevictable(page, vma.vm_flags().read(cpu));
+            self.lru_cache_add_active_or_unevictable(cpu, page, vma.vm_flags().read(cpu));
             // Release: as in do_anonymous_page.
             slot.pte().store(cpu, entry, Ordering::Release);
         }
@@ -158,7 +158,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let page = self.page_cache_alloc_locked(cpu)?;
         cpu.charge(Cost::ClearPage, 1);
         let cached = self.is_within_file(cpu, vma, address)
-            && self.add_to_page_cache(cpu, inode, index, page);
+            && self.add_to_page_cache_lru(cpu, inode, index, page);
         let mut done = false;
         if cached {
             let slot = self.pte_offset_map_lock(cpu, table, address);

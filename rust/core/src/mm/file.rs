@@ -208,7 +208,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return None;
         }
         let page = self.page_cache_alloc(cpu, 0)?;
-        if self.add_to_page_cache(cpu, inode, index, page) {
+        if self.add_to_page_cache_lru(cpu, inode, index, page) {
             return Some(page);
         }
         // Another CPU was first.
@@ -251,6 +251,21 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         spin_unlock(cpu, inode.i_pages_lock());
         free
+    }
+
+    /// `add_to_page_cache_lru()`
+    pub(crate) fn add_to_page_cache_lru(
+        &self,
+        cpu: &P,
+        inode: InodeRef<'_, P>,
+        index: u64,
+        page: PageRef<'_, P>,
+    ) -> bool {
+        let added = self.add_to_page_cache(cpu, inode, index, page);
+        if added {
+            self.lru_cache_add(cpu, page);
+        }
+        added
     }
 
     /// `delete_from_page_cache()`: the page that the caller has locked, and has a reference to,

@@ -8,6 +8,9 @@ use crate::arch::Family;
 use crate::design::Design;
 use crate::platform::{Platform, Ptr, RcuCallback, Value};
 
+/// `MMU_GATHER_BUNDLE`: pages in the batch that is on the stack.
+const MMU_GATHER_BUNDLE: usize = 8;
+
 /// Pages and tables on their way out of one address space.
 pub(crate) struct MmuGather<'k, P: Platform> {
     mm: MmRef<'k, P>,
@@ -50,12 +53,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if tlb.need_flush || self.mm_tlb_flush_nested(cpu, tlb.mm) {
             self.flush_tlb_mm(cpu, tlb.mm);
         }
-        // free_pages_and_swap_cache
-        for page in tlb.pages {
-            let page = self.pages.get(cpu, page);
-            self.free_swap_cache(cpu, page);
-            self.put_page(cpu, page);
-        }
+        self.tlb_flush_mmu_free(cpu, tlb.pages);
         for (level, table) in tlb.tables {
             // x86: the flush above interrupted every CPU that could walk this table without a
             // lock. Elsewhere a broadcast instruction flushes, and walkers are RCU readers.
@@ -67,6 +65,29 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         self.dec_tlb_flush_pending(cpu, tlb.mm);
+    }
+
+    /// `tlb_flush_mmu_free()`: batch by batch. Where no lists are kept nothing is gained by freeing
+    /// several at once.
+    fn tlb_flush_mmu_free(&self, cpu: &P, pages: Vec<Ptr<Page<P>>>) {
+        if P::KEEPS_LISTS {
+            let (bundle, more) = pages.split_at(pages.len().min(MMU_GATHER_BUNDLE));
+            let batches = more.chunks(self.max_gather_batch());
+            [bundle].into_iter().chain(batches).for_each(|batch| {
+                self.free_pages_and_swap_cache(cpu, batch);
+            });
+            return;
+        }
+        for page in pages {
+            let page = self.pages.get(cpu, page);
+            self.free_swap_cache(cpu, page);
+            self.put_page(cpu, page);
+        }
+    }
+
+    /// `MAX_GATHER_BATCH`: pointers in what a page has left of a batch's head.
+    fn max_gather_batch(&self) -> usize {
+        (self.page_size() as usize - 16) / 8
     }
 
     fn free_table_ptr(&self, cpu: &P, level: u8, table: Ptr<Table<P>>) {

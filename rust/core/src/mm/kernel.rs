@@ -10,6 +10,7 @@ use super::file::NODE_ENTRIES;
 use super::huge_memory::Thp;
 use super::hugetlb::{Hstate, ResvMap};
 use super::ksm::Ksm;
+use super::lru::{PageVec, Pgdat};
 use super::memcontrol::MemCgroup;
 use super::mempolicy::Mempolicy;
 use super::node::{PerCpuPages, Zone, node_shift};
@@ -120,6 +121,8 @@ pub struct PerCpu<P: Platform> {
     pub(super) node: u32,
     /// Free pages of this CPU, by node.
     pub(super) pcp: Box<[PerCpuPages]>,
+    /// Pages on their way to the LRU lists.
+    pub(super) lru_add_pvec: PageVec,
 }
 
 impl<P: Platform> PerCpu<P> {
@@ -141,6 +144,7 @@ impl<P: Platform> PerCpu<P> {
             notifier_readers: Word::new(notifier, 0),
             node: cpu * nodes / config.nr_cpus,
             pcp: (0..nodes).map(|_| PerCpuPages::new(most)).collect(),
+            lru_add_pvec: PageVec::new::<P>(),
         }
     }
 }
@@ -219,6 +223,8 @@ pub struct Kernel<P: Platform, D: Design> {
     pub(crate) sysctl_speculative_page_fault: Word<P>,
     pub(crate) sysctl_max_map_count: Word<P>,
     pub(crate) sysctl_page_cluster: Word<P>,
+    /// The LRU lists, by node; none where nobody keeps any.
+    pub(super) pgdats: Arena<Pgdat<P>>,
     design: PhantomData<fn() -> D>,
 }
 
@@ -274,6 +280,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             sysctl_speculative_page_fault: word(sysctls),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
+            pgdats: Arena::new(&lines, 0),
             design: PhantomData,
             config,
         };
@@ -301,6 +308,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.active_mm.poke(0);
             cpu.notifier_readers.poke(0);
             cpu.pcp.iter().for_each(PerCpuPages::reset);
+            cpu.lru_add_pvec.reset();
         }
         for task in &self.tasks {
             task.mm.set(0);
@@ -326,6 +334,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.sysctl_max_map_count.poke(system.max_map_count);
         self.sysctl_page_cluster.poke(system.page_cluster.to_word());
         self.boot_pages();
+        self.boot_lists();
     }
 
     /// What the cache lines of this system hold.

@@ -337,7 +337,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.check_pmd_is_none(cpu, pmd);
         let index = self.linear_page_index(cpu, vma, haddr);
         self.page_add_new_huge_anon_rmap(cpu, new_page, vma, index);
-        self.lru_cache_add_active_or_unevictable(new_page, vma.vm_flags().read(cpu));
+        self.lru_cache_add_active_or_unevictable(cpu, new_page, vma.vm_flags().read(cpu));
         let table = self.tables[self.pmd_level() + 1].get(cpu, table);
         self.pgtable_trans_huge_deposit(cpu, pmd, table);
         pmd.set(cpu, self.huge_pmd(leaf));

@@ -35,6 +35,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         let _step = cpu.step("madvise_free_page_range");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.invalidate_range(cpu, mm, || {
             self.beside_other_readers(cpu, vma, || {
@@ -173,6 +174,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     ) {
         let _step = cpu.step("madvise_cold_or_pageout");
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.for_each_table(cpu, vma, start, end, |table, from, to| {
             let pages = self.make_old(cpu, &mut tlb, table, from, to, pageout);
@@ -257,7 +259,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 continue;
             }
             let Some(page) = self.page_cache_alloc_locked(cpu) else { break };
-            if self.add_to_page_cache(cpu, inode, index, page) {
+            if self.add_to_page_cache_lru(cpu, inode, index, page) {
                 reading.push(page);
             } else {
                 self.put_page(cpu, page);

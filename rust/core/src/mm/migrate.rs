@@ -125,6 +125,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         };
         let freed = page.refcount().read(cpu) == 1;
         let moved = !freed && self.move_locked(cpu, [page, new], family, target.keep, force);
+        if moved {
+            self.lru_cache_add(cpu, new);
+        }
         // Its mappings have references of their own, if it is mapped.
         self.put_page(cpu, new);
         if moved || freed { Moved::Done } else { Moved::Later }

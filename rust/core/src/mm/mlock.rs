@@ -1,14 +1,14 @@
 //! Locked pages: what mlock does to pages, and munlock undoes.
 //!
-//! There are no LRU lists here, so of the state of a page only `PG_mlocked` is kept.
+//! No page moves from one LRU list to another here, so of its state only `PG_mlocked` is kept.
 //! Source: `mm/mlock.c`, `mm/swap.c`, v5.1; P10.
 
 use super::kernel::Kernel;
+use super::lru::PAGEVEC_SIZE;
 use super::objects::{MmRef, PageRef, Table, VmaRef};
 use super::page::PG_MLOCKED;
 use super::pmd::Pmd;
 use super::types::{Pte, Vaddr, VmFlags};
-use super::vma::VM_SPECIAL;
 use crate::design::Design;
 use crate::platform::{Platform, Ptr};
 use crate::sync::spinlock::spin_unlock;
@@ -16,23 +16,7 @@ use crate::sync::spinlock::spin_unlock;
 /// What a lock sets in `vm_flags`, and munlock clears.
 pub(crate) const VM_LOCKED_BOTH: VmFlags = VmFlags(VmFlags::LOCKED.0 | VmFlags::LOCKONFAULT.0);
 
-/// `PAGEVEC_SIZE`
-const PAGEVEC_SIZE: usize = 15;
-
 impl<P: Platform, D: Design> Kernel<P, D> {
-    /// `__lru_cache_add_active_or_unevictable()`: a fresh page, which nobody else knows, of a VMA
-    /// with these flags: the fault's copy of them (P16).
-    #[inline(always)]
-    pub(crate) fn lru_cache_add_active_or_unevictable(
-        &self,
-        page: PageRef<'_, P>,
-        vma_flags: VmFlags,
-    ) {
-        if vma_flags & (VmFlags::LOCKED | VM_SPECIAL) == VmFlags::LOCKED {
-            page.flags().poke(page.flags().peek() | PG_MLOCKED);
-        }
-    }
-
     /// `mlock_vma_page()`. Caller holds the page's lock.
     pub(crate) fn mlock_vma_page(&self, cpu: &P, page: PageRef<'_, P>) {
         self.page_set(cpu, page, PG_MLOCKED);

@@ -24,6 +24,7 @@ mod khugepaged;
 mod ksm;
 mod locks;
 mod lookup;
+mod lru;
 mod madvise;
 mod memcontrol;
 mod mempolicy;

@@ -17,6 +17,8 @@ pub(crate) const PG_LOCKED: u64 = 1 << 0;
 pub(crate) const PG_UPTODATE: u64 = 1 << 2;
 /// Newer than what is in its swap slot.
 pub(crate) const PG_DIRTY: u64 = 1 << 3;
+/// On an LRU list.
+pub(crate) const PG_LRU: u64 = 1 << 4;
 /// In the swap cache: `page->private` is its slot.
 pub(crate) const PG_SWAPCACHE: u64 = 1 << 10;
 /// A page of the hugetlb pool whose reservation is not used up yet.
@@ -262,6 +264,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `free_unref_page()`: frees a page whose last reference is gone.
     pub(super) fn free_unref_page(&self, cpu: &P, page: PageRef<'_, P>) {
+        if P::KEEPS_LISTS && page.flags().peek() & PG_LRU != 0 {
+            self.page_cache_release(cpu, page);
+        }
         if page.flags().peek() & PG_HEAD != 0 {
             return self.free_compound_page(cpu, page);
         }

@@ -174,6 +174,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
                 Ok(()) => {
                     page.flags().poke(PG_LOCKED | PG_SWAPBACKED);
                     self.add_to_swap_cache(cpu, page, slot);
+                    self.lru_cache_add(cpu, page);
                     return Some((page, true));
                 }
                 Err(NoCache::Exists) => self.wait_for_swap_slot(cpu, slot),

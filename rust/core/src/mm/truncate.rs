@@ -112,6 +112,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         details: ZapDetails,
     ) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.invalidate_range(cpu, mm, || {
             self.unmap_page_range(cpu, &mut tlb, vma, start, end, Some(details));

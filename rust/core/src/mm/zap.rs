@@ -55,6 +55,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `mmap_sem` at least for reading.
     pub(crate) fn zap_page_range(&self, cpu: &P, vma: VmaRef<'_, P>, start: Vaddr, end: Vaddr) {
         let mm = self.mms.get(cpu, vma.vm_mm().read(cpu));
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.invalidate_range(cpu, mm, || {
             self.unmap_page_range(cpu, &mut tlb, vma, start, end, None);

@@ -215,6 +215,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return false; // what has been moved goes with the task
         }
         // Nothing is mapped above; below is the stack, up to where it ends now.
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         let left = old_start.max(new_end);
         self.free_pgd_range(cpu, &mut tlb, left, old_end, new_end, Vaddr(0));

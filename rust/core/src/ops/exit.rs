@@ -42,6 +42,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // None: the program unmapped everything, or fork failed at the first VMA.
         let Some(first) = self.vmas.get_opt(cpu, mm.mmap().read(cpu)) else { return };
         self.munlock_vmas(cpu, mm, first, Vaddr(u64::MAX), None);
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.unmap_vmas(cpu, &mut tlb, first, Vaddr(0), Vaddr(u64::MAX));
         self.free_pgtables(cpu, &mut tlb, Some(first), Vaddr(0), Vaddr(0));

@@ -173,6 +173,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         end: Vaddr,
     ) {
         let next = self.vma_after(cpu, mm, prev);
+        self.lru_add_drain(cpu);
         let mut tlb = self.tlb_gather_mmu(cpu, mm);
         self.unmap_vmas(cpu, &mut tlb, first, start, end);
         let floor = prev.map_or(Vaddr(0), |prev| prev.vm_end().read(cpu));

@@ -78,6 +78,9 @@ pub trait Platform: Sized + 'static {
     const CHECKS_EVERY_ACCESS: bool;
     /// Whether checks can be removed at run time. False folds [`Platform::mutant`] away.
     const MUTABLE: bool;
+    /// Whether what only takes time is done, too: pages come to LRU lists, and charges from stocks,
+    /// that nothing else looks at, so that who needs their locks waits for them.
+    const KEEPS_LISTS: bool;
 
     /// Names the place of the word at `offset` bytes in an object that begins at `line`.
     fn site(line: Line, offset: u32) -> Self::Site;

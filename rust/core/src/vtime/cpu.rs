@@ -64,6 +64,7 @@ impl Platform for Cpu {
     type Site = Site;
     const CHECKS_EVERY_ACCESS: bool = false;
     const MUTABLE: bool = false;
+    const KEEPS_LISTS: bool = true;
 
     fn site(line: Line, offset: u32) -> Self::Site {
         if line == Line::FREE {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::turns::{self, Cpu};
 use crate::arch::Arch;
 use crate::design::Design;
-use crate::mm::{Access, Config, Inode, Kernel, MmRef, SwapConfig, System, Variants, VmFlags};
+use crate::mm::{Access, Config, Inode, Kernel, MmRef, SwapConfig, System, Thp, Variants, VmFlags};
 use crate::ops::access::AccessFailure;
 use crate::ops::mmap::{MapFlags, MmapArgs};
 use crate::platform::Ptr;
@@ -37,6 +37,12 @@ impl<D: Design> Processes<D> {
         let processes = Self::idle_with("x86", system);
         processes.k.start_process(&processes.cpus[0], &[0]).unwrap();
         processes
+    }
+
+    /// As [`Processes::new`], with huge pages wherever they fit.
+    pub fn with_huge_pages() -> Self {
+        let system = System { thp: Thp::Always, memory: 1 << 30, ..System::default() };
+        Self::begun(Self::idle_with("x86", system))
     }
 
     /// As [`Processes::new`], with this limit of stacks.

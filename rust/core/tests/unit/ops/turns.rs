@@ -2,6 +2,7 @@
 //! access checks that its object lives, and a step of the protocol can be watched.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering as Std;
 
@@ -14,11 +15,27 @@ type Watch = Box<dyn Fn(&'static str)>;
 pub struct Shared {
     pub watch: RefCell<Option<Watch>>,
     callbacks: RefCell<Vec<RcuCallback>>,
+    /// By address: how often a lock was taken, or something was added to a word.
+    taken: RefCell<BTreeMap<usize, u64>>,
 }
 
 pub struct Cpu {
     task: TaskId,
     pub shared: Rc<Shared>,
+}
+
+fn address(word: &Word<Cpu>) -> usize {
+    std::ptr::from_ref(word) as usize
+}
+
+impl Cpu {
+    /// How often the word was taken, as a lock or to add something, since this was last asked.
+    pub fn taken(&self, word: &Word<Self>) -> u64 {
+        self.shared.taken.borrow_mut().remove(&address(word)).unwrap_or(0)
+    }
+    fn takes(&self, word: &Word<Self>) {
+        *self.shared.taken.borrow_mut().entry(address(word)).or_default() += 1;
+    }
 }
 
 /// `count` CPUs of one machine; CPU n runs task n.
@@ -31,6 +48,7 @@ impl Platform for Cpu {
     type Site = ();
     const CHECKS_EVERY_ACCESS: bool = true;
     const MUTABLE: bool = false;
+    const KEEPS_LISTS: bool = true;
 
     fn site(_line: Line, _offset: u32) -> Self::Site {}
     fn id(&self) -> CpuId {
@@ -58,6 +76,7 @@ impl Platform for Cpu {
         word.value.compare_exchange(expect, new, Std::Relaxed, Std::Relaxed)
     }
     fn fetch_add(&self, word: &Word<Self>, add: u64, _order: Ordering) -> u64 {
+        self.takes(word);
         word.value.fetch_add(add, Std::Relaxed)
     }
     fn fence(&self, _fence: Fence) {}
@@ -99,6 +118,9 @@ impl Platform for Cpu {
             watch(function);
         }
         ""
+    }
+    fn acquired(&self, lock: &Word<Self>) {
+        self.takes(lock);
     }
     fn operation_boundary(&self) -> bool {
         true

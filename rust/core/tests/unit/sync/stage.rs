@@ -181,6 +181,7 @@ impl Platform for Actor {
     type Site = ();
     const CHECKS_EVERY_ACCESS: bool = false;
     const MUTABLE: bool = false;
+    const KEEPS_LISTS: bool = false;
 
     fn site(_line: Line, _offset: u32) -> Self::Site {}
     fn id(&self) -> CpuId {

@@ -123,6 +123,8 @@ pub struct PerCpu<P: Platform> {
     pub(super) pcp: Box<[PerCpuPages]>,
     /// Pages on their way to the LRU lists.
     pub(super) lru_add_pvec: PageVec,
+    /// Pages that the memory cgroup has been charged for in advance (`memcg_stock`).
+    pub(super) memcg_stock: Local,
 }
 
 impl<P: Platform> PerCpu<P> {
@@ -145,6 +147,7 @@ impl<P: Platform> PerCpu<P> {
             node: cpu * nodes / config.nr_cpus,
             pcp: (0..nodes).map(|_| PerCpuPages::new(most)).collect(),
             lru_add_pvec: PageVec::new::<P>(),
+            memcg_stock: Local::default(),
         }
     }
 }
@@ -309,6 +312,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             cpu.notifier_readers.poke(0);
             cpu.pcp.iter().for_each(PerCpuPages::reset);
             cpu.lru_add_pvec.reset();
+            cpu.memcg_stock.set(0);
         }
         for task in &self.tasks {
             task.mm.set(0);

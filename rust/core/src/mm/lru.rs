@@ -244,6 +244,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             to_free.push(page);
         }
         section.unlock(cpu);
+        self.mem_cgroup_uncharge_list(cpu, &to_free);
         to_free.into_iter().for_each(|page| self.free_unref_page(cpu, page));
     }
 }

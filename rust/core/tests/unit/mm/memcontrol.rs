@@ -2,6 +2,7 @@ use crate::design::Spf;
 use crate::mm::{Errno, Signal};
 use crate::ops::access::AccessFailure;
 use crate::ops::madvise::Advice;
+use crate::ops::process::Processes;
 use crate::support::{BASE, PAGE, RW, World, swap_of};
 
 const OOM: Result<u64, AccessFailure> = Err(AccessFailure::Signal(Signal::OOM_KILL));
@@ -91,4 +92,58 @@ fn a_huge_page_that_costs_too_much_is_a_small_one() {
         w.check();
         w.end();
     }
+}
+
+/// How often the counter was taken since this was last asked, and what is charged.
+fn counter(p: &Processes<Spf>) -> (u64, u64) {
+    (p.cpu(0).taken(&p.k.memcg.usage), p.k.memcg.usage.peek())
+}
+
+#[test]
+fn where_time_counts_a_cpu_takes_the_counter_for_32_pages() {
+    // Goal: MEMCG_CHARGE_BATCH of 5.1 is 32. The first page takes the counter, and leaves 31 in
+    // stock.
+    let p = Processes::<Spf>::new();
+    p.map(0, BASE, 128);
+    let touch = |page: u64| p.write(0, BASE + page * PAGE, 1);
+    (0..32).for_each(touch);
+    assert_eq!(counter(&p), (1, 32));
+    touch(32);
+    assert_eq!(counter(&p), (1, 33));
+    (33..128).for_each(touch);
+    assert_eq!(counter(&p), (2, 128));
+    // uncharge_list: once for each batch of the gather, of 8 and of 120 pages. The stock stays.
+    assert_eq!(p.k.sys_munmap(p.cpu(0), BASE, 128 * PAGE), Ok(()));
+    assert_eq!(counter(&p), (2, 0));
+    p.check();
+}
+
+#[test]
+fn where_time_counts_a_huge_page_leaves_the_stock_alone() {
+    let p = Processes::<Spf>::with_huge_pages();
+    let huge = 2 << 20;
+    p.map(0, BASE, 32);
+    p.map(0, huge, 512);
+    p.write(0, BASE, 1);
+    p.write(0, huge, 1);
+    assert_eq!(counter(&p), (2, 513));
+    (1..32).for_each(|page| p.write(0, BASE + page * PAGE, 1));
+    assert_eq!(counter(&p), (0, 544));
+    p.exit(0);
+    // The huge page, and 8 and 24 small ones; or it is in one of their batches, but alone.
+    assert_eq!(counter(&p), (3, 0));
+    p.check_nothing_left();
+}
+
+#[test]
+fn where_time_counts_the_limit_is_the_same() {
+    let p = Processes::<Spf>::with_memcg(3 * PAGE);
+    p.map(0, BASE, 8);
+    (0..3).for_each(|page| p.write(0, BASE + page * PAGE, 1));
+    assert_eq!(p.try_write(0, BASE + 3 * PAGE, 1), OOM);
+    assert_eq!(counter(&p), (2, 3));
+    assert_eq!(p.k.sys_munmap(p.cpu(0), BASE, PAGE), Ok(()));
+    p.write(0, BASE + 3 * PAGE, 1);
+    assert_eq!((counter(&p).1, p.try_write(0, BASE + 4 * PAGE, 1)), (3, OOM));
+    p.check();
 }

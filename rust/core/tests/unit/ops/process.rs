@@ -45,6 +45,12 @@ impl<D: Design> Processes<D> {
         Self::begun(Self::idle_with("x86", system))
     }
 
+    /// As [`Processes::new`], where all may have so many bytes.
+    pub fn with_memcg(bytes: u64) -> Self {
+        let system = System { memcg: Some(bytes), memory: 1 << 30, ..System::default() };
+        Self::begun(Self::idle_with("x86", system))
+    }
+
     /// As [`Processes::new`], with this limit of stacks.
     pub fn with_stack_limit(stack_limit: u64) -> Self {
         Self::with_stack_limit_and(stack_limit, 1 << 30)

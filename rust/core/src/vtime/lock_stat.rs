@@ -93,7 +93,7 @@ const SEMAPHORES: [(&str, &str, &str); 4] = [
 ];
 
 /// What else has a name of its own; the rest is called by object and field.
-const NAMES: [(&str, &str, &str); 8] = [
+const NAMES: [(&str, &str, &str); 9] = [
     ("mm_struct", "mm_seq", "mm_seq"),
     ("mm_struct", "mm_seq_lock", "mm_seq.lock"),
     ("mm_struct", "mm_rb_lock", "mm_rb_lock"),
@@ -102,9 +102,11 @@ const NAMES: [(&str, &str, &str); 8] = [
     ("vm_area_struct", "vm_sequence", "vm_sequence"),
     ("vm_area_struct", "vm_ref_count", "vm_ref_count"),
     ("inode", "i_pages_lock", "i_pages.xa_lock"),
+    ("pglist_data", "lru_lock", "lru_lock"),
 ];
 
-const OBJECTS: [(&str, &str); 2] = [("mm_struct", "mm"), ("vm_area_struct", "vma")];
+const OBJECTS: [(&str, &str); 3] =
+    [("mm_struct", "mm"), ("vm_area_struct", "vma"), ("pglist_data", "lruvec")];
 
 /// What the kernel calls a word, whatever object of its kind it is in.
 pub(super) fn kernel_name(lines: &Lines, word: Site) -> String {

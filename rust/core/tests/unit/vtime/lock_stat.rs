@@ -80,4 +80,8 @@ fn words_are_called_what_the_kernel_calls_them() {
     assert_eq!(vma["vm_ref_count"], "vm_ref_count");
     assert_eq!(vma["vm_end"], "vma->vm_end");
     assert_eq!(names("zone")["lock"], "zone->lock");
+    let pgdat = names("pglist_data");
+    assert_eq!(pgdat["lru_lock"], "lru_lock");
+    assert_eq!(pgdat["lru_zone_size"], "lruvec->lru_zone_size");
+    assert_eq!(names("memcg")["usage"], "memcg->usage");
 }

@@ -49,7 +49,7 @@ def test_a_seed_decides_between_equal_clocks_and_how_long_wake_ups_take_and_noth
     builder = ProgramBuilder()
     for number in range(2):
         task = builder.task(f"t{number}")
-        task.compute(1 + 777 * number)
+        task.compute(1 + 10_000 * number)
         task.mmap(64 << 10, id=f"p{number}")
         task.touch(f"p{number}", 64 << 10)
         task.munmap(f"p{number}", 64 << 10)

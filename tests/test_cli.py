@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -102,12 +103,13 @@ class TestHelp:
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_completion(self, shell: str) -> None:
-        script = run_module("--show-completion", shell)
+        script = run_module("--show-completion", shell=shell)
         assert script.returncode == 0
-        assert "_SPFEMU_COMPLETE" in script.stdout
+        assert f"_SPFEMU_COMPLETE=complete_{shell}" in script.stdout
 
     def test_completion_is_installed(self, tmp_path: Path) -> None:
-        installed = run_module("--install-completion", "bash", environment={"HOME": str(tmp_path)})
+        home = {"HOME": str(tmp_path)}
+        installed = run_module("--install-completion", environment=home, shell="bash")
         assert installed.returncode == 0
         script = tmp_path / ".bash_completions" / "spfemu.sh"
         assert f"source '{script}'" in (tmp_path / ".bashrc").read_text()
@@ -146,12 +148,16 @@ class TestHelp:
 
 
 def run_module(
-    *arguments: str, environment: dict[str, str] | None = None
+    *arguments: str, environment: dict[str, str] | None = None, shell: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    import os
-
+    command = [sys.executable, "-m", "spfemu", *arguments]
+    if shell:
+        # Who looks for the shell it is in goes by its parents' names: sh takes that of `shell`, and
+        # stays, for something comes after the command.
+        command = [shell, "-c", '"$@"; exit $?', shell, *command]
     return subprocess.run(
-        [sys.executable, "-m", "spfemu", *arguments],
+        command,
+        executable="/bin/sh" if shell else None,
         capture_output=True,
         text=True,
         check=False,

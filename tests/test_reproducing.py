@@ -252,6 +252,8 @@ def test_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "reproduce",
         "--group",
         "ebizzy",
+        "--group",
+        "mechanisms",
         "-S",
         "0.01",
         "--html",
@@ -263,7 +265,8 @@ def test_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "case", "what", "unit", "published", "spfemu", "error", "limit", "kind",
     ]  # fmt: skip
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    assert {row["case"] for row in rows} == {case.name for case in CASES["ebizzy"]}
+    cases = [*CASES["ebizzy"], *CASES["mechanisms"]]
+    assert {row["case"] for row in rows} == {case.name for case in cases}
     first = rows[0]
     assert float(first["error_pct"]) == pytest.approx(
         100 * (float(first["spfemu"]) / float(first["published"]) - 1), abs=0.01

@@ -23,7 +23,7 @@ from spfemu.reproducing.report import COLUMNS, cells_of, write_csv, write_html
 
 __all__ = ["register"]
 
-_EXAMPLE: Final = "Example: spfemu reproduce -S 0.5 --html report.html"
+_EXAMPLE: Final = "Example: spfemu reproduce --group ebizzy -S 0.5 --html report.html"
 _PIPED_WIDTH: Final = 120
 _SECONDS: Final = 2.0
 

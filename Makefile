@@ -42,8 +42,10 @@ lint: tools-test $(BUILT) ## formatting, clippy, ruff, mypy --strict, the stub o
 test-rust: tools ## the Rust tests
 	$(CARGO) test --quiet --locked --workspace
 
+# Each worker begins with tests that stand together, which share their modules' fixtures, and takes
+# others over when it has no more. Beyond a few the longest test is what one waits for.
 test-python: $(BUILT) ## the Python tests, examples in docstrings and in the documentation included
-	$(PY) -m pytest --quiet
+	$(PY) -m pytest --quiet --numprocesses logical --maxprocesses 8 --dist worksteal
 
 test-deep: tools-test $(BUILT) ## long exploration, 2,000 examples a property, and the checkers this machine has
 	sh scripts/test_deep.sh $(PY)

@@ -229,18 +229,20 @@ def test_a_page_taken_out_at_the_old_place_is_written_at_the_new_one() -> None:
     test_a_bug_of_v12_is_found_and_named(case)
 
 
-def test_a_store_beside_a_fork_is_lost_without_the_bracket_and_with_one_that_ends_early() -> None:
+@pytest.mark.parametrize("mutants", [[], ["A1a"], ["A1b"]], ids=["neither", "A1a", "A1b"])
+def test_a_store_beside_a_fork_is_lost_without_the_bracket_and_with_one_that_ends_early(
+    mutants: list[str],
+) -> None:
     # t0:  write-protects p in fork  ..                       flushes  reads: the copy
     # t1:                      write fault: copies p ..  maps the copy
     # t2:                                           writes p by its TLB
     program = Program.load(PROGRAMS / "cow_against_fork.json")
-    for mutants, found_as in ([], []), (["A1a"], ["A1a"]), (["A1b"], ["A1b"]):
-        found = spfemu.explore(
-            program, variants_default="fixed", mutants=mutants, strategy="pct", seed=0
-        )
-        assert [violation["entry"] for violation in found["violations"]] == found_as
-        assert invariants(found) == ({"lost-store"} if mutants else set())
-        assert found["schedules"] == 10_000
+    found = spfemu.explore(
+        program, variants_default="fixed", mutants=mutants, strategy="pct", seed=0
+    )
+    assert [violation["entry"] for violation in found["violations"]] == mutants
+    assert invariants(found) == ({"lost-store"} if mutants else set())
+    assert found["schedules"] == 10_000
 
 
 @pytest.mark.parametrize("model", MEMORY_MODELS)

@@ -114,6 +114,9 @@ class _Worker:
         except SkipTest:
             pass  # nothing in the database
         except (BrokenError, Flaky):
+            if self.broken is None and self.end.is_set():
+                # Time was up while hypothesis replayed what broke, and it wraps _Stop in a Flaky.
+                raise _Stop from None
             self._report_broken()
 
     def _check(self, kind: str, example: Example) -> None:

@@ -88,6 +88,36 @@ def test_time_passes_as_the_program_says() -> None:
     assert 3_000_000 <= result.elapsed_ns < 3_100_000
 
 
+def test_exec_ends_another_task_that_only_computes() -> None:
+    builder = ProgramBuilder()
+    main = builder.task("main")
+    main.clone("t")
+    main.compute(1_000_000)
+    main.exec()
+    other = builder.task("t", "clone")
+    with other.repeat(for_ns=500_000_000):
+        other.compute(100_000)
+    result = spfemu.run(builder.build(), engine="vtime", cpus=2)
+    assert result.elapsed_ns < 2_000_000
+
+
+def test_a_task_that_was_waited_for_gets_the_cpu_of_one_that_only_computes() -> None:
+    builder = ProgramBuilder()
+    busy = builder.task("busy")
+    poster = builder.task("poster")
+    waiter = builder.task("waiter")
+    with busy.repeat(for_ns=100_000_000):
+        busy.compute(100_000)
+    poster.compute(20_000_000)
+    poster.post("now")
+    waiter.await_("now")
+    waiter.note("has it")
+    # The waiter has the CPU of the one that is busy: at the end of a time slice, of 3 ms.
+    result = spfemu.run(builder.build(), engine="vtime", cpus=2)
+    assert result.noted_ns[2] is not None
+    assert 20_000_000 < result.noted_ns[2][0] < 24_000_000
+
+
 def test_a_repeat_without_any_cost_ends() -> None:
     program = Program.from_dict(
         {
@@ -236,8 +266,14 @@ def test_without_merging_neighbours_stay_apart() -> None:
 
 def test_mechanisms_are_of_virtual_time_and_are_there_or_not() -> None:
     program = two_tasks(2 << 20)
-    with pytest.raises(EngineError, match=r"options: invalid type: .*expected a boolean"):
-        spfemu.run(program, engine="vtime", settings={"merging": "no"})
+    for setting, allowed in (
+        ({"merging": "no"}, r'merging: value "no" \(allowed: True, False\)'),
+        ({"spreading": 1}, r"spreading: value 1 \(allowed: True, False\)"),
+        ({"tick_slack_ns": -1}, r"tick_slack_ns: value -1 \(allowed: 0 to 1000000\)"),
+        ({"tick_slack_ns": 10**7}, r"tick_slack_ns: value 10000000 \(allowed: 0 to 1000000\)"),
+    ):
+        with pytest.raises(EngineError, match=allowed):
+            spfemu.run(program, engine="vtime", settings=setting)
     with pytest.raises(EngineError, match=r'setting "merging" \(allowed: none\)'):
         spfemu.run(program, engine="native", settings={"merging": False})
 

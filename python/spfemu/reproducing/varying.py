@@ -96,8 +96,9 @@ ABLATIONS: Final[Mapping[str, Callable[[Cell], Cell]]] = {
     "scheduling free": _costs(wakeup_ns=0, waker_ns=0),
     "clearing pages free": _costs(clear_page_ns=0),
     "cache lines near": _lines_free,
+    "adjacent lines prefetched": _costs(adjacent_line_prefetch=True),
 }
-"""What is taken away, one at a time, and how."""
+"""What is taken away, or added, one at a time, and how."""
 
 
 def ablate(

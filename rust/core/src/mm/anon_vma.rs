@@ -262,14 +262,14 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `anon_vma_chain_alloc()`
     fn anon_vma_chain_alloc(&self, cpu: &P) -> Option<AvcRef<'_, P>> {
         cpu.charge(Cost::SlabAlloc, 1);
-        self.avcs.try_alloc()
+        self.avcs.try_alloc_on(cpu)
     }
 
     /// `anon_vma_alloc()`: its own root and parent, with one reference, and counting the VMA
     /// that it is for.
     fn anon_vma_alloc(&self, cpu: &P) -> Option<AnonVmaRef<'_, P>> {
         cpu.charge(Cost::SlabAlloc, 1);
-        let anon_vma = self.anon_vmas.try_alloc()?;
+        let anon_vma = self.anon_vmas.try_alloc_on(cpu)?;
         anon_vma.refcount().poke(1);
         anon_vma.degree().poke(1);
         anon_vma.parent().poke(anon_vma.ptr());

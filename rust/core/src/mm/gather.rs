@@ -51,7 +51,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         // Beside another who removes translations: a page that we found gone may be one that he
         // took out and has not flushed yet.
         if tlb.need_flush || self.mm_tlb_flush_nested(cpu, tlb.mm) {
-            self.flush_tlb_mm(cpu, tlb.mm);
+            self.flush_tlb_mm_range(cpu, tlb.mm, !tlb.tables.is_empty());
         }
         self.tlb_flush_mmu_free(cpu, tlb.pages);
         for (level, table) in tlb.tables {

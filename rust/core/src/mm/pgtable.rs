@@ -224,7 +224,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// A table of `level` and the frame it lives in; `None`: out of memory.
     fn alloc_table(&self, cpu: &P, level: usize) -> Option<TableRef<'_, P>> {
         let frame = self.alloc_page(cpu)?;
-        let table = self.tables[level].alloc();
+        let table = self.tables[level].alloc_on(cpu);
         table.frame().poke(u64::from(frame.slot_index()));
         Some(table)
     }

@@ -101,6 +101,16 @@ fn permits(pte: Pte, access: Access) -> bool {
         }
 }
 
+/// What a flush asks of other CPUs.
+#[derive(Clone, Copy)]
+enum Others {
+    Flush {
+        freed_tables: bool,
+    },
+    /// To flush, and to leave sections with interrupts off.
+    EndWalks,
+}
+
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// One access of the user (or of the kernel at a user address): look-up or walk and fill, and
     /// the word itself, as one irq-off section, for a flush waits until it is over.
@@ -296,24 +306,31 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `flush_tlb_mm()`: when it returns, no CPU uses a translation of `mm` from before. Ranges
     /// are flushed like this, too.
     pub(crate) fn flush_tlb_mm(&self, cpu: &P, mm: MmRef<'_, P>) {
+        self.flush_tlb_mm_range(cpu, mm, false);
+    }
+
+    /// `flush_tlb_mm_range()`: as `flush_tlb_mm`; with `freed_tables` idle CPUs are told, too, which
+    /// may walk what they know of tables that go.
+    pub(crate) fn flush_tlb_mm_range(&self, cpu: &P, mm: MmRef<'_, P>, freed_tables: bool) {
         let _step = cpu.step("flush_tlb_mm");
-        self.flush(cpu, mm, None, false);
+        self.flush(cpu, mm, None, Others::Flush { freed_tables });
     }
 
     /// As `flush_tlb_mm`, and no CPU walks tables of `mm` with interrupts off any more since before
     /// (`serialize_against_pte_lookup()`): by interrupts on every machine.
     pub(super) fn flush_tlb_mm_and_walks(&self, cpu: &P, mm: MmRef<'_, P>) {
         let _step = cpu.step("flush_tlb_mm");
-        self.flush(cpu, mm, None, true);
+        self.flush(cpu, mm, None, Others::EndWalks);
     }
 
     /// `flush_tlb_page()`: as `flush_tlb_mm`, for one page.
     pub(crate) fn flush_tlb_page(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
         let _step = cpu.step("flush_tlb_page");
-        self.flush(cpu, mm, Some(address.0 >> self.page_shift()), false);
+        let others = Others::Flush { freed_tables: false };
+        self.flush(cpu, mm, Some(address.0 >> self.page_shift()), others);
     }
 
-    fn flush(&self, cpu: &P, mm: MmRef<'_, P>, page_number: Option<u64>, ends_walks: bool) {
+    fn flush(&self, cpu: &P, mm: MmRef<'_, P>, page_number: Option<u64>, others: Others) {
         cpu.charge(Cost::TlbFlushLocal, 1);
         // SeqCst: the PTE stores come before, the look at the mask after (the kernel's
         // inc_mm_tlb_gen is a full barrier); pairs with the SeqCst swap in switch_mm.
@@ -321,10 +338,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let info = page_number.and_then(|page_number| flush_info(generation, page_number));
         mm.tlb_flush_info().poke(info.unwrap_or(0));
         let is_target = |other| self.may_translate(cpu, mm.ptr(), other);
-        if ends_walks {
-            cpu.ipi(is_target);
-        } else {
-            cpu.flush_others(is_target);
+        match others {
+            Others::EndWalks => cpu.ipi(is_target),
+            Others::Flush { freed_tables } => cpu.flush_others(freed_tables, is_target),
         }
     }
 

@@ -44,7 +44,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `vm_area_alloc()`: a VMA that its creator owns and nobody else sees yet.
     pub(crate) fn vm_area_alloc(&self, cpu: &P, mm: MmRef<'_, P>) -> VmaRef<'_, P> {
         cpu.charge(Cost::SlabAlloc, 1);
-        let vma = self.vmas.alloc();
+        let vma = self.vmas.alloc_on(cpu);
         vma.vm_mm().poke(mm.ptr());
         // DEVIATION: the kernel starts with dummy operations and has its callers clear them.
         vma.vm_ops().poke(VmOps::None as u64);
@@ -56,7 +56,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// list, no tree and on no anon_vma.
     pub(crate) fn vm_area_dup(&self, cpu: &P, orig: VmaRef<'_, P>) -> VmaRef<'_, P> {
         cpu.charge(Cost::SlabAlloc, 1);
-        let new = self.vmas.alloc();
+        let new = self.vmas.alloc_on(cpu);
         new.vm_start().poke(orig.vm_start().read(cpu));
         new.vm_end().poke(orig.vm_end().read(cpu));
         new.vm_mm().poke(orig.vm_mm().read(cpu));

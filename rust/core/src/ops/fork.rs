@@ -64,7 +64,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `mm_alloc()`: an empty address space with one user. `None`: out of memory.
     pub(crate) fn mm_alloc(&self, cpu: &P) -> Option<MmRef<'_, P>> {
         cpu.charge(Cost::SlabAlloc, 1);
-        let mm = self.mms.try_alloc()?;
+        let mm = self.mms.try_alloc_on(cpu)?;
         mm.mm_users().poke(1);
         mm.mm_count().poke(1);
         mm.birth().poke(self.nr_mms.get());
@@ -108,7 +108,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut last = None;
         let copied = self.copy_vmas(cpu, mm, oldmm, &mut last);
         sem.up_write(cpu);
-        self.flush_tlb_mm(cpu, oldmm);
+        // x86's flush_tlb_mm() takes no chances with tables.
+        self.flush_tlb_mm_range(cpu, oldmm, true);
         // No CPU has a writable translation of a copied page any more: speculative faults may
         // go on. Earlier, one could copy a page that another CPU still writes to (A1).
         if copied.is_ok() || !cpu.mutant(Mutant::A1Failed) {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering as Std};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::injection::Injection;
+use super::slabs::FreeSlots;
 use super::{Line, Platform, Value};
 
 /// A kind of object made of words.
@@ -277,7 +278,7 @@ pub struct Arena<T: Object> {
     used: AtomicU32,
     /// See [`Arena::fail_after`].
     injection: Injection,
-    free: Arc<Mutex<Vec<u32>>>,
+    free: Arc<Mutex<FreeSlots>>,
 }
 
 impl<T: Object> Arena<T> {
@@ -378,16 +379,31 @@ impl<T: Object> Arena<T> {
 
     /// Allocates a zeroed object.
     pub fn alloc(&self) -> Ref<'_, T> {
-        let reused = self.free.lock().expect("no panic while held").pop();
+        let reused = self.free.lock().expect("no panic while held").take();
         let index = reused.unwrap_or_else(|| self.used.fetch_add(1, Std::Relaxed));
         self.alloc_at(index)
     }
 
-    /// As [`Arena::alloc`], for callers with an error path: `None` where a failure is injected.
-    pub fn try_alloc(&self) -> Option<Ref<'_, T>> {
-        if self.injection.strikes() { None } else { Some(self.alloc()) }
+    /// As [`Arena::alloc`], of a slab: where time counts, one that this CPU had first.
+    pub fn alloc_on(&self, cpu: &T::P) -> Ref<'_, T> {
+        if !T::P::KEEPS_LISTS {
+            return self.alloc();
+        }
+        let mut free = self.free.lock().expect("no panic while held");
+        let index = free.take_of(cpu.id()).unwrap_or_else(|| {
+            let fresh = self.used.fetch_add(1, Std::Relaxed);
+            free.settle(fresh, cpu.id());
+            fresh
+        });
+        drop(free);
+        self.alloc_at(index)
     }
-    /// Makes one [`Arena::try_alloc`] fail, after `successes` more.
+
+    /// As [`Arena::alloc_on`], for callers with an error path: `None` where a failure is injected.
+    pub fn try_alloc_on(&self, cpu: &T::P) -> Option<Ref<'_, T>> {
+        if self.injection.strikes() { None } else { Some(self.alloc_on(cpu)) }
+    }
+    /// Makes one [`Arena::try_alloc_on`] fail, after `successes` more.
     pub fn fail_after(&self, successes: u32) {
         self.injection.fail_after(successes);
     }
@@ -476,7 +492,7 @@ impl<T: Object> Arena<T> {
         self.kill(cpu, object);
         let free = Arc::clone(&self.free);
         let index = object.slot_index();
-        cpu.after_readers(move || free.lock().expect("no panic while held").push(index));
+        cpu.after_readers(move || free.lock().expect("no panic while held").put(index));
     }
 
     /// The slots below `used`, but for those that were never made.

@@ -17,6 +17,7 @@ mod mutant;
 pub mod native;
 pub mod object;
 mod quiet;
+mod slabs;
 pub mod word;
 
 pub use arena::{Arena, Lines, Object, Ptr, Ref};
@@ -78,8 +79,9 @@ pub trait Platform: Sized + 'static {
     const CHECKS_EVERY_ACCESS: bool;
     /// Whether checks can be removed at run time. False folds [`Platform::mutant`] away.
     const MUTABLE: bool;
-    /// Whether what only takes time is done, too: pages come to LRU lists, and charges from stocks,
-    /// that nothing else looks at, so that who needs their locks waits for them.
+    /// Whether what only takes time is done, too: pages come to LRU lists, charges from stocks, that
+    /// nothing else looks at, so that who needs their locks waits for them; and what is freed goes
+    /// back to the CPU that its slab belongs to.
     const KEEPS_LISTS: bool;
 
     /// Names the place of the word at `offset` bytes in an object that begins at `line`.
@@ -161,9 +163,10 @@ pub trait Platform: Sized + 'static {
     }
     /// Flushes the TLBs of every CPU that `is_target`, except this one, and returns once none of
     /// them is at a user access that had begun before. By interrupt, which waits for all irq-off
-    /// sections, unless the machine is known to have an instruction for it.
+    /// sections, unless the machine is known to have an instruction for it. Only with `freed_tables`
+    /// need a CPU that is idle be told; it flushes when a task gets it.
     #[inline(always)]
-    fn flush_others(&self, is_target: impl Fn(CpuId) -> bool) {
+    fn flush_others(&self, _freed_tables: bool, is_target: impl Fn(CpuId) -> bool) {
         self.ipi(is_target);
     }
 

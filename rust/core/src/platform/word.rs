@@ -13,9 +13,11 @@ use super::{Ordering, Platform};
 pub struct Line(pub u32);
 
 impl Line {
-    /// Words of the program's own synchronisation: free of charge, never a scheduling point.
+    /// Words of the program's own synchronisation: free of charge, and no choice of the explorer's.
     pub const FREE: Line = Line(0);
-    /// Bytes in a cache line; POWER8's 128-byte lines are a property of the machine.
+    /// Where in [`Line::FREE`] a word is whose changes need not be seen in order of time, only soon.
+    pub const SOON: u32 = 8;
+    /// Bytes in a cache line, of all machines: POWER8's have 128.
     pub const BYTES: u32 = 64;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A monitor. Its state is ordinary data behind a mutex, under which nothing of the platform is
 //! called, so that a platform of coroutines never switches inside. Who waits sleeps on a word of
-//! its own; the words cost nothing and are no scheduling points.
+//! its own; the words cost nothing, and the explorer never chooses at them.
 
 mod state;
 
@@ -53,10 +53,11 @@ pub(super) struct ProgramSync<P: Platform> {
 
 impl<P: Platform> ProgramSync<P> {
     pub fn new(program: &Program) -> Self {
-        let word = || Word::new(Line::FREE, 0);
-        let ids: Vec<Word<P>> = (0..program.nr_ids).map(|_| word()).collect();
+        let word = |offset| Word::new(Line::FREE, offset);
+        let ids: Vec<Word<P>> = (0..program.nr_ids).map(|_| word(0)).collect();
         ids.iter().for_each(|id| id.poke(UNSET));
-        let tasks = program.tasks.iter().map(|_| TaskWords { woken: word(), killed: word() });
+        let words = || TaskWords { woken: word(0), killed: word(Line::SOON) };
+        let tasks = program.tasks.iter().map(|_| words());
         Self { ids, tasks: tasks.collect(), state: Mutex::new(State::new(program)) }
     }
 

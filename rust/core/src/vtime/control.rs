@@ -87,6 +87,41 @@ impl Cpu {
         self.give_control_to(self.world.dispatch(Some(next)));
     }
 
+    /// Interrupts other CPUs, and waits for them; with `lazy` none that is idle, or was woken and
+    /// does not work yet.
+    pub(super) fn interrupt_others(&self, lazy: bool, is_target: impl Fn(CpuId) -> bool) {
+        if !self.counts() {
+            return;
+        }
+        self.sync();
+        let world = &*self.world;
+        if world.records {
+            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
+        }
+        let now = self.clock.get();
+        self.advance(world.machine.ipi_base_ns);
+        let is_target = |&cpu: &CpuId| {
+            cpu != self.id && (!lazy || world.cpus[cpu as usize].works(now)) && is_target(cpu)
+        };
+        let targets: Vec<CpuId> = if lazy {
+            world.busy_cpus().filter(is_target).collect()
+        } else {
+            (0..world.nr_cpus).filter(is_target).collect()
+        };
+        targets.iter().for_each(|&cpu| world.interrupt(cpu, now));
+        self.advance(world.machine.ipi_target_ns * targets.len() as u64);
+        // They answer side by side, each once its interrupts are on; a later section does not
+        // hold back what was sent before it.
+        self.this.clock.set(self.clock.get());
+        if world.wait_for_irqs(self.task, &targets) {
+            self.suspend();
+        }
+        if !targets.is_empty() {
+            self.advance(world.machine.ipi_handler_ns);
+        }
+        self.leave("");
+    }
+
     /// Flushes TLBs of other CPUs by an instruction: the barrier after it waits for user accesses
     /// under way, and for nothing that software does meanwhile.
     pub(super) fn broadcast_flush(&self, is_target: impl Fn(CpuId) -> bool) {

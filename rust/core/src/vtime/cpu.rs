@@ -32,7 +32,7 @@ pub struct Cpu {
 pub(super) const NO_LINE: u32 = u32::MAX;
 
 const TOO_LATE: &str =
-    "virtual time: beyond 2^46 ns (allowed: compute and sleep up to there in all)";
+    "virtual time: beyond 2^46 ns (allowed: all that a task does and waits for up to there)";
 
 pub(super) fn address(word: &Word<Cpu>) -> usize {
     std::ptr::from_ref(word) as usize
@@ -67,9 +67,6 @@ impl Platform for Cpu {
     const KEEPS_LISTS: bool = true;
 
     fn site(line: Line, offset: u32) -> Self::Site {
-        if line == Line::FREE {
-            return Site { line: Line::FREE.0, offset: 0 };
-        }
         Site { line: line.0 + offset / Line::BYTES, offset: offset % Line::BYTES }
     }
 
@@ -194,6 +191,7 @@ impl Platform for Cpu {
                 self.world.spin_while_runs(self.task, owner);
                 self.wait(word, || self.suspend());
             });
+            self.world.spins_no_more(self.task, owner);
             self.begin_turn(word);
         }
     }
@@ -238,33 +236,7 @@ impl Platform for Cpu {
     }
 
     fn ipi(&self, is_target: impl Fn(CpuId) -> bool) {
-        if !self.counts() {
-            return;
-        }
-        self.sync();
-        let machine = &self.world.machine;
-        if self.world.records {
-            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
-        }
-        self.advance(machine.ipi_base_ns);
-        let is_target = |&cpu: &CpuId| cpu != self.id && is_target(cpu);
-        let targets: Vec<CpuId> = if self.world.lazy_tlb {
-            self.world.busy_cpus().filter(is_target).collect()
-        } else {
-            (0..self.world.nr_cpus).filter(is_target).collect()
-        };
-        targets.iter().for_each(|&cpu| self.world.interrupt(cpu));
-        self.advance(machine.ipi_target_ns * targets.len() as u64);
-        // They answer side by side, each once its interrupts are on; a later section does not
-        // hold back what was sent before it.
-        self.this.clock.set(self.clock.get());
-        if self.world.wait_for_irqs(self.task, &targets) {
-            self.suspend();
-        }
-        if !targets.is_empty() {
-            self.advance(machine.ipi_handler_ns);
-        }
-        self.leave("");
+        self.interrupt_others(false, is_target);
     }
 
     #[inline(always)]
@@ -272,9 +244,9 @@ impl Platform for Cpu {
         self.local_irq_disable();
         self.world.cpus[self.id as usize].irqs.set(Irqs::UserAccess);
     }
-    fn flush_others(&self, is_target: impl Fn(CpuId) -> bool) {
+    fn flush_others(&self, freed_tables: bool, is_target: impl Fn(CpuId) -> bool) {
         if !self.world.machine.broadcasts_flushes() {
-            self.ipi(is_target);
+            self.interrupt_others(self.world.lazy_tlb && !freed_tables, is_target);
         } else if self.counts() {
             self.broadcast_flush(is_target);
         }
@@ -367,6 +339,9 @@ impl Platform for Cpu {
         if self.counts() {
             // No operation is free, so that a loop of those that charge nothing ends.
             self.advance(1);
+            if self.clock.get() > MAX_NS {
+                self.world.watch.refuse(TOO_LATE.into());
+            }
             if self.world.yields_slice(self.task, self.clock.get()) {
                 self.suspend();
             }

@@ -127,6 +127,14 @@ pub static FIELDS: &[Field] = &[
         "access to a line that another die of the socket has"
     ),
     line!("line_machine_ns", Machine, Some("sockets"), "access to a line that another socket has"),
+    Field {
+        name: "adjacent_line_prefetch",
+        unit: Unit::Flag,
+        what: "a line that comes brings a copy of the other one of its pair, of 128 bytes",
+        allowed: 0..=1,
+        needs: None,
+        set: |m, n| m.adjacent_line_prefetch = n != 0,
+    },
     time("atomic_ns", "what a locked read-modify-write adds", |m, ns| m.atomic_ns = ns),
     cost!("fault_ns", FaultEntryExit, "exception, entry and exit of the fault handler"),
     cost!("syscall_ns", SyscallEntryExit, "a system call's entry and exit"),
@@ -165,6 +173,13 @@ pub static FIELDS: &[Field] = &[
         needs: None,
         set: |m, percent| m.wakeup_jitter = percent,
     },
+    time(
+        "idle_exit_ns",
+        "what of a wake-up is leaving the idle state: not if another task is on the CPU",
+        |m, ns| {
+            m.idle_exit_ns = ns;
+        },
+    ),
     time("waker_ns", "what each woken task costs its waker", |m, ns| m.waker_ns = ns),
     Field {
         name: "slice_ns",

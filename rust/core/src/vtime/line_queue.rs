@@ -62,7 +62,7 @@ impl Lines {
         // Copies of a copy do not wait for each other.
         let copies = !writes && holder & SHARED != 0;
         if traffic.queue == 0 && (copies || now >= traffic.busy_until) {
-            let end = now.max(traffic.busy_until) + self.transfer(line, holder, cpu, writes);
+            let end = now.max(traffic.busy_until) + self.transfer(line, holder, cpu, writes, now);
             if !copies {
                 self.set_busy(&mut traffic, end);
             }
@@ -126,12 +126,17 @@ impl Lines {
             return 0;
         }
         let last = self.spots[queue.last as usize];
-        let (mut chosen, mut nearest) = (0, Distance::Machine);
+        let (mut chosen, mut nearest) = (0, Distance::Machine as u32);
         let (front, back) = queue.requests.as_slices();
-        for (place, request) in front.iter().chain(back).take(COMPETITORS).enumerate() {
-            let far = last.distance(request.at);
-            if far < nearest {
-                (chosen, nearest) = (place, far);
+        let back = &back[..back.len().min(COMPETITORS.saturating_sub(front.len()))];
+        let mut place = 0;
+        for requests in [&front[..front.len().min(COMPETITORS)], back] {
+            for request in requests {
+                let far = last.levels(request.at);
+                if far < nearest {
+                    (chosen, nearest) = (place, far);
+                }
+                place += 1;
             }
         }
         chosen
@@ -142,7 +147,7 @@ impl Lines {
     fn hand_over(&self, line: u32, traffic: &mut Traffic, request: Request, now: u64) -> Served {
         let Request { task, cpu, writes, .. } = request;
         let holder = self.holders.get(line as usize).expect("covered");
-        let at = now + self.transfer(line, holder, cpu, writes).div_ceil(2);
+        let at = now + self.transfer(line, holder, cpu, writes, now).div_ceil(2);
         self.set_busy(traffic, at);
         Served { task, at }
     }
@@ -153,10 +158,12 @@ impl Lines {
         traffic.busy_until = traffic.busy_until.max(end + self.hold_ns);
     }
 
-    /// When the line is given to one of the queue.
+    /// When the line is given to one of the queue: once the request of the one whose turn it is now
+    /// is there.
     #[inline]
     fn serve_time(&self, traffic: Traffic, queue: &LineQueue) -> u64 {
-        let way = self.line_ns[self.distance(queue.last, queue.requests[0].cpu) as usize] / 2;
+        let next = queue.requests[self.choose(queue)].cpu;
+        let way = self.line_ns[self.distance(queue.last, next) as usize] / 2;
         traffic.busy_until + way.saturating_sub(self.hold_ns)
     }
 

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 
 use super::line_queue::LineQueue;
 use super::machine::{Distance, Machine, NR_DISTANCES, Place, Spot};
+use crate::platform::Line;
 use crate::platform::cell_vec::CellVec;
 
 /// Who holds a line, in one word, for each access looks at it: nobody (0), the CPU of this number
-/// + 1, or, with `SHARED`, the set of CPUs that begins at this number in `sets`.
+/// + 1, or, with `SHARED`, the set of CPUs that begins at this number in `sets`; and `WATCHED`.
 pub(super) type Holder = u32;
 
 const NOBODY: Holder = 0;
@@ -43,6 +44,8 @@ pub(super) struct Lines {
     places: Vec<Place>,
     pub(super) spots: Vec<Spot>,
     pub(super) line_ns: [u64; NR_DISTANCES],
+    /// As in [`Machine`].
+    fetches_pairs: bool,
     /// What an access right after the first takes, which finds the line still here.
     pub(super) hold_ns: u64,
     /// How often a nearer one may be served before the one that waits longest.
@@ -104,6 +107,7 @@ impl Lines {
             set_words,
             sockets_are_told_apart: machine.sockets <= u64::BITS,
             line_ns: machine.line_ns,
+            fetches_pairs: machine.adjacent_line_prefetch,
             hold_ns: machine.atomic_ns + 2 * machine.line_ns[Distance::Own as usize],
             near_first: machine.near_first(),
             queues: RefCell::default(),
@@ -154,7 +158,36 @@ impl Lines {
 
     /// Makes `cpu` hold a line, which `holder` has; returns how long that takes.
     #[inline]
-    pub(super) fn transfer(&self, line: u32, holder: Holder, cpu: u32, writes: bool) -> u64 {
+    pub(super) fn transfer(
+        &self,
+        line: u32,
+        holder: Holder,
+        cpu: u32,
+        writes: bool,
+        now: u64,
+    ) -> u64 {
+        if self.fetches_pairs {
+            self.prefetch(line ^ 1, cpu, now);
+        }
+        self.fetch(line, holder, cpu, writes)
+    }
+
+    /// Copies a line to `cpu`, unless it is on its way to somebody; nobody waits for that.
+    #[cold]
+    fn prefetch(&self, line: u32, cpu: u32, now: u64) {
+        let (place, is_here) = (line as usize, self.hit(line, cpu, false).is_some());
+        if let (Some(holder), Some(traffic)) = (self.holders.get(place), self.traffic.get(place))
+            && line != Line::FREE.0
+            && traffic.queue == 0
+            && traffic.busy_until <= now
+            && !is_here
+        {
+            self.fetch(line, holder, cpu, false);
+        }
+    }
+
+    #[inline(always)]
+    fn fetch(&self, line: u32, holder: Holder, cpu: u32, writes: bool) -> u64 {
         let line = line as usize;
         let (watched, holder) = (holder & WATCHED, holder & !WATCHED);
         let shared = holder & SHARED != 0;

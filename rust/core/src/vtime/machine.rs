@@ -40,6 +40,8 @@ pub struct Machine {
     /// An access by [`Distance`] of the line. A distance that the topology does not have costs
     /// what the next nearer one does.
     pub line_ns: [u64; NR_DISTANCES],
+    /// A line that comes brings a copy of the other one of its pair.
+    pub adjacent_line_prefetch: bool,
     /// What a locked read-modify-write adds.
     pub atomic_ns: u64,
     /// Work that is no access, in the order of [`Cost`].
@@ -52,6 +54,8 @@ pub struct Machine {
     /// by which it varies either way.
     pub wakeup_ns: u64,
     pub wakeup_jitter: u64,
+    /// What of that it takes to leave the idle state: not paid where the CPU is at work.
+    pub idle_exit_ns: u64,
     /// What each woken task costs its waker.
     pub waker_ns: u64,
     /// How long a task keeps a CPU that others wait for.
@@ -120,7 +124,7 @@ impl Machine {
     pub(super) fn spot(&self, cpu: u32) -> Spot {
         let Place { core, die, socket } = self.place(cpu);
         let levels = [socket, die, core, cpu];
-        Spot(levels.into_iter().fold(0, |whole, level| whole << 16 | u64::from(level)))
+        Spot(levels.into_iter().fold(0, |whole, level| whole << SPOT_BITS | u64::from(level)))
     }
 
     /// How far apart two CPUs are.
@@ -129,20 +133,24 @@ impl Machine {
     }
 }
 
-/// Where a CPU is: its socket, die and core and itself, 16 bits each.
+/// Bits of each part of a [`Spot`].
+const SPOT_BITS: u32 = 16;
+
+/// Where a CPU is: its socket, die and core and itself, [`SPOT_BITS`] each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spot(u64);
 
 impl Spot {
-    /// How far apart two CPUs are: in how many of the four they differ, for who differs in one
-    /// does in all that follow.
+    /// In how many of the four two CPUs differ, for who differs in one does in all that follow.
+    #[inline(always)]
+    pub(super) fn levels(self, other: Self) -> u32 {
+        let differs = u64::BITS - (self.0 ^ other.0).leading_zeros();
+        differs.div_ceil(SPOT_BITS)
+    }
+
+    /// How far apart two CPUs are.
     #[inline(always)]
     pub(super) fn distance(self, other: Self) -> Distance {
-        let differs = self.0 ^ other.0;
-        let levels = usize::from(differs != 0)
-            + usize::from(differs >> 16 != 0)
-            + usize::from(differs >> 32 != 0)
-            + usize::from(differs >> 48 != 0);
-        DISTANCES[levels]
+        DISTANCES[self.levels(other) as usize]
     }
 }

@@ -3,7 +3,8 @@
 //! Each task is a coroutine with a clock. An access costs what it takes to bring the cache line
 //! where it is needed; a task that has to leave its own cache waits until no other task is behind
 //! it, so contention is what the protocol's accesses do, not a formula. [`lines`] says where lines
-//! are, [`world`] who runs, [`machine`] what things cost and where each number is from.
+//! are, [`world`] who runs, [`machine`] what things cost, [`profile`] where each
+//! number is from.
 
 mod access;
 mod control;

@@ -1,10 +1,14 @@
-//! Which task goes next: a tournament over the clocks of the tasks that want to go on.
+//! Which task goes next: a wheel of time slots for those that go on soon, a heap for all others.
 //!
-//! Each node holds the smallest of its four children, so the root is the winner and a change costs
-//! one path of comparisons, nothing allocated. A task has a leaf only while it competes: who hands
-//! over to the winner takes the winner's, and one path serves both.
+//! Most tasks go on within microseconds, a few nanoseconds apart. A slot of the wheel has those of
+//! some nanoseconds, in order, and a bit that says whether there are any, so that putting one in
+//! and taking the first out cost the same however many there are. Slots are so short that most have
+//! one task or none, which the host's branch predictor likes. Whoever goes on later than the wheel
+//! reaches, or finds its slot crowded, is in the heap; the first is the earlier of both firsts.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use rand_core::Rng;
 use rand_pcg::Pcg64Mcg;
@@ -15,30 +19,50 @@ use crate::platform::TaskId;
 /// at once, fits into one number with the rank of any of 2^16 tasks.
 pub(super) const MAX_NS: u64 = 1 << 46;
 
-/// A leaf that no task has.
+const RANK_BITS: u32 = u16::BITS;
+
+/// How many tasks there may be.
+pub(super) const MAX_TASKS: u32 = 1 << RANK_BITS;
+
+/// No task: later than any.
 const ABSENT: u64 = u64::MAX;
 
-/// Children of a node.
-const FAN_OUT: usize = 4;
+/// A slot is so many nanoseconds, as a power of two.
+const SLOT_BITS: u32 = 2;
+const WORDS: usize = 64;
+/// Slots of the wheel, which reach 16 microseconds.
+const SLOTS: u64 = WORDS as u64 * u64::BITS as u64;
+
+/// So many tasks of one slot are looked at for the place of another.
+const CROWDED: u32 = 8;
+
+const NOBODY: u32 = u32::MAX;
+
+/// A task in the wheel: its key, and the rank of the next in its slot.
+#[derive(Clone, Copy)]
+struct Node {
+    key: u64,
+    next: u32,
+}
 
 /// Tasks by clock; equal clocks by a rank drawn once.
 pub(super) struct Queue {
-    /// The key of node 0, the root.
+    /// The smallest key of all, of the wheel and of the heap.
     first: Cell<u64>,
-    /// For each node but the leaves the keys of its children: those of n are 4n + 1 to 4n + 4.
-    keys: Box<[[Cell<u64>; FAN_OUT]]>,
-    /// Leaves without a task, the next to be taken last.
-    free: RefCell<Vec<u32>>,
-    rank_bits: u32,
+    first_of_wheel: Cell<u64>,
+    first_of_heap: Cell<u64>,
+    heap: RefCell<BinaryHeap<Reverse<u64>>>,
+    /// The slot, counted from the beginning of time, of whoever went last: here the wheel begins,
+    /// and who comes with an earlier clock is put here.
+    base: Cell<u64>,
+    /// The rank of the first task of each slot, which is at its number modulo theirs.
+    heads: Box<[Cell<u32>; SLOTS as usize]>,
+    /// Which slots have tasks, and which words of these have bits.
+    busy: [Cell<u64>; WORDS],
+    busy_words: Cell<u64>,
+    nodes: Box<[Cell<Node>]>,
     rank_of: Box<[u32]>,
-    by_rank: Box<[Cell<Ranked>]>,
-}
-
-/// The task of a rank, and the leaf that it has, if it has one.
-#[derive(Clone, Copy)]
-struct Ranked {
-    task: TaskId,
-    leaf: u32,
+    task_of: Box<[TaskId]>,
 }
 
 impl Queue {
@@ -52,24 +76,33 @@ impl Queue {
         for (rank, &task) in task_of.iter().enumerate() {
             rank_of[task as usize] = rank as u32;
         }
-        // So many nodes have children that what is left is enough leaves.
-        let nr_inner = nr_tasks.saturating_sub(1).div_ceil(FAN_OUT as u32 - 1).max(1);
-        let leaves = nr_inner..FAN_OUT as u32 * nr_inner + 1;
         Self {
             first: Cell::new(ABSENT),
-            keys: (0..nr_inner).map(|_| [const { Cell::new(ABSENT) }; FAN_OUT]).collect(),
-            free: RefCell::new(leaves.rev().collect()),
-            rank_bits: nr_tasks.next_power_of_two().trailing_zeros(),
+            first_of_wheel: Cell::new(ABSENT),
+            first_of_heap: Cell::new(ABSENT),
+            heap: RefCell::default(),
+            base: Cell::new(0),
+            heads: Box::new([const { Cell::new(NOBODY) }; SLOTS as usize]),
+            busy: [const { Cell::new(0) }; WORDS],
+            busy_words: Cell::new(0),
+            nodes: task_of.iter().map(|_| Cell::new(Node { key: 0, next: NOBODY })).collect(),
             rank_of,
-            by_rank: task_of.iter().map(|&task| Cell::new(Ranked { task, leaf: 0 })).collect(),
+            task_of,
         }
     }
 
     /// What a task competes with at `clock`; each task's keys differ from every other's.
     #[inline(always)]
     pub(super) fn key(&self, task: TaskId, clock: u64) -> u64 {
-        debug_assert!(clock >> (64 - self.rank_bits.max(1)) == 0, "clocks stay near MAX_NS");
-        clock << self.rank_bits | u64::from(self.rank_of[task as usize])
+        debug_assert!(clock >> (u64::BITS - RANK_BITS) == 0, "clocks stay near MAX_NS");
+        clock << RANK_BITS | u64::from(self.rank_of[task as usize])
+    }
+
+    /// Whether nobody is behind a task if its clock is `clock`.
+    #[inline(always)]
+    pub(super) fn is_first(&self, task: TaskId, clock: u64) -> bool {
+        // Mostly the clocks alone say it.
+        clock < self.first_clock() || self.key(task, clock) < self.first()
     }
 
     /// The smallest key, or the largest number if nobody competes.
@@ -81,82 +114,150 @@ impl Queue {
     /// The smallest clock; later than any if nobody competes.
     #[inline(always)]
     pub(super) fn first_clock(&self) -> u64 {
-        self.first() >> self.rank_bits
+        self.first() >> RANK_BITS
     }
 
     /// Lets the task compete at `clock`.
     #[inline]
     pub(super) fn push(&self, task: TaskId, clock: u64) {
-        let leaf = self.free.borrow_mut().pop().expect("a leaf for each task");
-        self.set_leaf(task, leaf);
-        self.lower(leaf, self.key(task, clock));
+        let key = self.key(task, clock);
+        if !self.put_in_wheel(key) {
+            self.put_in_heap(key);
+        }
+        self.first.set(self.first().min(key));
     }
 
     /// Takes out the task with the smallest key.
     #[inline]
     pub(super) fn pop(&self) -> Option<TaskId> {
-        let Ranked { task, leaf } = self.winner()?;
-        self.set(leaf, ABSENT);
-        self.free.borrow_mut().push(leaf);
-        Some(task)
+        let first = self.first();
+        if first == ABSENT {
+            return None;
+        }
+        // No task in the wheel is before the first of all.
+        self.base.set(self.base.get().max(slot_of(first)));
+        if first == self.first_of_wheel.get() {
+            self.take_from_wheel(first);
+        } else {
+            self.take_from_heap();
+        }
+        self.first.set(self.first_of_wheel.get().min(self.first_of_heap.get()));
+        Some(self.task_of[rank_of(first) as usize])
     }
 
     /// As `pop` and then `push`: takes out the task with the smallest key, there is one, and lets
     /// `task` compete at `clock`.
     #[inline]
     pub(super) fn replace_first(&self, task: TaskId, clock: u64) -> TaskId {
-        let winner = self.winner().expect("somebody competes");
-        self.set_leaf(task, winner.leaf);
-        self.set(winner.leaf, self.key(task, clock));
-        winner.task
+        let winner = self.pop().expect("somebody competes");
+        self.push(task, clock);
+        winner
     }
 
-    /// The task with the smallest key.
+    /// Whether the wheel has a place for `key`, which is there now.
     #[inline(always)]
-    fn winner(&self) -> Option<Ranked> {
-        let first = self.first();
-        if first == ABSENT {
-            return None;
+    fn put_in_wheel(&self, key: u64) -> bool {
+        let base = self.base.get();
+        let ahead = slot_of(key).saturating_sub(base);
+        if ahead >= SLOTS {
+            return false;
         }
-        Some(self.by_rank[(first & ((1 << self.rank_bits) - 1)) as usize].get())
-    }
-
-    #[inline(always)]
-    fn set_leaf(&self, task: TaskId, leaf: u32) {
-        self.by_rank[self.rank_of[task as usize] as usize].set(Ranked { task, leaf });
-    }
-
-    /// Gives the winner's leaf another key.
-    #[inline(always)]
-    fn set(&self, leaf: u32, key: u64) {
-        let (mut node, mut key) = (leaf as usize, key);
-        while node != 0 {
-            let place = node - 1;
-            node = place / FAN_OUT;
-            let keys = &self.keys[node];
-            keys[place % FAN_OUT].set(key);
-            let [a, b, c, d] = keys;
-            key = a.get().min(b.get()).min(c.get().min(d.get()));
-        }
-        self.first.set(key);
-    }
-
-    /// Gives a leaf without a task a key, which is smaller than none: up to where another is
-    /// smaller still.
-    #[inline(always)]
-    fn lower(&self, leaf: u32, key: u64) {
-        let mut node = leaf as usize;
-        while node != 0 {
-            let place = node - 1;
-            node = place / FAN_OUT;
-            let held = &self.keys[node][place % FAN_OUT];
-            if held.get() <= key {
-                return;
+        let place = (base + ahead) % SLOTS;
+        let (rank, head) = (rank_of(key), &self.heads[place as usize]);
+        let mut next = head.get();
+        if next == NOBODY {
+            let word = place / u64::from(u64::BITS);
+            let busy = &self.busy[word as usize];
+            busy.set(busy.get() | 1 << (place % u64::from(u64::BITS)));
+            self.busy_words.set(self.busy_words.get() | 1 << word);
+            head.set(rank);
+        } else {
+            let mut before = NOBODY;
+            for looked_at in 0.. {
+                let Node { key: other, next: behind } = self.nodes[next as usize].get();
+                if key < other {
+                    break;
+                }
+                if looked_at == CROWDED {
+                    return false;
+                }
+                (before, next) = (next, behind);
+                if next == NOBODY {
+                    break;
+                }
             }
-            held.set(key);
+            if before == NOBODY {
+                head.set(rank);
+            } else {
+                let before = &self.nodes[before as usize];
+                before.set(Node { next: rank, ..before.get() });
+            }
         }
-        self.first.set(self.first().min(key));
+        self.nodes[rank as usize].set(Node { key, next });
+        self.first_of_wheel.set(self.first_of_wheel.get().min(key));
+        true
     }
+
+    /// Takes the first task of the wheel out, whose key is `first`.
+    #[inline(always)]
+    fn take_from_wheel(&self, first: u64) {
+        let place = self.base.get() % SLOTS;
+        let next = self.nodes[rank_of(first) as usize].get().next;
+        self.heads[place as usize].set(next);
+        if next != NOBODY {
+            return self.first_of_wheel.set(self.nodes[next as usize].get().key);
+        }
+        let (word, bit) = (place / u64::from(u64::BITS), place % u64::from(u64::BITS));
+        let busy = &self.busy[word as usize];
+        busy.set(busy.get() & !(1 << bit));
+        if busy.get() == 0 {
+            self.busy_words.set(self.busy_words.get() & !(1 << word));
+        }
+        let first = self.busy_from(word, bit).map_or(ABSENT, |place| {
+            let head = self.heads[place as usize].get();
+            self.nodes[head as usize].get().key
+        });
+        self.first_of_wheel.set(first);
+    }
+
+    /// The first slot with a task, from this bit of this word on and once around.
+    #[inline(always)]
+    fn busy_from(&self, word: u64, bit: u64) -> Option<u64> {
+        let behind = self.busy[word as usize].get() & u64::MAX << bit;
+        if behind != 0 {
+            return Some(word * u64::from(u64::BITS) + u64::from(behind.trailing_zeros()));
+        }
+        let words = self.busy_words.get();
+        let later = words & u64::MAX << word << 1;
+        let words = if later == 0 { words } else { later };
+        let word = words.trailing_zeros();
+        let busy = self.busy.get(word as usize)?.get();
+        Some(u64::from(word * u64::BITS + busy.trailing_zeros()))
+    }
+
+    #[inline(never)]
+    fn put_in_heap(&self, key: u64) {
+        self.heap.borrow_mut().push(Reverse(key));
+        self.first_of_heap.set(self.first_of_heap.get().min(key));
+    }
+
+    #[inline(never)]
+    fn take_from_heap(&self) {
+        let mut heap = self.heap.borrow_mut();
+        heap.pop();
+        self.first_of_heap.set(heap.peek().map_or(ABSENT, |&Reverse(key)| key));
+    }
+}
+
+/// The slot of a key, counted from the beginning of time.
+#[inline(always)]
+fn slot_of(key: u64) -> u64 {
+    key >> (RANK_BITS + SLOT_BITS)
+}
+
+#[inline(always)]
+fn rank_of(key: u64) -> u32 {
+    (key & ((1 << RANK_BITS) - 1)) as u32
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::control::Stopped;
 use super::cpu::Cpu;
 use super::machine::Machine;
+use super::queue::MAX_TASKS;
 use super::recorder::Recorder;
 use super::task::Task;
 use super::world::World;
@@ -25,7 +26,8 @@ pub struct Settings {
     pub seed: u64,
     /// How far, in nanoseconds, a CPU runs ahead on lines that it holds; 0: strict order.
     pub slack_ns: u64,
-    /// An idle CPU is told of no flush: it looks at the generation before it runs anything.
+    /// An idle CPU is told of no flush, but of one that frees page tables: it looks at the
+    /// generation before it runs anything.
     pub lazy_tlb: bool,
     /// The CPUs that take part are those over which the machine's scheduler spreads as many tasks,
     /// in that order ([`Machine::spread`]), not its first ones.
@@ -60,6 +62,11 @@ fn run_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<RunResult, ProgramError> {
     let nr_tasks = program.nr_tasks();
+    if nr_tasks > MAX_TASKS {
+        return Err(ProgramError(format!(
+            "{nr_tasks} tasks (allowed in virtual time: up to {MAX_TASKS})"
+        )));
+    }
     let nr_cpus = settings.nr_cpus;
     let recorder = Recorder::new(options, nr_tasks);
     let world = Rc::new(World::new(settings, nr_tasks, watch, recorder));

@@ -36,6 +36,17 @@ impl World {
         self.owner_waiters.borrow_mut().entry(owner).or_default().push(task);
     }
 
+    /// The task has stopped spinning.
+    pub(super) fn spins_no_more(&self, task: TaskId, owner: TaskId) {
+        let mut waiters = self.owner_waiters.borrow_mut();
+        if let Some(spinners) = waiters.get_mut(&owner) {
+            spinners.retain(|&spinner| spinner != task);
+            if spinners.is_empty() {
+                waiters.remove(&owner);
+            }
+        }
+    }
+
     /// The task sleeps until it is woken from the word at `address`.
     pub(super) fn sleep(&self, task: TaskId, address: usize) {
         self.task(task).state.set(State::Sleeps(address));
@@ -121,19 +132,21 @@ impl World {
         for (nth, &task) in sleepers.iter().enumerate() {
             let woken = now + (nth as u64 + 1) * self.machine.waker_ns;
             let this = self.task(task);
-            this.clock.set(this.clock.get().max(woken + self.wakeup_ns()));
+            let latency = self.wakeup_ns(self.cpu_state(task).is_idle(woken));
+            this.clock.set(this.clock.get().max(woken + latency));
             this.state.set(State::Ready);
             self.want_cpu(task);
         }
         sleepers.len() as u64
     }
 
-    /// The latency of one wake-up.
-    fn wakeup_ns(&self) -> u64 {
-        let Machine { wakeup_ns, wakeup_jitter, .. } = self.machine;
+    /// The latency of one wake-up, of a CPU that is idle or at work.
+    fn wakeup_ns(&self, is_idle: bool) -> u64 {
+        let Machine { wakeup_ns, wakeup_jitter, idle_exit_ns, .. } = self.machine;
         let spread = wakeup_ns * wakeup_jitter / 100;
         let least = wakeup_ns - spread;
-        least + self.random.borrow_mut().next_u64() % (2 * spread + 1)
+        let latency = least + self.random.borrow_mut().next_u64() % (2 * spread + 1);
+        if is_idle { latency } else { latency.saturating_sub(idle_exit_ns) }
     }
 
     /// The task waits until those of `cpus` whose interrupts are off have enabled them. Whether

@@ -53,6 +53,19 @@ pub(super) struct CpuState {
     pub(super) has_irq_waiters: Cell<bool>,
 }
 
+impl CpuState {
+    /// Whether nobody has it at `now`; who had it last may have been ahead.
+    pub(super) fn is_idle(&self, now: u64) -> bool {
+        self.runs.get().is_none() && self.free_since.get() <= now
+    }
+
+    /// Whether the task that has it had got it at `now`: one that was woken has it from the
+    /// wake-up on, and goes on after its latency.
+    pub(super) fn works(&self, now: u64) -> bool {
+        self.runs.get().is_some() && self.runs_since.get() <= now
+    }
+}
+
 /// What all CPUs of a run share.
 pub(super) struct World {
     pub(super) machine: Machine,
@@ -145,7 +158,7 @@ impl World {
     /// Whether nobody is behind `task` if its clock is `clock`.
     #[inline(always)]
     pub(super) fn is_first(&self, task: TaskId, clock: u64) -> bool {
-        self.queue.key(task, clock) < self.queue.first()
+        self.queue.is_first(task, clock)
     }
 
     /// The task that has control runs ahead of those in the queue by the slack.
@@ -280,9 +293,10 @@ impl World {
         }
     }
 
-    /// The handler of an interrupt takes its time from the task that runs on `cpu`.
-    pub(super) fn interrupt(&self, cpu: u32) {
-        let Some(task) = self.cpus[cpu as usize].runs.get() else { return };
+    /// The handler of an interrupt takes its time from the task that works on `cpu`, if one does.
+    pub(super) fn interrupt(&self, cpu: u32, now: u64) {
+        let cpu = &self.cpus[cpu as usize];
+        let Some(task) = cpu.runs.get().filter(|_| cpu.works(now)) else { return };
         let stolen = &self.task(task).stolen_ns;
         stolen.set(stolen.get() + self.machine.ipi_handler_ns);
     }

@@ -20,7 +20,7 @@ fn each_number_is_where_it_belongs() {
     let x86 = machine("x86-48");
     assert_eq!(x86.line_ns, [1, 8, 45, 45, 120]);
     let costs: [u64; NR_COSTS] =
-        [450, 150, 350, 500, 1_237, 300, 10, 1, 100, 40, 20_000, 100_000, 100_000, 2_000, 4_000];
+        [450, 150, 350, 500, 1_237, 280, 10, 1, 100, 40, 20_000, 100_000, 100_000, 2_000, 4_000];
     assert_eq!(x86.cost_ns, costs);
     assert_eq!(
         (x86.atomic_ns, x86.ipi_base_ns, x86.ipi_target_ns, x86.ipi_handler_ns),
@@ -41,12 +41,12 @@ fn each_number_is_where_it_belongs() {
         (power.atomic_ns, power.ipi_base_ns, power.ipi_target_ns, power.ipi_handler_ns),
         (10, 400, 0, 0)
     );
-    assert_eq!((power.wakeup_ns, power.waker_ns), (28_000, 700));
+    assert_eq!((power.wakeup_ns, power.waker_ns), (38_000, 700));
     assert_eq!((power.nr_cpus(), power.threads_adjacent), (1024, true));
 
     let small = machine("power8-80");
     let mut cost_ns = power.cost_ns;
-    cost_ns[Cost::ZapPage as usize] = 500;
+    cost_ns[Cost::ZapPage as usize] = 1_000;
     let expected = Machine {
         name: "power8-80".into(),
         sockets: 2,

@@ -71,6 +71,7 @@ TAKEN_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "spans": ("vtime",),
     "lock_stat": ("vtime",),
 }
+_MOST_SLACK_NS: Final = 1_000_000
 VARIANT_VALUES: Final = ("v12", "fixed")
 _REPEAT: Final = OPS["repeat"].code
 
@@ -119,10 +120,10 @@ def run(
     first 2^20 entries (vtime; see ``write_perfetto``). ``lock_stat``: count what was waited for
     (vtime). Neither changes anything else. ``variants`` is "v12" or "fixed" for all, or a mapping
     of names to these; the default is the engine's own choice. ``settings`` are further settings of
-    the engine (vtime: ``tick_slack_ns``; ``spreading``, True for tasks on CPUs far from each other
-    first; and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel without, as
-    ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``). ``progress``
-    is called with 0 to 1.
+    the engine (vtime: ``tick_slack_ns``, 0 to 1,000,000; ``spreading``, True for tasks on CPUs far
+    from each other first; and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel
+    without, as ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
+    ``progress`` is called with 0 to 1.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.
@@ -204,8 +205,13 @@ def _check_takes(engine: str, given: Mapping[str, bool], settings: Mapping[str, 
     for what, is_given in given.items():
         if is_given and engine not in TAKEN_BY.get(what, ENGINES):
             raise EngineError(f"{what}: engine {engine} (allowed: {', '.join(TAKEN_BY[what])})")
-    for name in settings:
+    for name, value in settings.items():
         one_of("setting", name, SETTINGS.get(engine, ()))
+        if name in ("spreading", *MECHANISMS):
+            _check_switches({name: value})
+        elif name == "tick_slack_ns" and not (type(value) is int and 0 <= value <= _MOST_SLACK_NS):
+            allowed = f"0 to {_MOST_SLACK_NS}"
+            raise EngineError(f"{name}: value {shown(value)} (allowed: {allowed})")
 
 
 def _check_switches(switches: Mapping[str, bool]) -> None:

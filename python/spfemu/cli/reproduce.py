@@ -141,9 +141,13 @@ def _print(lines: Sequence[Compared], about: str, *, as_json: bool) -> None:
         return
     rows = [cells_of(line) for line in lines]
     print_table(COLUMNS, rows, right=(3, 4, 5), min_width=9, width=_PIPED_WIDTH)
-    outside = sum(not line.within for line in lines)
+    limited = [line for line in lines if line.within is not None]
+    outside = sum(not line.within for line in limited)
     print()
-    print(f"{about} {outside} of {len(lines)} numbers are farther off than their limit.")
+    print(
+        f"{about} {outside} of the {len(limited)} numbers that have a limit are farther off than "
+        "that. Why others are off: docs/cost-model.md."
+    )
 
 
 def _check_alone(without: bool, scaled: bool, given: Mapping[str, object]) -> None:

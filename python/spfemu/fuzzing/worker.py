@@ -114,9 +114,6 @@ class _Worker:
         except SkipTest:
             pass  # nothing in the database
         except (BrokenError, Flaky):
-            if self.broken is None and self.end.is_set():
-                # Time was up while hypothesis replayed what broke, and it wraps _Stop in a Flaky.
-                raise _Stop from None
             self._report_broken()
 
     def _check(self, kind: str, example: Example) -> None:
@@ -145,7 +142,9 @@ class _Worker:
             self.pipe.send(("corpus", sorted(new), {"program": text, "how": example.how}))
 
     def _report_broken(self) -> None:
-        assert self.broken is not None
+        if self.broken is None:
+            # It was: time was up while hypothesis replayed it, and put _Stop into a Flaky.
+            raise _Stop
         example, broken = self.broken
         self.broken = None
         self.known.add(broken.key)

@@ -30,8 +30,9 @@ class Compared:
 
     Source: ``spfemu.published`` for ``published``. ``case`` names the machine and the series,
     ``machine`` what it is run on, ``what`` and ``unit`` the number. ``kind`` is
-    "fitted" where constants of the machine were fitted to it, else "predicted". ``limit`` says how
-    far ours may be off, "" for any; ``within`` whether it is not farther.
+    "fitted" where constants of the machine were fitted to it, "calibrated" where some of them are
+    from these rows, though not by virtual time, else "predicted". ``limit`` says how far ours may
+    be off, "" where nobody says; ``within`` whether it is not farther, None without a limit.
     """
 
     case: str
@@ -43,7 +44,7 @@ class Compared:
     ours: float
     kind: str
     limit: str
-    within: bool
+    within: bool | None
 
     @property
     def error_pct(self) -> float:
@@ -145,7 +146,7 @@ def _compare(line: Line, machine: Machine, ours: float) -> Compared:
         unit=line.unit,
         published=line.published,
         ours=ours,
-        kind="fitted" if is_fitted else "predicted",
+        kind="fitted" if is_fitted else "calibrated" if line.is_calibrated else "predicted",
         limit=str(line.limit),
-        within=line.limit.holds(line.published, ours),
+        within=line.limit.holds(line.published, ours) if str(line.limit) else None,
     )

@@ -93,6 +93,8 @@ class Line:
     ours: Callable[[Sequence[Figures]], float]
     limit: Limit = ANY
     is_fitted: bool = False
+    is_calibrated: bool = False
+    """Constants of the machine are from these rows, though not fitted to them by virtual time."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class MechanismCase(Case):
     scale: float
     handler: str
     costs: tuple[tuple[str, int], ...] = ()
+    calibrated: bool = False
 
     def threads(self) -> dict[int, float]:
         """Returns the published rates by the number of threads. Source: ``published.csv``."""
@@ -62,6 +63,7 @@ class MechanismCase(Case):
             yield Line(
                 self, thread, "k/s", value * self.scale / 1000,
                 lambda f, nth=nth: f[nth].results[self.figure] / 1000,  # type: ignore[misc]
+                is_calibrated=self.calibrated,
             )  # fmt: skip
 
 
@@ -85,6 +87,6 @@ CASES: Final = (
     # The kernel has per-VMA locks, so its faults wait for no mmap_sem: spf's are the nearer ones.
     MechanismCase(
         "TLB flush, x86, 72 CPUs", "milan-72", 72, "will-it-scale tlb_flush2_threads",
-        "IPI shootdown", "tlb_flush2", "operations_per_s", 1, "spf",
+        "IPI shootdown", "tlb_flush2", "operations_per_s", 1, "spf", calibrated=True,
     ),
 )  # fmt: skip

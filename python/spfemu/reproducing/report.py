@@ -36,7 +36,7 @@ svg { max-width: 100%; height: auto; }
 def cells_of(line: Compared) -> tuple[str, ...]:
     """Returns a line's texts, a column each. Source: ours."""
     error = f"{line.error_pct:+.1f} %"
-    if line.limit and not line.within:
+    if line.within is False:
         error += " !"
     texts = (_number(line.published), _number(line.ours), error, line.limit, line.kind)
     return (line.case, line.what, line.unit, *texts)
@@ -81,8 +81,9 @@ def write_html(lines: Sequence[Compared], path: Path, *, about: str) -> None:
 <h1>Speculative page faults: published and emulated</h1>
 <p>{html.escape(about)}</p>
 <p><b>fitted</b>: two constants of the machine were fitted to the rates of this case (the wake-up
-latency, and where it says so the cost of unmapping a page). Everything else is
-<b>predicted</b>. Shaded: farther off than the limit.</p>
+latency, and where it says so the cost of unmapping a page); <b>calibrated</b>: some are from these
+rows, though not by virtual time. Everything else is <b>predicted</b>. Shaded: farther off than the
+limit.</p>
 {_plots(lines)}
 <table><thead><tr>{head}</tr></thead><tbody>
 {rows}
@@ -96,7 +97,7 @@ def _row(line: Compared, before: Compared | None) -> str:
     classes = []
     if before is None or before.case != line.case:
         classes.append("first")
-    if not line.within:
+    if line.within is False:
         classes.append("off")
     cells = "".join(
         f'<td class="n">{html.escape(text)}</td>'

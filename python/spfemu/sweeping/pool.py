@@ -62,12 +62,25 @@ def _submitted(
 ) -> Iterator[tuple[int, Outcome]]:
     """Yields what comes back, and leaves in ``futures`` what was asked."""
     try:
-        for number in order:
-            futures[executor.submit(run_cell, cells[number])] = number
+        with _interrupts_wait():
+            for number in order:
+                futures[executor.submit(run_cell, cells[number])] = number
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
         raise EngineError("a worker process has ended; is there enough memory?") from None
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Holds Ctrl-C back for a moment: processes that are started then never see it, not even while
+    they import.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -91,8 +104,7 @@ def _processes(jobs: int) -> Iterator[Executor]:
 
 
 def _follow_parent() -> None:
-    """Lets a worker leave interrupts to its parent, and end when the parent has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Lets a worker end when its parent has gone, to which it leaves interrupts."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -49,7 +49,9 @@ class Compared:
     @property
     def error_pct(self) -> float:
         """The difference in percent of the published value. Source: ours."""
-        return 100 * (self.ours - self.published) / self.published if self.published else 0.0
+        if not self.published:
+            return 0.0 if not self.ours else float("inf")
+        return 100 * (self.ours - self.published) / self.published
 
 
 def reproduce(

@@ -17,6 +17,8 @@ CHANGED: Final = "pagefault:spf_vma_changed"
 NOTSUP: Final = "pagefault:spf_vma_notsup"
 RATE: Final = Limit(percent=20)
 RATIO: Final = Limit(percent=25)
+FEW: Final = Limit(most=0.3)
+NONE: Final = Limit(most=0)
 
 _PAGES_OF_A_RECORD: Final = 128
 _SECONDS: Final = 10
@@ -101,6 +103,17 @@ class EbizzyCase(Case):
             self, changed, unit, share[changed], lambda f: f[1].share(CHANGED),
             Limit(factor=self.factor),
         )  # fmt: skip
+        # By threads that start, so that it is a share of the ten seconds that were measured.
+        yield Line(
+            self, notsup, f"% of {_SECONDS} s's faults", share[notsup],
+            lambda f: f[1].share(NOTSUP) * f[1].results["records"] / f[1].rate / _SECONDS, FEW,
+        )  # fmt: skip
+        for event in ("spf_vma_noanon", "spf_vma_access", "spf_pmd_changed"):
+            if event in share:
+                yield Line(
+                    self, event, unit, share[event],
+                    lambda f, event=event: f[1].share(f"pagefault:{event}"), NONE,  # type: ignore[misc]
+                )  # fmt: skip
         a_thread = counts[notsup] / self.ncpus
         yield Line(
             self, notsup, "a thread", a_thread, lambda f: f[1].counters[NOTSUP] / self.ncpus, ANY

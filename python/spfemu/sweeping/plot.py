@@ -20,7 +20,8 @@ __all__ = ["draw", "svg"]
 # Okabe and Ito's colours, which tell apart for everybody.
 _COLOURS: Final = {"classic": "#D55E00", "spf": "#0072B2"}
 _SHARE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLES: Final = ("-", "--", ":", "-.")
+_STYLES: Final = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
+"""Of the machines: how lines and points are drawn."""
 _HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative"}
 _WORDS: Final = {"elapsed": "elapsed time (s)", "faults/s": "page faults (faults/s)"}
 _MAX_TICKS: Final = 12
@@ -30,7 +31,9 @@ def draw(table: Sweep, metric: str | None = None) -> Any:
     """Returns the figure of ``Sweep.figure``. Source: ours."""
     figures = library("matplotlib.figure")
     metric = chosen_metric(table.rows, metric)
-    others = beside(table.rows)
+    numbers = {row.ncpus for row in table.rows}
+    # Farther out they would leave our own no room.
+    others = [row for row in beside(table.rows) if min(numbers) <= row.ncpus <= max(numbers)]
     parts = shares(table.rows)
     # A figure of its own, not pyplot's: it needs no display, and nobody has to close it.
     figure = figures.Figure(figsize=(8, 8 if parts else 5), layout="constrained")
@@ -39,7 +42,7 @@ def draw(table: Sweep, metric: str | None = None) -> Any:
     _draw_metric(axes[0], [row for row in table.rows if row.metric == metric], others, metric)
     if parts:
         _draw_shares(axes[1], parts, shares(others), machines)
-    _cpu_axis(axes[-1], sorted({row.ncpus for row in table.rows}))
+    _cpu_axis(axes[-1], sorted(numbers))
     seeds = table.rows[-1].note.partition(";")[0]
     figure.suptitle(table.label.replace(PLACEHOLDER, "N"), fontsize=12, fontweight="bold")
     axes[0].set_title(f"{', '.join(machines)} · virtual time, {seeds}", fontsize=9, color="#444")
@@ -54,7 +57,7 @@ def _draw_metric(axes: Any, rows: Sequence[Row], others: Sequence[Row], metric: 
             points = [row for row in rows if (row.machine, row.variant) == (machine, handler)]
             if points:
                 label = name + _HANDLERS[handler]
-                _draw_line(axes, points, label, color=colour, linestyle=style)
+                _draw_line(axes, points, label, style, colour)
     for row in _grouped([row for row in others if row.metric == metric]):
         label = f"{_HANDLERS[row[0].variant].split()[0]}, measured: {_where(row[0])}"
         _draw_points(axes, row, label, _COLOURS[row[0].variant])
@@ -72,7 +75,7 @@ def _draw_shares(
             points = [row for row in rows if row.machine == machine]
             label = SHARES[event] + (f", {machine}" if len(machines) > 1 else "")
             if points:
-                _draw_line(axes, points, label, color=colour, linestyle=style)
+                _draw_line(axes, points, label, style, colour)
         for group in _grouped(others.get(event, [])):
             _draw_points(axes, group, "", colour)
     measured = [row for event in parts for row in others.get(event, [])]
@@ -83,22 +86,25 @@ def _draw_shares(
     _finish(axes)
 
 
-def _styles(number: int) -> list[str]:
+def _styles(number: int) -> list[tuple[str, str]]:
     return [_STYLES[place % len(_STYLES)] for place in range(number)]
 
 
-def _draw_line(axes: Any, points: Sequence[Row], label: str, **style: Any) -> None:
+def _draw_line(
+    axes: Any, points: Sequence[Row], label: str, style: tuple[str, str], colour: str
+) -> None:
     spread = [row.value * (row.stddev_pct or 0) / 100 for row in points]
     axes.errorbar(
         [row.ncpus for row in points],
         [row.value for row in points],
         yerr=spread if any(spread) else None,
-        marker="o",
+        linestyle=style[0],
+        marker=style[1],
+        color=colour,
         markersize=4.5,
         linewidth=1.6,
         capsize=3,
         label=label,
-        **style,
     )
 
 

@@ -99,6 +99,21 @@ class TestPlot:
             rates, _ = spfemu.Sweep(rows, table.label).figure().axes
             assert labels(rates) == ["classic (mmap_sem)", "speculative"]
 
+    def test_published_points_of_other_kernels_are_called_by_their_name(self) -> None:
+        rows = tuple(
+            row._replace(machine="zen5-256", benchmark="pft -t <nrcpus>", metric="faults/s")
+            for row in made_up([4, 48], machines=("zen5-256",)).rows
+            if row.metric == "records/s"
+        )
+        others = {row.ncpus: row.value for row in beside(rows)}
+        assert len(others) == 10
+        assert others[4] == pytest.approx(2.61e6, rel=0.01)
+        rates = spfemu.Sweep(rows, "x").figure(metric="faults/s").axes[0]
+        (label,) = [label for label in labels(rates) if "measured: " in label]
+        assert label.startswith("per-VMA lock as vm_refcnt")
+        # Those from 4 to 48 alone.
+        assert [number for number, _ in curve(rates, label)] == [4, 7, 12, 21, 30, 48]
+
     @pytest.mark.parametrize(
         ("handlers", "names"),
         [(("classic",), ["classic (mmap_sem)"]), (("spf",), ["speculative"])],

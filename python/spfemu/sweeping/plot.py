@@ -19,6 +19,8 @@ __all__ = ["draw", "svg"]
 
 # Okabe and Ito's colours, which tell apart for everybody.
 _COLOURS: Final = {"classic": "#D55E00", "spf": "#0072B2"}
+_OTHER_COLOUR: Final = "#666666"
+"""Of kernels with neither handler."""
 _SHARE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES: Final = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
 """Of the machines: how lines and points are drawn."""
@@ -59,8 +61,10 @@ def _draw_metric(axes: Any, rows: Sequence[Row], others: Sequence[Row], metric: 
                 label = name + _HANDLERS[handler]
                 _draw_line(axes, points, label, style, colour)
     for row in _grouped([row for row in others if row.metric == metric]):
-        label = f"{_HANDLERS[row[0].variant].split()[0]}, measured: {_where(row[0])}"
-        _draw_points(axes, row, label, _COLOURS[row[0].variant])
+        variant = row[0].variant
+        who = _HANDLERS[variant].split()[0] if variant in _HANDLERS else variant
+        label = f"{who}, measured: {_where(row[0])}"
+        _draw_points(axes, row, label, _COLOURS.get(variant, _OTHER_COLOUR))
     axes.set_ylabel(_WORDS.get(metric, _unit_label(metric, rows)))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")

@@ -266,6 +266,7 @@ class TestWorkloads:
             ({"seed": (1 << 64) - 1, "repeat": 2}, "seed: value 18446744073709551615 (allowed"),
             ({"jobs": 0}, "jobs: value 0 (allowed: 1 and more)"),
             ({"executor": print}, "executor: value "),
+            ({"jobs": 2, "executor": ThreadPoolExecutor(1)}, "jobs: value 2 (allowed: without ex"),
         ],
     )
     def test_refused_options(self, options: Any, message: str) -> None:

@@ -116,6 +116,8 @@ def sweep(
     plan = make_plan(workload, cpus, handler, machine, repeat, seed, tree)
     if jobs is not None and (type(jobs) is not int or jobs < 1):
         raise EngineError(f"jobs: value {shown(jobs)} (allowed: 1 and more)")
+    if jobs is not None and executor is not None:
+        raise EngineError(f"jobs: value {shown(jobs)} (allowed: without executor)")
     if executor is not None and not hasattr(executor, "submit"):
         raise EngineError(
             f"executor: value {shown(executor)} (allowed: a concurrent.futures.Executor)"

@@ -19,7 +19,7 @@ from spfemu.program.values import shown
 from spfemu.reproducing import CASES, Compared, Moved, ablate, sensitivity
 from spfemu.reproducing import reproduce as run_all
 from spfemu.reproducing.moved import MOVED_COLUMNS, moved_rows, still, write_moved
-from spfemu.reproducing.report import COLUMNS, cells_of, write_csv, write_html
+from spfemu.reproducing.report import COLUMNS, cells_of, reasons, write_csv, write_html
 
 __all__ = ["register"]
 
@@ -146,8 +146,11 @@ def _print(lines: Sequence[Compared], about: str, *, as_json: bool) -> None:
     print()
     print(
         f"{about} {outside} of the {len(limited)} numbers that have a limit are farther off than "
-        "that. Why others are off: docs/cost-model.md."
+        "that."
     )
+    if told := reasons(lines):
+        print("\nWhy some are far off:")
+        print("\n".join(f"* {reason}" for reason in told))
 
 
 def _check_alone(without: bool, scaled: bool, given: Mapping[str, object]) -> None:

@@ -33,6 +33,7 @@ class Compared:
     "fitted" where constants of the machine were fitted to it, "calibrated" where some of them are
     from these rows, though not by virtual time, else "predicted". ``limit`` says how far ours may
     be off, "" where nobody says; ``within`` whether it is not farther, None without a limit.
+    ``why`` ours is off, as far as it was looked into.
     """
 
     case: str
@@ -45,6 +46,7 @@ class Compared:
     kind: str
     limit: str
     within: bool | None
+    why: str = ""
 
     @property
     def error_pct(self) -> float:
@@ -151,4 +153,5 @@ def _compare(line: Line, machine: Machine, ours: float) -> Compared:
         kind="fitted" if is_fitted else "calibrated" if line.is_calibrated else "predicted",
         limit=str(line.limit),
         within=line.limit.holds(line.published, ours) if str(line.limit) else None,
+        why=line.why,
     )

@@ -95,6 +95,8 @@ class Line:
     is_fitted: bool = False
     is_calibrated: bool = False
     """Constants of the machine are from these rows, though not fitted to them by virtual time."""
+    why: str = ""
+    """Why ours is off, as far as it was looked into."""
 
 
 @dataclass(frozen=True)

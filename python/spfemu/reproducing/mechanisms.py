@@ -12,8 +12,8 @@ from spfemu.sweeping.beside import RWSEM, TLB_FLUSH, Mechanism
 
 __all__ = ["CASES", "MechanismCase"]
 
-_SHARE: Final = 1 / 200
-"""How much of ebizzy's virtual time these run: they have no start-up to speak of."""
+_SECONDS: Final = 0.005
+"""How long these run, however long ebizzy does: their start-up is over then."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class MechanismCase(Case):
     handler: str
     costs: tuple[tuple[str, int], ...] = ()
     calibrated: bool = False
+    why: str = ""
 
     def threads(self) -> dict[int, float]:
         """Returns the published rates by the number of threads. Source: ``published.csv``."""
@@ -40,7 +41,7 @@ class MechanismCase(Case):
         return tuple(
             Cell(
                 machine, self.ncpus, self.handler,
-                (self.of.command, "-t", str(threads), "-s", f"{seconds * _SHARE:g}"),
+                (self.of.command, "-t", str(threads), "-s", f"{_SECONDS:g}"),
             )
             for threads in self.threads()
         )  # fmt: skip
@@ -54,22 +55,27 @@ class MechanismCase(Case):
                 self, thread, "k/s", value / 1000,
                 lambda f, nth=nth: f[nth].results[figure] / 1000,  # type: ignore[misc]
                 is_calibrated=self.calibrated,
+                why=self.why,
             )  # fmt: skip
 
 
 _IN_THE_KERNEL: Final = ("syscall_ns", 0)
 CASES: Final = (
     MechanismCase(
-        "rwsem, x86, 80 CPUs", RWSEM.machine, 80, RWSEM, "classic", costs=(_IN_THE_KERNEL,)
+        "rwsem, x86, 80 CPUs", RWSEM.machine, 80, RWSEM, "classic", costs=(_IN_THE_KERNEL,),
+        why="readers of 5.1 sleep behind a writer: with wake-ups for nothing it is the next case",
     ),
     # What was measured is the semaphore of 5.3 in the making: readers spin, where those of 5.1
     # sleep, so this is the nearer one.
     MechanismCase(
         "rwsem, wake-ups free", RWSEM.machine, 80, RWSEM, "classic",
         costs=(_IN_THE_KERNEL, ("wakeup_ns", 0), ("waker_ns", 0)),
+        why="what was measured is the semaphore of 5.3 in the making, whose readers spin",
     ),
     # The kernel has per-VMA locks, so its faults wait for no mmap_sem: spf's are the nearer ones.
     MechanismCase(
-        "TLB flush, x86, 72 CPUs", TLB_FLUSH.machine, 72, TLB_FLUSH, "spf", calibrated=True
+        "TLB flush, x86, 72 CPUs", TLB_FLUSH.machine, 72, TLB_FLUSH, "spf", calibrated=True,
+        why="low from one thread on, where nobody is interrupted: what a fault and madvise cost "
+        "on this machine is assumed",
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from spfemu.sweeping.table import library
 if TYPE_CHECKING:
     from spfemu.reproducing import Compared
 
-__all__ = ["COLUMNS", "cells_of", "write_csv", "write_html", "write_text"]
+__all__ = ["COLUMNS", "cells_of", "reasons", "write_csv", "write_html", "write_text"]
 
 COLUMNS: Final = ("case", "what", "unit", "published", "spfemu", "error", "limit", "kind")
 _WIDE: Final = 20
@@ -48,16 +48,33 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+_WORTH_A_WORD: Final = 25
+"""From so many percent on."""
+
+
+def reasons(lines: Sequence[Compared]) -> list[str]:
+    """Returns why numbers are far off, those that are for the same reason together. Source: ours.
+
+    What is far is what is off by 25 % and more.
+    """
+    of: dict[str, list[str]] = {}
+    for line in lines:
+        if line.why and abs(line.error_pct) >= _WORTH_A_WORD:
+            name = line.case if line.unit == "k/s" else f"{line.case}, {line.what}"
+            of.setdefault(line.why, []).append(name)
+    return [f"{'; '.join(dict.fromkeys(names))}: {why}." for why, names in of.items()]
+
+
 def write_csv(lines: Sequence[Compared], path: Path) -> None:
     """Writes the comparison as CSV, numbers in full. Source: ours. Raises ProgramError."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("case", "machine", "cpus", "what", "unit", "published", "spfemu",
-                     "error_pct", "limit", "within", "kind"))  # fmt: skip
+                     "error_pct", "limit", "within", "kind", "why"))  # fmt: skip
     for line in lines:
         writer.writerow((line.case, line.machine, line.cpus, line.what, line.unit, line.published,
                          line.ours, round(line.error_pct, 2), line.limit, line.within,
-                         line.kind))  # fmt: skip
+                         line.kind, line.why))  # fmt: skip
     write_text(path, out.getvalue())
 
 
@@ -88,6 +105,8 @@ limit.</p>
 <table><thead><tr>{head}</tr></thead><tbody>
 {rows}
 </tbody></table>
+<h2>Why some are far off</h2>
+<ul>{"".join(f"<li>{html.escape(reason)}</li>" for reason in reasons(lines))}</ul>
 </body></html>
 """,
     )

@@ -144,23 +144,20 @@ class Thread:
             line.written = writes
             line.holders.add(self.cpu)
 
-    def read(self, line: Line) -> Steps:
-        if self.misses(line):
-            yield from self.fetch(line)
+    def access(self, line: Line, *, writes: bool = False, atomic: bool = False) -> Steps:
+        if self.misses(line, writes=writes, atomic=atomic):
+            yield from self.fetch(line, writes=writes or atomic)
         elif self.world.eager:
             yield from self.catch_up()
+
+    def read(self, line: Line) -> Steps:
+        return self.access(line)
 
     def write(self, line: Line) -> Steps:
-        if self.misses(line, writes=True):
-            yield from self.fetch(line, writes=True)
-        elif self.world.eager:
-            yield from self.catch_up()
+        return self.access(line, writes=True)
 
     def atomic(self, line: Line) -> Steps:
-        if self.misses(line, atomic=True):
-            yield from self.fetch(line, writes=True)
-        elif self.world.eager:
-            yield from self.catch_up()
+        return self.access(line, atomic=True)
 
     # mmap_sem
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from spfemu.errors import EngineError
@@ -40,7 +40,7 @@ def run_cells(
     if executor is not None:
         futures: dict[Future[Outcome], int] = {}
         try:
-            yield from _submitted(cells, order, executor, futures)
+            yield from _submitted(cells, order, executor, futures, nullcontext())
         finally:
             for future in futures:
                 future.cancel()
@@ -51,7 +51,7 @@ def run_cells(
     else:
         with _processes(min(jobs, len(cells))) as pool:
             # These are not cancelled: the pool ends whole, and trips over what is cancelled then.
-            yield from _submitted(cells, order, pool, {})
+            yield from _submitted(cells, order, pool, {}, _interrupts_wait())
 
 
 def _submitted(
@@ -59,10 +59,11 @@ def _submitted(
     order: Sequence[int],
     executor: Executor,
     futures: dict[Future[Outcome], int],
+    asking: AbstractContextManager[None],
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yields what comes back, and leaves in ``futures`` what was asked."""
+    """Yields what comes back, and leaves in ``futures`` what was asked, ``asking`` around that."""
     try:
-        with _interrupts_wait():
+        with asking:
             for number in order:
                 futures[executor.submit(run_cell, cells[number])] = number
         for future in as_completed(futures):

@@ -67,6 +67,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         page.flags().peek() & (PG_HEAD | PG_TAIL) != 0
     }
 
+    /// `hpage_nr_pages()`
+    pub(super) fn hpage_nr_pages(&self, page: PageRef<'_, P>) -> i64 {
+        if self.page_is_compound(page) { i64::from(self.hpage_pmd_nr()) } else { 1 }
+    }
+
     /// The base pages of the huge page with this head, in order.
     pub(crate) fn subpages<'k>(
         &'k self,

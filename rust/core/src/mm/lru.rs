@@ -167,7 +167,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             page.flags().fetch_add(cpu, 0, Ordering::Relaxed);
             if self.pages.is_live(ptr) {
                 page.flags().poke(page.flags().peek() | PG_LRU);
-                section.pages += self.nr_pages_of(page);
+                section.pages += self.hpage_nr_pages(page);
                 section.added = ptr;
             }
         }
@@ -187,12 +187,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `del_page_from_lru_list()`, of a page that nobody has a reference to.
     fn del_page_from_lru_list(&self, cpu: &P, page: PageRef<'_, P>, section: &mut Section<'_, P>) {
         page.flags().write(cpu, page.flags().peek() & !PG_LRU);
-        section.pages -= self.nr_pages_of(page);
-    }
-
-    /// `hpage_nr_pages()`
-    fn nr_pages_of(&self, page: PageRef<'_, P>) -> i64 {
-        if self.page_is_compound(page) { i64::from(self.hpage_pmd_nr()) } else { 1 }
+        section.pages -= self.hpage_nr_pages(page);
     }
 
     /// `__page_cache_release()`: of a page whose last reference is gone.

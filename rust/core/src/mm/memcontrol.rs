@@ -58,7 +58,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if self.page_test(cpu, page, PG_MEMCG) {
             return Some(false); // of the swap cache, and mapped before
         }
-        let nr_pages = self.nr_charged(page);
+        let nr_pages = self.hpage_nr_pages(page);
         // page_counter_try_charge
         let before = self.memcg_usage().fetch_add(cpu, nr_pages, Ordering::Relaxed);
         if before.wrapping_add_signed(nr_pages) > max {
@@ -76,7 +76,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return self.mem_cgroup_uncharge_list(cpu, &[page]);
         }
         if self.memcg.max.is_some() && self.page_clear(cpu, page, PG_MEMCG) != 0 {
-            let nr_pages = self.nr_charged(page);
+            let nr_pages = self.hpage_nr_pages(page);
             self.memcg_usage().fetch_add(cpu, -nr_pages, Ordering::Relaxed);
         }
     }
@@ -103,7 +103,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if page.flags().peek() & PG_MEMCG != 0 {
             return Some(false);
         }
-        let nr_pages = self.nr_charged(page);
+        let nr_pages = self.hpage_nr_pages(page);
         let usage = self.memcg.usage.peek().wrapping_add_signed(nr_pages);
         if self.memcg.max.is_some_and(|max| usage > max) {
             self.take_page_counter(cpu);
@@ -129,7 +129,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let mut uncharged = false;
         for page in pages.iter().filter(|page| page.flags().peek() & PG_MEMCG != 0) {
             page.flags().poke(page.flags().peek() & !PG_MEMCG);
-            let usage = self.memcg.usage.peek().wrapping_add_signed(-self.nr_charged(*page));
+            let usage = self.memcg.usage.peek().wrapping_add_signed(-self.hpage_nr_pages(*page));
             self.memcg.usage.poke(usage);
             uncharged = true;
         }
@@ -150,14 +150,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         self.memcg_usage().fetch_add(cpu, 0, Ordering::Relaxed);
     }
 
-    fn nr_charged(&self, page: PageRef<'_, P>) -> i64 {
-        if self.page_is_compound(page) { i64::from(self.hpage_pmd_nr()) } else { 1 }
-    }
-
     /// Whether what is charged is what there is, of a system at rest.
     pub(super) fn check_memcg(&self) -> Option<Finding> {
         let charged = self.pages.peek_all().filter(|page| page.flags().peek() & PG_MEMCG != 0);
-        let exist: i64 = charged.map(|page| self.nr_charged(page)).sum();
+        let exist: i64 = charged.map(|page| self.hpage_nr_pages(page)).sum();
         let usage = self.memcg_usage().peek();
         let what = format!("{usage} pages charged, {exist} exist");
         (usage as i64 != exist).then_some(Finding { invariant: "memcg-charge", what })

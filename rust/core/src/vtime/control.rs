@@ -101,7 +101,9 @@ impl Cpu {
         let now = self.clock.get();
         self.advance(world.machine.ipi_base_ns);
         let is_target = |&cpu: &CpuId| {
-            cpu != self.id && (!lazy || world.cpus[cpu as usize].works(now)) && is_target(cpu)
+            cpu != self.id
+                && (!lazy || world.cpus[cpu as usize].worker(now).is_some())
+                && is_target(cpu)
         };
         let targets: Vec<CpuId> = if lazy {
             world.busy_cpus().filter(is_target).collect()

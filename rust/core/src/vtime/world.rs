@@ -59,10 +59,10 @@ impl CpuState {
         self.runs.get().is_none() && self.free_since.get() <= now
     }
 
-    /// Whether the task that has it had got it at `now`: one that was woken has it from the
-    /// wake-up on, and goes on after its latency.
-    pub(super) fn works(&self, now: u64) -> bool {
-        self.runs.get().is_some() && self.runs_since.get() <= now
+    /// The task that has it, if it had got it at `now`: one that was woken has it from the wake-up
+    /// on, and goes on after its latency.
+    pub(super) fn worker(&self, now: u64) -> Option<TaskId> {
+        self.runs.get().filter(|_| self.runs_since.get() <= now)
     }
 }
 
@@ -295,8 +295,7 @@ impl World {
 
     /// The handler of an interrupt takes its time from the task that works on `cpu`, if one does.
     pub(super) fn interrupt(&self, cpu: u32, now: u64) {
-        let cpu = &self.cpus[cpu as usize];
-        let Some(task) = cpu.runs.get().filter(|_| cpu.works(now)) else { return };
+        let Some(task) = self.cpus[cpu as usize].worker(now) else { return };
         let stolen = &self.task(task).stolen_ns;
         stolen.set(stolen.get() + self.machine.ipi_handler_ns);
     }

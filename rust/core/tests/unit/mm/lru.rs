@@ -16,7 +16,7 @@ fn sections(p: &Processes<Spf>) -> u64 {
 fn on_lists(p: &Processes<Spf>) -> u64 {
     let listed = p.k.pgdats.peek_all().map(|pgdat| pgdat.lru_zone_size().peek()).sum();
     let flagged = p.k.pages.peek_all().filter(|page| page.flags().peek() & PG_LRU != 0);
-    let counted: i64 = flagged.map(|page| p.k.nr_pages_of(page)).sum();
+    let counted: i64 = flagged.map(|page| p.k.hpage_nr_pages(page)).sum();
     assert_eq!(listed, counted as u64);
     listed
 }

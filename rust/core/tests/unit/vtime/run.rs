@@ -78,6 +78,19 @@ impl Shared {
 
 fn idle(_: &Cpu, _: &Shared) {}
 
+/// Sleeps until it is woken, and notes when it goes on.
+fn sleeper(cpu: &Cpu, shared: &Shared) {
+    cpu.sleep_until(&shared.words[0], |value| value == 1);
+    shared.note_time(cpu);
+}
+
+/// Wakes it, after 1,000 ns.
+fn waker(cpu: &Cpu, shared: &Shared) {
+    cpu.pass_ns(1000, true);
+    shared.store(cpu, 0, 1);
+    cpu.wake(&shared.words[0]);
+}
+
 #[test]
 fn a_line_costs_what_its_way_is_long() {
     // First touch and hit: 1 ns each. From the other socket: 120 ns.
@@ -118,14 +131,8 @@ fn who_spins_goes_on_when_the_word_changes_and_its_line_has_come() {
 
 #[test]
 fn a_sleeper_wakes_after_the_latency_that_the_machine_has() {
-    let sleeper: Body = |cpu, shared| {
-        cpu.sleep_until(&shared.words[0], |value| value == 1);
-        shared.note_time(cpu);
-    };
     let waker: Body = |cpu, shared| {
-        cpu.pass_ns(1000, true);
-        shared.store(cpu, 0, 1);
-        cpu.wake(&shared.words[0]);
+        waker(cpu, shared);
         shared.note_time(cpu);
     };
     // The store takes 45; the waker pays 1,500 for the wake-up, which takes 33,000 more, and then
@@ -135,15 +142,6 @@ fn a_sleeper_wakes_after_the_latency_that_the_machine_has() {
 
 #[test]
 fn a_cpu_that_is_at_work_has_no_idle_state_to_leave() {
-    let sleeper: Body = |cpu, shared| {
-        cpu.sleep_until(&shared.words[0], |value| value == 1);
-        shared.note_time(cpu);
-    };
-    let waker: Body = |cpu, shared| {
-        cpu.pass_ns(1000, true);
-        shared.store(cpu, 0, 1);
-        cpu.wake(&shared.words[0]);
-    };
     // On the sleeper's CPU, for less time than the wake-up takes: 10,000 ns of that are saved.
     let other: Body = |cpu, _| cpu.pass_ns(5_000, true);
     assert_eq!(run_well(2, &[sleeper, waker, other]), [(0, 1045 + 1500 + 23_000 + 45)]);
@@ -270,17 +268,11 @@ fn an_instruction_that_flushes_waits_for_user_accesses_and_for_nothing_else() {
 fn a_flush_costs_by_those_who_work_and_spares_who_sleeps_or_wakes_up() {
     let worker: Body = |cpu, shared| {
         cpu.pass_ns(5_000, true);
-        shared.store(cpu, cpu.task() as usize, 1);
-        shared.note_time(cpu);
-    };
-    let sleeper: Body = |cpu, shared| {
-        cpu.sleep_until(&shared.words[5], |value| value == 1);
+        shared.store(cpu, 1 + cpu.task() as usize, 1);
         shared.note_time(cpu);
     };
     let sender: Body = |cpu, shared| {
-        cpu.pass_ns(1_000, true);
-        shared.store(cpu, 5, 1);
-        cpu.wake(&shared.words[5]);
+        waker(cpu, shared);
         cpu.flush_others(false, |_| true);
         shared.note_time(cpu);
     };

@@ -10,7 +10,7 @@ import pytest
 
 import spfemu
 from spfemu.engines import core_list
-from spfemu.sweeping.beside import _PUBLISHED_AS, beside
+from spfemu.sweeping.beside import PUBLISHED_AS, beside
 from spfemu.sweeping.overview import shares
 
 pytest.importorskip("matplotlib")
@@ -159,8 +159,8 @@ class TestMatching:
     def test_every_name_is_of_a_machine_and_of_published_rows(self) -> None:
         known = {entry["name"] for entry in core_list("machines")}
         named = {row.machine for row in spfemu.published()}
-        assert set(_PUBLISHED_AS) <= known
-        assert {name for names in _PUBLISHED_AS.values() for name in names} <= named
+        assert set(PUBLISHED_AS) <= known
+        assert {name for names in PUBLISHED_AS.values() for name in names} <= named
 
     def test_published_shares_are_the_founding_documents(self) -> None:
         found = shares(beside(made_up([48]).rows))

@@ -11,7 +11,7 @@ import typer
 
 from spfemu.cli.output import check_output
 from spfemu.cli.tables import print_table
-from spfemu.errors import EngineError
+from spfemu.errors import EngineError, ProgramError
 from spfemu.lock_stat import LockStat
 from spfemu.results import Result
 
@@ -63,6 +63,8 @@ def check_course(
         from spfemu.perfetto import check_perfetto
 
         check_perfetto()
+        if str(perfetto) == "-":
+            raise ProgramError("--perfetto - (allowed: a file, for the trace is no text)")
         check_output(perfetto, *others)
 
 

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from spfemu.errors import ProgramError
 
 __all__ = ["check_output", "counted", "error_line", "print_json", "print_json_list", "progress_bar"]
 
 Progress = Callable[[float], object]
+
+_WITH_BAR: Final = 70
+"""Columns of a terminal that has room for a bar; a narrower one shows the share alone."""
 
 
 def print_json(obj: Any, file: TextIO | None = None) -> None:
@@ -57,16 +60,25 @@ def progress_bar(what: str, *, quiet: bool, left: bool = False) -> Iterator[Prog
         BarColumn,
         Progress,
         ProgressColumn,
+        TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
-    columns.append(TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    described = TextColumn(
+        "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")
+    )
+    columns: list[ProgressColumn] = [described]
+    if console.width >= _WITH_BAR:
+        columns += [BarColumn(), TimeElapsedColumn()]
+    else:
+        columns.append(TaskProgressColumn())
     if left:
         columns += [TextColumn("left:"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
 

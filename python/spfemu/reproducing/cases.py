@@ -49,17 +49,20 @@ class Limit:
     """How far ours may be from what was published.
 
     Source: the project's bars. ``percent`` of the published value either way, or a ``factor``
-    either way; or, whatever was published, ``percent`` of 1 (``of_one``) or at most ``most``; any
-    for none of these.
+    either way (``of_rest``: of what is left to 100 %); or, whatever was published, ``percent`` of 1
+    (``of_one``) or at most ``most``; any for none of these.
     """
 
     percent: float | None = None
     factor: float | None = None
     most: float | None = None
     of_one: bool = False
+    of_rest: bool = False
 
     def holds(self, published: float, ours: float) -> bool:
         """Says whether ours is near enough. Source: ours."""
+        if self.of_rest:
+            published, ours = 100 - published, 100 - ours
         if self.factor is not None:
             return published / self.factor <= ours <= published * self.factor
         if self.most is not None:
@@ -71,7 +74,7 @@ class Limit:
 
     def __str__(self) -> str:
         if self.factor is not None:
-            return f"factor {self.factor:g}"
+            return f"{'rest: ' if self.of_rest else ''}factor {self.factor:g}"
         if self.most is not None:
             return f"at most {self.most:g}"
         if self.percent is None:

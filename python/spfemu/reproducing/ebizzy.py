@@ -9,7 +9,7 @@ from typing import Final
 from spfemu.data import published
 from spfemu.machines import Machine
 from spfemu.reproducing.cases import ANY, Case, Cell, Limit, Line
-from spfemu.sweeping.beside import handler_of
+from spfemu.sweeping.beside import PUBLISHED_AS, handler_of
 
 __all__ = ["CASES", "EbizzyCase"]
 
@@ -30,16 +30,13 @@ faults and no rate."""
 class EbizzyCase(Case):
     """One machine of one series' results, with ebizzy as its table has it.
 
-    ``publication`` is a part of the rows' ``source``, ``words`` of their ``machine``; ``ncpus`` are
-    those of the rows. ``fitted`` says on whether constants of ``machine`` were fitted to these
-    rates. ``factor`` is how far the share of changed VMAs may be off. ``without`` are the kernel's
-    mechanisms that came later, ``tree`` is the series'. ``aside``: not what was measured, but what
-    the other tree would have made of it, so without limits. ``why``: as in ``Line``, of changed
-    VMAs.
+    ``ncpus`` are those of the rows. ``fitted`` says whether constants of ``machine`` were fitted to
+    these rates. ``factor`` is how far the shares of changed VMAs, and of all that fails, may be
+    off. ``without`` are the kernel's mechanisms that came later, ``tree`` is the series'.
+    ``aside``: not measured, but what the other tree would have made of it, so without limits.
+    ``why``: as in ``Line``, of changed VMAs.
     """
 
-    publication: str
-    words: str
     without: tuple[str, ...] = ()
     tree: str = "rcu"
     fitted: bool = False
@@ -68,8 +65,7 @@ class EbizzyCase(Case):
         return {
             (handler_of(row.variant), row.metric): row.value
             for row in published()
-            if self.publication in row.source
-            and row.machine.startswith(self.words)
+            if row.machine in PUBLISHED_AS[self.machine]
             and row.ncpus == self.ncpus
             and row.benchmark.startswith("ebizzy")
         }
@@ -100,7 +96,8 @@ class EbizzyCase(Case):
             yield Line(self, "speculative", "records/s", spf, lambda f: f[1].rate, RATE)
         share = {name: 100 * value / faults for name, value in counts.items()}
         unit, changed, notsup = "% of faults", "spf_vma_changed", "spf_vma_notsup"
-        yield Line(self, "spf", unit, share["spf"], lambda f: f[1].share("spf"), RATIO)
+        rest = Limit(factor=self.factor, of_rest=True)
+        yield Line(self, "spf", unit, share["spf"], lambda f: f[1].share("spf"), rest)
         yield Line(
             self, changed, unit, share[changed], lambda f: f[1].share(CHANGED),
             Limit(factor=self.factor), why=self.why,
@@ -123,34 +120,32 @@ class EbizzyCase(Case):
         )  # fmt: skip
 
 
-V12: Final = "20190416134522"
-V11: Final = "1526555193"
 _BEFORE_4_20: Final = ("downgrade",)
 _CLEARING: Final = (
     "clearing 64 KiB, for which 4 us are assumed, is most of the time in which a VMA can change: "
     "with 1024 CPUs 74 % fewer do if it is free"
 )
 CASES: Final = (
-    EbizzyCase("v12, x86, 24 CPUs", "x86-48", 24, V12, "x86 node", fitted=True),
+    EbizzyCase("v12, x86, 24 CPUs", "x86-48", 24, fitted=True),
     EbizzyCase(
-        "v12, x86, 48 CPUs", "x86-48", 48, V12, "x86 node",
+        "v12, x86, 48 CPUs", "x86-48", 48,
         why="the time in which a VMA can change is what a fault takes: charge_page_ns, half or "
         "double, moves them by 18 %",
     ),
     EbizzyCase(
-        "v12, POWER8, 1024 CPUs", "power8-1024", 1024, V12, "POWER8", fitted=True, factor=3,
+        "v12, POWER8, 1024 CPUs", "power8-1024", 1024, fitted=True, factor=3,
         why=_CLEARING,
     ),
     *(
         EbizzyCase(
             f"v11, {name}" + (", on v12's tree" if tree == "rcu" else ""),
-            machine, ncpus, V11, words, _BEFORE_4_20, tree,
+            machine, ncpus, _BEFORE_4_20, tree,
             fitted=True, factor=factor, aside=tree == "rcu",
-            why=_CLEARING if words == "POWER8" else "",
+            why=_CLEARING if machine == "power8-80" else "",
         )
-        for name, machine, ncpus, words, factor in (
-            ("x86 VM, 16 CPUs", "x86-vm16", 16, "x86", 3.0),
-            ("POWER8, 80 CPUs", "power8-80", 80, "POWER8", 1.5),
+        for name, machine, ncpus, factor in (
+            ("x86 VM, 16 CPUs", "x86-vm16", 16, 3.0),
+            ("POWER8, 80 CPUs", "power8-80", 80, 1.5),
         )
         for tree in ("rwlock", "rcu")
     ),

@@ -10,7 +10,7 @@ from spfemu.data import published
 from spfemu.machines import Machine
 from spfemu.reproducing.cases import ANY, Case, Cell, Limit, Line
 from spfemu.reproducing.ebizzy import NOTSUP
-from spfemu.sweeping.beside import handler_of
+from spfemu.sweeping.beside import PUBLISHED_AS, handler_of
 
 __all__ = ["CASES", "KernbenchCase"]
 
@@ -20,7 +20,7 @@ NEXT_TO_NONE: Final = Limit(most=1)
 
 @dataclass(frozen=True)
 class KernbenchCase(Case):
-    """One machine's kernel compilations with so many jobs; ``words`` as in ``EbizzyCase``.
+    """One machine's kernel compilations with so many jobs.
 
     Our kernbench compiles few files, one for each job, so that of its times only the ratio of those
     elapsed can be compared, that of ``runs`` runs together: what the compilers compute is the same
@@ -28,7 +28,6 @@ class KernbenchCase(Case):
     one, for more processes at once than a few minutes have time for.
     """
 
-    words: str
     jobs: int
     part: int
     runs: int
@@ -45,7 +44,9 @@ class KernbenchCase(Case):
         rows = {
             (row.benchmark, handler_of(row.variant), row.metric): row.value
             for row in published()
-            if row.machine.startswith(self.words) and row.benchmark.startswith("kernbench")
+            if row.machine in PUBLISHED_AS[self.machine]
+            and row.ncpus == self.ncpus
+            and row.benchmark.startswith("kernbench")
         }
         elapsed = [rows[f"kernbench -j{self.jobs}", name, "elapsed"] for name in ("classic", "spf")]
         yield Line(
@@ -63,10 +64,10 @@ class KernbenchCase(Case):
 
 
 CASES: Final = tuple(
-    KernbenchCase(f"kernbench -j {jobs}, {name}", machine, ncpus, words, jobs, part, runs)
-    for name, machine, ncpus, words, loads, part, runs in (
-        ("x86, 48 CPUs", "x86-48", 48, "x86 node", (24, 48), 1, 1),
-        ("POWER8, a quarter", "power8-1024", 1024, "POWER8 VM", (512, 1024), 4, 3),
+    KernbenchCase(f"kernbench -j {jobs}, {name}", machine, ncpus, jobs, part, runs)
+    for name, machine, ncpus, loads, part, runs in (
+        ("x86, 48 CPUs", "x86-48", 48, (24, 48), 1, 1),
+        ("POWER8, a quarter", "power8-1024", 1024, (512, 1024), 4, 3),
     )
     for jobs in loads
 )

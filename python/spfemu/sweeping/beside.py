@@ -10,9 +10,18 @@ from typing import Final
 
 from spfemu.data import Row, published
 
-__all__ = ["PFT", "RWSEM", "TLB_FLUSH", "Mechanism", "beside", "handler_of", "same_benchmark"]
+__all__ = [
+    "PFT",
+    "PUBLISHED_AS",
+    "RWSEM",
+    "TLB_FLUSH",
+    "Mechanism",
+    "beside",
+    "handler_of",
+    "same_benchmark",
+]
 
-_PUBLISHED_AS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+PUBLISHED_AS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "x86-48": ("x86 node, 24 CPUs", "x86 node, 48 CPUs"),
         "x86-vm16": ("x86 VM, 16 CPUs",),
@@ -80,7 +89,7 @@ def beside(rows: Iterable[Row]) -> list[Row]:
     wanted = {
         (name, row.machine, same_benchmark(row.benchmark), row.metric)
         for row in rows
-        for name in _PUBLISHED_AS.get(row.machine, ())
+        for name in PUBLISHED_AS.get(row.machine, ())
     }
     machines = {name: machine for name, machine, _, _ in wanted}
     found = []

@@ -35,7 +35,7 @@ class Store:
         try:
             self._file = self.path.open("a+", encoding="utf-8")
         except OSError as error:
-            self._fail(f"cannot be written: {error.strerror}")
+            self._fail(f"cannot be written: {error.strerror} (finished runs are kept there)")
         try:
             self._lock()
             self.read()

@@ -323,7 +323,7 @@ fn checked(profile: &Profile, arch: &Arch, cpus: Option<u32>) -> Result<Machine,
         return Err(Error::Profile("cpus: value 0 (allowed: 1 and more)".to_owned()));
     }
     if let Some(wanted) = cpus.filter(|&wanted| wanted > nr_cpus) {
-        let more = larger(wanted, arch);
+        let more = larger(wanted, profile, arch);
         let what = format!("cpus: value {wanted} (allowed: 1 to {nr_cpus}, what {name} has{more})");
         return Err(Error::Profile(what));
     }
@@ -334,13 +334,16 @@ fn checked(profile: &Profile, arch: &Arch, cpus: Option<u32>) -> Result<Machine,
     Ok(profile.machine())
 }
 
-/// Which machine has so many CPUs: one of the arch, or else of another.
-fn larger(wanted: u32, arch: &Arch) -> String {
+/// Which machine has so many CPUs, or the most: one of the arch, or else of another.
+fn larger(wanted: u32, than: &Profile, arch: &Arch) -> String {
     let enough = Profile::builtin().iter().filter(|profile| profile.nr_cpus() >= wanted);
     let other = |profile: &&Profile| (family_of(&profile.arch) != arch.family, profile.nr_cpus());
-    match enough.min_by_key(other) {
-        Some(profile) => format!("; {} has {}", profile.name, profile.nr_cpus()),
-        None => String::new(),
+    let most = || Profile::builtin().iter().max_by_key(|profile| profile.nr_cpus());
+    match enough.min_by_key(other).or_else(most) {
+        Some(profile) if profile.nr_cpus() > than.nr_cpus() => {
+            format!("; {} has {}", profile.name, profile.nr_cpus())
+        }
+        _ => String::new(),
     }
 }
 

@@ -245,7 +245,7 @@ impl Platform for Cpu {
         self.world.cpus[self.id as usize].irqs.set(Irqs::UserAccess);
     }
     fn flush_others(&self, freed_tables: bool, is_target: impl Fn(CpuId) -> bool) {
-        if !self.world.machine.broadcasts_flushes() {
+        if !self.world.machine.broadcast_flush {
             self.interrupt_others(self.world.lazy_tlb && !freed_tables, is_target);
         } else if self.counts() {
             self.broadcast_flush(is_target);

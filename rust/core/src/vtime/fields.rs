@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use super::machine::{Distance, Machine};
 use crate::events::Cost;
 
+/// What no table holds: of a machine these alone may be fitted to a published result.
+pub const FITTABLE: [&str; 2] = ["zap_page_ns", "wakeup_ns"];
+
 /// CPUs that a machine may have.
 pub const MAX_CPUS: u64 = 4096;
 
@@ -151,6 +154,14 @@ pub static FIELDS: &[Field] = &[
     cost!("swap_io_ns", SwapIo, "a request to a swap device, off the CPU"),
     cost!("swap_transfer_ns", SwapTransfer, "each page of such a request"),
     cost!("swap_copy_ns", SwapCopy, "a page to or from a synchronous swap device, by the CPU"),
+    Field {
+        name: "broadcast_flush",
+        unit: Unit::Flag,
+        what: "TLBs are flushed by an instruction that every CPU sees; otherwise by interrupts",
+        allowed: 0..=1,
+        needs: None,
+        set: |m, n| m.broadcast_flush = n != 0,
+    },
     time("ipi_base_ns", "flushing other CPUs' TLBs: sending", |m, ns| m.ipi_base_ns = ns),
     time("ipi_target_ns", "flushing other CPUs' TLBs: each target, for the sender", |m, ns| {
         m.ipi_target_ns = ns;

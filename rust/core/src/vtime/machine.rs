@@ -46,6 +46,8 @@ pub struct Machine {
     pub atomic_ns: u64,
     /// Work that is no access, in the order of [`Cost`].
     pub cost_ns: [u64; NR_COSTS],
+    /// TLBs are flushed by an instruction that every CPU sees, not by interrupts.
+    pub broadcast_flush: bool,
     /// Sending a flush, each further target, and what a target loses.
     pub ipi_base_ns: u64,
     pub ipi_target_ns: u64,
@@ -84,12 +86,6 @@ impl Machine {
     #[inline(always)]
     pub fn cost(&self, cost: Cost) -> u64 {
         self.cost_ns[cost as usize]
-    }
-
-    /// Whether TLBs are flushed by an instruction that every CPU sees, not by interrupts: then a
-    /// target loses no time, and costs the sender none.
-    pub fn broadcasts_flushes(&self) -> bool {
-        self.ipi_target_ns == 0 && self.ipi_handler_ns == 0
     }
 
     /// How often a nearer CPU gets a line before the one that waits longest: so many times as a

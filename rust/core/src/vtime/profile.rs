@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use toml::{Table, Value};
 
-use super::fields::{FIELDS, Field, MAX_CPUS, Unit};
+use super::fields::{FIELDS, FITTABLE, Field, MAX_CPUS, Unit};
 use super::machine::{Machine, NR_DISTANCES};
 use crate::arch::Arch;
 
@@ -301,11 +301,15 @@ impl<'a> Reader<'a> {
             table.get(key).ok_or_else(missing)
         };
         let (kind, source) = (get("kind")?, get("source")?);
-        let kinds = Kind::ALL.into_iter();
+        let may_fit = FITTABLE.contains(&field.name);
+        let kinds = Kind::ALL.into_iter().filter(|&kind| may_fit || kind != Kind::Fitted);
         let kind =
             kinds.clone().find(|each| Some(each.name()) == kind.as_str()).ok_or_else(|| {
-                let names: Vec<&str> = kinds.map(Kind::name).collect();
-                self.wrong(&format!("{}.kind", field.name), kind, &names.join(", "))
+                let mut names = kinds.map(Kind::name).collect::<Vec<_>>().join(", ");
+                if !may_fit {
+                    names += &format!("; fitted: {} alone", FITTABLE.join(" and "));
+                }
+                self.wrong(&format!("{}.kind", field.name), kind, &names)
             })?;
         let source = source.as_str().filter(|text| is_text(text)).ok_or_else(|| {
             self.wrong(&format!("{}.source", field.name), source, "one line of text")
@@ -321,7 +325,8 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         let allowed = number.filter(|number| field.allowed.contains(number));
-        allowed.ok_or_else(|| self.wrong(field.name, given, &range(field)))
+        let whole = if given.is_integer() || field.unit == Unit::Flag { "" } else { "whole, " };
+        allowed.ok_or_else(|| self.wrong(field.name, given, &format!("{whole}{}", range(field))))
     }
 
     fn text(&self, key: &str, default: Option<&str>) -> Result<String, String> {

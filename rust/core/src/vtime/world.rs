@@ -255,7 +255,11 @@ impl World {
         if self.task(task).state.get() != State::Pauses {
             return false;
         }
-        self.task(task).state.set(State::Ready);
+        let this = self.task(task);
+        if self.cpu_state(task).is_idle(this.clock.get()) {
+            this.clock.set(this.clock.get() + self.machine.idle_exit_ns);
+        }
+        this.state.set(State::Ready);
         self.want_cpu(task);
         true
     }

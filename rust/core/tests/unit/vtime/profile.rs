@@ -43,6 +43,7 @@ fn each_number_is_where_it_belongs() {
     );
     assert_eq!((power.wakeup_ns, power.waker_ns), (38_000, 700));
     assert_eq!((power.nr_cpus(), power.threads_adjacent), (1024, true));
+    assert_eq!((x86.broadcast_flush, power.broadcast_flush), (false, true));
 
     let small = machine("power8-80");
     let mut cost_ns = power.cost_ns;
@@ -65,6 +66,7 @@ fn each_number_is_where_it_belongs() {
         cores_per_die: 64,
         threads_per_core: 1,
         line_ns: [1, 1, 47, 47, 47],
+        broadcast_flush: true,
         ipi_base_ns: 300,
         ipi_target_ns: 0,
         ipi_handler_ns: 0,
@@ -140,8 +142,13 @@ fn each_field_refuses_what_it_cannot_be() {
             ("1979-05-27", "1979-05-27"),
             ("9_000_000_000", "9000000000"),
         ] {
+            let whole = if field.unit == Unit::Flag || value.ends_with("_000") || value == "-1" {
+                ""
+            } else {
+                "whole, "
+            };
             let expected =
-                format!("machine mine: {name}: value {told} (allowed: {})", range(field));
+                format!("machine mine: {name}: value {told} (allowed: {whole}{})", range(field));
             assert_eq!(wrong(&format!("{name} = {value}")), expected);
         }
         if field.unit != Unit::Flag {
@@ -165,8 +172,12 @@ fn an_entry_has_a_value_a_kind_and_a_source() {
     );
     assert_eq!(
         entry("value = 1, kind = \"guessed\", source = \"x\""),
-        "machine mine: fault_ns.kind: value \"guessed\" (allowed: measured, derived, assumed, fitted)"
+        "machine mine: fault_ns.kind: value \"guessed\" (allowed: measured, derived, assumed; \
+         fitted: zap_page_ns and wakeup_ns alone)"
     );
+    let fitted = "value = 1, kind = \"fitted\", source = \"x\"";
+    assert!(entry(fitted).contains("fault_ns.kind: value \"fitted\" (allowed: measured"));
+    assert!(like(&format!("wakeup_ns = {{ {fitted} }}")).is_ok());
     assert_eq!(
         entry("value = 1, kind = \"assumed\", source = \"\""),
         "machine mine: fault_ns.source: value \"\" (allowed: one line of text)"

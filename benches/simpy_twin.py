@@ -28,7 +28,7 @@ PAGES = 128
 PER_TABLE = 512
 PER_LINE = 8
 """Entries of a page table that share a line."""
-BATCH = 31
+BATCH = 63
 """Pages that a CPU takes from its zone at once; 15 go to the LRU lists together."""
 TOP = 1 << 24
 """Mappings grow down from this page."""

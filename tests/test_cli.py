@@ -369,7 +369,14 @@ class TestStat:
         assert all(run["counters"]["faults"] > 0 for run in obj["runs"])
 
     def test_interrupted(self) -> None:
-        command = [sys.executable, "-m", "spfemu", "stat", "--", "ebizzy", "-mTt", "4", "-S", "1e5"]
+        self._interrupt("stat", "--", "ebizzy", "-mTt", "4", "-S", "1e5")
+
+    def test_interrupted_while_several_run(self) -> None:
+        self._interrupt("reproduce", "--group", "ebizzy", "-S", "3600")
+
+    @staticmethod
+    def _interrupt(*arguments: str) -> None:
+        command = [sys.executable, "-m", "spfemu", *arguments]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_until_at_work(process)
         process.send_signal(signal.SIGINT)

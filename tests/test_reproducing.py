@@ -233,6 +233,7 @@ def test_other_machines_instead_of_the_packages(tmp_path: Path) -> None:
             "host=x86-48",
             'machine "host" (allowed: x86-48, power8-1024, x86-vm16, power8-80, skylake-80, ',
         ),
+        ("x86-48=host --machine x86-48=x86-48", '--machine: "x86-48" twice (allowed: once)'),
         ("x86-48=pdp-11", 'machine "pdp-11" (allowed: x86-48, '),
         ("x86-48=none.toml", "none.toml: cannot be read: No such file or directory"),
         ("x86-48=x86-vm16", "machine x86-vm16: 16 CPUs (allowed instead of x86-48: 48 and more)"),
@@ -244,14 +245,20 @@ def test_machines_that_cannot_be(
 ) -> None:
     from spfemu.cli.app import main
 
-    assert main(["reproduce", "--machine", given]) == 2
+    assert main(["reproduce", *f"--machine {given}".split()]) == 2
     assert capsys.readouterr().err.startswith(f"spfemu: {message}")
 
 
-def test_the_page_names_other_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_names_other_machines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = told(
         capsys, "reproduce", "--group", "ebizzy", "-S", "0.01", "--machine", "x86-vm16=x86-48"
     )
+    # Without being told where it writes both.
+    assert text.splitlines()[-1] == "Written: report.html, report.csv"
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.csv"}
     assert "Instead of the package's machines: x86-vm16=x86-48." in " ".join(text.split())
 
 

@@ -24,12 +24,12 @@ _HEAD: Final = 64
 class Source:
     """Where the programs of a run come from.
 
-    Source: ours. ``program(page_size, seed)`` gives one; ``cpus`` are what it asks for; ``job`` is
+    Source: ours. ``program(page_size)`` gives one; ``cpus`` are what it asks for; ``job`` is
     the built-in workload, or None.
     """
 
     label: str
-    program: Callable[[int, int], Program]
+    program: Callable[[int], Program]
     cpus: int
     job: Job | None = None
 
@@ -50,10 +50,10 @@ class Source:
                 f"--replicate {copies}: a workload has its own number of tasks (allowed: with a "
                 "program or a trace)"
             )
-        program = self.program(0, 0).replicate(copies)
+        program = self.program(0).replicate(copies)
         return Source(
             f"{self.label}, {copies} copies",
-            lambda page_size, seed: program,
+            lambda page_size: program,
             program.cpus or len(program.tasks),
         )
 
@@ -69,7 +69,7 @@ def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
         job = make_job(arguments, cpus=cpus)
         return Source(
             label,
-            lambda page_size, seed: job.build(page_size=page_size, seed=seed),
+            lambda page_size: job.build(page_size=page_size),
             job.nr_tasks,
             job,
         )
@@ -80,7 +80,7 @@ def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
     if len(arguments) == 1 and looks_like_program(_head(arguments[0])):
         program = load_program(arguments[0])
         cpus = program.cpus or len(program.tasks)
-        return Source(label, lambda page_size, seed: program, cpus)
+        return Source(label, lambda page_size: program, cpus)
     return _trace(label, arguments)
 
 
@@ -106,7 +106,7 @@ def _trace(label: str, paths: Sequence[str]) -> Source:
     imported, _ = import_trace(list(paths))
     # A recording has nobody to say scale_pages, and no use on another arch without.
     program = replace(imported, scale_pages=True)
-    return Source(label, lambda page_size, seed: program, program.cpus or len(program.tasks))
+    return Source(label, lambda page_size: program, program.cpus or len(program.tasks))
 
 
 def _head(name: str) -> bytes:

@@ -23,9 +23,9 @@ from spfemu.reproducing.report import COLUMNS, cells_of, reasons, write_csv, wri
 
 __all__ = ["register"]
 
-_EXAMPLE: Final = "Example: spfemu reproduce --group ebizzy -S 0.5 --html report.html"
+_EXAMPLE: Final = "Example: spfemu reproduce --group ebizzy -S 0.5 --html ebizzy.html"
 _PIPED_WIDTH: Final = 120
-_SECONDS: Final = 2.0
+_SECONDS: Final = 10.0
 
 _Seconds = Annotated[
     float | None,
@@ -33,7 +33,7 @@ _Seconds = Annotated[
         "-S",
         "--seconds",
         metavar="S",
-        help="Virtual time of each run of ebizzy (2; with --ablate 0.2, --sensitivity 0.1).",
+        help="Virtual time of each run of ebizzy (10; with --ablate 0.2, --sensitivity 0.1).",
     ),
 ]
 _Repeat = Annotated[
@@ -74,8 +74,17 @@ _Case = Annotated[
         metavar="TEXT", help="With the last two: only cases that have TEXT in their names."
     ),
 ]
-_Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots.")]
-_Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as CSV.")]
+_Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The page with plots to write (report.html; --json: none)."),
+]
+_Csv = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The table to write as CSV (report.csv; --json, --ablate, --sensitivity: none).",
+    ),
+]
 
 
 def reproduce(
@@ -107,6 +116,8 @@ def reproduce(
         raise EngineError("--case (allowed: with --ablate and --sensitivity)")
     seconds = _SECONDS if seconds is None else seconds
     machines = _machines(machine or [])
+    if not as_json:
+        html, csv = html or Path("report.html"), csv or Path("report.csv")
     read = [*filter(is_machine_file, machines.values())]
     check_output(html, csv, *read)
     check_output(csv, *read)
@@ -133,6 +144,8 @@ def reproduce(
     if html is not None:
         write_html(lines, html, about=about)
     _print(lines, about, as_json=as_json)
+    if not as_json:
+        print(f"\nWritten: {html}, {csv}")
 
 
 def _print(lines: Sequence[Compared], about: str, *, as_json: bool) -> None:
@@ -192,7 +205,12 @@ def _machines(given: Sequence[str]) -> dict[str, str]:
         if "=" not in text:
             told = f"--machine: value {shown(text)}"
             raise ProfileError(f"{told} (allowed: OF=MACHINE, as in x86-48=mine.toml)")
-    return {name: other for name, _, other in (text.partition("=") for text in given)}
+    pairs = [(name, other) for name, _, other in (text.partition("=") for text in given)]
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ProfileError(f"--machine: {shown(name)} twice (allowed: once)")
+    return dict(pairs)
 
 
 def register(app: typer.Typer) -> None:

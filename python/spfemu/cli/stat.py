@@ -269,7 +269,7 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series
     done = 0
     with progress_bar(source.label, quiet=quiet) as progress:
         for number in range(settings.repeat):
-            program = source.program(settings.profile.page_size, settings.seed + number)
+            program = source.program(settings.profile.page_size)
             for one in series:
                 share = None
                 if progress is not None:

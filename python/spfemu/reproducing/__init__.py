@@ -30,10 +30,9 @@ class Compared:
 
     Source: ``spfemu.published`` for ``published``. ``case`` names the machine and the series,
     ``machine`` what it is run on, ``what`` and ``unit`` the number. ``kind`` is
-    "fitted" where constants of the machine were fitted to it, "calibrated" where some of them are
-    from these rows, though not by virtual time, else "predicted". ``limit`` says how far ours may
-    be off, "" where nobody says; ``within`` whether it is not farther, None without a limit.
-    ``why`` ours is off, as far as it was looked into.
+    "fitted" where constants of the machine were fitted to it, else "predicted". ``limit`` says how
+    far ours may be off, "" where nobody says; ``within`` whether it is not farther, None without a
+    limit. ``why`` ours is off, as far as it was looked into.
     """
 
     case: str
@@ -58,7 +57,7 @@ class Compared:
 
 def reproduce(
     *,
-    seconds: float = 2.0,
+    seconds: float = 10.0,
     repeat: int = 1,
     seed: int = 0,
     machines: Mapping[str, str | Path | Machine] | None = None,
@@ -73,16 +72,15 @@ def reproduce(
     locking microbenchmark, and will-it-scale's tlb_flush2.
 
     Source: ``published.csv``; machines' constants: ``docs/cost-model.md``. ``seconds`` of virtual
-    time each run of ebizzy has (2; the authors' had 10), those of mechanisms a 200th of it, and
-    kernbench's what its few files take; ``repeat`` runs with seeds from ``seed`` on are
+    time each run of ebizzy has (10, as the authors' had), those of mechanisms 5 ms, and kernbench's
+    what its few files take; ``repeat`` runs with seeds from ``seed`` on are
     averaged (1), ``progress`` is called with 0 to 1. All local cores. Deterministic. ``machines``
     has, by the name of a machine that a case is run on, another to run it on instead: a machine,
     its name or its file, with as many CPUs.
 
     ``tree``, "rcu" or "rwlock", is what all runs have instead of their own; ``groups`` are of
-    ``CASES`` (all). ``spf_vma_notsup`` is
-    compared for each thread, as the threads' start makes it, and not in percent of the faults, of
-    which longer runs have more.
+    ``CASES`` (all). ``spf_vma_notsup``, of which most come of threads that start, is put as a share
+    of the faults of ten seconds where ``seconds`` are fewer.
 
     Raises EngineError for a number that cannot be, ProfileError for a machine.
 
@@ -150,7 +148,7 @@ def _compare(line: Line, machine: Machine, ours: float) -> Compared:
         unit=line.unit,
         published=line.published,
         ours=ours,
-        kind="fitted" if is_fitted else "calibrated" if line.is_calibrated else "predicted",
+        kind="fitted" if is_fitted else "predicted",
         limit=str(line.limit),
         within=line.limit.holds(line.published, ours) if str(line.limit) else None,
         why=line.why,

@@ -22,6 +22,8 @@ class Cell:
     tree: str = "rcu"
     without: tuple[str, ...] = ()
     """Which of the kernel's mechanisms it lacks, by the names of ``settings``."""
+    strict: bool = False
+    """No CPU runs ahead of others, whose locks are taken and given back in less time than that."""
     shift: int = 0
     """What is added to the seed."""
 
@@ -96,8 +98,6 @@ class Line:
     ours: Callable[[Sequence[Figures]], float]
     limit: Limit = ANY
     is_fitted: bool = False
-    is_calibrated: bool = False
-    """Constants of the machine are from these rows, though not fitted to them by virtual time."""
     why: str = ""
     """Why ours is off, as far as it was looked into."""
 

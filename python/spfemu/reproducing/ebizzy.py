@@ -102,7 +102,8 @@ class EbizzyCase(Case):
             self, changed, unit, share[changed], lambda f: f[1].share(CHANGED),
             Limit(factor=self.factor), why=self.why,
         )  # fmt: skip
-        # By threads that start, so that it is a share of the ten seconds that were measured.
+        # A share of the ten seconds that were measured: in a shorter run threads that start make
+        # most of them.
         yield Line(
             self, notsup, f"% of {_SECONDS} s's faults", share[notsup],
             lambda f: f[1].share(NOTSUP) * f[1].results["records"] / f[1].rate / _SECONDS, FEW,
@@ -116,7 +117,8 @@ class EbizzyCase(Case):
         a_thread = counts[notsup] / self.ncpus
         yield Line(
             self, notsup, "a thread", a_thread, lambda f: f[1].counters[NOTSUP] / self.ncpus, ANY,
-            why="they come of threads that start, of which ours maps a stack and nothing else",
+            why="beside those of threads that start they come, as long as it runs, of mappings "
+            "that find no neighbour to merge with",
         )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ CASES: Final = (
     EbizzyCase(
         "v12, x86, 48 CPUs", "x86-48", 48,
         why="the time in which a VMA can change is what a fault takes: charge_page_ns, half or "
-        "double, moves them by 18 %",
+        "double, moves them by -14 and +24 %",
     ),
     EbizzyCase(
         "v12, POWER8, 1024 CPUs", "power8-1024", 1024, fitted=True, factor=3,

@@ -21,13 +21,12 @@ class MechanismCase(Case):
     """A benchmark of one mechanism on one machine, with several numbers of threads.
 
     ``of`` are the rows. ``handler`` is the one nearer to the kernel that was measured. ``costs`` of
-    the machine are replaced. ``calibrated``: some of the machine's constants are from these rows.
+    the machine are replaced.
     """
 
     of: Mechanism
     handler: str
     costs: tuple[tuple[str, int], ...] = ()
-    calibrated: bool = False
     why: str = ""
 
     def threads(self) -> dict[int, float]:
@@ -42,6 +41,7 @@ class MechanismCase(Case):
             Cell(
                 machine, self.ncpus, self.handler,
                 (self.of.command, "-t", str(threads), "-s", f"{_SECONDS:g}"),
+                strict=True,
             )
             for threads in self.threads()
         )  # fmt: skip
@@ -54,7 +54,6 @@ class MechanismCase(Case):
             yield Line(
                 self, thread, "k/s", value / 1000,
                 lambda f, nth=nth: f[nth].results[figure] / 1000,  # type: ignore[misc]
-                is_calibrated=self.calibrated,
                 why=self.why,
             )  # fmt: skip
 
@@ -74,8 +73,8 @@ CASES: Final = (
     ),
     # The kernel has per-VMA locks, so its faults wait for no mmap_sem: spf's are the nearer ones.
     MechanismCase(
-        "TLB flush, x86, 72 CPUs", TLB_FLUSH.machine, 72, TLB_FLUSH, "spf", calibrated=True,
-        why="low from one thread on, where nobody is interrupted: what a fault and madvise cost "
-        "on this machine is assumed",
+        "TLB flush, x86, 72 CPUs", TLB_FLUSH.machine, 72, TLB_FLUSH, "spf",
+        why="what an interrupt costs is a rule of thumb, with another beside it that says seven "
+        "times as much",
     ),
 )  # fmt: skip

@@ -98,9 +98,8 @@ def write_html(lines: Sequence[Compared], path: Path, *, about: str) -> None:
 <h1>Speculative page faults: published and emulated</h1>
 <p>{html.escape(about)}</p>
 <p><b>fitted</b>: two constants of the machine were fitted to the rates of this case (the wake-up
-latency, and where it says so the cost of unmapping a page); <b>calibrated</b>: some are from these
-rows, though not by virtual time. Everything else is <b>predicted</b>. Shaded: farther off than the
-limit.</p>
+latency, and where it says so the cost of unmapping a page). Everything else is <b>predicted</b>.
+Shaded: farther off than the limit.</p>
 {_plots(lines)}
 <table><thead><tr>{head}</tr></thead><tbody>
 {rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from statistics import fmean
@@ -26,31 +27,37 @@ def run_cells(
     """Runs each cell once for each seed and returns the means.
 
     Source: ours. Virtual time runs outside Python's lock, so threads suffice. Deterministic. An
-    exception, Ctrl-C included, leaves what has not begun.
+    exception, Ctrl-C included, ends what runs and leaves what has not begun.
     """
     from spfemu.sweeping.pool import local_jobs
 
     keys = [(cell, seed) for cell in dict.fromkeys(cells) for seed in seeds]
     done: dict[_Key, Figures] = {}
+    stop = threading.Event()
     with ThreadPoolExecutor(local_jobs()) as pool:
-        futures = {pool.submit(_run_cell, *key): key for key in keys}
+        futures = {pool.submit(_run_cell, *key, stop): key for key in keys}
         try:
             for future in as_completed(futures):
                 done[futures[future]] = future.result()
                 if progress is not None:
                     progress(len(done) / len(futures))
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {cell: _mean([done[cell, seed] for seed in seeds]) for cell, _ in keys}
 
 
-def _run_cell(cell: Cell, seed: int) -> Figures:
+def _run_cell(cell: Cell, seed: int, stop: threading.Event) -> Figures:
+    def go_on(_: float) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+
     arch = arch_of(cell.machine.arch)
     seed += cell.shift
     job = make_job(cell.workload, cpus=cell.cpus)
     result = run(
-        job.build(page_size=arch.page_size, seed=seed),
+        job.build(page_size=arch.page_size),
         engine="vtime",
         handler=cell.handler,
         tree=cell.tree,
@@ -59,9 +66,15 @@ def _run_cell(cell: Cell, seed: int) -> Figures:
         cpus=cell.cpus,
         seed=seed,
         record=False,
-        settings=dict.fromkeys(cell.without, False),
+        settings=_settings(cell),
+        progress=go_on,
     )
     return Figures(job.figures(result), dict(result.counters))
+
+
+def _settings(cell: Cell) -> dict[str, int]:
+    settings: dict[str, int] = dict.fromkeys(cell.without, False)
+    return settings | {"tick_slack_ns": 0} if cell.strict else settings
 
 
 def _mean(figures: Sequence[Figures]) -> Figures:

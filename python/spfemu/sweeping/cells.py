@@ -66,7 +66,7 @@ class Workload:
         if self.program is not None:
             program = self.program
             nr_tasks = len(program.tasks)
-            return Source(self.label, lambda page_size, seed: program, nr_tasks)
+            return Source(self.label, lambda page_size: program, nr_tasks)
         command = tuple(part.replace(PLACEHOLDER, str(cpus)) for part in self.command)
         if command[0] in WORKLOADS:
             return find_source(command, cpus)
@@ -165,7 +165,7 @@ def run_cell(cell: Cell, progress: Progress | None = None) -> Outcome:
     """
     profile = arch(cell.machine.arch)
     source = cell.workload.source(cell.cpus)
-    program = source.program(profile.page_size, cell.seed)
+    program = source.program(profile.page_size)
     result = run(
         program,
         engine="vtime",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +29,8 @@ _STYLES: Final = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
 _HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative"}
 _WORDS: Final = {"elapsed": "elapsed time (s)", "faults/s": "page faults (faults/s)"}
 _MAX_TICKS: Final = 12
+_LEGEND_WIDTH: Final = 36
+"""Characters of a line."""
 
 
 def draw(table: Sweep, metric: str | None = None) -> Any:
@@ -38,7 +42,7 @@ def draw(table: Sweep, metric: str | None = None) -> Any:
     others = [row for row in beside(table.rows) if min(numbers) <= row.ncpus <= max(numbers)]
     parts = shares(table.rows)
     # A figure of its own, not pyplot's: it needs no display, and nobody has to close it.
-    figure = figures.Figure(figsize=(8, 8 if parts else 5), layout="constrained")
+    figure = figures.Figure(figsize=(10, 8 if parts else 5), layout="constrained")
     axes = figure.subplots(2 if parts else 1, 1, squeeze=False, sharex=True)[:, 0]
     machines = list(dict.fromkeys(row.machine for row in table.rows))
     _draw_metric(axes[0], [row for row in table.rows if row.metric == metric], others, metric)
@@ -86,7 +90,10 @@ def _draw_shares(
     for where in dict.fromkeys(_where(row) for row in measured):
         axes.plot([], [], "D", label=f"measured: {where}", **_hollow("#444"))
     axes.set_ylabel("share of all faults, spf run (%)")
-    axes.set_ylim(-3, 103)
+    # Aborts are a few in a hundred, or in a thousand.
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_yticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+    axes.set_ylim(-0.02, 160)
     _finish(axes)
 
 
@@ -151,7 +158,10 @@ def _cpu_axis(axes: Any, numbers: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     ticks = [number for number in numbers if number & (number - 1) == 0]
     # A number between powers of two is written where it does not run into its neighbours.
-    ticks += [n for n in numbers if n not in ticks and all(abs(n / t - 1) > 0.2 for t in ticks)]
+    room = max(0.4, math.log2(numbers[-1] / numbers[0]) / 16)
+    for number in numbers:
+        if all(abs(math.log2(number / tick)) > room for tick in ticks):
+            ticks.append(number)
     if not 2 <= len(ticks) <= _MAX_TICKS:
         ticks = list(numbers[:: max(1, len(numbers) // _MAX_TICKS)])
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -167,8 +177,10 @@ def _finish(axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     # Ours first; matplotlib has lines with error bars after all others.
     order = sorted(range(len(labels)), key=lambda place: "measured: " in labels[place])
-    chosen = [handles[place] for place in order], [labels[place] for place in order]
-    axes.legend(*chosen, fontsize=8, framealpha=0.9)
+    texts = [textwrap.fill(labels[place], _LEGEND_WIDTH) for place in order]
+    chosen = [handles[place] for place in order], texts
+    # Beside the plot, where it hides nothing.
+    axes.legend(*chosen, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def svg(figure: Any) -> str:

@@ -239,13 +239,14 @@ impl Job {
     ) -> PyResult<(RunResult, Explanation)> {
         let watch = Arc::new(Watch::default());
         let total = given.program.nr_operations(1 << self.arch.page_shift);
-        let look = |py: Python<'_>| match (progress, total) {
-            (Some(progress), Some(total)) => {
-                let operations = watch.operations.load(Ordering::Relaxed);
-                let share = (operations as f64 / total.max(1) as f64).min(1.0);
+        let look = |py: Python<'_>| match progress {
+            Some(progress) => {
+                let operations = watch.operations.load(Ordering::Relaxed) as f64;
+                // Nobody knows how many there will be in a given time.
+                let share = total.map_or(0.0, |total| (operations / total.max(1) as f64).min(1.0));
                 progress.call1(py, (share,)).map(drop)
             }
-            _ => Ok(()),
+            None => Ok(()),
         };
         watched(py, || self.execute(given, &watch), || watch.stop(), look)
     }

@@ -17,7 +17,7 @@ use super::node::{PerCpuPages, Zone, node_shift};
 use super::objects::{
     AnonVma, AnonVmaChain, Inode, Mm, MmRef, MmuNotifierMm, Page, PageRef, Table, Vma,
 };
-use super::page::{pcp_batch, pcp_high};
+use super::page::pcp_batch;
 use super::pgtable::TableLevel;
 use super::swap::{Swap, SwapConfig};
 use super::tlb::Tlb;
@@ -49,6 +49,8 @@ pub struct System {
     pub transparent_hugepage: bool,
     /// NUMA nodes, 1 to 64.
     pub nodes: u32,
+    /// The node of each CPU; empty: CPUs share them evenly, in order.
+    pub cpu_nodes: Vec<u32>,
     /// `CONFIG_NUMA`
     pub numa: bool,
     /// Pages of the hugetlb pool; `None`: enough.
@@ -85,6 +87,7 @@ impl Default for System {
             thp: Thp::Madvise,
             transparent_hugepage: true,
             nodes: 2,
+            cpu_nodes: Vec::new(),
             numa: true,
             hugetlb_pages: None,
             memcg: None,
@@ -138,14 +141,12 @@ impl<P: Platform> PerCpu<P> {
     }
 
     fn new(config: &Config, cpu: u32, line: Line, notifier: Line) -> Self {
-        let nodes = config.system.nodes;
-        let most = pcp_high(pcp_batch(config.system.memory, config.arch.page_size()));
         Self {
             tlb: Tlb::new(),
             active_mm: Word::new(line, 0),
             notifier_readers: Word::new(notifier, 0),
-            node: cpu * nodes / config.nr_cpus,
-            pcp: (0..nodes).map(|_| PerCpuPages::new(most)).collect(),
+            node: config.node_of(cpu),
+            pcp: PerCpuPages::of_nodes(config),
             lru_add_pvec: PageVec::new::<P>(),
             memcg_stock: Local::default(),
         }
@@ -238,7 +239,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let arch = config.arch.with_keys(x86_memory_protection_keys, ppc_mem_keys);
         let config = Config { arch, ..config };
         let lines = Arc::new(Lines::default());
-        let word = |line| Word::new(line, 0);
         let nodes = config.system.nodes;
         let Line(first_zone) = lines.take_named("zone", nodes, |offset| {
             field(&["lock", "fresh", "huge_zero_page", "mm_all_locks_mutex"], offset)
@@ -280,7 +280,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             resv_maps: Arena::new(&lines, 0),
             hstate: Hstate::new(&lines, config.nr_cpus),
             ksm: Ksm::new(&lines),
-            sysctl_speculative_page_fault: word(sysctls),
+            sysctl_speculative_page_fault: Word::new(sysctls, 0),
             sysctl_max_map_count: Word::new(sysctls, 8),
             sysctl_page_cluster: Word::new(sysctls, 16),
             pgdats: Arena::new(&lines, 0),

@@ -75,6 +75,7 @@ impl<'k, P: Platform> Section<'k, P> {
             return false;
         }
         self.unlock(cpu);
+        cpu.local_irq_disable();
         spin_lock(cpu, pgdat.lru_lock());
         self.pgdat = Some(pgdat);
         true
@@ -91,6 +92,7 @@ impl<'k, P: Platform> Section<'k, P> {
         let size = pgdat.lru_zone_size().peek();
         pgdat.lru_zone_size().write(cpu, size.wrapping_add_signed(self.pages));
         spin_unlock(cpu, pgdat.lru_lock());
+        cpu.local_irq_enable();
         *self = Self::none();
     }
 }

@@ -7,8 +7,9 @@
 use std::sync::Mutex;
 
 use super::compound::FreeArea;
-use super::kernel::{Config, Kernel};
+use super::kernel::{Config, Kernel, System};
 use super::objects::PageRef;
+use super::page::{pcp_batch, pcp_high};
 use crate::design::Design;
 use crate::platform::{Line, Local, PaddedWord, Platform, Word};
 
@@ -42,8 +43,12 @@ pub(crate) struct PerCpuPages {
 }
 
 impl PerCpuPages {
-    pub(super) fn new(most: u64) -> Self {
-        Self { count: Local::default(), pages: (0..most).map(|_| Local::default()).collect() }
+    /// Those of each node.
+    pub(super) fn of_nodes(config: &Config) -> Box<[Self]> {
+        let most = pcp_high(pcp_batch(config.system.memory, config.arch.page_size()));
+        let pages = || (0..most).map(|_| Local::default()).collect();
+        let new = |_| Self { count: Local::default(), pages: pages() };
+        (0..config.system.nodes).map(new).collect()
     }
     pub(super) fn reset(&self) {
         self.count.set(0);
@@ -56,6 +61,13 @@ pub(super) fn node_shift(config: &Config) -> u32 {
     let nr_pages = config.system.memory >> config.arch.page_shift;
     let even = (nr_pages / u64::from(config.system.nodes)).max(1);
     even.ilog2().min(config.arch.hpage_pmd_order())
+}
+
+impl Config {
+    pub(super) fn node_of(&self, cpu: u32) -> u32 {
+        let System { nodes, ref cpu_nodes, .. } = self.system;
+        cpu_nodes.get(cpu as usize).copied().unwrap_or(cpu * nodes / self.nr_cpus)
+    }
 }
 
 /// Where a page shall come from: this node, else one of these, else any.

@@ -116,6 +116,15 @@ pub trait Platform: Sized + 'static {
     /// Busy-waits until `done(value)`; the CPU is never given up. Returns the value seen; the
     /// caller re-checks, for the predicate may already be false again.
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64;
+    /// Whether others spin for this word, in an order that who comes later keeps to. False where
+    /// the platform has no such order.
+    #[inline(always)]
+    fn has_waiters(&self, _word: &Word<Self>) -> bool {
+        false
+    }
+    /// As [`Platform::spin_until`], but behind those who spin already, whatever the word holds.
+    #[inline(always)]
+    fn spin_behind_others(&self, _word: &Word<Self>, _done: impl Fn(u64) -> bool) {}
     /// Sleeps until `done(value)`. Whoever stores the value calls [`Platform::wake`].
     fn sleep_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64;
     /// Wakes whoever sleeps on `word`.

@@ -6,7 +6,7 @@
 //! | 1 | held |
 //!
 //! DEVIATION: the kernel's queued spin lock is fair; here whoever is first after a release gets
-//! it, but in virtual time, where waiters go on in the order in which they came.
+//! it, but in virtual time, where the lock goes to waiters in the order in which they came.
 
 use crate::platform::{Field, Ordering, Platform};
 
@@ -16,8 +16,12 @@ const HELD: u64 = 1;
 /// `spin_lock()`. Source: `kernel/locking/spinlock.c`.
 #[inline]
 pub fn spin_lock<P: Platform>(cpu: &P, lock: Field<'_, P, u64>) {
+    let is_free = |held| held == FREE;
+    if cpu.has_waiters(lock.word()) {
+        cpu.spin_behind_others(lock.word(), is_free);
+    }
     while !spin_trylock(cpu, lock) {
-        cpu.spin_until(lock.word(), |held| held == FREE);
+        cpu.spin_until(lock.word(), is_free);
     }
 }
 

@@ -87,14 +87,14 @@ impl Cpu {
             return false;
         }
         let in_no_turn = self.in_no_turn();
-        if kind == Kind::Atomic {
-            self.advance(world.machine.atomic_ns);
-        }
+        // What a transfer takes was measured with an atomic operation.
+        let atomic_ns = if kind == Kind::Atomic { world.machine.atomic_ns } else { 0 };
+        let hit_ns = world.machine.line_ns[0] + atomic_ns;
         let (clock, writes) = (self.clock.get(), kind != Kind::Load);
         let is_near = in_no_turn && clock < world.limit.get()
             || world.is_first(self.task, clock.saturating_sub(world.slack_ns));
         if is_near && let Some(watched) = world.lines.hit(line, self.id, writes) {
-            self.advance(world.machine.line_ns[0]);
+            self.advance(hit_ns);
             return watched;
         }
         // Strict order among those who leave their cache.
@@ -107,7 +107,7 @@ impl Cpu {
                 self.take_clock();
             }
         } else {
-            self.this.state.set(State::AsksForLine { line, writes, ahead: !is_near });
+            self.this.state.set(State::AsksForLine { line, writes, ahead: !is_near, hit_ns });
             self.let_others_go_first();
             self.take_clock();
         }

@@ -3,6 +3,7 @@
 use std::panic::resume_unwind;
 
 use super::cpu::{Cpu, NO_LINE, address};
+use super::machine::Machine;
 use super::task::Task;
 use super::world::Irqs;
 use crate::platform::{CpuId, Platform, Word};
@@ -95,11 +96,7 @@ impl Cpu {
         }
         self.sync();
         let world = &*self.world;
-        if world.records {
-            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
-        }
         let now = self.clock.get();
-        self.advance(world.machine.ipi_base_ns);
         let is_target = |&cpu: &CpuId| {
             cpu != self.id
                 && (!lazy || world.cpus[cpu as usize].worker(now).is_some())
@@ -110,17 +107,25 @@ impl Cpu {
         } else {
             (0..world.nr_cpus).filter(is_target).collect()
         };
-        targets.iter().for_each(|&cpu| world.interrupt(cpu, now));
-        self.advance(world.machine.ipi_target_ns * targets.len() as u64);
-        // They answer side by side, each once its interrupts are on; a later section does not
-        // hold back what was sent before it.
-        self.this.clock.set(self.clock.get());
+        if targets.is_empty() {
+            return;
+        }
+        if world.records {
+            self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
+        }
+        let Machine { ipi_base_ns, ipi_target_ns, ipi_handler_ns, .. } = world.machine;
+        self.advance(ipi_base_ns + ipi_target_ns * targets.len() as u64);
+        // They answer side by side, after what they were interrupted for before, each once its
+        // interrupts are on; a later section does not hold back what was sent before it.
+        let sent = self.clock.get();
+        let answers = targets.iter().map(|&cpu| world.interrupt(cpu, now, sent));
+        let answered = answers.max().expect("a target");
+        self.this.clock.set(sent);
         if world.wait_for_irqs(self.task, &targets) {
             self.suspend();
+            self.advance(ipi_handler_ns);
         }
-        if !targets.is_empty() {
-            self.advance(world.machine.ipi_handler_ns);
-        }
+        self.clock.set(self.clock.get().max(answered));
         self.leave("");
     }
 
@@ -128,6 +133,11 @@ impl Cpu {
     /// under way, and for nothing that software does meanwhile.
     pub(super) fn broadcast_flush(&self, is_target: impl Fn(CpuId) -> bool) {
         let world = &*self.world;
+        // On powerpc the flush is one of this CPU's own TLB if no other has the address space.
+        if world.flushes_locally && !(0..world.nr_cpus).any(|cpu| cpu != self.id && is_target(cpu))
+        {
+            return;
+        }
         self.sync();
         if world.records {
             self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
@@ -172,6 +182,43 @@ impl Cpu {
     pub(super) fn begin_turn(&self, word: &Word<Self>) {
         self.turn.set(Some((address(word), TURN_ACCESSES)));
         self.world.limit.set(0);
+    }
+
+    /// Waits on its CPU, behind those who do so or, `again`, before them, until `done` holds of the
+    /// word, which holds `value`, and this task has its turn.
+    pub(super) fn spin(
+        &self,
+        word: &Word<Self>,
+        value: u64,
+        done: &dyn Fn(u64) -> bool,
+        again: bool,
+    ) {
+        self.end_turn();
+        self.this.condition.during(done, || {
+            self.world.spin(self.task, address(word), word.site().line, value, again);
+            self.wait(word, || self.suspend());
+        });
+        self.begin_turn(word);
+    }
+
+    /// Works for `ns`, but for slices of other tasks that want the CPU.
+    pub(super) fn work(&self, ns: u64) {
+        let world = &*self.world;
+        let mut left = ns;
+        while world.shares_cpus() {
+            let step = left.min(world.slice_left(self.task, self.clock.get()));
+            self.advance(step);
+            left -= step;
+            if left == 0 {
+                return;
+            }
+            // Who wants the CPU by now, and is behind, asks for it first.
+            self.sync();
+            if world.yields_slice(self.task, self.clock.get()) {
+                self.suspend();
+            }
+        }
+        self.advance(left);
     }
 
     /// Ends the run from inside a coroutine.

@@ -142,18 +142,32 @@ impl Platform for Cpu {
     fn fence(&self, _fence: Fence) {}
 
     fn spin_until(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) -> u64 {
-        let condition = &self.this.condition;
         loop {
+            // Who had its turn and lost to one that does not wait is the first again.
+            let again = self.turn.get().is_some_and(|(at, _)| at == address(word));
             let value = self.load(word, Ordering::Acquire);
             if done(value) || !self.counts() {
                 return value;
             }
-            self.end_turn();
-            condition.during(&done, || {
-                self.world.spin(self.task, address(word), word.site().line, value);
-                self.wait(word, || self.suspend());
-            });
-            self.begin_turn(word);
+            self.spin(word, value, &done, again);
+        }
+    }
+
+    fn has_waiters(&self, word: &Word<Self>) -> bool {
+        if !self.counts() {
+            return false;
+        }
+        // Who came before waits by now.
+        if self.clock.get() >= self.world.limit.get() {
+            self.sync();
+        }
+        self.world.has_waiters(address(word), word.site().line)
+    }
+    fn spin_behind_others(&self, word: &Word<Self>, done: impl Fn(u64) -> bool) {
+        self.load(word, Ordering::Relaxed);
+        // They may be gone now.
+        if self.has_waiters(word) {
+            self.spin(word, word.peek(), &done, false);
         }
     }
 
@@ -183,11 +197,11 @@ impl Platform for Cpu {
         let condition = &self.this.condition;
         while self.load(word, Ordering::Relaxed) == value
             && self.counts()
-            && self.world.is_on_cpu(owner)
+            && self.world.is_on_cpu(owner, self.clock.get())
         {
             self.end_turn();
             condition.during(&|now| now != value, || {
-                self.world.spin(self.task, address(word), word.site().line, value);
+                self.world.spin(self.task, address(word), word.site().line, value, false);
                 self.world.spin_while_runs(self.task, owner);
                 self.wait(word, || self.suspend());
             });
@@ -197,7 +211,7 @@ impl Platform for Cpu {
     }
 
     fn on_cpu(&self, task: TaskId) -> bool {
-        self.world.is_on_cpu(task)
+        self.world.is_on_cpu(task, self.clock.get())
     }
 
     #[inline(always)]
@@ -272,7 +286,7 @@ impl Platform for Cpu {
             return;
         }
         if on_cpu {
-            self.advance(ns);
+            self.work(ns);
             return;
         }
         self.this.clock.set(self.clock.get());

@@ -14,8 +14,8 @@ impl World {
         while let Some(task) = next {
             let this = &**self.task(task);
             let goes_on = match this.state.get() {
-                State::AsksForLine { line, writes, ahead } => {
-                    self.first_asks(this, line, writes, ahead)
+                State::AsksForLine { line, writes, ahead, hit_ns } => {
+                    self.first_asks(this, line, writes, ahead, hit_ns)
                 }
                 State::WaitsForLine(line) => self.serve_line(this, line),
                 _ => true,
@@ -30,14 +30,14 @@ impl World {
 
     /// Nobody was behind the task when it was taken out of the queue: it gets the line, or waits for
     /// it. Whether it has it.
-    fn first_asks(&self, this: &Task, line: u32, writes: bool, ahead: bool) -> bool {
-        if self.take_stolen(this) && !self.may_ask(this, line, writes, ahead) {
+    fn first_asks(&self, this: &Task, line: u32, writes: bool, ahead: bool, hit_ns: u64) -> bool {
+        if self.take_stolen(this) && !self.may_ask(this, line, writes, ahead, hit_ns) {
             self.queue.push(this.id, this.clock.get());
             return false;
         }
         // It was here, but others were too far behind; or another task of this CPU has brought it.
         let has_it = if self.lines.hit(line, this.cpu, writes).is_some() {
-            this.clock.set(this.clock.get() + self.machine.line_ns[0]);
+            this.clock.set(this.clock.get() + hit_ns);
             true
         } else {
             self.ask(this, line, writes)
@@ -71,7 +71,7 @@ impl World {
     /// Whether the task is still the first, after its clock was moved; or may use a line that it
     /// has.
     #[cold]
-    fn may_ask(&self, this: &Task, line: u32, writes: bool, ahead: bool) -> bool {
+    fn may_ask(&self, this: &Task, line: u32, writes: bool, ahead: bool, hit_ns: u64) -> bool {
         let clock = this.clock.get();
         if self.is_first(this.id, clock) {
             return true;
@@ -80,7 +80,7 @@ impl World {
             if self.lines.hit(line, this.cpu, writes).is_some() {
                 return true;
             }
-            this.state.set(State::AsksForLine { line, writes, ahead: false });
+            this.state.set(State::AsksForLine { line, writes, ahead: false, hit_ns });
         }
         false
     }

@@ -138,7 +138,11 @@ pub static FIELDS: &[Field] = &[
         needs: None,
         set: |m, n| m.adjacent_line_prefetch = n != 0,
     },
-    time("atomic_ns", "what a locked read-modify-write adds", |m, ns| m.atomic_ns = ns),
+    time(
+        "atomic_ns",
+        "what a locked read-modify-write adds to an access that stays in the cache",
+        |m, ns| m.atomic_ns = ns,
+    ),
     cost!("fault_ns", FaultEntryExit, "exception, entry and exit of the fault handler"),
     cost!("syscall_ns", SyscallEntryExit, "a system call's entry and exit"),
     cost!("clear_page_ns", ClearPage, "zeroing a page of the machine's arch"),

@@ -62,12 +62,15 @@ impl Lines {
         // Copies of a copy do not wait for each other.
         let copies = !writes && holder & SHARED != 0;
         if traffic.queue == 0 && (copies || now >= traffic.busy_until) {
-            let end = now.max(traffic.busy_until) + self.transfer(line, holder, cpu, writes, now);
-            if !copies {
-                self.set_busy(&mut traffic, end);
+            let way = self.transfer(line, holder, cpu, writes, now);
+            if copies {
+                // Not before the first copy is where this one may come from.
+                let first_is_there = traffic.busy_until.saturating_sub(self.hold_ns);
+                return Asked::Has((now + way).max(first_is_there));
             }
+            self.set_busy(&mut traffic, now + way);
             self.traffic.set(line as usize, traffic);
-            return Asked::Has(end);
+            return Asked::Has(now + way);
         }
         let request = Request { task, cpu, writes, at: self.spots[cpu as usize] };
         if traffic.queue == 0 {
@@ -147,7 +150,9 @@ impl Lines {
     fn hand_over(&self, line: u32, traffic: &mut Traffic, request: Request, now: u64) -> Served {
         let Request { task, cpu, writes, .. } = request;
         let holder = self.holders.get(line as usize).expect("covered");
+        // A copy is not here before those that were sent before: it may come from one of them.
         let at = now + self.transfer(line, holder, cpu, writes, now).div_ceil(2);
+        let at = at.max(traffic.busy_until.saturating_sub(self.hold_ns));
         self.set_busy(traffic, at);
         Served { task, at }
     }

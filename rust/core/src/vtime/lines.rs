@@ -86,7 +86,7 @@ impl Lines {
     /// Lines of so many CPUs of a machine: its first ones, or those that `spreads` says tasks are
     /// spread over.
     pub(super) fn new(machine: &Machine, nr_cpus: u32, spreads: bool) -> Self {
-        let cpu = |nth| if spreads { machine.spread(nth) } else { nth };
+        let cpu = |nth| machine.cpu(nth, spreads);
         let set_words = nr_cpus.div_ceil(64) as usize;
         let places: Vec<Place> = (0..nr_cpus).map(|nth| machine.place(cpu(nth))).collect();
         let sets_by = |group: fn(&Place) -> u32| {

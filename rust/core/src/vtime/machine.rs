@@ -94,6 +94,12 @@ impl Machine {
         (self.line_ns[Distance::Machine as usize] / self.line_ns[Distance::Die as usize]) as u32
     }
 
+    /// The CPU of the machine that is the `nth` of those that take part: the first ones, or those over
+    /// which tasks are spread.
+    pub(super) fn cpu(&self, nth: u32, spreads: bool) -> u32 {
+        if spreads { self.spread(nth) } else { nth }
+    }
+
     /// The CPU that gets the `nth` task when they are spread, as Linux's scheduler spreads those that
     /// are new: over sockets, then dies, then cores, and threads of a core last.
     pub fn spread(&self, nth: u32) -> u32 {

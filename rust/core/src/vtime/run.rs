@@ -70,7 +70,9 @@ fn run_design<D: Design>(
     let nr_cpus = settings.nr_cpus;
     let recorder = Recorder::new(options, nr_tasks);
     let world = Rc::new(World::new(settings, nr_tasks, watch, recorder));
-    let kernel = Rc::new(Kernel::<Cpu, D>::new(Config { nr_cpus, nr_tasks, ..config }));
+    let mut config = Config { nr_cpus, nr_tasks, ..config };
+    config.system.cpu_nodes = cpu_nodes(settings, config.system.nodes);
+    let kernel = Rc::new(Kernel::<Cpu, D>::new(config));
     world.recorder.name_by(kernel.lines());
     let run = Rc::new(Run::new(program, options, watch));
     let outside = Rc::new(Task::new(run.first_task(), &StackPool::new(), 0));
@@ -95,6 +97,13 @@ fn run_design<D: Design>(
         }
     }
     Ok(RunResult { finding, interrupted, course, ..run.finish(&kernel, elapsed_ns) })
+}
+
+/// The node of each CPU: sockets share the nodes evenly, in order.
+fn cpu_nodes(settings: &Settings, nodes: u32) -> Vec<u32> {
+    let Settings { ref machine, nr_cpus, spreading, .. } = *settings;
+    let node = |nth| machine.place(machine.cpu(nth, spreading)).socket * nodes / machine.sockets;
+    (0..nr_cpus).map(node).collect()
 }
 
 /// A coroutine for each task, that will run `body` on its CPU.

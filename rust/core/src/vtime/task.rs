@@ -26,6 +26,8 @@ pub(super) enum State {
         line: u32,
         writes: bool,
         ahead: bool,
+        /// What the access takes if the line is here.
+        hit_ns: u64,
     },
     /// On its CPU, which waits for this cache line.
     WaitsForLine(u32),

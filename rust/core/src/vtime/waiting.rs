@@ -17,18 +17,42 @@ pub(super) struct Waiters {
     tasks: VecDeque<TaskId>,
     /// What the word holds, as far as those who spin know.
     value: u64,
+    /// One who waited goes on now, and nobody who comes later goes before it.
+    has_heir: bool,
+}
+
+impl Waiters {
+    fn is_done(&self) -> bool {
+        self.tasks.is_empty() && !self.has_heir
+    }
 }
 
 impl World {
     /// The task busy-waits, on its CPU, until its condition holds of the word at `address`, which
-    /// holds `value` now.
-    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32, value: u64) {
+    /// holds `value` now: behind all who do so or, `again`, before them.
+    pub(super) fn spin(&self, task: TaskId, address: usize, line: u32, value: u64, again: bool) {
         self.task(task).state.set(State::Spins { address, line });
         self.lines.watch(line);
         let mut waiters = self.waiters.borrow_mut();
         let waiters = waiters.entry(address).or_default();
-        waiters.tasks.push_back(task);
+        if again {
+            waiters.tasks.push_front(task);
+        } else {
+            waiters.tasks.push_back(task);
+        }
         waiters.value = value;
+    }
+
+    /// Whether somebody waits for the word at `address`, in that line, or goes on just now.
+    #[inline(always)]
+    pub(super) fn has_waiters(&self, address: usize, line: u32) -> bool {
+        (self.nr_heirs.get() != 0 || self.lines.is_watched(line)) && self.waits(address)
+    }
+
+    #[inline(never)]
+    fn waits(&self, address: usize) -> bool {
+        let waiters = self.waiters.borrow();
+        waiters.get(&address).is_some_and(|waiting| waiting.has_heir || !waiting.tasks.is_empty())
     }
 
     /// The task also stops spinning when `owner` leaves its CPU.
@@ -61,16 +85,20 @@ impl World {
         let mut waiters = self.waiters.borrow_mut();
         let Some(waiting) = waiters.get_mut(&address) else { return };
         waiting.value = value;
-        let next = self.first_satisfied(&waiting.tasks, value);
-        self.take_waiter(waiters, address, next, now);
+        self.choose_heir(waiters, address, now);
     }
 
     /// A task that went on because of the word at `address` has had its turn: the next may.
     pub(super) fn pass_on(&self, address: usize, now: u64) {
-        let waiters = self.waiters.borrow_mut();
-        let Some(waiting) = waiters.get(&address) else { return };
-        let next = self.first_satisfied(&waiting.tasks, waiting.value);
-        self.take_waiter(waiters, address, next, now);
+        let mut waiters = self.waiters.borrow_mut();
+        let Some(waiting) = waiters.get_mut(&address) else { return };
+        self.set_heir(waiting, false);
+        self.choose_heir(waiters, address, now);
+    }
+
+    fn set_heir(&self, waiting: &mut Waiters, has_heir: bool) {
+        let before = u32::from(std::mem::replace(&mut waiting.has_heir, has_heir));
+        self.nr_heirs.set(self.nr_heirs.get() + u32::from(has_heir) - before);
     }
 
     fn first_satisfied(&self, tasks: &VecDeque<TaskId>, value: u64) -> Option<usize> {
@@ -80,22 +108,25 @@ impl World {
         })
     }
 
-    /// Lets the task at `place` of those that wait for the word at `address` go on.
-    fn take_waiter(
+    /// Lets the first who spins for what the word at `address` holds now go on, if there is one.
+    fn choose_heir(
         &self,
         mut waiters: RefMut<'_, BTreeMap<usize, Waiters>>,
         address: usize,
-        place: Option<usize>,
         now: u64,
     ) {
-        let Some(place) = place else { return };
         let waiting = waiters.get_mut(&address).expect("somebody waits there");
-        let task = waiting.tasks.remove(place).expect("a place among them");
-        if waiting.tasks.is_empty() {
+        let place = self.first_satisfied(&waiting.tasks, waiting.value);
+        let heir = place.and_then(|place| waiting.tasks.remove(place));
+        if heir.is_some() {
+            self.set_heir(waiting, true);
+        } else if waiting.is_done() {
             waiters.remove(&address);
         }
         drop(waiters);
-        self.go_on(task, now);
+        if let Some(heir) = heir {
+            self.go_on(heir, now);
+        }
     }
 
     /// The owner of a semaphore left its CPU: a spinner goes on, if it still spins.
@@ -107,13 +138,15 @@ impl World {
         self.go_on(task, now);
     }
 
-    /// A task that waited on its CPU is ready at `now`, or later if its clock is.
+    /// A task that waited on its CPU is ready at `now`, or later if its clock is, or the CPU
+    /// handles an interrupt then.
     fn go_on(&self, task: TaskId, now: u64) {
         let this = self.task(task);
         if let State::Spins { line, .. } = this.state.get() {
             self.lines.unwatch(line);
         }
         this.clock.set(this.clock.get().max(now));
+        self.end_handler(this);
         this.state.set(State::Ready);
         self.enqueue(task);
     }
@@ -125,7 +158,7 @@ impl World {
         let Some(waiting) = waiters.get_mut(&address) else { return 0 };
         let sleepers: Vec<TaskId> = waiting.tasks.iter().copied().filter(sleeps).collect();
         waiting.tasks.retain(|task| !sleeps(task));
-        if waiting.tasks.is_empty() {
+        if waiting.is_done() {
             waiters.remove(&address);
         }
         drop(waiters);

@@ -48,6 +48,9 @@ pub(super) struct CpuState {
     /// When its last task gave it up.
     free_since: Cell<u64>,
     pub(super) irqs: Cell<Irqs>,
+    /// From when until when it handles the last interrupts so far.
+    handles_from: Cell<u64>,
+    pub(super) handles_until: Cell<u64>,
     /// Tasks that wait until interrupts are on again.
     pub(super) irq_waiters: RefCell<Vec<TaskId>>,
     pub(super) has_irq_waiters: Cell<bool>,
@@ -74,6 +77,8 @@ pub(super) struct World {
     pub(super) slack_ns: u64,
     /// As in `Settings`.
     pub(super) lazy_tlb: bool,
+    /// Where an instruction flushes: there is another one for the CPU's own TLB.
+    pub(super) flushes_locally: bool,
     pub(super) tasks: Vec<Rc<Task>>,
     pub(super) cpus: Vec<CpuState>,
     /// The set of CPUs on which a task runs.
@@ -88,6 +93,8 @@ pub(super) struct World {
     pub(super) limit: Cell<u64>,
     /// Tasks that spin or sleep, by address of the word.
     pub(super) waiters: RefCell<BTreeMap<usize, Waiters>>,
+    /// How many of them have an heir.
+    pub(super) nr_heirs: Cell<u32>,
     /// Tasks that spin for as long as this task is on a CPU.
     pub(super) owner_waiters: RefCell<BTreeMap<TaskId, Vec<TaskId>>>,
     pub(super) random: RefCell<Pcg64Mcg>,
@@ -118,6 +125,7 @@ impl World {
             nr_cpus,
             slack_ns,
             lazy_tlb,
+            flushes_locally: machine.arch != "arm64",
             tasks,
             cpus: (0..nr_cpus).map(|_| CpuState::default()).collect(),
             busy: vec![Cell::new(0); nr_cpus.div_ceil(64) as usize],
@@ -127,6 +135,7 @@ impl World {
             queue: Queue::new(nr_tasks, &mut random),
             limit: Cell::new(0),
             waiters: RefCell::default(),
+            nr_heirs: Cell::new(0),
             owner_waiters: RefCell::default(),
             random: RefCell::new(random),
             at_rest: Cell::new(true),
@@ -225,6 +234,17 @@ impl World {
         used >= self.machine.slice_ns && self.yield_slice(task, now)
     }
 
+    /// Whether there are more tasks than CPUs.
+    pub(super) fn shares_cpus(&self) -> bool {
+        self.tasks.len() > self.cpus.len()
+    }
+
+    /// How long the task may work from `now` on before it is asked whether others want its CPU.
+    pub(super) fn slice_left(&self, task: TaskId, now: u64) -> u64 {
+        let used = now.saturating_sub(self.cpu_state(task).runs_since.get());
+        self.machine.slice_ns - used % self.machine.slice_ns
+    }
+
     #[cold]
     fn yield_slice(&self, task: TaskId, now: u64) -> bool {
         let cpu = self.cpu_state(task);
@@ -237,9 +257,9 @@ impl World {
         true
     }
 
-    /// Whether `task` holds its CPU.
-    pub(super) fn is_on_cpu(&self, task: TaskId) -> bool {
-        self.cpu_state(task).runs.get() == Some(task)
+    /// Whether `task` works on its CPU at `now`.
+    pub(super) fn is_on_cpu(&self, task: TaskId, now: u64) -> bool {
+        self.cpu_state(task).worker(now) == Some(task)
     }
 
     /// The task is off its CPU until `until`.
@@ -297,11 +317,40 @@ impl World {
         }
     }
 
-    /// The handler of an interrupt takes its time from the task that works on `cpu`, if one does.
-    pub(super) fn interrupt(&self, cpu: u32, now: u64) {
-        let Some(task) = self.cpus[cpu as usize].worker(now) else { return };
-        let stolen = &self.task(task).stolen_ns;
-        stolen.set(stolen.get() + self.machine.ipi_handler_ns);
+    /// `cpu` is interrupted by who is at `now`, and has the request at `sent`. Returns when its
+    /// handler is done, which takes its time from the task that works there, if one does, and not
+    /// from what that waits for on its CPU.
+    ///
+    /// A request that finds the handler at work waits for the next one, which takes all that came
+    /// meanwhile. Source: `kernel/smp.c` (`flush_smp_call_function_queue()`).
+    pub(super) fn interrupt(&self, cpu: u32, now: u64, sent: u64) -> u64 {
+        let cpu = &self.cpus[cpu as usize];
+        if sent < cpu.handles_from.get() {
+            return cpu.handles_until.get();
+        }
+        let begin = sent.max(cpu.handles_until.get());
+        let done = begin + self.machine.ipi_handler_ns;
+        cpu.handles_from.set(begin);
+        cpu.handles_until.set(done);
+        if let Some(task) = cpu.worker(now) {
+            let task = self.task(task);
+            if !matches!(task.state.get(), State::Spins { .. } | State::WaitsForIrqs(_)) {
+                task.stolen_ns.set(task.stolen_ns.get() + self.machine.ipi_handler_ns);
+            }
+        }
+        done
+    }
+
+    /// A task goes on that was waiting when its CPU was interrupted: once the handler is done if that
+    /// is at work, else the handler will take its time from it.
+    pub(super) fn end_handler(&self, this: &Task) {
+        let cpu = &self.cpus[this.cpu as usize];
+        let (clock, until) = (this.clock.get(), cpu.handles_until.get());
+        if clock >= cpu.handles_from.get() {
+            this.clock.set(clock.max(until));
+        } else {
+            this.stolen_ns.set(this.stolen_ns.get() + self.machine.ipi_handler_ns);
+        }
     }
 
     /// The task has ended.

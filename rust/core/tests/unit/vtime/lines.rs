@@ -4,7 +4,7 @@ use crate::vtime::line_queue::Asked;
 
 /// CPUs 0 and 24 share a core of socket 0, 12 is in socket 1.
 fn machine() -> Machine {
-    Profile::builtin()[0].machine()
+    Machine { line_ns: [1, 8, 45, 45, 120], ..Profile::builtin()[0].machine() }
 }
 
 impl Lines {
@@ -162,6 +162,7 @@ fn dies() -> Machine {
         dies_per_socket = 2
         cores_per_die = 2
         line_socket_ns = 80
+        line_machine_ns = 120
     "#;
     Profile::from_toml(text).unwrap().machine()
 }

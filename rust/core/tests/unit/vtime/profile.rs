@@ -18,13 +18,13 @@ fn each_number_is_where_it_belongs() {
         profile.unwrap().machine()
     };
     let x86 = machine("x86-48");
-    assert_eq!(x86.line_ns, [1, 8, 45, 45, 120]);
+    assert_eq!(x86.line_ns, [1, 8, 45, 45, 128]);
     let costs: [u64; NR_COSTS] =
         [450, 150, 350, 500, 1_237, 280, 10, 1, 100, 40, 20_000, 100_000, 100_000, 2_000, 4_000];
     assert_eq!(x86.cost_ns, costs);
     assert_eq!(
         (x86.atomic_ns, x86.ipi_base_ns, x86.ipi_target_ns, x86.ipi_handler_ns),
-        (6, 1_000, 300, 1_000)
+        (6, 600, 200, 400)
     );
     assert_eq!(
         (x86.wakeup_ns, x86.wakeup_jitter, x86.waker_ns, x86.slice_ns),
@@ -41,19 +41,20 @@ fn each_number_is_where_it_belongs() {
         (power.atomic_ns, power.ipi_base_ns, power.ipi_target_ns, power.ipi_handler_ns),
         (10, 400, 0, 0)
     );
-    assert_eq!((power.wakeup_ns, power.waker_ns), (38_000, 700));
+    assert_eq!((power.wakeup_ns, power.waker_ns), (32_000, 700));
     assert_eq!((power.nr_cpus(), power.threads_adjacent), (1024, true));
     assert_eq!((x86.broadcast_flush, power.broadcast_flush), (false, true));
 
     let small = machine("power8-80");
     let mut cost_ns = power.cost_ns;
-    cost_ns[Cost::ZapPage as usize] = 1_000;
+    cost_ns[Cost::ZapPage as usize] = 1_600;
     let expected = Machine {
         name: "power8-80".into(),
         sockets: 2,
         cores_per_die: 5,
         cost_ns,
-        wakeup_ns: 11_000,
+        wakeup_ns: 9_000,
+        idle_exit_ns: 4_000,
         ..power
     };
     assert_eq!(small, expected);

@@ -722,7 +722,7 @@ class TestLists:
     ) -> None:
         machine = told_json(capsys, "machines", "power8-80", "--json")
         values = {value["name"]: value["value"] for value in machine["values"]}
-        assert values["wakeup_ns"] == 11_000
+        assert values["wakeup_ns"] == 9_000
         assert values["threads_adjacent"] is True
         lines = told(capsys, "machines", "power8-80").splitlines()
         assert lines[0] == f"power8-80: {machine['summary']}"

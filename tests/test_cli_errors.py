@@ -54,7 +54,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["stat", "--by", "moon", "--", "brk1"], '--by "moon" (allowed: vma, comm, ip)'),
         (["stat", "--by", "vma", "--handler", "classic", "--", "brk1"], "--by: the classic handler aborts nothing (allowed: both, spf)"),
         (["stat", "--cpus", "0", "--", "brk1"], 'option --cpus: value "0" (allowed: a whole number, 1 and more)'),
-        (["stat", "--cpus", "2000", "--", "brk1"], "cpus: value 2000 (allowed: 1 to 256, what zen5-256 has)"),
+        (
+            ["stat", "--cpus", "2000", "--", "brk1"],
+            "cpus: value 2000 (allowed: 1 to 256, what zen5-256 has; power8-1024 has 1024)",
+        ),
         (["stat", "--replicate", "0", "--", str(TRACE)], 'option --replicate: value "0" (allowed: a whole number, 1 and more)'),
         (["stat", "--replicate", "2", "--", "brk1"], "--replicate 2: a workload has its own number of tasks (allowed: with a program or a trace)"),
         (["stat", "--replicate", "2000", "--", str(TRACE)], f"{TRACE}: replicate: value 2000 (allowed: 1 to 1024)"),

@@ -47,7 +47,7 @@ def made_up(
 
 
 def labels(axes: Any) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text.get_text().replace("\n", " ") for text in axes.get_legend().get_texts()]
 
 
 def curve(axes: Any, label: str) -> list[tuple[float, float]]:

@@ -300,7 +300,8 @@ def test_notes_say_when_they_were() -> None:
         assert begin <= end
         if engine == "vtime":
             assert 11_000 <= begin < 12_000
-            assert 8000 <= end - begin < 9000
+            # A sleep leaves the CPU idle, which it takes 10 us to come back from.
+            assert 18_000 <= end - begin < 19_000
 
 
 def test_pft_counts_the_time_of_its_faults_only() -> None:

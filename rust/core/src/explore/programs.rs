@@ -146,7 +146,9 @@ fn explorer<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     // A setting that is not given leaves the tokens as they were before there was one.
-    let config_text = format!("{config:?}").replace("x86_memory_protection_keys: None, ", "");
+    let absent = ["x86_memory_protection_keys: None, ", "cpu_nodes: [], "];
+    let config_text =
+        absent.iter().fold(format!("{config:?}"), |text, setting| text.replace(setting, ""));
     let mut of = format!("{} {program:?} {config_text} {:?}", D::NAME, options.mutants);
     if options.memory_model != MemoryModel::Sc {
         of += options.memory_model.name();

@@ -339,6 +339,13 @@ class TestDatabase:
         figures = job.figures(result_of(job.build(), rounds=(0, 3, 4)))
         assert figures == {"transactions": 112, "transactions_per_s": 224.0}
 
+    def test_what_is_under_way_at_the_end_counts_with_its_time(self) -> None:
+        job = make_job(["database", "-t", "4", "-S", "0.0001"])
+        figures = job.figures(spfemu.run(job.build(), engine="vtime"))
+        assert figures["transactions"] == 4 * 16
+        # Each computes for 50 us.
+        assert figures["transactions_per_s"] < 4 / 50e-6
+
     def test_rows_come_from_the_seed(self) -> None:
         job = make_job(["database", "-t", "1"])
         assert job.build(seed=1) == job.build(seed=1)

@@ -123,7 +123,8 @@ def run(
     the engine (vtime: ``tick_slack_ns``, 0 to 1,000,000; ``spreading``, True for tasks on CPUs far
     from each other first; and the names of ``spfemu.engines.MECHANISMS``, each False for a kernel
     without, as ``downgrade`` for a munmap of before 4.20; kernel: ``timeout_s`` and ``counting``).
-    ``progress`` is called with 0 to 1.
+    ``progress`` is called with 0 to 1 (0 while a program runs that has a time, not an end); what it
+    raises ends the run.
 
     Raises ProgramError, ProfileError or EngineError for a program or setting that cannot run.
     Determinism: program, engine, settings, seed and version, apart from native's interleaving.

@@ -53,7 +53,7 @@ TreeOption: TypeAlias = Annotated[
     ),
 ]
 SeedOption: TypeAlias = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Seed of every random choice.")
+    int, typer.Option(min=0, metavar="N", help="Seed of every choice that the engine draws.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 PaceOption: TypeAlias = Annotated[

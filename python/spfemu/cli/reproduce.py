@@ -118,6 +118,9 @@ def reproduce(
     machines = _machines(machine or [])
     if not as_json:
         html, csv = html or Path("report.html"), csv or Path("report.csv")
+    for option, path in (("--html", html), ("--csv", csv)):
+        if str(path) == "-":
+            raise EngineError(f"{option} - (allowed: a file)")
     read = [*filter(is_machine_file, machines.values())]
     check_output(html, csv, *read)
     check_output(csv, *read)

@@ -268,8 +268,8 @@ def _run_all(settings: _Settings, source: Source, *, quiet: bool) -> list[Series
     nr_runs = len(series) * settings.repeat
     done = 0
     with progress_bar(source.label, quiet=quiet) as progress:
+        program = source.program(settings.profile.page_size)
         for number in range(settings.repeat):
-            program = source.program(settings.profile.page_size)
             for one in series:
                 share = None
                 if progress is not None:

@@ -210,7 +210,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         loop {
             if self.add_to_page_cache_lru(cpu, inode, index, new) {
                 if read {
-                    cpu.wait_for_io(Cost::ReadPage, 1);
+                    cpu.wait_for_io(&[(Cost::ReadPage, 1)]);
                 }
                 return Ok(new);
             }

@@ -266,7 +266,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
         }
         if !reading.is_empty() {
-            cpu.wait_for_io(Cost::ReadPage, 1);
+            cpu.wait_for_io(&[(Cost::ReadPage, 1)]);
         }
         for page in reading {
             self.unlock_page(cpu, page);

@@ -230,8 +230,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         if reads.0.is_empty() {
             return;
         }
-        cpu.wait_for_io(Cost::SwapIo, 1);
-        cpu.wait_for_io(Cost::SwapTransfer, reads.0.len() as u64);
+        cpu.wait_for_io(&[(Cost::SwapIo, 1), (Cost::SwapTransfer, reads.0.len() as u64)]);
         for (page, slot) in reads.0.drain(..) {
             self.end_swap_read(cpu, page, slot);
         }

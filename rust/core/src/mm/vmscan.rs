@@ -264,8 +264,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             return;
         }
         if !self.swap_device().config.synchronous {
-            cpu.wait_for_io(Cost::SwapIo, 1);
-            cpu.wait_for_io(Cost::SwapTransfer, pages.len() as u64);
+            cpu.wait_for_io(&[(Cost::SwapIo, 1), (Cost::SwapTransfer, pages.len() as u64)]);
         }
         for &page in pages {
             self.end_swap_write(cpu, page);

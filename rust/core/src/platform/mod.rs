@@ -210,10 +210,10 @@ pub trait Platform: Sized + 'static {
     /// Lets virtual time pass: on the CPU (`true`) or asleep.
     #[inline(always)]
     fn pass_ns(&self, _ns: u64, _on_cpu: bool) {}
-    /// Waits, off the CPU, until a device has done work that takes `cost`, `times` over. Locks stay
-    /// held.
+    /// Waits, off the CPU, until a device has done work that takes each of these costs so many times.
+    /// Locks stay held.
     #[inline(always)]
-    fn wait_for_io(&self, _cost: Cost, _times: u64) {}
+    fn wait_for_io(&self, _costs: &[(Cost, u64)]) {}
     /// Nanoseconds since the run began; 0 on platforms without a clock.
     fn now_ns(&self) -> u64;
     /// The word's value as the hardware or a flag of the interrupt path shows it: no charge, no

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 
 use super::cpu::{Cpu, NO_LINE, address};
 use super::machine::Machine;
-use super::task::Task;
+use super::task::{State, Task};
 use super::world::Irqs;
 use crate::platform::{CpuId, Platform, Word};
 
@@ -94,6 +94,7 @@ impl Cpu {
         if !self.counts() {
             return;
         }
+        self.end_turn();
         self.sync();
         let world = &*self.world;
         let now = self.clock.get();
@@ -125,20 +126,35 @@ impl Cpu {
             self.suspend();
             self.advance(ipi_handler_ns);
         }
-        self.clock.set(self.clock.get().max(answered));
+        self.wait_for_answers(answered);
         self.leave("");
+    }
+
+    /// Waits until the last of those that were interrupted is done.
+    fn wait_for_answers(&self, answered: u64) {
+        if self.clock.get() >= answered {
+            return;
+        }
+        self.clock.set(answered);
+        self.this.state.set(State::WaitsForAnswers);
+        self.sync();
+        self.this.state.set(State::Ready);
+        self.this.clock.set(self.clock.get());
+        self.world.end_wait(&self.this);
+        self.take_clock();
     }
 
     /// Flushes TLBs of other CPUs by an instruction: the barrier after it waits for user accesses
     /// under way, and for nothing that software does meanwhile.
     pub(super) fn broadcast_flush(&self, is_target: impl Fn(CpuId) -> bool) {
         let world = &*self.world;
+        self.end_turn();
+        self.sync();
         // On powerpc the flush is one of this CPU's own TLB if no other has the address space.
         if world.flushes_locally && !(0..world.nr_cpus).any(|cpu| cpu != self.id && is_target(cpu))
         {
             return;
         }
-        self.sync();
         if world.records {
             self.record(|recorder, at| recorder.begin(at, "flush_tlb_others", 0));
         }
@@ -210,6 +226,9 @@ impl Cpu {
             self.advance(step);
             left -= step;
             if left == 0 {
+                return;
+            }
+            if world.watch.is_stopped() {
                 return;
             }
             // Who wants the CPU by now, and is behind, asks for it first.

@@ -297,8 +297,11 @@ impl Platform for Cpu {
         }
         self.take_clock();
     }
-    fn wait_for_io(&self, cost: Cost, times: u64) {
-        self.pass_ns(self.world.machine.cost(cost) * times, false);
+    fn wait_for_io(&self, costs: &[(Cost, u64)]) {
+        let ns = costs.iter().map(|&(cost, times)| self.world.machine.cost(cost) * times).sum();
+        if ns != 0 {
+            self.pass_ns(ns, false);
+        }
     }
     #[inline]
     fn now_ns(&self) -> u64 {
@@ -357,6 +360,7 @@ impl Platform for Cpu {
                 self.world.watch.refuse(TOO_LATE.into());
             }
             if self.world.yields_slice(self.task, self.clock.get()) {
+                self.end_turn();
                 self.suspend();
             }
         }

@@ -172,7 +172,7 @@ pub static FIELDS: &[Field] = &[
     }),
     time(
         "ipi_handler_ns",
-        "flushing other CPUs' TLBs: what each target loses, side by side",
+        "flushing other CPUs' TLBs: what a run of the handler takes on each target",
         |m, ns| {
             m.ipi_handler_ns = ns;
         },

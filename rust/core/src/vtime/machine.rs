@@ -42,13 +42,13 @@ pub struct Machine {
     pub line_ns: [u64; NR_DISTANCES],
     /// A line that comes brings a copy of the other one of its pair.
     pub adjacent_line_prefetch: bool,
-    /// What a locked read-modify-write adds.
+    /// What a locked read-modify-write adds to an access of a line that is here.
     pub atomic_ns: u64,
     /// Work that is no access, in the order of [`Cost`].
     pub cost_ns: [u64; NR_COSTS],
     /// TLBs are flushed by an instruction that every CPU sees, not by interrupts.
     pub broadcast_flush: bool,
-    /// Sending a flush, each further target, and what a target loses.
+    /// Sending a flush, each target, and what its handler takes.
     pub ipi_base_ns: u64,
     pub ipi_target_ns: u64,
     pub ipi_handler_ns: u64,

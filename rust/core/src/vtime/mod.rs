@@ -11,6 +11,7 @@ mod control;
 mod cpu;
 mod dispatch;
 pub mod fields;
+mod interrupts;
 mod line_queue;
 mod lines;
 mod lock_stat;

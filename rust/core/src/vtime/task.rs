@@ -33,6 +33,8 @@ pub(super) enum State {
     WaitsForLine(u32),
     /// On its CPU, for so many CPUs to enable interrupts.
     WaitsForIrqs(u32),
+    /// On its CPU, until its clock: others handle what it sent them.
+    WaitsForAnswers,
     /// Off its CPU until its clock.
     Pauses,
     Ended,
@@ -46,7 +48,7 @@ impl fmt::Display for State {
             Self::Spins { .. } => "spins on a word",
             Self::Sleeps(_) => "sleeps on a word",
             Self::AsksForLine { .. } | Self::WaitsForLine(_) => "waits for a cache line",
-            Self::WaitsForIrqs(_) => "waits for an interrupt",
+            Self::WaitsForIrqs(_) | Self::WaitsForAnswers => "waits for an interrupt",
             Self::Pauses => "pauses",
             Self::Ended => "has ended",
         })

@@ -146,7 +146,7 @@ impl World {
             self.lines.unwatch(line);
         }
         this.clock.set(this.clock.get().max(now));
-        self.end_handler(this);
+        self.end_wait(this);
         this.state.set(State::Ready);
         self.enqueue(task);
     }
@@ -210,6 +210,7 @@ impl World {
 
     #[cold]
     fn answer_irqs(&self, cpu: &CpuState, now: u64) {
+        self.handle_pending(cpu, now);
         for task in cpu.irq_waiters.take() {
             let this = self.task(task);
             match this.state.get() {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rand_core::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
+use super::interrupts::Handler;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::queue::Queue;
@@ -48,9 +49,7 @@ pub(super) struct CpuState {
     /// When its last task gave it up.
     free_since: Cell<u64>,
     pub(super) irqs: Cell<Irqs>,
-    /// From when until when it handles the last interrupts so far.
-    handles_from: Cell<u64>,
-    pub(super) handles_until: Cell<u64>,
+    pub(super) handler: Handler,
     /// Tasks that wait until interrupts are on again.
     pub(super) irq_waiters: RefCell<Vec<TaskId>>,
     pub(super) has_irq_waiters: Cell<bool>,
@@ -314,42 +313,6 @@ impl World {
         if self.records && !self.at_rest.get() {
             let at = Moment { cpu: this.cpu, task: this.id, now: this.clock.get() };
             self.recorder.did(at, "flush_tlb_func", stolen);
-        }
-    }
-
-    /// `cpu` is interrupted by who is at `now`, and has the request at `sent`. Returns when its
-    /// handler is done, which takes its time from the task that works there, if one does, and not
-    /// from what that waits for on its CPU.
-    ///
-    /// A request that finds the handler at work waits for the next one, which takes all that came
-    /// meanwhile. Source: `kernel/smp.c` (`flush_smp_call_function_queue()`).
-    pub(super) fn interrupt(&self, cpu: u32, now: u64, sent: u64) -> u64 {
-        let cpu = &self.cpus[cpu as usize];
-        if sent < cpu.handles_from.get() {
-            return cpu.handles_until.get();
-        }
-        let begin = sent.max(cpu.handles_until.get());
-        let done = begin + self.machine.ipi_handler_ns;
-        cpu.handles_from.set(begin);
-        cpu.handles_until.set(done);
-        if let Some(task) = cpu.worker(now) {
-            let task = self.task(task);
-            if !matches!(task.state.get(), State::Spins { .. } | State::WaitsForIrqs(_)) {
-                task.stolen_ns.set(task.stolen_ns.get() + self.machine.ipi_handler_ns);
-            }
-        }
-        done
-    }
-
-    /// A task goes on that was waiting when its CPU was interrupted: once the handler is done if that
-    /// is at work, else the handler will take its time from it.
-    pub(super) fn end_handler(&self, this: &Task) {
-        let cpu = &self.cpus[this.cpu as usize];
-        let (clock, until) = (this.clock.get(), cpu.handles_until.get());
-        if clock >= cpu.handles_from.get() {
-            this.clock.set(clock.max(until));
-        } else {
-            this.stolen_ns.set(this.stolen_ns.get() + self.machine.ipi_handler_ns);
         }
     }
 

@@ -362,6 +362,67 @@ fn requests_that_come_while_a_handler_works_are_handled_together() {
 }
 
 #[test]
+fn who_waits_for_answers_loses_no_time_to_interrupts() {
+    let to_all: Body = |cpu, shared| {
+        cpu.flush_others(true, |_| true);
+        shared.note_time(cpu);
+    };
+    let to_one: Body = |cpu, shared| {
+        cpu.pass_ns(3_800, true);
+        cpu.flush_others(false, |cpu| cpu == 0);
+        shared.note_time(cpu);
+    };
+    // Sent to 15 it is there at 5,500, and answered at 6,500. CPU 1 pays for its handler, so its own
+    // request, of 4,800, is at CPU 0 at 6,100, which waits anyway: until 7,100 now.
+    let mut log = run_well(16, &[to_all, to_one]);
+    log.sort_unstable();
+    assert_eq!(log, [(0, 7_100), (1, 7_100)]);
+}
+
+#[test]
+fn requests_that_find_interrupts_off_are_handled_together() {
+    let section: Body = |cpu, shared| {
+        cpu.local_irq_disable();
+        cpu.pass_ns(10_000, true);
+        shared.load(cpu, 0);
+        cpu.local_irq_enable();
+        cpu.pass_ns(10_000, true);
+        shared.load(cpu, 0);
+        shared.note_time(cpu);
+    };
+    let sender: Body = |cpu, shared| {
+        cpu.pass_ns(100, true);
+        cpu.flush_others(false, |cpu| cpu == 0);
+        shared.note_time(cpu);
+    };
+    let mut log = run_well(4, &[section, sender, sender, sender]);
+    log.sort_unstable();
+    assert_eq!(log, [(0, 21_002), (1, 11_001), (2, 11_001), (3, 11_001)]);
+}
+
+#[test]
+fn a_request_to_one_is_there_before_one_to_many() {
+    let target: Body = |cpu, shared| {
+        cpu.pass_ns(20_000, true);
+        shared.load(cpu, 0);
+        shared.note_time(cpu);
+    };
+    let to_many: Body = |cpu, shared| {
+        cpu.flush_others(true, |_| true);
+        shared.note_time(cpu);
+    };
+    let to_one: Body = |cpu, shared| {
+        cpu.pass_ns(100, true);
+        cpu.flush_others(false, |cpu| cpu == 0);
+        shared.note_time(cpu);
+    };
+    // Sent to 15 at 0 it is there at 5,500; sent to one at 100, at 1,400.
+    let mut log = run_well(16, &[target, to_many, to_one]);
+    log.sort_unstable();
+    assert_eq!(log, [(0, 22_001), (1, 6_500), (2, 2_400)]);
+}
+
+#[test]
 fn a_spin_lock_goes_to_waiters_in_order_whoever_else_comes() {
     // CPU 0 takes the lock again at once, 1 and 2 wait for it, and 3 comes right after a release.
     fn take(cpu: &Cpu, shared: &Shared, held_ns: u64) {

@@ -132,7 +132,7 @@ CASES: Final = (
     EbizzyCase(
         "v12, x86, 48 CPUs", "x86-48", 48,
         why="the time in which a VMA can change is what a fault takes: charge_page_ns, half or "
-        "double, moves them by -14 and +24 %",
+        "double, moves them by -21 and +29 %",
     ),
     EbizzyCase(
         "v12, POWER8, 1024 CPUs", "power8-1024", 1024, fitted=True, factor=3,

@@ -17,6 +17,9 @@ __all__ = ["check_output", "counted", "error_line", "print_json", "print_json_li
 
 Progress = Callable[[float], object]
 
+_NUMBERS: Final = len(" 100% left: 0:00:00")
+"""Columns that the share and the time left need."""
+
 _WITH_BAR: Final = 70
 """Columns of a terminal that has room for a bar; a narrower one shows the share alone."""
 
@@ -72,6 +75,8 @@ def progress_bar(what: str, *, quiet: bool, left: bool = False) -> Iterator[Prog
         "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")
     )
     columns: list[ProgressColumn] = [described]
+    if len(what) > (room := max(1, console.width - _NUMBERS)) and console.width < _WITH_BAR:
+        what = f"{what[: room - 1]}…"
     if console.width >= _WITH_BAR:
         columns += [BarColumn(), TimeElapsedColumn()]
     else:

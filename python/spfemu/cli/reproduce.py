@@ -138,6 +138,8 @@ def reproduce(
         f"Virtual time, ebizzy -mTt CPUS -S {seconds:g}; {repeat} run(s) a number, seed {seed}. "
         "v11 ran before munmap downgraded mmap_sem."
     )
+    if seconds != _SECONDS:
+        about += f" What was measured ran for {_SECONDS:g} seconds, for which the limits are."
     if tree is not None:
         about += f" All on the tree {tree}."
     if machines:

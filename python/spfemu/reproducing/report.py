@@ -38,11 +38,14 @@ def cells_of(line: Compared) -> tuple[str, ...]:
     error = f"{line.error_pct:+.1f} %"
     if line.within is False:
         error += " !"
-    texts = (_number(line.published), _number(line.ours), error, line.limit, line.kind)
+    numbers = (_number(value, line.unit) for value in (line.published, line.ours))
+    texts = (*numbers, error, line.limit, line.kind)
     return (line.case, line.what, line.unit, *texts)
 
 
-def _number(value: float) -> str:
+def _number(value: float, unit: str) -> str:
+    if not unit:  # a ratio
+        return f"{value:.3f}"
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if value >= 1 else f"{value:.3f}"

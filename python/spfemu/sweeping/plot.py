@@ -23,7 +23,9 @@ __all__ = ["draw", "svg"]
 _COLOURS: Final = {"classic": "#D55E00", "spf": "#0072B2"}
 _OTHER_COLOUR: Final = "#666666"
 """Of kernels with neither handler."""
-_SHARE_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_SHARE_COLOURS: Final = dict(
+    zip(SHARES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=True)
+)
 _STYLES: Final = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "v"))
 """Of the machines: how lines and points are drawn."""
 _HANDLERS: Final = {"classic": "classic (mmap_sem)", "spf": "speculative"}
@@ -70,7 +72,8 @@ def _draw_metric(axes: Any, rows: Sequence[Row], others: Sequence[Row], metric: 
         label = f"{who}, measured: {_where(row[0])}"
         _draw_points(axes, row, label, _COLOURS.get(variant, _OTHER_COLOUR))
     axes.set_ylabel(_WORDS.get(metric, _unit_label(metric, rows)))
-    axes.set_ylim(bottom=0)
+    top = max(row.value for row in (*rows, *others) if row.metric == metric)
+    axes.set_ylim(0, 1.08 * top or 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     _finish(axes)
 
@@ -78,7 +81,8 @@ def _draw_metric(axes: Any, rows: Sequence[Row], others: Sequence[Row], metric: 
 def _draw_shares(
     axes: Any, parts: dict[str, list[Row]], others: dict[str, list[Row]], machines: Sequence[str]
 ) -> None:
-    for colour, (event, rows) in zip(_SHARE_COLOURS, parts.items(), strict=False):
+    for event, rows in parts.items():
+        colour = _SHARE_COLOURS[event]
         for machine, style in zip(machines, _styles(len(machines)), strict=True):
             points = [row for row in rows if row.machine == machine]
             label = SHARES[event] + (f", {machine}" if len(machines) > 1 else "")

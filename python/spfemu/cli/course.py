@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO, TypeAlias
 
 import typer
 
-from spfemu.cli.output import check_output
+from spfemu.cli.output import check_is_file, check_output
 from spfemu.cli.tables import print_table
-from spfemu.errors import EngineError, ProgramError
+from spfemu.errors import EngineError
 from spfemu.lock_stat import LockStat
 from spfemu.results import Result
 
@@ -63,8 +63,7 @@ def check_course(
         from spfemu.perfetto import check_perfetto
 
         check_perfetto()
-        if str(perfetto) == "-":
-            raise ProgramError("--perfetto - (allowed: a file, for the trace is no text)")
+        check_is_file("--perfetto", perfetto)
         check_output(perfetto, *others)
 
 

@@ -13,7 +13,15 @@ from typing import Any, Final, TextIO
 
 from spfemu.errors import ProgramError
 
-__all__ = ["check_output", "counted", "error_line", "print_json", "print_json_list", "progress_bar"]
+__all__ = [
+    "check_is_file",
+    "check_output",
+    "counted",
+    "error_line",
+    "print_json",
+    "print_json_list",
+    "progress_bar",
+]
 
 Progress = Callable[[float], object]
 
@@ -75,12 +83,12 @@ def progress_bar(what: str, *, quiet: bool, left: bool = False) -> Iterator[Prog
         "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")
     )
     columns: list[ProgressColumn] = [described]
-    if len(what) > (room := max(1, console.width - _NUMBERS)) and console.width < _WITH_BAR:
-        what = f"{what[: room - 1]}…"
     if console.width >= _WITH_BAR:
         columns += [BarColumn(), TimeElapsedColumn()]
     else:
         columns.append(TaskProgressColumn())
+        if len(what) > (room := max(1, console.width - _NUMBERS)):
+            what = f"{what[: room - 1]}…"
     if left:
         columns += [TextColumn("left:"), TimeRemainingColumn()]
     with Progress(*columns, console=console, transient=True) as bar:
@@ -117,6 +125,12 @@ def check_output(path: str | Path | None, *others: str | Path | None) -> None:
         raise ProgramError(f"{path}: cannot be written: {os.strerror(wrong)}")
     if any(other is not None and Path(other).resolve() == Path(path).resolve() for other in others):
         raise ProgramError(f"{path}: is read, or written twice (allowed: another file)")
+
+
+def check_is_file(option: str, path: str | Path | None) -> None:
+    """Refuses ``-`` where only a file will do. Source: ours. Raises ProgramError."""
+    if str(path) == "-":
+        raise ProgramError(f"{option} - (allowed: a file)")
 
 
 def error_line(message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from spfemu.cli.options import JsonOption, SeedOption
-from spfemu.cli.output import check_output, print_json, progress_bar
+from spfemu.cli.output import check_is_file, check_output, print_json, progress_bar
 from spfemu.cli.tables import print_table
 from spfemu.engines import TREES
 from spfemu.errors import EngineError, ProfileError
@@ -18,6 +18,7 @@ from spfemu.machines import is_machine_file
 from spfemu.program.values import shown
 from spfemu.reproducing import CASES, Compared, Moved, ablate, sensitivity
 from spfemu.reproducing import reproduce as run_all
+from spfemu.reproducing.ebizzy import MEASURED_S
 from spfemu.reproducing.moved import MOVED_COLUMNS, moved_rows, still, write_moved
 from spfemu.reproducing.report import COLUMNS, cells_of, reasons, write_csv, write_html
 
@@ -25,7 +26,6 @@ __all__ = ["register"]
 
 _EXAMPLE: Final = "Example: spfemu reproduce --group ebizzy -S 0.5 --html ebizzy.html"
 _PIPED_WIDTH: Final = 120
-_SECONDS: Final = 10.0
 
 _Seconds = Annotated[
     float | None,
@@ -114,13 +114,12 @@ def reproduce(
         return
     if case:
         raise EngineError("--case (allowed: with --ablate and --sensitivity)")
-    seconds = _SECONDS if seconds is None else seconds
+    seconds = MEASURED_S if seconds is None else seconds
     machines = _machines(machine or [])
     if not as_json:
         html, csv = html or Path("report.html"), csv or Path("report.csv")
-    for option, path in (("--html", html), ("--csv", csv)):
-        if str(path) == "-":
-            raise EngineError(f"{option} - (allowed: a file)")
+    check_is_file("--html", html)
+    check_is_file("--csv", csv)
     read = [*filter(is_machine_file, machines.values())]
     check_output(html, csv, *read)
     check_output(csv, *read)
@@ -138,8 +137,8 @@ def reproduce(
         f"Virtual time, ebizzy -mTt CPUS -S {seconds:g}; {repeat} run(s) a number, seed {seed}. "
         "v11 ran before munmap downgraded mmap_sem."
     )
-    if seconds != _SECONDS:
-        about += f" What was measured ran for {_SECONDS:g} seconds, for which the limits are."
+    if seconds != MEASURED_S:
+        about += f" What was measured ran for {MEASURED_S:g} seconds, for which the limits are."
     if tree is not None:
         about += f" All on the tree {tree}."
     if machines:

@@ -57,7 +57,7 @@ class Compared:
 
 def reproduce(
     *,
-    seconds: float = 10.0,
+    seconds: float = ebizzy.MEASURED_S,
     repeat: int = 1,
     seed: int = 0,
     machines: Mapping[str, str | Path | Machine] | None = None,

@@ -11,7 +11,7 @@ from spfemu.machines import Machine
 from spfemu.reproducing.cases import ANY, Case, Cell, Limit, Line
 from spfemu.sweeping.beside import PUBLISHED_AS, handler_of
 
-__all__ = ["CASES", "EbizzyCase"]
+__all__ = ["CASES", "MEASURED_S", "EbizzyCase"]
 
 CHANGED: Final = "pagefault:spf_vma_changed"
 NOTSUP: Final = "pagefault:spf_vma_notsup"
@@ -21,7 +21,7 @@ FEW: Final = Limit(most=0.3)
 NONE: Final = Limit(most=0)
 
 _PAGES_OF_A_RECORD: Final = 128
-_SECONDS: Final = 10
+MEASURED_S: Final = 10
 """ebizzy's default chunk in pages of 4 KiB, and its default time: the x86 table of 48 CPUs has the
 faults and no rate."""
 
@@ -92,7 +92,7 @@ class EbizzyCase(Case):
             return
         faults = counts["faults"]
         if ("spf", "records/s") not in rows:
-            spf = faults / _PAGES_OF_A_RECORD / _SECONDS
+            spf = faults / _PAGES_OF_A_RECORD / MEASURED_S
             yield Line(self, "speculative", "records/s", spf, lambda f: f[1].rate, RATE)
         share = {name: 100 * value / faults for name, value in counts.items()}
         unit, changed, notsup = "% of faults", "spf_vma_changed", "spf_vma_notsup"
@@ -105,8 +105,8 @@ class EbizzyCase(Case):
         # A share of the ten seconds that were measured: in a shorter run threads that start make
         # most of them.
         yield Line(
-            self, notsup, f"% of {_SECONDS} s's faults", share[notsup],
-            lambda f: f[1].share(NOTSUP) * f[1].results["records"] / f[1].rate / _SECONDS, FEW,
+            self, notsup, f"% of {MEASURED_S} s's faults", share[notsup],
+            lambda f: f[1].share(NOTSUP) * f[1].results["records"] / f[1].rate / MEASURED_S, FEW,
         )  # fmt: skip
         for event in ("spf_vma_noanon", "spf_vma_access", "spf_pmd_changed"):
             if event in share:

@@ -194,19 +194,13 @@ impl Platform for Cpu {
     }
 
     fn spin_on_owner(&self, word: &Word<Self>, value: u64, owner: TaskId) {
-        let condition = &self.this.condition;
         while self.load(word, Ordering::Relaxed) == value
             && self.counts()
             && self.world.is_on_cpu(owner, self.clock.get())
         {
-            self.end_turn();
-            condition.during(&|now| now != value, || {
-                self.world.spin(self.task, address(word), word.site().line, value, false);
-                self.world.spin_while_runs(self.task, owner);
-                self.wait(word, || self.suspend());
-            });
+            self.world.spin_while_runs(self.task, owner);
+            self.spin(word, value, &|now| now != value, false);
             self.world.spins_no_more(self.task, owner);
-            self.begin_turn(word);
         }
     }
 

@@ -63,6 +63,15 @@ const fn count(name: &'static str, what: &'static str, set: fn(&mut Machine, u64
     Field { name, unit: Unit::Count, what, allowed: 1..=MAX_CPUS, needs: None, set }
 }
 
+const fn flag(
+    name: &'static str,
+    needs: Option<&'static str>,
+    what: &'static str,
+    set: fn(&mut Machine, u64),
+) -> Field {
+    Field { name, unit: Unit::Flag, what, allowed: 0..=1, needs, set }
+}
+
 const fn line(
     name: &'static str,
     needs: Option<&'static str>,
@@ -102,14 +111,12 @@ pub static FIELDS: &[Field] = &[
     ),
     count("cores_per_die", "cores of a die", |m, n| m.cores_per_die = n as u32),
     count("threads_per_core", "hardware threads of a core", |m, n| m.threads_per_core = n as u32),
-    Field {
-        name: "threads_adjacent",
-        unit: Unit::Flag,
-        what: "CPUs n and n + 1 are threads of one core; otherwise all first threads come first",
-        allowed: 0..=1,
-        needs: Some("threads_per_core"),
-        set: |m, n| m.threads_adjacent = n != 0,
-    },
+    flag(
+        "threads_adjacent",
+        Some("threads_per_core"),
+        "CPUs n and n + 1 are threads of one core; otherwise all first threads come first",
+        |m, n| m.threads_adjacent = n != 0,
+    ),
     line!("line_own_ns", Own, None, "access to a line in the CPU's own cache"),
     line!(
         "line_core_ns",
@@ -130,14 +137,12 @@ pub static FIELDS: &[Field] = &[
         "access to a line that another die of the socket has"
     ),
     line!("line_machine_ns", Machine, Some("sockets"), "access to a line that another socket has"),
-    Field {
-        name: "adjacent_line_prefetch",
-        unit: Unit::Flag,
-        what: "a line that comes brings a copy of the other one of its pair, of 128 bytes",
-        allowed: 0..=1,
-        needs: None,
-        set: |m, n| m.adjacent_line_prefetch = n != 0,
-    },
+    flag(
+        "adjacent_line_prefetch",
+        None,
+        "a line that comes brings a copy of the other one of its pair, of 128 bytes",
+        |m, n| m.adjacent_line_prefetch = n != 0,
+    ),
     time(
         "atomic_ns",
         "what a locked read-modify-write adds to an access that stays in the cache",
@@ -158,14 +163,12 @@ pub static FIELDS: &[Field] = &[
     cost!("swap_io_ns", SwapIo, "a request to a swap device, off the CPU"),
     cost!("swap_transfer_ns", SwapTransfer, "each page of such a request"),
     cost!("swap_copy_ns", SwapCopy, "a page to or from a synchronous swap device, by the CPU"),
-    Field {
-        name: "broadcast_flush",
-        unit: Unit::Flag,
-        what: "TLBs are flushed by an instruction that every CPU sees; otherwise by interrupts",
-        allowed: 0..=1,
-        needs: None,
-        set: |m, n| m.broadcast_flush = n != 0,
-    },
+    flag(
+        "broadcast_flush",
+        None,
+        "TLBs are flushed by an instruction that every CPU sees; otherwise by interrupts",
+        |m, n| m.broadcast_flush = n != 0,
+    ),
     time("ipi_base_ns", "flushing other CPUs' TLBs: sending", |m, ns| m.ipi_base_ns = ns),
     time("ipi_target_ns", "flushing other CPUs' TLBs: each target, for the sender", |m, ns| {
         m.ipi_target_ns = ns;

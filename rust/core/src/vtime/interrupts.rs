@@ -45,12 +45,11 @@ impl World {
             return until;
         }
         let ns = self.machine.ipi_handler_ns;
-        let waits = |task: &Task| {
+        let worker = cpu.worker(now).map(|task| self.task(task));
+        let is_free = worker.is_some_and(|task| {
             use State::{Spins, WaitsForAnswers, WaitsForIrqs};
             matches!(task.state.get(), Spins { .. } | WaitsForIrqs(_) | WaitsForAnswers)
-        };
-        let worker = cpu.worker(now).map(|task| self.task(task));
-        let is_free = worker.is_some_and(|task| waits(task));
+        });
         if let Some(task) = worker.filter(|_| !is_free) {
             task.stolen_ns.set(task.stolen_ns.get() + ns);
         }

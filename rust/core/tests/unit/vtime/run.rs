@@ -303,21 +303,30 @@ fn a_flush_costs_by_those_who_work_and_spares_who_sleeps_or_wakes_up() {
     assert_eq!(log, [(0, 6_001), (1, 6_001), (4, flushed)]);
 }
 
+/// Works for 20,000 ns, and notes when it is done.
+fn target(cpu: &Cpu, shared: &Shared) {
+    cpu.pass_ns(20_000, true);
+    shared.load(cpu, 0);
+    shared.note_time(cpu);
+}
+
+/// Flushes the TLB of CPU 0, and notes when that is done.
+fn flush_first(cpu: &Cpu, shared: &Shared) {
+    cpu.flush_others(false, |cpu| cpu == 0);
+    shared.note_time(cpu);
+}
+
 #[test]
 fn a_flush_of_nobody_costs_nothing() {
-    for machine in [machine(), Machine { broadcast_flush: true, ..machine() }] {
-        let alone: Body = |cpu, shared| {
-            cpu.flush_others(true, |_| false);
-            shared.note_time(cpu);
-        };
-        assert_eq!(run_bodies(&machine, 2, 0, 0, &[alone]).log, [(0, 0)]);
-    }
-    // On arm64 the instruction is the same whoever has the address space.
-    let arm = Machine { arch: "arm64".into(), broadcast_flush: true, ..machine() };
     let alone: Body = |cpu, shared| {
         cpu.flush_others(true, |_| false);
         shared.note_time(cpu);
     };
+    for machine in [machine(), Machine { broadcast_flush: true, ..machine() }] {
+        assert_eq!(run_bodies(&machine, 2, 0, 0, &[alone]).log, [(0, 0)]);
+    }
+    // On arm64 the instruction is the same whoever has the address space.
+    let arm = Machine { arch: "arm64".into(), broadcast_flush: true, ..machine() };
     assert_eq!(run_bodies(&arm, 2, 0, 0, &[alone]).log, [(0, 1_000)]);
 }
 
@@ -340,23 +349,13 @@ fn who_spins_loses_no_time_to_interrupts() {
 
 #[test]
 fn requests_that_come_while_a_handler_works_are_handled_together() {
-    let target: Body = |cpu, shared| {
-        cpu.pass_ns(20_000, true);
-        shared.load(cpu, 0);
-        shared.note_time(cpu);
-    };
-    let sender: Body = |cpu, shared| {
-        cpu.flush_others(false, |cpu| cpu == 0);
-        shared.note_time(cpu);
-    };
     let late: Body = |cpu, shared| {
         cpu.pass_ns(500, true);
-        cpu.flush_others(false, |cpu| cpu == 0);
-        shared.note_time(cpu);
+        flush_first(cpu, shared);
     };
     // They arrive at 1,300, and twice at 1,800; handlers are at work up to 2,300 and 3,300, so the
     // target loses two times 1,000.
-    let mut log = run_well(4, &[target, sender, late, late]);
+    let mut log = run_well(4, &[target, flush_first, late, late]);
     log.sort_unstable();
     assert_eq!(log, [(0, 22_001), (1, 2_300), (2, 3_300), (3, 3_300)]);
 }
@@ -369,8 +368,7 @@ fn who_waits_for_answers_loses_no_time_to_interrupts() {
     };
     let to_one: Body = |cpu, shared| {
         cpu.pass_ns(3_800, true);
-        cpu.flush_others(false, |cpu| cpu == 0);
-        shared.note_time(cpu);
+        flush_first(cpu, shared);
     };
     // Sent to 15 it is there at 5,500, and answered at 6,500. CPU 1 pays for its handler, so its own
     // request, of 4,800, is at CPU 0 at 6,100, which waits anyway: until 7,100 now.
@@ -392,8 +390,7 @@ fn requests_that_find_interrupts_off_are_handled_together() {
     };
     let sender: Body = |cpu, shared| {
         cpu.pass_ns(100, true);
-        cpu.flush_others(false, |cpu| cpu == 0);
-        shared.note_time(cpu);
+        flush_first(cpu, shared);
     };
     let mut log = run_well(4, &[section, sender, sender, sender]);
     log.sort_unstable();
@@ -402,19 +399,13 @@ fn requests_that_find_interrupts_off_are_handled_together() {
 
 #[test]
 fn a_request_to_one_is_there_before_one_to_many() {
-    let target: Body = |cpu, shared| {
-        cpu.pass_ns(20_000, true);
-        shared.load(cpu, 0);
-        shared.note_time(cpu);
-    };
     let to_many: Body = |cpu, shared| {
         cpu.flush_others(true, |cpu| cpu != 2);
         shared.note_time(cpu);
     };
     let to_one: Body = |cpu, shared| {
         cpu.pass_ns(100, true);
-        cpu.flush_others(false, |cpu| cpu == 0);
-        shared.note_time(cpu);
+        flush_first(cpu, shared);
     };
     // Sent to 14 at 0 it is there at 5,200; sent to one at 100, at 1,400.
     let mut log = run_well(16, &[target, to_many, to_one]);

@@ -130,6 +130,7 @@ both = pytest.mark.parametrize("case", ALL, ids=lambda case: case.entry)
 
 def explored(case: Case, **settings: Any) -> dict[str, Any]:
     program = Program.load(PROGRAMS / f"{case.program}.json")
+    settings = {"memory_model": "sc", **settings}
     found = spfemu.explore(program, preemptions=case.preemptions, **settings)
     assert found["complete"]
     return found

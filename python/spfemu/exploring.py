@@ -26,6 +26,7 @@ from spfemu.results import RESULT_FORMAT
 
 __all__ = [
     "DEPTH",
+    "HAZARDS",
     "MEMORY_MODELS",
     "PREEMPTIONS",
     "SCHEDULES",
@@ -36,6 +37,9 @@ __all__ = [
 
 STRATEGIES: Final = ("dfs", "random", "pct", "coverage", "guided")
 MEMORY_MODELS: Final = ("sc", "tso", "armv8", "power")
+_MODEL_OF: Final = {"x86": "tso", "arm64": "armv8", "powerpc": "power"}
+HAZARDS: Final = ("tlb-eviction", "tlb-refill", "failed-allocation", "softirq")
+"""What can happen besides interleaving, if asked for."""
 PREEMPTIONS: Final = 2
 """How many preemptions a schedule of ``dfs`` has at most, unless told otherwise."""
 SCHEDULES: Final = 10_000
@@ -55,7 +59,8 @@ def explore(
     mutants: str | Sequence[str] = (),
     variants: Mapping[str, str] | None = None,
     variants_default: str = "v12",
-    memory_model: str = "sc",
+    memory_model: str | None = None,
+    hazards: str | Sequence[str] = (),
     schedules: int | None = None,
     preemptions: int | str | None = None,
     steps: int = STEPS,
@@ -78,8 +83,13 @@ def explore(
     next in the program), k for the k-th other one, counted round and round; 0 for moments beyond.
     Hypothesis can draw and shrink such a list. ``mutants`` are checks to leave out, by name or
     entry (A7); ``variants`` sets single variants, ``variants_default`` ("v12", "fixed") all others;
-    ``memory_model`` says in which order CPUs see stores: "sc" (sequential consistency), "tso"
-    (x86), "armv8" or "power". The bounds: ``preemptions`` within one schedule (dfs only; "all" is
+    ``memory_model`` says in which order CPUs see stores: "sc" (sequential consistency), "tso",
+    "armv8" or "power"; by default as the arch's do: "tso" on x86, "armv8" on arm64, "power" on
+    powerpc. ``hazards`` lets happen what is no interleaving, of ``HAZARDS``, or
+    "all": "tlb-eviction" (a CPU forgets a translation that it is about to use), "tlb-refill" (it
+    looks one up long before the access), "failed-allocation", "softirq" (a grace period ends, and
+    its callbacks run, while every task is in the middle of an operation); each time it does counts
+    as a preemption. The bounds: ``preemptions`` within one schedule (dfs only; "all" is
     no bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
     ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
     (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
@@ -112,10 +122,13 @@ def explore(
     settings: dict[str, Any] = {
         **_bounds(strategy, schedules, preemptions, steps, replay),
         **_choices(strategy, depth, schedule, reduction, replay),
-        "mutants": catalogue_names("mutant", [mutants] if isinstance(mutants, str) else mutants),
+        "mutants": catalogue_names("mutant", _several(mutants)),
         "variants": variant_values(variants),
         "variants_default": variants_default,
-        "memory_model": one_of("memory model", memory_model, MEMORY_MODELS),
+        "memory_model": one_of(
+            "memory model", memory_model or _MODEL_OF[profile.family], MEMORY_MODELS
+        ),
+        "hazards": _hazards(hazards),
         "tree": one_of("tree", tree, TREES),
     }
     _check("seed", seed, 0, (1 << 64) - 1)
@@ -148,6 +161,16 @@ def _completed(found: dict[str, Any], races: bool) -> dict[str, Any]:
     for violation in found["violations"]:
         violation["why"] = why(violation["invariant"], violation["entry"])
     return found
+
+
+def _hazards(given: str | Sequence[str]) -> list[str]:
+    """Returns the hazards that are asked for, each once and in their order. Source: ours."""
+    names = {one_of("hazard", name, (*HAZARDS, "all")) for name in _several(given)}
+    return [name for name in HAZARDS if name in names or "all" in names]
+
+
+def _several(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _races(wanted: bool, strategy: str, replay: str | None) -> bool:

@@ -28,6 +28,7 @@ from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
+    HAZARDS,
     MEMORY_MODELS,
     PREEMPTIONS,
     SCHEDULES,
@@ -76,11 +77,21 @@ _Variants = Annotated[
     ),
 ]
 _MemoryModel = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="sc|tso|armv8|power",
-        help="In which order CPUs see stores: sequential consistency, or as x86, arm64 or POWER.",
+        help="In which order CPUs see stores: sequential consistency, or as x86, arm64 or POWER "
+        "(default: as the arch's do).",
         autocompletion=lambda: list(MEMORY_MODELS),
+    ),
+]
+_Hazards = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|all",
+        help="What may happen besides interleaving: tlb-eviction, tlb-refill, failed-allocation, "
+        "softirq (repeatable).",
+        autocompletion=lambda: [*HAZARDS, "all"],
     ),
 ]
 _Schedules = Annotated[
@@ -148,7 +159,8 @@ def explore_command(
     mutant: _Mutants = None,
     variant: _Variant = None,
     variants: _Variants = "v12",
-    memory_model: _MemoryModel = "sc",
+    memory_model: _MemoryModel = None,
+    hazard: _Hazards = None,
     schedules: _Schedules = None,
     preemptions: _Preemptions = None,
     steps: _Steps = STEPS,
@@ -181,6 +193,7 @@ def explore_command(
             variants=dict(_variant(text) for text in variant or ()),
             variants_default=variants,
             memory_model=memory_model,
+            hazards=hazard or (),
             schedules=schedules,
             preemptions=_preemptions(preemptions),
             steps=steps,
@@ -191,10 +204,12 @@ def explore_command(
             replay=replay,
             progress=progress,
         )
-    given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
-    given["--tree"] = tree
-    command = _replay_command(program, mutant or [], variant or [], given)
-    names = [task.name for task in loaded.tasks]
+    given = {"--variants": variants, "--arch": arch, "--tree": tree}
+    if memory_model is not None:
+        given["--memory-model"] = memory_model
+    several = {"--mutant": mutant or [], "--variant": variant or [], "--hazard": hazard or []}
+    command = _replay_command(program, several, given)
+    names = [*(task.name for task in loaded.tasks), "softirq"]
     if html is not None:
         _write_page(html, exploration, command, names)
     if as_json:
@@ -242,7 +257,6 @@ def _variant(text: str) -> tuple[str, str]:
 # What a token's command need not say.
 _DEFAULTS: Final = {
     "--variants": "v12",
-    "--memory-model": "sc",
     "--arch": "x86",
     "--tree": "rcu",
 }
@@ -250,17 +264,15 @@ _DEFAULTS: Final = {
 
 def _replay_command(
     program: str,
-    mutants: Sequence[str],
-    variants: Sequence[str],
+    several: dict[str, list[str]],
     given: dict[str, str],
 ) -> list[str]:
     command = ["spfemu", "explore", program]
-    for name in mutants:
-        command += ["--mutant", name]
-    for text in variants:
-        command += ["--variant", text]
+    for option, values in several.items():
+        for value in values:
+            command += [option, value]
     for option, value in given.items():
-        if value != _DEFAULTS[option]:
+        if value != _DEFAULTS.get(option):
             command += [option, value]
     return command
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use spfemu_core::explore::mutants::{MUTANTS, Mutant};
 use spfemu_core::explore::{ExploreOptions, MemoryModel, Search};
 use spfemu_core::mm::Variants;
+use spfemu_core::platform::Hazard;
 use spfemu_core::program::Watch;
 
 use crate::error::Error;
@@ -24,6 +25,7 @@ struct OptionsText {
     variants: BTreeMap<String, String>,
     variants_default: String,
     memory_model: String,
+    hazards: Vec<String>,
     schedules: Option<u64>,
     /// None: no bound.
     preemptions: Option<u32>,
@@ -62,18 +64,27 @@ impl OptionsText {
             Error::Engine(format!("memory model '{}' (allowed: {names})", self.memory_model))
         })?;
         let mutants = self.mutants.iter().map(|name| mutant(name)).collect::<Result<_, _>>()?;
+        let hazards = self.hazards.iter().map(|name| hazard(name)).collect::<Result<_, _>>()?;
         let search = self.search()?;
         let (max_schedules, max_steps) = (self.schedules, self.steps);
         let default = ExploreOptions::default();
         let races = self.races;
         let bounds = ExploreOptions { search, max_schedules, max_steps, ..default };
-        Ok(ExploreOptions { mutants, memory_model, task_names, races, ..bounds })
+        Ok(ExploreOptions { mutants, memory_model, hazards, task_names, races, ..bounds })
     }
 
     fn variants(&self) -> Result<Variants, Error> {
         let base = Variants::all(input::choice(&self.variants_default)?);
         input::variants(base, &self.variants)
     }
+}
+
+/// What may happen besides interleaving, by its name.
+fn hazard(name: &str) -> Result<Hazard, Error> {
+    Hazard::ALL.into_iter().find(|hazard| hazard.name() == name).ok_or_else(|| {
+        let names = Hazard::ALL.map(Hazard::name).join(", ");
+        Error::Engine(format!("hazard '{name}' (allowed: {names})"))
+    })
 }
 
 /// The mutant of this name or entry.

@@ -95,8 +95,8 @@ impl Machine {
         chosen
     }
 
-    /// Chooses which of `nr` stores an access of the running task is behind; the last is what memory
-    /// in order would do, any other counts as a preemption if it `costs`.
+    /// Chooses which of `nr` stores an access of the running task is behind, or what else may happen;
+    /// the last is what memory in order would do, any other counts as a preemption if it `costs`.
     pub(super) fn choose_store(&self, nr: usize, costs: bool) -> usize {
         let (nth, last) = (self.points.get(), nr as u32 - 1);
         let runnable = TaskSet::MAX >> (MAX_TASKS - nr as u32);
@@ -171,9 +171,15 @@ impl Machine {
         (0..self.nr_tasks).filter(move |&task| waiting & bit(task) != 0)
     }
 
+    /// Whether a task waits, and has something left to do.
+    pub(super) fn waits_for_others(&self, task: TaskId) -> bool {
+        let is_idle = self.tasks[task as usize].wait.get() == Wait::Callbacks;
+        self.live.get() & bit(task) != 0 && !is_idle
+    }
+
     fn describe_waits(&self) -> String {
         let one = |task: TaskId| match self.tasks[task as usize].wait.get() {
-            Wait::Nothing | Wait::Change => format!("task {task} waits"),
+            Wait::Nothing | Wait::Change | Wait::Callbacks => format!("task {task} waits"),
             Wait::Spin(_) => format!("task {task} spins"),
             Wait::Sleep(_) => format!("task {task} sleeps"),
             Wait::Owner { owner, .. } => format!("task {task} spins while task {owner} runs"),
@@ -181,7 +187,8 @@ impl Machine {
                 format!("task {task} waits for the interrupts of CPU {}", targets.trailing_zeros())
             }
         };
-        let waits: Vec<_> = self.waiting().map(one).collect();
+        let waits = self.waiting().filter(|&task| self.waits_for_others(task));
+        let waits: Vec<_> = waits.map(one).collect();
         format!("nobody can go on: {}", waits.join(", "))
     }
 

@@ -6,11 +6,10 @@ use super::cpu::{AtRest, Cpu, NO_GRANT, Site, address, is_free};
 use super::machine::{Wait, bit};
 use super::mutants::without;
 use super::timeline::Access;
-use super::token::TaskSet;
 use super::touch::Thing;
 use crate::events::{EVENT_NAMES, Event, Span};
 use crate::platform::{
-    CpuId, Fence, Finding, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
+    CpuId, Fence, Finding, Hazard, Line, Mutant, Ordering, Platform, RcuCallback, TaskId, Word,
 };
 
 impl Platform for Cpu {
@@ -186,11 +185,7 @@ impl Platform for Cpu {
 
     fn call_rcu(&self, callback: RcuCallback) {
         if self.is_live() {
-            self.machine.touch(Thing::Sections, true);
-            self.machine.touch(Thing::Callbacks, true);
-            self.event(|| format!("call_rcu: {callback}"));
-            let number = self.machine.grace.begin();
-            self.machine.callbacks.borrow_mut().push_back((number, callback));
+            self.queue_callback(callback);
         }
     }
 
@@ -203,23 +198,7 @@ impl Platform for Cpu {
     }
 
     fn rcu_ready(&self) -> Option<RcuCallback> {
-        if !self.is_live() {
-            return None;
-        }
-        self.machine.touch(Thing::Callbacks, false);
-        let mut callbacks = self.machine.callbacks.borrow_mut();
-        let &(number, callback) = callbacks.front()?;
-        self.machine.touch(Thing::Sections, true);
-        if !self.machine.grace.has_ended(number) {
-            return None;
-        }
-        callbacks.pop_front();
-        drop(callbacks);
-        // A grace period is a full barrier on every CPU.
-        self.full_fences_of(TaskSet::MAX);
-        self.machine.touch(Thing::Callbacks, true);
-        self.event(|| format!("after the grace period: {callback}"));
-        Some(callback)
+        if self.is_live() { self.take_callback() } else { None }
     }
 
     fn local_irq_disable(&self) {
@@ -278,6 +257,20 @@ impl Platform for Cpu {
 
     fn checks_sections(&self) -> bool {
         self.machine.checks_sections.get()
+    }
+
+    #[inline(always)]
+    fn lets_happen(&self, hazard: Hazard) -> bool {
+        self.machine.hazards.get().has(hazard)
+    }
+
+    #[inline(always)]
+    fn meets(&self, hazard: Hazard) -> bool {
+        self.lets_happen(hazard) && self.meets_now(hazard)
+    }
+
+    fn callback_runs(&self) -> bool {
+        self.machine.in_softirq.get()
     }
 
     fn observe(&self, word: &Word<Self>) -> u64 {

@@ -322,6 +322,7 @@ impl Cpu {
     pub(super) fn end_section(&self) {
         if self.machine.grace.leave(&self.reader) {
             self.machine.touch(Thing::Sections, false);
+            self.machine.look_for_callbacks();
         }
     }
 

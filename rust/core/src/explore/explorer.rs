@@ -10,7 +10,8 @@ use super::coverage::Coverage;
 use super::cpu::{AtRest, Cpu};
 use super::dpor::Dpor;
 use super::explainer::{Explanation, WhichFault};
-use super::machine::{End, MAX_TASKS, Machine, bit};
+use super::hazards::Hazards;
+use super::machine::{End, MAX_TASKS, Machine};
 use super::memory::{Memory, Model};
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Guided, Pct, Random, Replay, Strategy};
@@ -81,6 +82,8 @@ pub struct ExploreOptions {
     /// Checks to remove.
     pub mutants: Vec<Mutant>,
     pub memory_model: Model,
+    /// What else may happen.
+    pub hazards: Hazards,
     /// Stop at the first violation of this kind, and report no other.
     pub only: Option<String>,
     /// Report which pairs of accesses raced.
@@ -99,6 +102,7 @@ impl Default for ExploreOptions {
             max_violations: 16,
             mutants: Vec::new(),
             memory_model: Model::Sc,
+            hazards: Hazards::default(),
             only: None,
             races: false,
             task_names: Vec::new(),
@@ -112,6 +116,7 @@ pub(super) fn name_of_task(names: &[String], task: TaskId) -> String {
 }
 
 /// One schedule that was run.
+#[derive(Clone)]
 pub(super) struct Schedule {
     end: End,
     pub(super) findings: Vec<Finding>,
@@ -144,6 +149,7 @@ impl<S: Subject> Explorer<S> {
         let machine = Rc::new(Machine::new(nr_tasks, subject.lines(), strategy, watch));
         let mutants = options.mutants.iter().fold(0, |set, &mutant| set | 1 << mutant as u8);
         machine.mutants.set(mutants);
+        machine.hazards.set(options.hazards);
         machine.livelock_faults.set(options.livelock_faults);
         machine.memory.replace(Memory::new(options.memory_model, nr_tasks as usize));
         machine.is_weak.set(options.memory_model != Model::Sc);
@@ -343,7 +349,7 @@ impl<S: Subject> Explorer<S> {
             End::Broken(finding) => vec![finding.clone()],
             End::Stuck => {
                 let waiting: Vec<_> = (0..self.machine.nr_tasks)
-                    .filter(|&task| self.machine.live() & bit(task) != 0)
+                    .filter(|&task| self.machine.waits_for_others(task))
                     .map(|task| name_of_task(&self.options.task_names, task))
                     .collect();
                 let what = format!("these wait for ever: {}", waiting.join(", "));
@@ -384,6 +390,10 @@ mod tests;
 #[cfg(test)]
 #[path = "../../tests/unit/explore/dpor.rs"]
 mod dpor_tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/hazards.rs"]
+mod hazard_tests;
 
 #[cfg(test)]
 #[path = "../../tests/unit/explore/weak.rs"]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::dpor::Dpor;
 use super::explainer::Explainer;
+use super::hazards::Hazards;
 use super::memory::{Memory, Model};
 use super::strategy::Strategy;
 use super::timeline::Step;
@@ -47,6 +48,8 @@ pub(super) enum Wait {
     Interrupt(TaskSet),
     /// Until any word changes.
     Change,
+    /// Until a grace period has ended that a callback waits for.
+    Callbacks,
 }
 
 /// What one task waits for.
@@ -98,8 +101,8 @@ pub(super) struct Machine {
     pub(super) have_woken: Cell<TaskSet>,
     /// At most one task can run, and conflicts need not be noted: nothing to decide.
     pub(super) is_alone: Cell<bool>,
-    /// Two tasks could run at once before.
-    is_concurrent: Cell<bool>,
+    /// Two tasks could run at once before, or a hazard was met.
+    pub(super) is_concurrent: Cell<bool>,
     /// See [`Machine::notes`].
     pub(super) notes: Cell<bool>,
     /// Who goes on when the running task suspends itself.
@@ -139,6 +142,9 @@ pub(super) struct Machine {
     pub(super) grace: GracePeriods,
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
+    pub(super) hazards: Cell<Hazards>,
+    /// The softirq is in the middle of a callback.
+    pub(super) in_softirq: Cell<bool>,
     pub(super) checks_sections: Cell<bool>,
     pub(super) livelock_faults: Cell<u32>,
     pub(super) is_recording: Cell<bool>,
@@ -201,6 +207,8 @@ impl Machine {
             grace: GracePeriods::default(),
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
+            hazards: Cell::default(),
+            in_softirq: Cell::new(false),
             checks_sections: Cell::new(false),
             livelock_faults: Cell::new(LIVELOCK_FAULTS),
             is_recording: Cell::new(false),
@@ -235,6 +243,7 @@ impl Machine {
         self.live.set(all);
         self.watching.set(0);
         self.have_woken.set(0);
+        self.in_softirq.set(false);
         self.found.take();
         self.next.set(None);
         *self.end.borrow_mut() = None;
@@ -308,7 +317,8 @@ impl Machine {
         if several && self.phase.get() == Phase::Running {
             self.is_concurrent.set(true);
         }
-        let notes = self.is_concurrent.get() && (self.reduces.get() || self.observes.get());
+        let has_choices = self.is_concurrent.get() || !self.hazards.get().is_empty();
+        let notes = has_choices && (self.reduces.get() || self.observes.get());
         let is_running = self.phase.get() == Phase::Running;
         self.notes.set(is_running && notes);
         self.weakens.set(is_running && self.is_concurrent.get() && self.is_weak.get());
@@ -319,6 +329,11 @@ impl Machine {
     #[inline(always)]
     pub(super) fn is_concurrent(&self) -> bool {
         self.is_concurrent.get()
+    }
+
+    /// Whether what may happen besides can be chosen now.
+    pub(super) fn chooses_hazards(&self) -> bool {
+        self.phase.get() == Phase::Running && self.end.borrow().is_none()
     }
 
     /// Whether accesses that may be in conflict are noted now, for the reduction.

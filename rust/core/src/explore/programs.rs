@@ -9,11 +9,12 @@ use super::attribution::Case;
 use super::cpu::Cpu;
 use super::explainer::{Explanation, WhichFault};
 use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
+use super::hazards::Hazards;
 use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf, SpfRwlock};
 use crate::mm::{Config, Kernel, Variant};
-use crate::platform::{Finding, LIVELOCK_FAULTS, Lines, quietly};
+use crate::platform::{Finding, Hazard, LIVELOCK_FAULTS, Lines, Platform, quietly};
 use crate::program::history;
 use crate::program::{
     Handler, Last, Options, Program, ProgramError, Run, RunResult, Watch, run_task,
@@ -28,6 +29,8 @@ struct ProgramSubject<D: Design> {
     run: RefCell<Option<Rc<Run<Cpu>>>>,
     fingerprint: u64,
     task_names: Vec<String>,
+    /// Tasks besides those of the program: the softirq.
+    nr_others: u32,
 }
 
 impl<D: Design> ProgramSubject<D> {
@@ -37,8 +40,10 @@ impl<D: Design> ProgramSubject<D> {
         options: Options,
         watch: &Arc<Watch>,
         fingerprint: u64,
+        hazards: Hazards,
     ) -> Self {
-        let nr_tasks = program.nr_tasks();
+        let nr_others = u32::from(hazards.has(Hazard::Softirq));
+        let nr_tasks = program.nr_tasks() + nr_others;
         let config = Config { nr_cpus: nr_tasks, nr_tasks, ..config.clone() };
         Self {
             kernel: Kernel::new(config),
@@ -48,6 +53,7 @@ impl<D: Design> ProgramSubject<D> {
             run: RefCell::default(),
             fingerprint,
             task_names: Vec::new(),
+            nr_others,
         }
     }
 
@@ -58,7 +64,7 @@ impl<D: Design> ProgramSubject<D> {
 
 impl<D: Design> Subject for ProgramSubject<D> {
     fn nr_tasks(&self) -> u32 {
-        self.program.nr_tasks()
+        self.program.nr_tasks() + self.nr_others
     }
 
     fn fingerprint(&self) -> u64 {
@@ -78,7 +84,12 @@ impl<D: Design> Subject for ProgramSubject<D> {
     }
 
     fn run_task(&self, cpu: &Cpu) {
-        run_task(&self.kernel, cpu, &self.run(), &());
+        if cpu.task() == self.program.nr_tasks() {
+            let _step = cpu.step("run_ksoftirqd");
+            cpu.run_ksoftirqd(|| self.kernel.run_rcu_callbacks(cpu));
+        } else {
+            run_task(&self.kernel, cpu, &self.run(), &());
+        }
     }
 
     fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding> {
@@ -153,6 +164,9 @@ fn explorer<D: Design>(
     if options.memory_model != MemoryModel::Sc {
         of += options.memory_model.name();
     }
+    if !options.hazards.is_empty() {
+        of += &options.hazards.names();
+    }
     let fingerprint = fingerprint(of.as_bytes());
     let run = Options {
         record: false,
@@ -162,7 +176,8 @@ fn explorer<D: Design>(
         ..Options::default()
     };
     let task_names = options.task_names.clone();
-    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
+    let hazards = options.hazards;
+    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint, hazards);
     let subject = ProgramSubject { task_names, ..subject };
     boot_once(&subject)?;
     let explorer = Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)?;
@@ -220,7 +235,8 @@ fn run_once_design<D: Design>(
     which: Option<WhichFault>,
     watch: &Arc<Watch>,
 ) -> Result<(RunResult, Explanation), ProgramError> {
-    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0);
+    let none = Hazards::default();
+    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0, none);
     boot_once(&subject)?;
     let subject = Rc::new(subject);
     let search = if seed == 0 { Search::Again(Vec::new()) } else { Search::Random { seed } };

@@ -11,7 +11,7 @@ use super::token::{Deviation, Token};
 use crate::platform::{CpuId, Finding};
 
 /// Schedules spent on finding a violation with fewer preemptions.
-const MAX_SHRINKING: u64 = 200_000;
+const MAX_SHRINKING: u64 = 50_000;
 
 impl<S: Subject> Explorer<S> {
     /// A token that does not lead through this program is a finding of its own.
@@ -50,15 +50,16 @@ impl<S: Subject> Explorer<S> {
             Search::Dfs { preemptions: None, .. } => schedule.preemptions,
             _ => 0,
         };
+        let (simpler, finding) = match most {
+            0 => (schedule.clone(), finding.clone()),
+            _ => self.with_fewer_choices(kind, schedule, finding),
+        };
         let (deviations, finding) = self
-            .shrink(kind, most)
-            .unwrap_or_else(|| (schedule.deviations.clone(), finding.clone()));
-        self.with_strategy(Box::new(Replay::new(deviations.clone())), |explorer| {
-            explorer.machine.is_recording.set(true);
-            explorer.machine.strategy.borrow_mut().next_schedule();
-            explorer.run_schedule();
-            explorer.machine.is_recording.set(false);
-        });
+            .with_fewer_preemptions(kind, simpler.preemptions.min(most))
+            .unwrap_or((simpler.deviations, finding));
+        self.machine.is_recording.set(true);
+        self.replay(deviations.clone());
+        self.machine.is_recording.set(false);
         let timeline = shared_steps(self.machine.timeline.take());
         Violation { timeline, ..self.bare_violation(&finding, &deviations) }
     }
@@ -74,8 +75,43 @@ impl<S: Subject> Explorer<S> {
         }
     }
 
+    /// The schedule without the choices that it breaks the same without.
+    fn with_fewer_choices(
+        &mut self,
+        kind: &str,
+        schedule: &Schedule,
+        finding: &Finding,
+    ) -> (Schedule, Finding) {
+        let mut best = (schedule.clone(), finding.clone());
+        let mut nth = 0;
+        while nth < best.0.deviations.len() && !self.watch.is_stopped() {
+            let mut fewer = best.0.deviations.clone();
+            fewer.remove(nth);
+            let (ran, nr_before) = (self.replay(fewer), best.0.deviations.len());
+            // Those after it may be for other moments now: then the schedule is another one.
+            let is_simpler =
+                ran.deviations.len() < nr_before && ran.preemptions <= best.0.preemptions;
+            match ran.findings.iter().find(|found| is_of_kind(found, kind)).cloned() {
+                Some(found) if is_simpler => best = (ran, found),
+                _ => nth += 1,
+            }
+        }
+        best
+    }
+
+    fn replay(&mut self, deviations: Vec<Deviation>) -> Schedule {
+        self.with_strategy(Box::new(Replay::new(deviations)), |explorer| {
+            explorer.next_schedule();
+            explorer.run_schedule()
+        })
+    }
+
     /// A schedule with fewer preemptions that ends in a violation of the same kind.
-    fn shrink(&mut self, kind: &str, preemptions: u32) -> Option<(Vec<Deviation>, Finding)> {
+    fn with_fewer_preemptions(
+        &mut self,
+        kind: &str,
+        preemptions: u32,
+    ) -> Option<(Vec<Deviation>, Finding)> {
         let bound = preemptions.checked_sub(1)?;
         let usual = self.machine.dpor.replace(Dpor::new(self.machine.nr_tasks, Some(bound)));
         let found = self.with_strategy(Box::new(Dfs::new(0)), |explorer| {
@@ -85,9 +121,9 @@ impl<S: Subject> Explorer<S> {
                     break;
                 }
                 let schedule = explorer.run_schedule();
-                let same = |found: &&Finding| Violation::kind(found.invariant, &found.what) == kind;
-                if let Some(found) = schedule.findings.iter().find(same) {
-                    return Some((schedule.deviations, found.clone()));
+                if let Some(found) = schedule.findings.iter().find(|found| is_of_kind(found, kind))
+                {
+                    return Some((schedule.deviations.clone(), found.clone()));
                 }
             }
             None
@@ -95,6 +131,10 @@ impl<S: Subject> Explorer<S> {
         self.machine.dpor.replace(usual);
         found
     }
+}
+
+fn is_of_kind(found: &Finding, kind: &str) -> bool {
+    Violation::kind(found.invariant, &found.what) == kind
 }
 
 /// The steps that tell the story: those on words that more than one CPU touched, and events.

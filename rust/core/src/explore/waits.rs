@@ -16,8 +16,9 @@ impl Machine {
     pub(super) fn block(&self, task: TaskId, wait: Wait, on_line: Option<Line>) {
         let state = &self.tasks[task as usize];
         state.wait.set(wait);
-        state.waits_for_program.set(on_line == Some(Line::FREE));
-        if !matches!(wait, Wait::Interrupt(_) | Wait::Sleep(_)) {
+        let is_idle = wait == Wait::Callbacks;
+        state.waits_for_program.set(on_line == Some(Line::FREE) || is_idle);
+        if !is_idle && !matches!(wait, Wait::Interrupt(_) | Wait::Sleep(_)) {
             self.watching.set(self.watching.get() | bit(task));
         }
         self.set_runnable(self.runnable.get() & !bit(task));
@@ -38,6 +39,7 @@ impl Machine {
         self.set_runnable(self.runnable.get() & !bit(task));
         self.touch(Thing::Task(task), true);
         self.left_cpu(task);
+        self.end_softirq();
         if self.phase.get() == Phase::Running {
             self.pick(task);
         }

@@ -11,7 +11,7 @@ use super::page::{PG_HEAD, PG_HUGETLB, PG_MEMCG, PG_PRIVATE, PG_TAIL, PG_UPTODAT
 use super::pmd::PmdVal;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{Field, Platform};
+use crate::platform::{Field, Hazard, Platform};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
 /// Free frames that no CPU has in its own list.
@@ -84,6 +84,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `alloc_pages()` of order `HPAGE_PMD_ORDER`: one reference, undefined content. `None`: no frames in a row are free.
     pub(crate) fn alloc_compound_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
+        if cpu.meets(Hazard::FailedAllocation) {
+            return None;
+        }
         let rmqueue = || self.zonelist(place).find_map(|node| self.rmqueue_huge(cpu, node));
         let first = rmqueue().or_else(|| {
             self.drain_all_pages(cpu);

@@ -8,7 +8,7 @@ use super::node::{PerCpuPages, Placement};
 use super::objects::PageRef;
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{CpuId, Field, Ordering, Platform, Ptr, Value};
+use crate::platform::{CpuId, Field, Hazard, Ordering, Platform, Ptr, Value};
 use crate::sync::refcount::{atomic_dec_and_test, atomic_inc};
 use crate::sync::spinlock::{spin_lock, spin_unlock};
 
@@ -94,6 +94,9 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     /// `__alloc_pages_nodemask()`, of order 0.
     #[inline(always)]
     pub(crate) fn alloc_page_at(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
+        if cpu.meets(Hazard::FailedAllocation) {
+            return None;
+        }
         let mine = &self.cpus[cpu.id() as usize];
         let mut list = &mine.pcp[place.first as usize];
         if list.count.get() == 0 {

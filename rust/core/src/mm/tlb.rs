@@ -12,7 +12,7 @@ use super::pmd::{Pmd, PmdVal};
 use super::types::{Access, FaultCode, Pte, Vaddr};
 use crate::design::Design;
 use crate::events::Cost;
-use crate::platform::{CpuId, Fence, Local, Ordering, Platform, Ptr, Value};
+use crate::platform::{CpuId, Fence, Hazard, Local, Ordering, Platform, Ptr, Value};
 
 /// Entries of one CPU's TLB, direct mapped by page number.
 const NR_ENTRIES: usize = 64;
@@ -149,17 +149,10 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         let cached = Pte(entry.pte.get());
         let hit = entry.tag.get() == tag
             && permits(cached, access)
-            && (access != Access::Write || cached.has(Pte::DIRTY));
+            && (access != Access::Write || cached.has(Pte::DIRTY))
+            && !cpu.meets(Hazard::TlbEviction);
         if !hit {
-            // The hardware walks again before it reports a missing permission.
-            entry.tag.set(0);
-            let pte = self.hardware_walk(cpu, mm, address, not_present)?;
-            if pte.has(Pte::WRITE) && self.is_zero_pfn(pte.pfn()) {
-                cpu.finding("zero-page", format!("it can be written at {address:#x}"));
-            }
-            entry.pte.set(pte.to_word());
-            entry.page.set(self.page(cpu, pte.pfn()).ptr().to_word());
-            entry.tag.set(tag);
+            self.fill(cpu, mm, address, not_present)?;
         }
         cpu.charge(Cost::UserAccess, 1);
         let page = self.pages.get(cpu, Ptr::from_word(entry.page.get()));
@@ -170,6 +163,42 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             }
             Access::Read | Access::Execute => Ok(page.content().read(cpu)),
         }
+    }
+
+    /// Takes the translation of a page from its table.
+    fn fill(
+        &self,
+        cpu: &P,
+        mm: MmRef<'_, P>,
+        address: Vaddr,
+        not_present: FaultCode,
+    ) -> Result<(), FaultCode> {
+        let tlb = &self.cpus[cpu.id() as usize].tlb;
+        let page_number = address.0 >> self.page_shift();
+        let entry = tlb.entry(page_number);
+        // The hardware walks again before it reports a missing permission.
+        entry.tag.set(0);
+        let pte = self.hardware_walk(cpu, mm, address, not_present)?;
+        if pte.has(Pte::WRITE) && self.is_zero_pfn(pte.pfn()) {
+            cpu.finding("zero-page", format!("it can be written at {address:#x}"));
+        }
+        entry.pte.set(pte.to_word());
+        entry.page.set(self.page(cpu, pte.pfn()).ptr().to_word());
+        entry.tag.set(tlb.tag(page_number));
+        Ok(())
+    }
+
+    /// The hardware looks up a translation that was not asked for, as if it were to be read: it
+    /// reports nothing, and leaves the dirty bit alone.
+    pub(crate) fn prefetch_translation(&self, cpu: &P, mm: MmRef<'_, P>, address: Vaddr) {
+        cpu.begin_user_access();
+        self.update_tlb(cpu, mm);
+        let page_number = address.0 >> self.page_shift();
+        let tlb = &self.cpus[cpu.id() as usize].tlb;
+        if tlb.entry(page_number).tag.get() != tlb.tag(page_number) {
+            _ = self.fill(cpu, mm, address, FaultCode::not_present(Access::Read, true));
+        }
+        cpu.end_user_access();
     }
 
     /// Makes this CPU's TLB hold only translations of `mm` that are not flushed.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::injection::Injection;
 use super::slabs::FreeSlots;
-use super::{Line, Platform, Value};
+use super::{Hazard, Line, Platform, Value};
 
 /// A kind of object made of words.
 pub trait Object: Sized + Send + Sync {
@@ -401,7 +401,8 @@ impl<T: Object> Arena<T> {
 
     /// As [`Arena::alloc_on`], for callers with an error path: `None` where a failure is injected.
     pub fn try_alloc_on(&self, cpu: &T::P) -> Option<Ref<'_, T>> {
-        if self.injection.strikes() { None } else { Some(self.alloc_on(cpu)) }
+        let fails = self.injection.strikes() || cpu.meets(Hazard::FailedAllocation);
+        if fails { None } else { Some(self.alloc_on(cpu)) }
     }
     /// Makes one [`Arena::try_alloc_on`] fail, after `successes` more.
     pub fn fail_after(&self, successes: u32) {

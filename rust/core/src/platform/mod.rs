@@ -12,6 +12,7 @@ pub(crate) mod cell_vec;
 pub mod condition;
 pub mod coroutine;
 pub mod grace;
+mod hazard;
 mod injection;
 mod mutant;
 pub mod native;
@@ -21,6 +22,7 @@ mod slabs;
 pub mod word;
 
 pub use arena::{Arena, Lines, Object, Ptr, Ref};
+pub use hazard::Hazard;
 pub use mutant::Mutant;
 pub use quiet::quietly;
 pub use word::{Field, Line, Local, PaddedWord, Value, Word};
@@ -196,6 +198,21 @@ pub trait Platform: Sized + 'static {
     /// Whether the named check is removed in this run.
     #[inline(always)]
     fn mutant(&self, _which: Mutant) -> bool {
+        false
+    }
+    /// Whether this run lets it happen.
+    #[inline(always)]
+    fn lets_happen(&self, _hazard: Hazard) -> bool {
+        false
+    }
+    /// Whether this happens here and now, in a run that lets it happen.
+    #[inline(always)]
+    fn meets(&self, _hazard: Hazard) -> bool {
+        false
+    }
+    /// Whether another CPU is in the middle of an RCU callback, beside a task that is alone.
+    #[inline(always)]
+    fn callback_runs(&self) -> bool {
         false
     }
     /// Whether a VMA's write section that is begun or ended twice is a finding: not where v12's

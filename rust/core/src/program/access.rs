@@ -5,15 +5,36 @@ use super::op::{OneAccess, Op, Touch, TouchOrder};
 use super::record::Outcome;
 use super::sync::Stop;
 use crate::design::Design;
-use crate::mm::{Access, Errno};
+use crate::mm::{Access, Errno, Vaddr};
 use crate::ops::access::{AccessFailure, AccessOutcome};
-use crate::platform::Platform;
+use crate::platform::{Hazard, Platform};
 
 impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// `read`, `write` and `execute`.
     pub(super) fn access(&mut self, access: &OneAccess, base: u64) {
         let address = access.at.resolve(base);
         self.access_at(&Op::Access(*access), access, address, 0);
+    }
+
+    /// A CPU may look up a translation before its task comes to the access: that of the next one, if
+    /// by now the program has said where it is.
+    pub(super) fn look_ahead(&self) {
+        let later = self.ops.get(self.index + 1..).unwrap_or_default();
+        let next = later.iter().find_map(|op| match op {
+            Op::Access(access) => Some(access.at),
+            _ => None,
+        });
+        let Some(at) = next else { return };
+        let base = match at.id() {
+            Some(id) => self.run.sync.id_so_far(self.cpu, id),
+            None => Some(0),
+        };
+        if let Some(base) = base
+            && self.cpu.meets(Hazard::TlbRefill)
+        {
+            let address = Vaddr(at.resolve(base));
+            self.k.prefetch_translation(self.cpu, self.k.current_mm(self.cpu), address);
+        }
     }
 
     /// `touch`: each access is an operation, as far as the platform is concerned.

@@ -11,7 +11,7 @@ use super::sync::Stop;
 use crate::design::Design;
 use crate::events::{NR_EVENTS, Span};
 use crate::mm::{Kernel, MmRef};
-use crate::platform::{Platform, TaskId};
+use crate::platform::{Hazard, Platform, TaskId};
 
 /// Operations between two reports of progress.
 const PROGRESS_STEP: u64 = 256;
@@ -77,7 +77,7 @@ pub(super) struct TaskRun<'r, P: Platform, D: Design, S> {
     pub cpu: &'r P,
     pub run: &'r Run<P>,
     pub starter: &'r S,
-    ops: &'r [Op],
+    pub(super) ops: &'r [Op],
     /// The operation that is next, or is being executed.
     pub index: usize,
     frames: Vec<Frame>,
@@ -165,6 +165,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
         } else {
             self.operation_boundary()?;
         }
+        if self.cpu.lets_happen(Hazard::TlbRefill) {
+            self.look_ahead();
+        }
         let _step = self.cpu.step(op.name());
         self.cpu.enter(Span::Operation(op.name()));
         let done = match op {
@@ -247,7 +250,8 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.
     fn exit(&self) {
-        if self.run.options.check_before_exit && self.run.sync.nobody_else_runs() {
+        let is_alone = self.run.sync.nobody_else_runs() && !self.cpu.callback_runs();
+        if self.run.options.check_before_exit && is_alone {
             // Before any grace period ends: what was unmapped is closed already.
             let open = self.k.check_files_closed().next();
             self.k.run_rcu_callbacks(self.cpu);

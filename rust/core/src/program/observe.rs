@@ -15,7 +15,7 @@ use crate::ops::exec::ExecArgs;
 use crate::ops::madvise::Advice;
 use crate::ops::mmap::MapFlags;
 use crate::ops::mremap::RemapFlags;
-use crate::platform::{Platform, TaskId};
+use crate::platform::{Hazard, Platform, TaskId};
 
 /// What a program does that the oracle cannot follow page by page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +172,9 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             Ok(to) => {
                 self.observe(to, kept, What::Moved { from: from >> self.k.page_shift() });
                 self.observe(to.wrapping_add(old), new.saturating_sub(old), grown);
-                self.observe(from, old, self.unmapped());
+                // A source that cannot be split, for want of memory, stays: mremap succeeds.
+                let stays = self.cpu.lets_happen(Hazard::FailedAllocation);
+                self.observe(from, old, if stays { UNKNOWN } else { self.unmapped() });
                 if self.run.program.unfollowed.stacks {
                     self.observe_growth(to);
                 }

@@ -74,6 +74,13 @@ impl<P: Platform> ProgramSync<P> {
         Ok(word.load(cpu, Ordering::Acquire))
     }
 
+    /// As `id`, if it names something by now.
+    pub fn id_so_far(&self, cpu: &P, id: u32) -> Option<u64> {
+        let word = Field::<P, u64>::permanent(&self.ids[id as usize]);
+        // Acquire: as in `id`.
+        Some(word.load(cpu, Ordering::Acquire)).filter(|&address| address != UNSET)
+    }
+
     /// Lets `id` name `address`.
     pub fn set_id(&self, cpu: &P, id: u32, address: u64) {
         // AcqRel: pairs with the Acquire in `id`.

@@ -25,9 +25,9 @@ object! {
 /// The words of a toy, and what its tasks remember.
 pub(super) struct Shared {
     lines: Arc<Lines>,
-    words: Vec<Word<Cpu>>,
+    pub(super) words: Vec<Word<Cpu>>,
     free: Word<Cpu>,
-    things: Arena<Thing<Cpu>>,
+    pub(super) things: Arena<Thing<Cpu>>,
     seen: RefCell<Vec<u64>>,
 }
 
@@ -114,14 +114,14 @@ pub(super) fn task(run: impl Fn(&Cpu, &Shared) + 'static) -> Box<Run> {
     Box::new(run)
 }
 
-fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
+pub(super) fn dfs(preemptions: u32, reduce: bool) -> ExploreOptions {
     ExploreOptions {
         search: Search::Dfs { preemptions: Some(preemptions), reduce },
         ..ExploreOptions::default()
     }
 }
 
-fn explore(toy: &Rc<Toy>, options: ExploreOptions) -> ExploreReport {
+pub(super) fn explore(toy: &Rc<Toy>, options: ExploreOptions) -> ExploreReport {
     Explorer::new(Rc::clone(toy), options, &Arc::default()).unwrap().explore()
 }
 
@@ -414,6 +414,13 @@ fn a_panic_is_a_finding_and_its_guards_do_not_switch() {
     assert!(!std::thread::panicking());
 }
 
+/// Runs the callbacks that are ready.
+pub(super) fn put_things(cpu: &Cpu, shared: &Shared) {
+    while let Some(RcuCallback::PutVma(word)) = cpu.rcu_ready() {
+        shared.things.free(cpu, shared.things.get(cpu, Ptr::from_word(word)));
+    }
+}
+
 /// One task frees a thing that the other still reads.
 fn freeing(defer: bool) -> Rc<Toy> {
     let owner = task(move |cpu, shared| {
@@ -443,9 +450,7 @@ fn freeing(defer: bool) -> Rc<Toy> {
     let janitor = task(|cpu, shared| {
         for _ in 0..2 {
             cpu.operation_boundary();
-            while let Some(RcuCallback::PutVma(word)) = cpu.rcu_ready() {
-                shared.things.free(cpu, shared.things.get(cpu, Ptr::from_word(word)));
-            }
+            put_things(cpu, shared);
             shared.load(cpu, 3);
         }
     });

@@ -172,8 +172,8 @@ def test_fewest_preemptions_come_before_fewest_operations() -> None:
     assert (longer.preemptions, longer.operations) == (1, 6)
 
 
-def test_rounds_and_lengths_become_as_small_as_they_can_be() -> None:
-    # A page fault in each round; the second access of the page that the child has is C2's.
+def test_lengths_become_as_small_as_they_can_be() -> None:
+    # The page that cannot be executed is the first one.
     obj = json.loads((PROGRAMS / "fetch_of_data.json").read_text())
     (mapping,) = (op for op in obj["tasks"][0]["ops"] if op["op"] == "mmap")
     mapping["length"] = "256K"
@@ -198,20 +198,47 @@ def test_what_was_drawn_at_random_stays_with_its_search_where_dfs_does_not_find_
     assert small.operations <= 6
 
 
+@dataclass
+class CtrlC:
+    """Ctrl-C comes in the search after so many."""
+
+    after: int
+
+    def explore(self, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        self.after -= 1
+        if self.after < 0:
+            raise KeyboardInterrupt
+        return spfemu.explore(*arguments, **settings)
+
+
+def test_what_takes_three_tasks_and_luck(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All of it takes minutes: each time that it is found, the explorer looks for it with fewer
+    # preemptions. dfs does not find it in 20,000 schedules; pct does, in the program and in a
+    # smaller one, and then Ctrl-C comes.
+    case = Case("A1a", "lost-store", "cow_against_fork", 2, alone("A1a"))
+    obj = json.loads((PROGRAMS / f"{case.program}.json").read_text())
+    how: dict[str, Any] = {"strategy": "pct", "schedules": 2000}
+    found: list[dict[str, Any]] = []
+
+    def explore(program: Program, **settings: Any) -> dict[str, Any]:
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        exploration = spfemu.explore(program, **settings)
+        found.extend(exploration["violations"])
+        return exploration
+
+    monkeypatch.setattr(minimising, "explore", explore)
+    finding = {"invariant": case.invariant, "entry": case.entry}
+    small = spfemu.minimise(Program.from_dict(obj), finding, **case.settings, **how)
+    assert (small.fewest, small.minimal, small.search) == (False, False, how)
+    assert small.preemptions >= case.preemptions
+    assert small.operations < small.operations_before
+    assert small.finding == found_in(small.program, case, replay=small.finding["token"])
+
+
 class TestInterrupt:
-    def interrupt(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-        """Ctrl-C comes in the search after so many."""
-        explore, left = minimising.explore, iter(range(after))
-
-        def interrupted(*arguments: Any, **settings: Any) -> dict[str, Any]:
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return explore(*arguments, **settings)
-
-        monkeypatch.setattr(minimising, "explore", interrupted)
-
     def test_the_smallest_so_far_is_returned(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.interrupt(monkeypatch, after=8)
+        monkeypatch.setattr(minimising, "explore", CtrlC(8).explore)
         small = minimised(A7, padded(A7.program))
         assert not small.minimal
         assert 6 < small.operations < small.operations_before
@@ -220,7 +247,7 @@ class TestInterrupt:
     def test_before_it_was_found_again_there_is_nothing_to_return(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.interrupt(monkeypatch, after=0)
+        monkeypatch.setattr(minimising, "explore", CtrlC(0).explore)
         with pytest.raises(KeyboardInterrupt):
             minimised(A7, padded(A7.program))
 
@@ -252,11 +279,16 @@ class TestErrors:
         # With the check there it does not break.
         with pytest.raises(spfemu.EngineError, match="not found again"):
             spfemu.minimise(program, finding, variants_default="fixed")
+        # A token says nothing of how it was found; dfs without preemptions does not find it.
+        how: dict[str, Any] = {"replay": finding["token"], **A7.settings}
+        with pytest.raises(spfemu.EngineError, match="not found again"):
+            spfemu.minimise(program, finding, preemptions=0, **how)
+        assert spfemu.minimise(program, finding, **how).preemptions == 1
 
     def test_what_is_no_finding(self) -> None:
         program = Program.from_dict(padded(A7.program))
         for wrong in ({}, None, {"invariant": "mapcount"}):
-            with pytest.raises(spfemu.EngineError, match="finding: value .* one of the violations"):
+            with pytest.raises(spfemu.EngineError, match=r"finding: value .* one of the vio"):
                 spfemu.minimise(program, wrong)  # type: ignore[arg-type]
 
     def test_what_explore_would_refuse(self) -> None:
@@ -264,5 +296,5 @@ class TestErrors:
         finding = {"invariant": "mapcount", "entry": "A7", "token": ""}
         with pytest.raises(spfemu.EngineError, match='mutant "Z9"'):
             spfemu.minimise(program, finding, mutants=["Z9"])
-        with pytest.raises(spfemu.EngineError, match="schedules: value 0"):
+        with pytest.raises(spfemu.EngineError, match="limit: value 0"):
             spfemu.minimise(program, finding, limit=0)

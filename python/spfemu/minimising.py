@@ -92,19 +92,20 @@ def minimise(
 
     Source: Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input" (2002); ours.
     ``finding`` is one of the violations of ``spfemu.explore(program, **explored)``; with ``replay``
-    among ``explored`` (a token) the other arguments are how it is looked for. ``limit``: 1 to
-    2^64-1, default ``LIMIT`` (20,000). ``progress`` is called now and then with an estimate of the
-    share done. Ctrl-C, or a KeyboardInterrupt of ``progress``, ends it with the smallest program so
-    far, ``minimal`` False; before the finding was found again it is raised. Raises EngineError for
-    a finding that the search does not find in the program, else what ``spfemu.explore`` raises.
+    among ``explored`` (a token) the other arguments are how it is looked for, by ``dfs`` in
+    ``limit`` schedules unless ``schedules`` says otherwise. ``limit``: 1 to 2^64-1, default
+    ``LIMIT`` (20,000). ``progress`` is called now and then with an estimate of the share done.
+    Ctrl-C, or a KeyboardInterrupt of ``progress``, ends it with the smallest program so far,
+    ``minimal`` False; before the finding was found again it is raised. Raises EngineError for a
+    finding that the search does not find in the program, else what ``spfemu.explore`` raises.
     Determinism: all arguments and the version, but for an interrupt.
 
     >>> import spfemu
     >>> builder = spfemu.ProgramBuilder()
     >>> first = builder.task("first")
-    >>> first.mmap(65536, id="other")
     >>> first.mmap(8192, id="p")
     >>> first.write("p")
+    >>> first.read("p")
     >>> first.clone("second")
     >>> first.munmap("p", 8192)
     >>> builder.task("second", "clone").write(("p", 4096), 2)
@@ -150,8 +151,13 @@ class _Minimiser:
         except (TypeError, KeyError):
             allowed = "one of the violations that spfemu.explore returns"
             raise EngineError(f"finding: value {shown(finding)} (allowed: {allowed})") from None
+        if type(limit) is not int or not 1 <= limit < 1 << 64:
+            raise EngineError(f"limit: value {shown(limit)} (allowed: 1 to {(1 << 64) - 1})")
         self.limit, self.progress, self.share = limit, progress, 0.0
         self.search = {name: explored[name] for name in _OF_SEARCH if name in explored}
+        is_dfs = self.search.get("strategy", "dfs") == "dfs"
+        if is_dfs and explored.get("replay") and self.search.get("schedules") is None:
+            self.search["schedules"] = limit  # nobody has waited for more
         self.explored = {
             name: value for name, value in explored.items() if name not in (*_OF_SEARCH, "replay")
         }

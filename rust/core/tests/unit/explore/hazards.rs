@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::tests::{Run, Toy, dfs, explore, put_things, random_task, task};
 use super::*;
-use crate::platform::{Hazard, Platform, RcuCallback};
+use crate::platform::{Hazard, Platform, RcuCallback, Value};
 
 fn options(preemptions: u32, reduce: bool, hazards: &[Hazard]) -> ExploreOptions {
     ExploreOptions { hazards: hazards.iter().copied().collect(), ..dfs(preemptions, reduce) }

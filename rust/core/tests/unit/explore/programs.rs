@@ -283,7 +283,8 @@ struct Remembering {
 impl Remembering {
     fn new(program: &Arc<Program>, options: Options, no_avc: Option<u32>) -> Rc<Self> {
         let config = with_variants(Choice::Fixed);
-        let inner = ProgramSubject::new(program, &config, options, &Arc::default(), 0);
+        let inner =
+            ProgramSubject::new(program, &config, options, &Arc::default(), 0, Hazards::default());
         Rc::new(Self { inner, results: RefCell::default(), no_avc })
     }
 }

@@ -28,6 +28,7 @@ from spfemu.engines import VARIANT_VALUES, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
+    MAX_WORKERS,
     MEMORY_MODELS,
     PREEMPTIONS,
     SCHEDULES,
@@ -127,6 +128,16 @@ _Reduction = Annotated[
         "each other.",
     ),
 ]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MAX_WORKERS,
+        metavar="N",
+        help="random, pct, coverage: threads, for the same findings sooner (default: all local "
+        "CPUs).",
+    ),
+]
 _Full = Annotated[
     bool, typer.Option("--full", help="Timelines with every access to a word of two CPUs.")
 ]
@@ -158,6 +169,7 @@ def explore_command(
     seed: SeedOption = 0,
     arch: ArchOption = "x86",
     replay: _Replay = None,
+    workers: _Workers = None,
     full: _Full = False,
     html: _Html = None,
     as_json: JsonOption = False,
@@ -189,6 +201,7 @@ def explore_command(
             reduction=reduction,
             seed=seed,
             replay=replay,
+            workers=workers,
             progress=progress,
         )
     given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}

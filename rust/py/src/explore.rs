@@ -35,6 +35,7 @@ struct OptionsText {
     replay: Option<String>,
     tree: String,
     races: bool,
+    workers: u32,
 }
 
 impl OptionsText {
@@ -65,9 +66,9 @@ impl OptionsText {
         let search = self.search()?;
         let (max_schedules, max_steps) = (self.schedules, self.steps);
         let default = ExploreOptions::default();
-        let races = self.races;
+        let (races, workers) = (self.races, self.workers);
         let bounds = ExploreOptions { search, max_schedules, max_steps, ..default };
-        Ok(ExploreOptions { mutants, memory_model, task_names, races, ..bounds })
+        Ok(ExploreOptions { mutants, memory_model, task_names, races, workers, ..bounds })
     }
 
     fn variants(&self) -> Result<Variants, Error> {

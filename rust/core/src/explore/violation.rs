@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::dpor::Dpor;
-use super::explorer::{Explorer, Schedule, Search, Subject};
+use super::explorer::{Explorer, Schedule, Subject};
+use super::lessons::Lessons;
+use super::options::Search;
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Replay};
 use super::timeline::Step;
@@ -55,7 +57,7 @@ impl<S: Subject> Explorer<S> {
             .unwrap_or_else(|| (schedule.deviations.clone(), finding.clone()));
         self.with_strategy(Box::new(Replay::new(deviations.clone())), |explorer| {
             explorer.machine.is_recording.set(true);
-            explorer.machine.strategy.borrow_mut().next_schedule();
+            explorer.next_schedule(0, &Lessons::default());
             explorer.run_schedule();
             explorer.machine.is_recording.set(false);
         });
@@ -80,8 +82,9 @@ impl<S: Subject> Explorer<S> {
         let usual = self.machine.dpor.replace(Dpor::new(self.machine.nr_tasks, Some(bound)));
         let found = self.with_strategy(Box::new(Dfs::new(0)), |explorer| {
             explorer.machine.reduces.set(true);
-            for _ in 0..MAX_SHRINKING {
-                if explorer.watch.is_stopped() || !explorer.next_schedule() {
+            let lessons = Lessons::default();
+            for nth in 0..MAX_SHRINKING {
+                if explorer.watch.is_stopped() || !explorer.next_schedule(nth, &lessons) {
                     break;
                 }
                 let schedule = explorer.run_schedule();

@@ -27,6 +27,7 @@ from spfemu.results import RESULT_FORMAT
 __all__ = [
     "DEPTH",
     "HAZARDS",
+    "MAX_WORKERS",
     "MEMORY_MODELS",
     "PREEMPTIONS",
     "SCHEDULES",
@@ -48,6 +49,8 @@ DEPTH: Final = 3
 """How many ordering constraints a bug has that ``pct`` is made for, unless told otherwise."""
 STEPS: Final = 1_000_000
 """How many accesses, and how many operations, a schedule has at most, unless told otherwise."""
+MAX_WORKERS: Final = 1024
+"""How many threads can share an exploration at most."""
 
 
 def explore(
@@ -70,6 +73,7 @@ def explore(
     seed: int = 0,
     replay: str | None = None,
     races: bool = False,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Explores the interleavings of a program's tasks and reports the invariants that break.
@@ -94,7 +98,9 @@ def explore(
     ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
     (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
     ``replay`` runs the one schedule of a token. ``races``: also return ``races``, a number for each
-    kind of pair of accesses that raced, the same in every program (not with dfs).
+    kind of pair of accesses that raced, the same in every program (not with dfs). ``workers``
+    threads (1 to 1024; default: one for each CPU that the process may use) share the schedules of
+    "random", "pct" and "coverage", and never change what is found; other searches have one.
 
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
@@ -134,6 +140,7 @@ def explore(
     _check("seed", seed, 0, (1 << 64) - 1)
     options = {**_told(settings), "strategy": strategy, "seed": seed, "replay": replay}
     options["races"] = _races(races, strategy, replay)
+    options["workers"] = _workers(workers)
     with source_named(program):
         text = _core.explore(
             json.dumps(profile.to_dict()),
@@ -176,6 +183,16 @@ def _several(given: str | Sequence[str]) -> Sequence[str]:
 def _races(wanted: bool, strategy: str, replay: str | None) -> bool:
     if wanted and strategy == "dfs" and replay is None:
         raise EngineError("races: value True (allowed: not with strategy dfs)")
+    return wanted
+
+
+def _workers(wanted: int | None) -> int:
+    if wanted is None:
+        # Only here: what it imports takes as long as a small search.
+        from spfemu.sweeping.pool import local_jobs
+
+        return min(local_jobs(), MAX_WORKERS)
+    _check("workers", wanted, 1, MAX_WORKERS)
     return wanted
 
 

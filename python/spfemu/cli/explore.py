@@ -30,6 +30,7 @@ from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
     HAZARDS,
+    MAX_WORKERS,
     MEMORY_MODELS,
     PREEMPTIONS,
     SCHEDULES,
@@ -139,6 +140,16 @@ _Reduction = Annotated[
         "each other.",
     ),
 ]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MAX_WORKERS,
+        metavar="N",
+        help="random, pct, coverage: threads, for the same findings sooner (default: all local "
+        "CPUs).",
+    ),
+]
 _Full = Annotated[
     bool, typer.Option("--full", help="Timelines with every access to a word of two CPUs.")
 ]
@@ -179,6 +190,7 @@ def explore_command(
     seed: SeedOption = 0,
     arch: ArchOption = "x86",
     replay: _Replay = None,
+    workers: _Workers = None,
     full: _Full = False,
     html: _Html = None,
     minimise: _Minimise = None,
@@ -210,6 +222,7 @@ def explore_command(
         "reduction": reduction,
         "seed": seed,
         "replay": replay,
+        "workers": workers,
     }
     with progress_bar(loaded.source, quiet=as_json) as progress:
         exploration = explore(loaded, **settings, progress=progress)

@@ -108,7 +108,7 @@ def _outcomes(arch: str, ops: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 
 def _explore(example: Example, settings: dict[str, Any], report: Report) -> None:
-    found = explore(example.program, **settings, **example.how, races=True)
+    found = explore(example.program, **settings, **example.how, races=True, workers=1)
     report(found["schedules"], frozenset(f"{pair:x}" for pair in found["races"]))
     if found["violations"]:
         one = found["violations"][0]

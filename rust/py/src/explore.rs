@@ -37,6 +37,7 @@ struct OptionsText {
     replay: Option<String>,
     tree: String,
     races: bool,
+    workers: u32,
 }
 
 impl OptionsText {
@@ -68,9 +69,10 @@ impl OptionsText {
         let search = self.search()?;
         let (max_schedules, max_steps) = (self.schedules, self.steps);
         let default = ExploreOptions::default();
-        let races = self.races;
+        let (races, workers) = (self.races, self.workers);
         let bounds = ExploreOptions { search, max_schedules, max_steps, ..default };
-        Ok(ExploreOptions { mutants, memory_model, hazards, task_names, races, ..bounds })
+        let options = ExploreOptions { mutants, memory_model, hazards, workers, ..bounds };
+        Ok(ExploreOptions { task_names, races, ..options })
     }
 
     fn variants(&self) -> Result<Variants, Error> {

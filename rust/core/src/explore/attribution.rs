@@ -6,8 +6,8 @@
 //! in a search as the one that found it. If none does alone, the entry explains it without which
 //! the search finds it no more.
 
-use super::explorer::{ExploreOptions, Search};
 use super::mutants::entry_of;
+use super::options::{ExploreOptions, Search};
 use super::report::{ExploreReport, Violation};
 use crate::mm::variants::VARIANTS;
 use crate::mm::{Choice, Config, Variant};

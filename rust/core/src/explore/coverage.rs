@@ -4,10 +4,9 @@
 //! whether the later one writes. Source: ours, after Zalewski's American fuzzy lop (2013), and Jeong
 //! and others, "Razzer" (2019), for what to look at.
 
-use std::collections::BTreeSet;
-
 use rand_pcg::Pcg64Mcg;
 
+use super::lessons::Lessons;
 use super::strategy::{Point, Strategy, pick, pick_task, rng_of};
 use super::token::{Deviation, task_at};
 use crate::platform::TaskId;
@@ -22,13 +21,7 @@ const MAX_MOVE: u64 = 16;
 /// Chooses schedules close to those that had something new.
 pub struct Coverage {
     seed: u64,
-    nth: u64,
     rng: Pcg64Mcg,
-    /// Schedules that had something new.
-    corpus: Vec<Vec<Deviation>>,
-    seen: BTreeSet<u64>,
-    /// The most points that any schedule had.
-    longest: u64,
     /// The choices of the schedule that runs, and how many were come to.
     plan: Vec<Deviation>,
     next: usize,
@@ -38,24 +31,15 @@ pub struct Coverage {
 
 impl Coverage {
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            nth: 0,
-            rng: rng_of(seed, 0),
-            corpus: Vec::new(),
-            seen: BTreeSet::new(),
-            longest: 1,
-            plan: Vec::new(),
-            next: 0,
-            one_in: 0,
-        }
+        Self { seed, rng: rng_of(seed, 0), plan: Vec::new(), next: 0, one_in: 0 }
     }
 
-    fn mutate(&mut self) {
+    fn mutate(&mut self, lessons: &Lessons) {
+        let longest = lessons.longest.max(1);
         let rng = &mut self.rng;
         let any = |rng: &mut Pcg64Mcg, len: usize| pick(rng, len as u64) as usize;
         for _ in 0..=pick(rng, MAX_CHANGES) {
-            let fresh = Deviation { point: pick(rng, self.longest), rank: pick(rng, 64) as u32 };
+            let fresh = Deviation { point: pick(rng, longest), rank: pick(rng, 64) as u32 };
             match pick(rng, 4) {
                 0 if !self.plan.is_empty() => {
                     let gone = any(rng, self.plan.len());
@@ -69,7 +53,7 @@ impl Coverage {
                 }
                 2 => {
                     // The beginning of this one, and the end of another.
-                    let other = &self.corpus[any(rng, self.corpus.len())];
+                    let other = &lessons.corpus[any(rng, lessons.corpus.len())];
                     self.plan.retain(|kept| kept.point < fresh.point);
                     self.plan.extend(other.iter().filter(|new| new.point >= fresh.point));
                 }
@@ -82,19 +66,19 @@ impl Coverage {
 }
 
 impl Strategy for Coverage {
-    fn next_schedule(&mut self) -> bool {
-        self.rng = rng_of(self.seed, self.nth);
-        self.nth += 1;
+    fn next_schedule(&mut self, nth: u64, lessons: &Lessons) -> bool {
+        self.rng = rng_of(self.seed, nth);
         self.next = 0;
         self.plan.clear();
         self.one_in = 2 << (2 * pick(&mut self.rng, 4));
-        if !self.corpus.is_empty() && pick(&mut self.rng, ONE_DRAWN_IN) != 0 {
+        let corpus = &lessons.corpus;
+        if !corpus.is_empty() && pick(&mut self.rng, ONE_DRAWN_IN) != 0 {
             // What was found last has been looked at least.
-            let len = self.corpus.len() as u64;
+            let len = corpus.len() as u64;
             let chosen = pick(&mut self.rng, len).max(pick(&mut self.rng, len));
-            self.plan = self.corpus[chosen as usize].clone();
+            self.plan = corpus[chosen as usize].clone();
             self.one_in = 0;
-            self.mutate();
+            self.mutate(lessons);
         }
         true
     }
@@ -113,15 +97,6 @@ impl Strategy for Coverage {
             return point.default_task();
         }
         pick_task(&mut self.rng, point.runnable)
-    }
-
-    fn has_run(&mut self, deviations: &[Deviation], points: u64, pairs: &[u64]) {
-        self.longest = self.longest.max(points);
-        let known = self.seen.len();
-        self.seen.extend(pairs);
-        if self.seen.len() > known {
-            self.corpus.push(deviations.to_vec());
-        }
     }
 }
 

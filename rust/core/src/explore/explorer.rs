@@ -4,21 +4,23 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::coverage::Coverage;
 use super::cpu::{AtRest, Cpu};
+use super::crew::Make;
 use super::dpor::Dpor;
 use super::explainer::{Explanation, WhichFault};
-use super::hazards::Hazards;
+use super::lessons::Lessons;
 use super::machine::{End, MAX_TASKS, Machine};
 use super::memory::{Memory, Model};
-use super::report::{ExploreReport, Violation};
+use super::options::{ExploreOptions, Search};
+use super::report::ExploreReport;
 use super::strategy::{Dfs, Guided, Pct, Random, Replay, Strategy};
+use super::tally::Tally;
 use super::token::{Deviation, Token, fingerprint};
 use super::touch::Pair;
 use crate::platform::coroutine::{Coroutine, Pause, StackPool, Switch, panic_text};
-use crate::platform::{Finding, Lines, Mutant, TaskId};
+use crate::platform::{Finding, Lines, TaskId};
 use crate::program::Watch;
 
 /// What is explored: tasks over shared words.
@@ -36,80 +38,6 @@ pub trait Subject: 'static {
     fn check(&self, cpus: &[Rc<Cpu>]) -> Vec<Finding>;
 }
 
-/// How schedules are chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Search {
-    /// All schedules with at most so many preemptions, or all. `reduce` leaves out those that lead
-    /// to the same states as others.
-    Dfs {
-        preemptions: Option<u32>,
-        reduce: bool,
-    },
-    Random {
-        seed: u64,
-    },
-    Pct {
-        seed: u64,
-        depth: u32,
-    },
-    /// Schedules close to those in which something new raced.
-    Coverage {
-        seed: u64,
-    },
-    /// The one schedule of these choices: see [`Guided`].
-    Guided {
-        choices: Vec<u32>,
-    },
-    /// The schedule of this token.
-    Replay(String),
-    /// The schedule of these choices, as far as they fit.
-    Again(Vec<Deviation>),
-}
-
-/// What bounds an exploration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExploreOptions {
-    pub search: Search,
-    /// The most schedules to run; without, `Dfs` runs until it is complete and `Random` and `Pct`
-    /// for ever.
-    pub max_schedules: Option<u64>,
-    /// The most accesses in one schedule, and the most operations.
-    pub max_steps: u64,
-    /// Stop after so many kinds of violations.
-    pub max_violations: usize,
-    /// See [`crate::platform::Platform::livelock_faults`].
-    pub livelock_faults: u32,
-    /// Checks to remove.
-    pub mutants: Vec<Mutant>,
-    pub memory_model: Model,
-    /// What else may happen.
-    pub hazards: Hazards,
-    /// Stop at the first violation of this kind, and report no other.
-    pub only: Option<String>,
-    /// Report which pairs of accesses raced.
-    pub races: bool,
-    /// What findings call the tasks; those beyond are called by their numbers.
-    pub task_names: Vec<String>,
-}
-
-impl Default for ExploreOptions {
-    fn default() -> Self {
-        Self {
-            search: Search::Dfs { preemptions: Some(2), reduce: true },
-            max_schedules: None,
-            max_steps: 1_000_000,
-            livelock_faults: 16,
-            max_violations: 16,
-            mutants: Vec::new(),
-            memory_model: Model::Sc,
-            hazards: Hazards::default(),
-            only: None,
-            races: false,
-            task_names: Vec::new(),
-        }
-    }
-}
-
 /// What findings call a task, of those that have names.
 pub(super) fn name_of_task(names: &[String], task: TaskId) -> String {
     names.get(task as usize).cloned().unwrap_or_else(|| format!("task {task}"))
@@ -118,10 +46,17 @@ pub(super) fn name_of_task(names: &[String], task: TaskId) -> String {
 /// One schedule that was run.
 #[derive(Clone)]
 pub(super) struct Schedule {
-    end: End,
+    pub(super) end: End,
     pub(super) findings: Vec<Finding>,
     pub(super) deviations: Vec<Deviation>,
     pub(super) preemptions: u32,
+    pub(super) steps: u64,
+    /// How many points it had.
+    pub(super) points: u64,
+    /// The kinds of racing accesses, if they are observed.
+    pub(super) pairs: Vec<u64>,
+    /// It leads to what another one does.
+    pub(super) is_redundant: bool,
 }
 
 /// A subject with its CPUs.
@@ -193,7 +128,7 @@ impl<S: Subject> Explorer<S> {
 
     /// Runs one schedule, and says what broke, and what one of its faults did.
     pub(super) fn run_one(&mut self, which: Option<WhichFault>) -> (Option<Finding>, Explanation) {
-        self.next_schedule();
+        self.next_schedule(0, &Lessons::default());
         if let Some(which) = which {
             self.machine.explainer.begin(which, self.machine.nr_tasks);
         }
@@ -204,52 +139,45 @@ impl<S: Subject> Explorer<S> {
 
     /// Runs schedules until none is left, or until told to end.
     pub fn explore(&mut self) -> ExploreReport {
-        let mut report = ExploreReport::default();
-        let mut kinds = Vec::new();
-        let limit = self.options.max_schedules.unwrap_or(u64::MAX);
-        while report.schedules < limit && !self.watch.is_stopped() && self.next_schedule() {
-            let schedule = self.run_schedule();
-            if schedule.end == End::Interrupted {
-                break;
+        self.explore_with(&|| None)
+    }
+
+    /// As `explore`, with other threads for which `make` makes explorers.
+    pub(super) fn explore_with(&mut self, make: &Make<'_, S>) -> ExploreReport {
+        match self.options.search {
+            Search::Random { .. } | Search::Pct { .. } | Search::Coverage { .. } => {
+                self.explore_drawn(make)
             }
-            if self.machine.reduces.get() && self.machine.dpor.borrow().is_redundant() {
-                report.redundant += 1;
-                continue;
-            }
-            report.schedules += 1;
-            if self.machine.observes.get() {
-                self.tell_strategy(&schedule, &mut report);
-            }
-            if self.options.only.is_none() {
-                self.watch.schedules.store(report.schedules, Ordering::Relaxed);
-            }
-            report.steps += self.machine.steps.get();
-            report.too_long += u64::from(schedule.end == End::TooLong);
-            self.complain_of_replay(&schedule, &mut report);
-            for finding in &schedule.findings {
-                let kind = Violation::kind(finding.invariant, &finding.what);
-                let is_wanted = self.options.only.as_ref().is_none_or(|only| *only == kind);
-                if is_wanted && !kinds.contains(&kind) {
-                    let violation = self.violation(finding, &kind, &schedule);
-                    report.violations.push(violation);
-                    kinds.push(kind);
-                }
-            }
-            let enough = if self.options.only.is_some() { 1 } else { self.options.max_violations };
-            if report.violations.len() >= enough {
-                break;
-            }
+            _ => self.explore_in_turn(),
         }
+    }
+
+    /// Runs one schedule after the other, as each says which is the next.
+    fn explore_in_turn(&mut self) -> ExploreReport {
+        let mut tally = Tally::default();
+        let (lessons, mut nth) = (Lessons::default(), 0);
+        let limit = self.options.max_schedules.unwrap_or(u64::MAX);
+        while tally.report.schedules < limit
+            && !self.watch.is_stopped()
+            && self.next_schedule(nth, &lessons)
+        {
+            let schedule = self.run_schedule();
+            if schedule.end == End::Interrupted || self.count(&schedule, &mut tally) {
+                break;
+            }
+            nth += 1;
+        }
+        let mut report = tally.report;
         report.complete = self.is_complete() && report.too_long == 0 && !self.watch.is_stopped();
         report
     }
 
-    /// Prepares the next schedule; false if there is none.
-    pub(super) fn next_schedule(&self) -> bool {
+    /// Prepares schedule `nth`, after what those before have taught; false if there is none.
+    pub(super) fn next_schedule(&self, nth: u64, lessons: &Lessons) -> bool {
         if self.machine.reduces.get() {
             self.machine.dpor.borrow_mut().next_schedule()
         } else {
-            self.machine.strategy.borrow_mut().next_schedule()
+            self.machine.strategy.borrow_mut().next_schedule(nth, lessons)
         }
     }
 
@@ -261,8 +189,8 @@ impl<S: Subject> Explorer<S> {
         }
     }
 
-    /// Tells the strategy, and who wants to know, what raced.
-    fn tell_strategy(&self, schedule: &Schedule, report: &mut ExploreReport) {
+    /// The kinds of accesses that raced in the schedule that ran.
+    fn raced(&self) -> Vec<u64> {
         let races = &mut self.machine.dpor.borrow_mut().races;
         let pairs = races.pairs.take().unwrap_or_default();
         let class = |pair: &Pair| {
@@ -272,12 +200,7 @@ impl<S: Subject> Explorer<S> {
             };
             fingerprint(format!("{word:?} {:?} {}", pair.tasks, pair.writes).as_bytes())
         };
-        let pairs: Vec<_> = pairs.iter().map(class).collect();
-        if self.options.races {
-            report.races.extend(&pairs);
-        }
-        let points = self.machine.points();
-        self.machine.strategy.borrow_mut().has_run(&schedule.deviations, points, &pairs);
+        pairs.iter().map(class).collect()
     }
 
     /// Does something with another strategy, and without the reduction.
@@ -313,7 +236,8 @@ impl<S: Subject> Explorer<S> {
             self.resume(task as usize);
         }
         let end = self.machine.end.take().expect("nobody goes on only at the end");
-        if self.machine.reduces.get() {
+        let reduces = self.machine.reduces.get();
+        if reduces {
             self.machine.dpor.borrow_mut().end_step();
         }
         self.machine.come_to_rest();
@@ -327,6 +251,10 @@ impl<S: Subject> Explorer<S> {
             findings,
             deviations: self.machine.deviations.take(),
             preemptions: self.machine.preemptions(),
+            steps: self.machine.steps.get(),
+            points: self.machine.points(),
+            pairs: if self.machine.observes.get() { self.raced() } else { Vec::new() },
+            is_redundant: reduces && self.machine.dpor.borrow().is_redundant(),
         }
     }
 
@@ -398,3 +326,7 @@ mod hazard_tests;
 #[cfg(test)]
 #[path = "../../tests/unit/explore/weak.rs"]
 mod weak_tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/rounds.rs"]
+mod rounds_tests;

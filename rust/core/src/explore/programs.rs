@@ -8,8 +8,9 @@ use super::MemoryModel;
 use super::attribution::Case;
 use super::cpu::Cpu;
 use super::explainer::{Explanation, WhichFault};
-use super::explorer::{ExploreOptions, Explorer, Search, Subject, name_of_task};
+use super::explorer::{Explorer, Subject, name_of_task};
 use super::hazards::Hazards;
+use super::options::{ExploreOptions, Search};
 use super::report::ExploreReport;
 use super::token::fingerprint;
 use crate::design::{Classic, Design, Spf, SpfRwlock};
@@ -140,7 +141,8 @@ fn explore_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<ExploreReport, ProgramError> {
     let case = |config: &Config, options: &ExploreOptions| {
-        Ok(explorer::<D>(program, config, options, watch)?.explore())
+        let make = || explorer::<D>(program, config, options, watch);
+        Ok(make()?.explore_with(&|| make().ok()))
     };
     let mut report = case(config, options)?;
     let known = Case { config, options, explore: &case };

@@ -4,6 +4,7 @@
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use super::lessons::Lessons;
 use super::token::{Deviation, TaskSet, default_task, task_at};
 use crate::platform::TaskId;
 
@@ -35,8 +36,9 @@ impl Point {
 
 /// Chooses schedules.
 pub trait Strategy {
-    /// Prepares the next schedule. False: there is none left, or none within the bounds.
-    fn next_schedule(&mut self) -> bool;
+    /// Prepares schedule `nth`, as one that draws has learned to from others. False: there is none
+    /// left, or none within the bounds.
+    fn next_schedule(&mut self, nth: u64, lessons: &Lessons) -> bool;
     /// Which of the runnable tasks goes on.
     fn choose(&mut self, point: &Point) -> TaskId;
     /// Which of several stores an access comes behind: as `choose`, with stores for tasks, the last
@@ -52,8 +54,6 @@ pub trait Strategy {
     fn is_complete(&self) -> bool {
         false
     }
-    /// The schedule has run: its choices, how many points it had, and the racing accesses in it.
-    fn has_run(&mut self, _deviations: &[Deviation], _points: u64, _pairs: &[u64]) {}
     /// What is wrong with the choices asked for, after a schedule.
     fn complaint(&self) -> Option<String> {
         None
@@ -69,7 +69,6 @@ pub struct Dfs {
     /// Where in `nodes` the schedule that runs has come to.
     depth: usize,
     spent: u32,
-    has_begun: bool,
     is_complete: bool,
 }
 
@@ -82,22 +81,15 @@ struct Node {
 
 impl Dfs {
     pub fn new(preemptions: u32) -> Self {
-        Self {
-            preemptions,
-            nodes: Vec::new(),
-            depth: 0,
-            spent: 0,
-            has_begun: false,
-            is_complete: false,
-        }
+        Self { preemptions, nodes: Vec::new(), depth: 0, spent: 0, is_complete: false }
     }
 }
 
 impl Strategy for Dfs {
-    fn next_schedule(&mut self) -> bool {
+    fn next_schedule(&mut self, nth: u64, _lessons: &Lessons) -> bool {
         self.depth = 0;
         self.spent = 0;
-        if !std::mem::replace(&mut self.has_begun, true) {
+        if nth == 0 {
             return true;
         }
         while let Some(last) = self.nodes.last_mut() {
@@ -163,22 +155,20 @@ pub(super) fn rng_of(seed: u64, nth: u64) -> Pcg64Mcg {
 /// Random choices. Each schedule switches often or rarely: with probability 1/2 to 1/128.
 pub struct Random {
     seed: u64,
-    nth: u64,
     rng: Pcg64Mcg,
     one_in: u64,
 }
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self { seed, nth: 0, rng: rng_of(seed, 0), one_in: 2 }
+        Self { seed, rng: rng_of(seed, 0), one_in: 2 }
     }
 }
 
 impl Strategy for Random {
-    fn next_schedule(&mut self) -> bool {
-        self.rng = rng_of(self.seed, self.nth);
+    fn next_schedule(&mut self, nth: u64, _lessons: &Lessons) -> bool {
+        self.rng = rng_of(self.seed, nth);
         self.one_in = 2 << (2 * pick(&mut self.rng, 4));
-        self.nth += 1;
         true
     }
 
@@ -194,12 +184,9 @@ impl Strategy for Random {
 /// scheduler with probabilistic guarantees of finding bugs" (2010).
 pub struct Pct {
     seed: u64,
-    nth: u64,
     rng: Pcg64Mcg,
     /// Bugs that need so many ordering constraints are found with the paper's probability.
     depth: u32,
-    /// The most points that any schedule had.
-    longest: u64,
     priorities: [u64; TaskSet::BITS as usize],
     changes: Vec<u64>,
 }
@@ -208,10 +195,8 @@ impl Pct {
     pub fn new(seed: u64, depth: u32) -> Self {
         Self {
             seed,
-            nth: 0,
             rng: rng_of(seed, 0),
             depth,
-            longest: 1,
             priorities: [0; TaskSet::BITS as usize],
             changes: Vec::new(),
         }
@@ -226,20 +211,18 @@ impl Pct {
 }
 
 impl Strategy for Pct {
-    fn next_schedule(&mut self) -> bool {
-        self.rng = rng_of(self.seed, self.nth);
-        self.nth += 1;
+    fn next_schedule(&mut self, nth: u64, lessons: &Lessons) -> bool {
+        self.rng = rng_of(self.seed, nth);
         for priority in &mut self.priorities {
             *priority = self.rng.next_u64() | 1 << 63;
         }
-        let (rng, longest) = (&mut self.rng, self.longest);
+        let (rng, longest) = (&mut self.rng, lessons.longest.max(1));
         self.changes.clear();
         self.changes.extend((1..self.depth).map(|_| pick(rng, longest)));
         true
     }
 
     fn choose(&mut self, point: &Point) -> TaskId {
-        self.longest = self.longest.max(point.nth + 1);
         // A change point takes the running task below all others, later ones lower still.
         let changed = self.changes.iter().filter(|&&change| change == point.nth).count();
         if changed != 0 {
@@ -251,7 +234,6 @@ impl Strategy for Pct {
 
     /// Priorities are of tasks: an older store is as likely as a change of priorities.
     fn choose_store(&mut self, point: &Point) -> TaskId {
-        self.longest = self.longest.max(point.nth + 1);
         if !self.changes.contains(&point.nth) && pick(&mut self.rng, 16) != 0 {
             return point.current;
         }
@@ -263,19 +245,18 @@ impl Strategy for Pct {
 pub struct Replay {
     deviations: Vec<Deviation>,
     next: usize,
-    has_begun: bool,
     complaint: Option<String>,
 }
 
 impl Replay {
     pub fn new(deviations: Vec<Deviation>) -> Self {
-        Self { deviations, next: 0, has_begun: false, complaint: None }
+        Self { deviations, next: 0, complaint: None }
     }
 }
 
 impl Strategy for Replay {
-    fn next_schedule(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_begun, true)
+    fn next_schedule(&mut self, nth: u64, _lessons: &Lessons) -> bool {
+        nth == 0
     }
 
     fn choose(&mut self, point: &Point) -> TaskId {
@@ -309,18 +290,17 @@ impl Strategy for Replay {
 /// Points beyond the list have 0.
 pub struct Guided {
     choices: Vec<u32>,
-    has_begun: bool,
 }
 
 impl Guided {
     pub fn new(choices: Vec<u32>) -> Self {
-        Self { choices, has_begun: false }
+        Self { choices }
     }
 }
 
 impl Strategy for Guided {
-    fn next_schedule(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_begun, true)
+    fn next_schedule(&mut self, nth: u64, _lessons: &Lessons) -> bool {
+        nth == 0
     }
 
     fn choose(&mut self, point: &Point) -> TaskId {

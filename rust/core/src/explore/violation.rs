@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::dpor::Dpor;
-use super::explorer::{Explorer, Schedule, Search, Subject};
+use super::explorer::{Explorer, Schedule, Subject};
+use super::lessons::Lessons;
+use super::options::Search;
 use super::report::{ExploreReport, Violation};
 use super::strategy::{Dfs, Replay};
 use super::timeline::Step;
@@ -101,7 +103,7 @@ impl<S: Subject> Explorer<S> {
 
     fn replay(&mut self, deviations: Vec<Deviation>) -> Schedule {
         self.with_strategy(Box::new(Replay::new(deviations)), |explorer| {
-            explorer.next_schedule();
+            explorer.next_schedule(0, &Lessons::default());
             explorer.run_schedule()
         })
     }
@@ -116,8 +118,9 @@ impl<S: Subject> Explorer<S> {
         let usual = self.machine.dpor.replace(Dpor::new(self.machine.nr_tasks, Some(bound)));
         let found = self.with_strategy(Box::new(Dfs::new(0)), |explorer| {
             explorer.machine.reduces.set(true);
-            for _ in 0..MAX_SHRINKING {
-                if explorer.watch.is_stopped() || !explorer.next_schedule() {
+            let lessons = Lessons::default();
+            for nth in 0..MAX_SHRINKING {
+                if explorer.watch.is_stopped() || !explorer.next_schedule(nth, &lessons) {
                     break;
                 }
                 let schedule = explorer.run_schedule();

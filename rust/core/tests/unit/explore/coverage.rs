@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A schedule of three points, at each of which tasks 0 and 1 can go on.
@@ -21,15 +23,14 @@ fn deviations(tasks: &[TaskId]) -> Vec<Deviation> {
 
 #[test]
 fn what_had_something_new_is_mutated_and_what_had_not_is_forgotten() {
-    let mut coverage = Coverage::new(0);
+    let (mut coverage, mut lessons) = (Coverage::new(0), Lessons::default());
     for (pairs, kept) in [(&[1, 2][..], 1), (&[2, 1], 1), (&[], 1), (&[2, 3], 2)] {
-        coverage.next_schedule();
-        coverage.has_run(&[Deviation { point: 1, rank: 1 }], 3, pairs);
-        assert_eq!(coverage.corpus.len(), kept);
+        lessons.learn_from(&[Deviation { point: 1, rank: 1 }], 3, pairs);
+        assert_eq!(lessons.corpus.len(), kept);
     }
     let plans: BTreeSet<_> = (0..100)
-        .map(|_| {
-            coverage.next_schedule();
+        .map(|nth| {
+            coverage.next_schedule(nth, &lessons);
             coverage.plan.iter().map(|planned| planned.point).collect::<Vec<_>>()
         })
         .collect();
@@ -40,13 +41,12 @@ fn what_had_something_new_is_mutated_and_what_had_not_is_forgotten() {
 #[test]
 fn every_schedule_is_come_to_and_depends_on_the_seed_alone() {
     let run = |seed| {
-        let mut coverage = Coverage::new(seed);
+        let (mut coverage, mut lessons) = (Coverage::new(seed), Lessons::default());
         let schedules: Vec<_> = (0..400)
-            .map(|_| {
-                coverage.next_schedule();
+            .map(|nth| {
+                coverage.next_schedule(nth, &lessons);
                 let tasks = three_choices(&mut coverage);
-                let pair = u64::from(tasks[1]);
-                coverage.has_run(&deviations(&tasks), 3, &[pair]);
+                lessons.learn_from(&deviations(&tasks), 3, &[u64::from(tasks[1])]);
                 tasks
             })
             .collect();

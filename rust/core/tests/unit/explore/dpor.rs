@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tests::*;
 use super::*;
+use crate::explore::Violation;
 use crate::platform::Platform;
 
 /// For each task, for each of its steps, how many of each other's come before.
@@ -32,7 +33,8 @@ fn search(toy: &Rc<Toy>, preemptions: Option<u32>, reduce: bool) -> Option<Found
     // So that a step is the same in each schedule.
     explorer.machine.keeps_together.set(false);
     let mut found = Found::default();
-    while explorer.next_schedule() {
+    let lessons = Lessons::default();
+    while explorer.next_schedule(found.schedules + found.redundant, &lessons) {
         let schedule = explorer.run_schedule();
         if reduce && explorer.machine.dpor.borrow().is_redundant() {
             found.redundant += 1;

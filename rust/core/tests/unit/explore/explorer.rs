@@ -44,7 +44,10 @@ impl Toy {
         Self::with_check(tasks, |_| None)
     }
 
-    fn with_check(tasks: Vec<Box<Run>>, wrong: fn(&Shared) -> Option<&'static str>) -> Rc<Self> {
+    pub(super) fn with_check(
+        tasks: Vec<Box<Run>>,
+        wrong: fn(&Shared) -> Option<&'static str>,
+    ) -> Rc<Self> {
         let lines = Arc::new(Lines::default());
         let shared = Shared {
             words: (0..8).map(|_| Word::new(lines.take(1), 0)).collect(),

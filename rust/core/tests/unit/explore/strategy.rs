@@ -16,13 +16,20 @@ fn three_choices(strategy: &mut dyn Strategy) -> Vec<TaskId> {
         .collect()
 }
 
+/// The choices of every schedule.
+fn all_of_three_choices(dfs: &mut Dfs) -> Vec<Vec<TaskId>> {
+    let lessons = Lessons::default();
+    let mut schedules = Vec::new();
+    while dfs.next_schedule(schedules.len() as u64, &lessons) {
+        schedules.push(three_choices(dfs));
+    }
+    schedules
+}
+
 #[test]
 fn depth_first_search_takes_every_choice_once_the_last_point_first() {
     let mut dfs = Dfs::new(3);
-    let mut schedules = Vec::new();
-    while dfs.next_schedule() {
-        schedules.push(three_choices(&mut dfs));
-    }
+    let mut schedules = all_of_three_choices(&mut dfs);
     assert!(dfs.is_complete());
     assert_eq!(schedules.len(), 8);
     assert_eq!(schedules[..3], [[0, 0, 0], [0, 0, 1], [0, 1, 1]]);
@@ -34,20 +41,17 @@ fn depth_first_search_takes_every_choice_once_the_last_point_first() {
 #[test]
 fn depth_first_search_keeps_to_its_preemptions() {
     // No switch: 000. One: 001, 011, 111.
-    let mut dfs = Dfs::new(1);
-    let mut schedules = Vec::new();
-    while dfs.next_schedule() {
-        schedules.push(three_choices(&mut dfs));
-    }
+    let schedules = all_of_three_choices(&mut Dfs::new(1));
     assert_eq!(schedules, [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]);
 }
 
 #[test]
 fn random_choices_depend_on_the_seed_and_on_nothing_else() {
     let schedules = |strategy: &mut dyn Strategy| -> Vec<_> {
+        let lessons = Lessons { longest: 3, ..Lessons::default() };
         (0..50)
-            .map(|_| {
-                strategy.next_schedule();
+            .map(|nth| {
+                strategy.next_schedule(nth, &lessons);
                 three_choices(strategy)
             })
             .collect()
@@ -62,8 +66,8 @@ fn random_choices_depend_on_the_seed_and_on_nothing_else() {
 fn random_choices_come_to_every_schedule() {
     let mut random = Random::new(0);
     let mut seen: Vec<_> = (0..2000)
-        .map(|_| {
-            random.next_schedule();
+        .map(|nth| {
+            random.next_schedule(nth, &Lessons::default());
             three_choices(&mut random)
         })
         .collect();
@@ -78,9 +82,10 @@ fn a_replay_that_does_not_fit_complains() {
         let deviations =
             deviations.iter().map(|&(point, rank)| Deviation { point, rank }).collect();
         let mut replay = Replay::new(deviations);
-        assert!(replay.next_schedule());
+        let lessons = Lessons::default();
+        assert!(replay.next_schedule(0, &lessons));
         let choices = three_choices(&mut replay);
-        assert!(!replay.next_schedule());
+        assert!(!replay.next_schedule(1, &lessons));
         (choices, replay.complaint())
     };
     assert_eq!(replay(&[(1, 1)]), (vec![0, 1, 1], None));
@@ -92,9 +97,10 @@ fn a_replay_that_does_not_fit_complains() {
 fn a_list_of_numbers_says_how_often_to_look_past_who_would_go_on() {
     let guided = |choices: &[u32]| {
         let mut guided = Guided::new(choices.to_vec());
-        assert!(guided.next_schedule());
+        let lessons = Lessons::default();
+        assert!(guided.next_schedule(0, &lessons));
         let tasks = three_choices(&mut guided);
-        assert!(!guided.next_schedule());
+        assert!(!guided.next_schedule(1, &lessons));
         tasks
     };
     assert_eq!(guided(&[]), [0, 0, 0]);

@@ -1,0 +1,37 @@
+"""How many threads explore does not change what is found, nor any number that is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spfemu
+from spfemu import EngineError, Program
+
+PROGRAMS = Path(__file__).parent / "catalogue"
+MANY = (2, 3, 8)
+
+
+def explored(program: str, workers: int, **settings: Any) -> dict[str, Any]:
+    return spfemu.explore(Program.load(PROGRAMS / f"{program}.json"), workers=workers, **settings)
+
+
+@pytest.mark.parametrize("strategy", ["random", "pct", "coverage"])
+@pytest.mark.parametrize("program", ["write_against_munmap", "cow_against_fork", "two_drops"])
+def test_drawn_schedules_are_the_same_for_any_number_of_workers(
+    program: str, strategy: str
+) -> None:
+    settings: dict[str, Any] = {"strategy": strategy, "schedules": 600, "races": True, "seed": 7}
+    alone = explored(program, 1, **settings)
+    assert alone["schedules"] == 600
+    assert alone["races"]
+    for workers in MANY:
+        assert explored(program, workers, **settings) == alone
+
+
+@pytest.mark.parametrize("workers", [0, 1025, True, 1.0])
+def test_a_wrong_number_of_workers_is_refused(workers: Any) -> None:
+    with pytest.raises(EngineError, match=r"workers: value .* \(allowed: 1 to 1024\)"):
+        explored("split", workers)

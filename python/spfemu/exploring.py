@@ -106,8 +106,8 @@ def explore(
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
     order of steps that have nothing to do with each other), ``settings`` with the bounds, and
     ``violations``, each with ``invariant``, ``entry``, ``why``, ``token`` and ``timeline``. Raises
-    ProgramError, ProfileError or EngineError for what cannot be explored. Determinism: all
-    arguments and the version.
+    ProgramError, ProfileError or EngineError for what cannot be explored, and KeyboardInterrupt
+    with the result so far in its attribute ``so_far``. Determinism: all arguments and the version.
 
     >>> import spfemu
     >>> builder = spfemu.ProgramBuilder()
@@ -141,24 +141,31 @@ def explore(
     options = {**_told(settings), "strategy": strategy, "seed": seed, "replay": replay}
     options["races"] = _races(races, strategy, replay)
     options["workers"] = _workers(workers)
-    with source_named(program):
-        text = _core.explore(
-            json.dumps(profile.to_dict()),
-            core_tasks(program),
-            json.dumps(program.meta()),
-            json.dumps(options),
-            progress,
-        )
-    return {
+    head = {
         "format": RESULT_FORMAT,
         "version": __version__,
         "engine": "explore",
         "handler": "spf",
         "arch": profile.name,
         "seed": seed,
-        **_completed(json.loads(text), races),
-        "settings": settings,
     }
+    try:
+        with source_named(program):
+            text = _core.explore(
+                json.dumps(profile.to_dict()),
+                core_tasks(program),
+                json.dumps(program.meta()),
+                json.dumps(options),
+                progress,
+            )
+    except KeyboardInterrupt as interrupt:
+        # The core has left what it had, unless it was not at work.
+        more = vars(interrupt)
+        if "so_far" in more:
+            found = _completed(json.loads(more["so_far"]), races)
+            more["so_far"] = {**head, **found, "settings": settings}
+        raise
+    return {**head, **_completed(json.loads(text), races), "settings": settings}
 
 
 def _completed(found: dict[str, Any], races: bool) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from spfemu import Program, run
+from spfemu.testing import differential
 from spfemu.testing.assembling import Assembly, Turn
 from spfemu.testing.vocabulary import At
 
@@ -63,9 +65,27 @@ def test_exec_ends_the_others_at_what_they_wait_for() -> None:
     # t1 says that it has left the barrier; then it waits for what never comes while it lives.
     turns = [Turn(1, [READ]), Turn(0, [READ], "barrier"), Turn(0, [{"op": "exec"}, READ])]
     assert assembled(*turns, threads=2) == {
-        "t0": ["barrier b1", "read", "await r2", "exec", "post x3", "read"],
+        "t0": ["barrier b1", "read", "await r2", "exec", "post x3", "wait t1", "read"],
         "t1": ["read", "barrier b1", "post r2", "await x3"],
     }
+
+
+def test_an_exec_that_fails_lets_nobody_end_beside_later_faults() -> None:
+    # Found by a campaign: whether t1 had ended decided who handled t0's faults (mm_users).
+    stack = {"op": "exec", "stack": 1 << 21, "stack_shift": 1 << 30}
+    touch = {"op": "touch", "addr": At("p", 0), "length": 1 << 16}
+    turns = [
+        Turn(0, [{"op": "mmap", "length": 1 << 16, "id": "p"}]),
+        Turn(1, [READ]),
+        Turn(0, [stack, touch]),
+    ]
+    tasks = Assembly(threads=2, most=2, max_ops=9, anywhere=0x100000).tasks_of(turns)
+    head = {"format": "spfemu-program/1", "system": {"stack_limit": 41060}}
+    program = Program.from_dict({**head, "tasks": tasks})
+    exec_outcome = next(one for one in run(program).outcomes() if one["op"] == "exec")
+    assert exec_outcome["errno"] == "E2BIG"
+    for _ in range(20):
+        differential(program, arches=("x86",))
 
 
 def test_two_tasks_take_turns_in_a_loop() -> None:

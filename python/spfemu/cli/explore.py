@@ -25,7 +25,7 @@ from spfemu.cli.output import check_output, counted, print_json, progress_bar
 from spfemu.cli.stepping import page
 from spfemu.cli.tables import print_folded
 from spfemu.cli.timeline import print_timeline
-from spfemu.engines import VARIANT_VALUES, one_of
+from spfemu.engines import VARIANT_VALUES, Progress, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
@@ -39,6 +39,7 @@ from spfemu.exploring import (
     explore,
 )
 from spfemu.profiles import arch as arch_by_name
+from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.sources import load_program
 
@@ -225,7 +226,7 @@ def explore_command(
         "workers": workers,
     }
     with progress_bar(loaded.source, quiet=as_json) as progress:
-        exploration = explore(loaded, **settings, progress=progress)
+        exploration, interrupt = _explored(loaded, settings, progress)
     several = {"--mutant": mutant or [], "--variant": variant or [], "--hazard": hazard or []}
     options = _replay_options(several, settings)
     command = ["spfemu", "explore", program, *options]
@@ -233,13 +234,28 @@ def explore_command(
     _write_page(html, exploration, command, names)
     if not as_json:
         print_exploration(exploration, command, names, full=full)
-    minimise_first(minimise, loaded, exploration, settings, quiet=as_json)
+    if interrupt is None:
+        minimise_first(minimise, loaded, exploration, settings, quiet=as_json)
     if as_json:
         print_json(exploration)
-    elif minimise is not None:
+    elif minimise is not None and interrupt is None:
         print_minimised(minimise, exploration, options)
+    if interrupt is not None:
+        raise interrupt
     if exploration["violations"]:
         raise typer.Exit(exit_status(exploration))
+
+
+def _explored(
+    program: Program, settings: Mapping[str, Any], progress: Progress | None
+) -> tuple[dict[str, Any], KeyboardInterrupt | None]:
+    """Explores until the end, or until Ctrl-C: then with what was found so far."""
+    try:
+        return explore(program, **settings, progress=progress), None
+    except KeyboardInterrupt as interrupt:
+        if "so_far" not in vars(interrupt):
+            raise
+        return vars(interrupt)["so_far"], interrupt
 
 
 def _write_page(

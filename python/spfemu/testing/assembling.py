@@ -227,6 +227,9 @@ class Assembly:
             task.ops.append({"op": "post", "name": name})
         for other in others:
             other.ops.append({"op": "await", "name": name})
+            if other.can_run:
+                # An exec that fails lets it go on to its end: before what comes next, too.
+                task.ops.append({"op": "wait", "child": other.name})
             other.ended = True
         task.ops += self._body(step.get("then", ()))
 

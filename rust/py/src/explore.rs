@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use spfemu_core::explore::mutants::{MUTANTS, Mutant};
-use spfemu_core::explore::{ExploreOptions, MemoryModel, Search};
+use spfemu_core::explore::{ExploreOptions, ExploreReport, MemoryModel, Search};
 use spfemu_core::mm::Variants;
 use spfemu_core::platform::Hazard;
 use spfemu_core::program::Watch;
@@ -107,7 +107,7 @@ fn mutant(name: &str) -> Result<Mutant, Error> {
 /// Returns a JSON text: `schedules`, `complete`, `redundant`, `steps`, `too_long` and `violations`.
 ///
 /// Raises ProgramError, ProfileError or EngineError for what cannot be explored, and whatever a
-/// signal handler raises.
+/// signal handler raises, with `so_far`: what would have been returned if this had been the end.
 #[pyfunction]
 pub fn explore(
     py: Python<'_>,
@@ -140,6 +140,10 @@ pub fn explore(
         }
         None => Ok(()),
     };
-    let report = watched(py, work, || watch.stop(), look)?;
-    Ok(format!("{{{}}}", report.to_json_members()))
+    let to_json = |report: ExploreReport| format!("{{{}}}", report.to_json_members());
+    let cut = |py: Python<'_>, raised: &PyErr, report| {
+        // An exception without attributes goes without.
+        raised.value(py).setattr("so_far", to_json(report)).ok();
+    };
+    watched(py, work, || watch.stop(), look, cut).map(to_json)
 }

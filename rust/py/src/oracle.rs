@@ -73,7 +73,7 @@ pub fn oracle<'py>(
             })
         })
     };
-    let run = watched(py, work, || watch.stop(), look)?;
+    let run = watched(py, work, || watch.stop(), look, |_, _, _| ())?;
     let settings = json!({"counting": counting_name(run.counting), "island": run.island});
     let mut summary = summary(&meta.task_names(), &run.result, settings);
     summary["turns"] = json!(run.turns);

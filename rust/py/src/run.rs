@@ -248,7 +248,7 @@ impl Job {
             }
             None => Ok(()),
         };
-        watched(py, || self.execute(given, &watch), || watch.stop(), look)
+        watched(py, || self.execute(given, &watch), || watch.stop(), look, |_, _, _| ())
     }
 
     fn settings_text(&self, nr_tasks: u32) -> Value {

@@ -15,12 +15,13 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Does `work` on a thread of its own. Meanwhile `look` is called now and then, with the GIL; if
 /// it or a signal handler raises, `stop` is called, and what was raised comes out when the work
-/// has ended.
+/// has ended. What the work has come to by then goes to `cut`, which may add it to what was raised.
 pub fn watched<T: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, Error> + Send,
     stop: impl Fn(),
     mut look: impl FnMut(Python<'_>) -> PyResult<()>,
+    cut: impl FnOnce(Python<'_>, &PyErr, T),
 ) -> PyResult<T> {
     thread::scope(|scope| {
         let (done, is_done) = mpsc::channel();
@@ -43,6 +44,9 @@ pub fn watched<T: Send>(
             if let Err(raised) = py.check_signals().and_then(|()| look(py)) {
                 stop();
                 py.detach(|| engine.join()).ok();
+                if let Ok(Ok(Ok(result))) = py.detach(wait) {
+                    cut(py, &raised, result);
+                }
                 return Err(raised);
             }
         }

@@ -269,6 +269,12 @@ impl Platform for Cpu {
         self.lets_happen(hazard) && self.meets_now(hazard)
     }
 
+    fn ends_operation(&self) -> bool {
+        let at_work = self.machine.at_work.get() & !bit(self.task);
+        self.machine.at_work.set(at_work);
+        at_work == 0 && self.is_live()
+    }
+
     fn callback_runs(&self) -> bool {
         self.machine.in_softirq.get()
     }
@@ -359,6 +365,7 @@ impl Platform for Cpu {
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
             self.has_begun.set(true);
+            self.machine.at_work.set(self.machine.at_work.get() | bit(self.task));
             for task in (0..self.machine.nr_tasks).filter(|&task| task != self.task) {
                 self.machine.touch(Thing::Operation(task), false);
             }

@@ -272,7 +272,9 @@ impl Cpu {
     #[inline(always)]
     pub(super) fn is_recording(&self) -> bool {
         self.machine.is_recording.get()
-            && (self.machine.is_concurrent() || self.machine.explainer.is_on())
+            && (self.machine.is_concurrent()
+                || self.machine.records_all.get()
+                || self.machine.explainer.is_on())
     }
 
     #[inline(always)]

@@ -145,9 +145,13 @@ pub(super) struct Machine {
     pub(super) hazards: Cell<Hazards>,
     /// The softirq is in the middle of a callback.
     pub(super) in_softirq: Cell<bool>,
+    /// Tasks in the middle of an operation of the program, or at their end.
+    pub(super) at_work: Cell<TaskSet>,
     pub(super) checks_sections: Cell<bool>,
     pub(super) livelock_faults: Cell<u32>,
     pub(super) is_recording: Cell<bool>,
+    /// What a task does while no other can run is recorded, too.
+    pub(super) records_all: Cell<bool>,
     pub(super) timeline: RefCell<Vec<Step>>,
     pub(super) explainer: Explainer,
     pub(super) lines: Option<Arc<Lines>>,
@@ -209,9 +213,11 @@ impl Machine {
             mutants: Cell::new(0),
             hazards: Cell::default(),
             in_softirq: Cell::new(false),
+            at_work: Cell::new(0),
             checks_sections: Cell::new(false),
             livelock_faults: Cell::new(LIVELOCK_FAULTS),
             is_recording: Cell::new(false),
+            records_all: Cell::new(false),
             timeline: RefCell::default(),
             explainer: Explainer::default(),
             lines,
@@ -244,6 +250,7 @@ impl Machine {
         self.watching.set(0);
         self.have_woken.set(0);
         self.in_softirq.set(false);
+        self.at_work.set(0);
         self.found.take();
         self.next.set(None);
         *self.end.borrow_mut() = None;

@@ -59,10 +59,16 @@ impl<S: Subject> Explorer<S> {
         let (deviations, finding) = self
             .with_fewer_preemptions(kind, simpler.preemptions.min(most))
             .unwrap_or((simpler.deviations, finding));
+        // Without a choice it is no story of several tasks: then all that each did is told.
+        let is_sequential = deviations.is_empty();
+        self.machine.records_all.set(is_sequential);
         self.machine.is_recording.set(true);
         self.replay(deviations.clone());
         self.machine.is_recording.set(false);
-        let timeline = shared_steps(self.machine.timeline.take());
+        let mut timeline = self.machine.timeline.take();
+        if !is_sequential {
+            timeline = shared_steps(timeline);
+        }
         Violation { timeline, ..self.bare_violation(&finding, &deviations) }
     }
 

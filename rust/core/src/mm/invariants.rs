@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::between_operations::odd_vm_sequence;
 use super::kernel::Kernel;
 use super::objects::{MmRef, PageRef, Table, TableRef, VmaRef};
 use super::page::{
@@ -106,9 +107,8 @@ impl<P: Platform, D: Design> Kernel<P, D> {
             if vma.vm_start().peek() >= vma.vm_end().peek() || vma.vm_start().peek().0 < below {
                 census.find("vma-order", format!("{what} after one that ends at {below:#x}"));
             }
-            let sequence = vma.vm_sequence().peek();
-            if !sequence.is_multiple_of(2) {
-                census.find("sequence", format!("{what} at rest has sequence {sequence}"));
+            if let Some(odd) = odd_vm_sequence(vma) {
+                census.find("sequence", odd);
             }
             let refs = vma.vm_ref_count().peek();
             if refs != D::LINKED_REFS {

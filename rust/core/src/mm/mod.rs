@@ -2,6 +2,7 @@
 
 mod anon_vma;
 mod anon_vma_chain;
+mod between_operations;
 mod change_protection;
 mod clear_refs;
 mod compound;

@@ -301,6 +301,12 @@ pub trait Platform: Sized + 'static {
     /// Until told otherwise, waiting for any word is waiting for this lock.
     #[inline(always)]
     fn waits_for(&self, _lock: Option<&Word<Self>>) {}
+    /// A task has done its operation; whether all are between two operations now, and somebody wants
+    /// to know what is so then.
+    #[inline(always)]
+    fn ends_operation(&self) -> bool {
+        false
+    }
     /// Between two operations of a task: a chance to share the CPU, and to stop.
     /// False: the run is over (time is up, interrupted, or a finding).
     fn operation_boundary(&self) -> bool;

@@ -153,7 +153,8 @@ fn states_of(events: &[Event], of: &Of<'_>) -> Vec<State> {
 }
 
 /// The states that the page which was `page` before `moved` may have after it. A store beside the
-/// move came before it, for after it there is nothing at the old place.
+/// move came before it, for after it there is nothing at the old place; but who looks at the new place
+/// while it goes on may come before the store, which finds the page through an old translation.
 fn taken_along(events: &[Event], moved: &Event, page: u64) -> Vec<State> {
     let of = Of { mm: moved.mm, page, until: moved.end, moving: Some(moved) };
     let states = states_of(events, &of);
@@ -169,8 +170,16 @@ fn taken_along(events: &[Event], moved: &Event, page: u64) -> Vec<State> {
     let contents = possible(&states, |state| state.content, done, moved.end);
     let prots = possible(&states, |state| state.prot, done, moved.end);
     let contents = contents.map(|word| after(Sets::Nothing, word.map_or(Sets::Unknown, Sets::To)));
+    let so_far = |state: &State| state.end <= moved.begin;
+    let meanwhile = possible(&states, |state| state.content, so_far, moved.end);
+    let meanwhile = meanwhile.map(|word| State {
+        // Replaced by all of those above, once the move is over.
+        end: moved.begin,
+        certain: false,
+        ..after(Sets::Nothing, word.map_or(Sets::Unknown, Sets::To))
+    });
     let prots = prots.map(|prot| after(prot.map_or(Sets::Unknown, Sets::To), Sets::Nothing));
-    contents.chain(prots).collect()
+    contents.chain(meanwhile).chain(prots).collect()
 }
 
 /// Whether `drop` replaces the page's content while the store `write` goes on.

@@ -192,6 +192,11 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Where the run, or another task's exec, ends the current one.
     fn boundary(&self, goes_on: impl FnOnce(&P) -> bool) -> Result<(), Stop> {
+        if self.cpu.ends_operation()
+            && let Some(finding) = self.k.check_between_operations()
+        {
+            self.cpu.finding(finding.invariant, finding.what);
+        }
         if !goes_on(self.cpu) {
             return Err(Stop::Over);
         }

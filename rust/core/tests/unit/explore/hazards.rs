@@ -1,4 +1,5 @@
-//! What can happen besides interleaving, in toys.
+//! What can happen besides interleaving, in toys. Their tasks begin with an access, as operations do:
+//! before that nothing is chosen.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,7 @@ fn seen(toy: &Toy) -> BTreeSet<Vec<u64>> {
 fn what_is_not_asked_for_never_happens() {
     let fails = || {
         let fails = |cpu: &Cpu, shared: &super::tests::Shared| {
+            shared.load(cpu, 7);
             let fails = cpu.meets(Hazard::FailedAllocation);
             let lost = cpu.meets(Hazard::TlbEviction);
             shared.see(0, 1 + u64::from(fails) + 2 * u64::from(lost));
@@ -47,7 +49,8 @@ fn what_is_not_asked_for_never_happens() {
 
 #[test]
 fn each_counts_as_a_preemption() {
-    let five = |cpu: &Cpu, _: &super::tests::Shared| {
+    let five = |cpu: &Cpu, shared: &super::tests::Shared| {
+        shared.load(cpu, 7);
         (0..5).for_each(|_| _ = cpu.meets(Hazard::FailedAllocation));
     };
     for reduce in [false, true] {
@@ -63,6 +66,7 @@ fn each_counts_as_a_preemption() {
 /// One task lets go of a thing, and looks later in the same operation whether it is freed.
 fn letting_go() -> Vec<Box<Run>> {
     let owner = task(|cpu, shared| {
+        shared.load(cpu, 7);
         let thing = shared.things.alloc();
         let word = thing.ptr().to_word();
         cpu.call_rcu(RcuCallback::PutVma(word));
@@ -122,6 +126,7 @@ fn the_reduction_keeps_every_final_state_of_random_programs_with_hazards() {
         let unlucky = |seed: u64| {
             let random = random_task(seed);
             task(move |cpu, shared| {
+                shared.load(cpu, 7);
                 if cpu.meets(Hazard::FailedAllocation) {
                     shared.store(cpu, seed as usize % 2, 9);
                 }

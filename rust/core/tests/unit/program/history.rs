@@ -132,6 +132,17 @@ fn a_page_that_moves_keeps_its_word_and_its_protection() {
 }
 
 #[test]
+fn a_store_through_an_old_translation_comes_after_who_looks_at_the_new_place_meanwhile() {
+    // Found by a campaign: the PTE is at the new place, and the old one is not flushed yet.
+    let [there, gone] = moved(5, 12);
+    let meanwhile = [map(1, 2), write(3, 4, 1), there, gone, reads_there(6, 7, 1), write(8, 9, 6)];
+    assert_eq!(names(&meanwhile), [""; 0]);
+    let afterwards = |value| [&meanwhile[..], &[reads_there(13, 14, value)]].concat();
+    assert_eq!(names(&afterwards(6)), [""; 0]);
+    assert_eq!(names(&afterwards(1)), ["lost-store"]);
+}
+
+#[test]
 fn what_was_at_the_new_place_before_is_gone() {
     let [there, gone] = moved(7, 8);
     let other = |event: Event| Event { first_page: NEW, ..event };

@@ -27,7 +27,7 @@ __all__ = ["BrokenError", "Example", "check", "examples"]
 
 _ARCHES: Final = ("x86", "powerpc", "arm64")
 _SEARCHES: Final = ("pct", "pct", "coverage", "random")
-_SCHEDULES: Final = 1000
+_SCHEDULES: Final = 400
 """How many schedules one search runs."""
 
 Report = Callable[[int, frozenset[str]], object]

@@ -684,6 +684,94 @@ class TestExplore:
         assert {one["invariant"] for one in found} <= set(listed["oracle"].split(", "))
         assert {one["entry"] for one in found} == {mutant}
 
+    def test_the_first_finding_is_minimised_and_its_command_replays_it(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        catalogue = HERE / "catalogue" / "write_against_munmap.json"
+        Path("p.json").write_text(catalogue.read_text())
+        command = ["explore", "p.json", "--variants", "fixed", "--mutant", "A7"]
+        lines = told(capsys, *command, "--minimise", "small.json", status=1).splitlines()
+        at = next(nth for nth, line in enumerate(lines) if line.startswith("minimised: "))
+        token = lines[at + 3].removeprefix("token   ")
+        replay = "spfemu explore small.json --mutant A7 --variants fixed --replay"
+        assert lines[at - 1 :] == [
+            "",
+            "minimised: 6 of 7 operations, 1 preemption",
+            "of      mapcount (known as A7)",
+            "file    small.json",
+            f"token   {token}",
+            f"replay  {replay} {token}",
+            "not minimised (--replay TOKEN does): rss-count (known as A7), "
+            "use-after-free (known as A7)",
+        ]
+        assert spfemu.Program.load("small.json").nr_ops == 6
+        again = shlex.split(lines[at + 4].removeprefix("replay  spfemu "))
+        (finding,) = told_json(capsys, *again, "--json", status=1)["violations"]
+        assert (finding["invariant"], finding["token"]) == ("mapcount", token)
+
+    def test_the_finding_of_a_token_is_minimised_with_json_and_a_page(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        catalogue = str(HERE / "catalogue" / "write_against_munmap.json")
+        command = ["explore", catalogue, "--variants", "fixed", "--mutant", "A7", "--json"]
+        found = told_json(capsys, *command, status=1)
+        assert "minimised" not in found
+        small, page = tmp_path / "small.npz", tmp_path / "page.html"
+        command += ["--replay", found["violations"][2]["token"]]
+        command += ["--minimise", str(small), "--html", str(page)]
+        again = told_json(capsys, *command, status=1)
+        assert again["violations"] == [found["violations"][2]]
+        minimised = again["minimised"]
+        assert minimised["finding"]["invariant"] == "use-after-free"
+        names = ("preemptions", "fewest", "operations", "operations_before", "minimal")
+        assert [minimised[name] for name in names] == [2, True, 6, 7, True]
+        assert spfemu.Program.load(small).to_dict() == minimised["program"]
+        assert found["violations"][2]["token"] in page.read_text()
+
+    def test_where_nothing_breaks_there_is_nothing_to_minimise(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        small = tmp_path / "small.json"
+        catalogue = str(HERE / "catalogue" / "split.json")
+        command = ["explore", catalogue, "--variants", "fixed", "--minimise", str(small)]
+        last = told(capsys, *command).splitlines()[-1]
+        assert last == f"minimised: nothing was found, {small} was not written"
+        assert told_json(capsys, *command, "--json")["minimised"] is None
+        assert not small.exists()
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_an_interrupted_minimising_leaves_the_smallest_program_so_far(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        as_json: bool,
+    ) -> None:
+        path, small = tmp_path / "p.json", tmp_path / "small.json"
+        obj = json.loads((HERE / "catalogue" / "write_against_munmap.json").read_text())
+        obj["tasks"].append({"name": "idle", "ops": [{"op": "compute", "ns": 1}]})
+        path.write_text(json.dumps(obj))
+        left = iter(range(4))
+
+        def explore(*arguments: Any, **settings: Any) -> dict[str, Any]:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return spfemu.explore(*arguments, **settings)
+
+        # With no and with one preemption it is looked for, then without the last task.
+        monkeypatch.setattr("spfemu.minimising.explore", explore)
+        command = ["explore", str(path), "--variants", "fixed", "--mutant", "A7"]
+        command += ["--minimise", str(small), *(["--json"] if as_json else [])]
+        assert main(command) == 130
+        out, err = capsys.readouterr()
+        assert err == "spfemu: interrupted\n"
+        if as_json:
+            assert json.loads(out)["minimised"]["minimal"] is False
+        else:
+            assert "\n(interrupted; perhaps more can be left out)\n" in out
+        assert [task.name for task in spfemu.Program.load(small).tasks] == ["t0", "t1"]
+
     def test_v12_has_only_bugs_that_are_known(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:

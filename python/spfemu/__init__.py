@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spfemu.explaining import explain
     from spfemu.exploring import explore
     from spfemu.machines import Machine, machine
+    from spfemu.minimising import Minimised, minimise
     from spfemu.perfetto import write_perfetto
     from spfemu.profiles import Arch, arch
     from spfemu.program import Program, ProgramBuilder
@@ -45,6 +46,7 @@ _HOMES = {
     "explaining": ("explain",),
     "exploring": ("explore",),
     "machines": ("Machine", "machine"),
+    "minimising": ("Minimised", "minimise"),
     "perfetto": ("write_perfetto",),
     "profiles": ("Arch", "arch"),
     "program": ("Program", "ProgramBuilder"),
@@ -64,6 +66,7 @@ __all__ = [
     "EngineError",
     "InvariantViolation",
     "Machine",
+    "Minimised",
     "ProfileError",
     "Program",
     "ProgramBuilder",
@@ -80,6 +83,7 @@ __all__ = [
     "explain",
     "explore",
     "machine",
+    "minimise",
     "published",
     "reproduce",
     "run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,6 +13,7 @@ from spfemu.cli.choices import (
     mutant_choices,
     variant_choices,
 )
+from spfemu.cli.minimising import check_target, exit_status, minimise_first, print_minimised
 from spfemu.cli.options import (
     ArchOption,
     JsonOption,
@@ -136,6 +137,14 @@ _Html = Annotated[
         "--html", metavar="FILE", help="Write the findings as a page that one steps through."
     ),
 ]
+_Minimise = Annotated[
+    Path | None,
+    typer.Option(
+        "--minimise",
+        metavar="FILE",
+        help="Write the smallest program that breaks the same as the first finding.",
+    ),
+]
 _Replay = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Run the one schedule of a finding.")
 ]
@@ -160,6 +169,7 @@ def explore_command(
     replay: _Replay = None,
     full: _Full = False,
     html: _Html = None,
+    minimise: _Minimise = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for interleavings that break an invariant.
@@ -168,46 +178,51 @@ def explore_command(
     """
     one_of("strategy", strategy, STRATEGIES)
     one_of("variants", variants, VARIANT_VALUES)
-    profile = arch_by_name(arch)
     loaded = load_program(program)
     check_output(html, program)
+    check_target(minimise, program, html)
+    settings: dict[str, Any] = {
+        "arch": arch_by_name(arch),
+        "tree": tree,
+        "strategy": strategy,
+        "mutants": mutant or (),
+        "variants": dict(_variant(text) for text in variant or ()),
+        "variants_default": variants,
+        "memory_model": memory_model,
+        "schedules": schedules,
+        "preemptions": _preemptions(preemptions),
+        "steps": steps,
+        "depth": depth,
+        "schedule": _schedule(schedule),
+        "reduction": reduction,
+        "seed": seed,
+        "replay": replay,
+    }
     with progress_bar(loaded.source, quiet=as_json) as progress:
-        exploration = explore(
-            loaded,
-            arch=profile,
-            tree=tree,
-            strategy=strategy,
-            mutants=mutant or (),
-            variants=dict(_variant(text) for text in variant or ()),
-            variants_default=variants,
-            memory_model=memory_model,
-            schedules=schedules,
-            preemptions=_preemptions(preemptions),
-            steps=steps,
-            depth=depth,
-            schedule=_schedule(schedule),
-            reduction=reduction,
-            seed=seed,
-            replay=replay,
-            progress=progress,
-        )
-    given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
-    given["--tree"] = tree
-    command = _replay_command(program, mutant or [], variant or [], given)
+        exploration = explore(loaded, **settings, progress=progress)
+    options = _replay_options(mutant or [], variant or [], settings)
+    command = ["spfemu", "explore", program, *options]
     names = [task.name for task in loaded.tasks]
-    if html is not None:
-        _write_page(html, exploration, command, names)
+    _write_page(html, exploration, command, names)
+    if not as_json:
+        print_exploration(exploration, command, names, full=full)
+    minimise_first(minimise, loaded, exploration, settings, quiet=as_json)
     if as_json:
         print_json(exploration)
-    else:
-        print_exploration(exploration, command, names, full=full)
+    elif minimise is not None:
+        print_minimised(minimise, exploration, options)
     if exploration["violations"]:
-        raise typer.Exit(1)
+        raise typer.Exit(exit_status(exploration))
 
 
 def _write_page(
-    path: Path, exploration: dict[str, Any], command: Sequence[str], task_names: Sequence[str]
+    path: Path | None,
+    exploration: dict[str, Any],
+    command: Sequence[str],
+    task_names: Sequence[str],
 ) -> None:
+    if path is None:
+        return
     findings = [
         {**violation, "replay": [*command, "--replay", violation["token"]]}
         for violation in exploration["violations"]
@@ -248,21 +263,24 @@ _DEFAULTS: Final = {
 }
 
 
-def _replay_command(
-    program: str,
-    mutants: Sequence[str],
-    variants: Sequence[str],
-    given: dict[str, str],
+def _replay_options(
+    mutants: Sequence[str], variants: Sequence[str], settings: Mapping[str, Any]
 ) -> list[str]:
-    command = ["spfemu", "explore", program]
+    options = []
     for name in mutants:
-        command += ["--mutant", name]
+        options += ["--mutant", name]
     for text in variants:
-        command += ["--variant", text]
+        options += ["--variant", text]
+    given = {
+        "--variants": settings["variants_default"],
+        "--memory-model": settings["memory_model"],
+        "--arch": settings["arch"].name,
+        "--tree": settings["tree"],
+    }
     for option, value in given.items():
         if value != _DEFAULTS[option]:
-            command += [option, value]
-    return command
+            options += [option, value]
+    return options
 
 
 def print_exploration(

@@ -217,7 +217,7 @@ class TestWorker:
     ) -> None:
         # Hypothesis draws, breaks, shrinks and replays; the event may come at each of these.
         def breaks(_kind: str, example: Example, *_given: Any) -> None:
-            raise BrokenError("exploring broken A7", "broken", example.how | {"replay": "e1-"})
+            raise BrokenError("exploring broken A7", "broken", example.how)
 
         monkeypatch.setattr("spfemu.fuzzing.worker.check", breaks)
         pipe = self.run(Plan(mutants=("A7",), db=str(tmp_path), seed=1), looks)

@@ -21,7 +21,7 @@ from hypothesis.errors import Flaky
 
 from spfemu.fuzzing.findings import found_of, known_keys
 from spfemu.fuzzing.plan import KINDS, Plan, example_database
-from spfemu.fuzzing.properties import BrokenError, Example, check, examples
+from spfemu.fuzzing.properties import BrokenError, Example, check, examples, smallest
 from spfemu.testing.agreement import program_text
 
 __all__ = ["work"]
@@ -31,6 +31,8 @@ _EXAMPLES: Final = 10
 try each example with parts of it repeated, five times: hardly ever that is a race that is new.
 """
 _TELL_S: Final = 0.25
+_MINIMISING_S: Final = 60.0
+"""How long a finding is made smaller."""
 
 
 class _Stop(BaseException):
@@ -84,12 +86,12 @@ class _Worker:
             for turn, kind in enumerate(
                 dict.fromkeys(self.plan.kind_of(self.number, turn) for turn in (0, 1)), -2
             ):
-                self._round(turn, kind, database, (Phase.reuse, Phase.shrink))
+                self._round(turn, kind, database, (Phase.reuse,))
             written = _Written(database)
             for turn in itertools.count():
                 self.known |= known_keys(self.plan.folder, self.settings)
                 kind = self.plan.kind_of(self.number, turn)
-                self._round(turn, kind, written, (Phase.reuse, Phase.generate, Phase.shrink))
+                self._round(turn, kind, written, (Phase.reuse, Phase.generate))
         except _Stop:
             self._tell()
 
@@ -103,6 +105,9 @@ class _Worker:
         def nothing_breaks(example: Example) -> None:
             self._check("exploring", example)
 
+        # What the explorer finds it makes smaller itself, faster and further (``smallest``).
+        if kind == KINDS[0]:
+            phases = (*phases, Phase.shrink)
         test = given(examples(kind))(engines_agree if kind == KINDS[0] else nothing_breaks)
         told = settings(
             max_examples=_EXAMPLES,
@@ -156,8 +161,14 @@ class _Worker:
         example, broken = self.broken
         self.broken = None
         self.known.add(broken.key)
-        found = found_of(example.program, broken.key, str(broken), self.settings, broken.how)
-        self.pipe.send(("found", found))
+        until = time.monotonic() + _MINIMISING_S
+
+        def look(_share: float) -> None:
+            if self.end.is_set() or time.monotonic() > until:
+                raise KeyboardInterrupt
+
+        program, what, how = smallest(example.program, broken, self.settings, look)
+        self.pipe.send(("found", found_of(program, broken.key, what, self.settings, how)))
 
     def _tell(self) -> None:
         tally = self.tally

@@ -114,6 +114,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["explore", SCENARIO, "--steps", "0"], 'option --steps: value "0" (allowed: a whole number, 1 and more)'),
         (["explore", SCENARIO, "--memory-model", "vax"], 'memory model "vax" (allowed: sc, tso, armv8, power)'),
         (["explore", SCENARIO, "--mutant", "Z9"], 'mutant "Z9" (allowed: '),
+        (["explore", SCENARIO, "--mutant", "A1"], 'mutant "A1" (allowed: A1a, A1b, A1c, A1d)'),
         (["explore", SCENARIO, "--variant", "Z9=v12"], 'variant "Z9" (allowed: '),
         (["explore", SCENARIO, "--variant", "B1"], 'variant "B1" (allowed: NAME=v12 or NAME=fixed)'),
         (["explore", SCENARIO, "--variant", "B1=v13"], 'variant B1 "v13" (allowed: v12, fixed)'),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
+import shutil
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import termios
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -17,7 +25,8 @@ from spfemu import EngineError, Program, ProgramError, explore
 from spfemu.cli import main
 from spfemu.fuzzing import Campaign, Found, Plan, fuzz
 from spfemu.fuzzing.findings import saved
-from spfemu.fuzzing.properties import Example, check
+from spfemu.fuzzing.properties import BrokenError, Example, check
+from spfemu.fuzzing.worker import work
 
 NOTE: Final = '{"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "note", "text": "x"}]}]}'
 
@@ -137,6 +146,109 @@ class TestGoingOn:
         # It stays there for the next one, though this one knows it by now.
         assert any(path.is_file() for path in examples.rglob("*"))
 
+    def test_redis_has_what_others_found(self, tmp_path: Path) -> None:
+        pytest.importorskip("redis")
+        server = shutil.which("redis-server") or pytest.skip("no redis-server")
+        path = tmp_path / "socket"
+        command = [server, "--port", "0", "--unixsocket", str(path), "--save", "", "--loglevel"]
+        with subprocess.Popen([*command, "warning"], cwd=tmp_path) as process:
+            try:
+                deadline = time.monotonic() + 30
+                while not path.exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                keys = []
+                for name in ("one", "other"):
+                    (tmp_path / name).mkdir()
+                    with contextlib.chdir(tmp_path / name):
+                        campaign, _ = until_found(Plan(mutants=("A26",), db=f"unix://{path}"))
+                    keys.append(campaign.findings[0].key)
+                    assert (tmp_path / name / "spfemu-fuzz" / "findings.jsonl").exists()
+                # The second one had it from the first.
+                assert keys[0] == keys[1]
+                assert campaign.programs < 100
+            finally:
+                process.terminate()
+
+
+class Pipe:
+    """What a worker tells, kept."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def send(self, what: tuple[Any, ...]) -> None:
+        self.told.append(what)
+
+    def close(self) -> None:
+        pass
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [told for told in self.told if told[0] == name]
+
+
+class EndsAfter:
+    """An event that is set after it was looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+class TestWorker:
+    """One worker in this process, with a check that says what the test wants."""
+
+    @pytest.fixture(autouse=True)
+    def with_ctrl_c(self) -> Iterator[None]:
+        before = signal.getsignal(signal.SIGINT)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    def run(self, plan: Plan, looks: int, number: int = 0) -> Pipe:
+        pipe = Pipe()
+        work(plan.checked(), number, cast(Any, pipe), cast(Any, EndsAfter(looks)))
+        return pipe
+
+    @pytest.mark.parametrize("looks", [*range(1, 14), 40])
+    def test_time_that_is_up_at_any_moment_ends_it_and_loses_nothing(
+        self, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Hypothesis draws, breaks, shrinks and replays; the event may come at each of these.
+        def breaks(_kind: str, example: Example, *_given: Any) -> None:
+            raise BrokenError("exploring broken A7", "broken", example.how)
+
+        monkeypatch.setattr("spfemu.fuzzing.worker.check", breaks)
+        pipe = self.run(Plan(mutants=("A7",), db=str(tmp_path), seed=1), looks)
+        assert pipe.named("failed") == []
+        (found,) = pipe.named("found")
+        assert found[1].key == "exploring broken A7"
+        assert sum(told[1] for told in pipe.named("ran")) == looks
+
+    def test_a_seed_fixes_what_each_worker_draws(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list[str] = []
+
+        def note(_kind: str, example: Example, *_given: Any) -> None:
+            drawn.append(json.dumps([example.program.to_dict(), example.how]))
+
+        monkeypatch.setattr("spfemu.fuzzing.worker.check", note)
+
+        def draws(name: str, seed: int | None, number: int = 0) -> list[str]:
+            drawn.clear()
+            self.run(Plan(mutants=("A7",), db=str(tmp_path / name), seed=seed), 60, number)
+            assert len(drawn) == 60
+            return list(drawn)
+
+        first = draws("first", 7)
+        assert draws("again", 7) == first
+        # Each worker and each round has others, but for the simplest one that a round begins with.
+        assert len(set(first)) > 40
+        for other in (draws("other", 8), draws("none", None), draws("second", 7, 1)):
+            assert len(set(other) & set(first)) < 10
+
 
 class TestCommand:
     def test_a_campaign_ends_when_its_time_is_up(
@@ -168,6 +280,35 @@ class TestCommand:
         assert first.split(":")[0] in ("refcount", "vma-leak")
         assert " findings in db" in out or " finding in db" in out
 
+    @pytest.mark.parametrize("columns", [120, 80, 40, 12])
+    def test_the_status_is_one_line_on_any_terminal(self, tmp_path: Path, columns: int) -> None:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        command = [sys.executable, "-m", "spfemu", "fuzz", "--time", "1s", "--workers", "1"]
+        process = subprocess.Popen(
+            [*command, "--db", "db"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs
+        )
+        os.close(theirs)
+        told = b""
+        try:
+            while part := os.read(ours, 4096):
+                told += part
+        except OSError:  # the other end was closed
+            pass
+        os.close(ours)
+        assert process.communicate()[0].endswith(b" 0 findings in db\n")
+        assert process.returncode == 0
+        assert b"\n" not in told
+        lines = [line.decode().rstrip(" ") for line in told.split(b"\r") if line.strip()]
+        assert lines
+        assert max(map(len, told.split(b"\r"))) < columns
+        if columns >= 40:
+            assert all(
+                re.search(r"[\d,]+( executions? \([\d,]+/s\)| exec(utions)?/s), cov", line)
+                for line in lines
+            )
+            assert all(re.search(r"\b0 f(indings|ound)$", line) for line in lines)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -175,6 +316,9 @@ class TestCommand:
             (["--time", "0"], '--time: value "0" (allowed: as 90, 90s, 10m, 8h; above 0)'),
             (["--workers", "5000"], "workers: value 5000 (allowed: 1 to 1024)"),
             (["--mutant", "A99"], "A99"),
+            (["--mutant", "A1"], 'mutant "A1" (allowed: A1a, A1b, A1c, A1d)'),
+            (["--seed", "-1"], 'option --seed: value "-1" (allowed: a whole number, 0 and more)'),
+            (["--seed", str(1 << 64)], f"seed: value {1 << 64} (allowed: 0 to 2^64-1)"),
             (["--variants", "v13"], 'variants "v13" (allowed: v12, fixed)'),
             (["--db", "file"], "file: cannot be written: "),
         ],

@@ -380,13 +380,16 @@ def catalogue_names(what: str, given: Sequence[str]) -> list[str]:
     """Returns the names of mutants or variants that are given by name or by entry, such as A7.
 
     Source: SPF_V12 section 9 for the entries. ``what`` is "mutant" or "variant". Raises
-    EngineError, naming what there is, for another.
+    EngineError, naming what there is, for another; for A25, which is several, A25a and A25b: at
+    once they would hide each other, for the one keeps a reference that the other gives back.
     """
     if not given:
         return []
-    names = {}
+    names: dict[str, str] = {}
+    several: dict[str, list[str]] = {}
     for entry in core_list(f"{what}s"):
         names[entry["name"]] = names[entry["entry"]] = entry["name"]
+        several.setdefault(entry["entry"].rstrip("abcd"), []).append(entry["entry"])
     for name in given:
-        one_of(what, name, names)
+        one_of(what, name, names if name in names else several.get(name, names))
     return [names[name] for name in given]

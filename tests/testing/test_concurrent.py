@@ -48,7 +48,8 @@ def test_a_program_and_its_schedule_are_made_small_together() -> None:
     drawn = st.tuples(concurrent_programs(), schedules())
     program, schedule = find(drawn, lambda both: broken(both[0], both[1], "A26"), settings=SEARCH)
     ops = [op["op"] for task in program.to_dict()["tasks"] for op in task["ops"]]
-    assert len(ops) <= 5, ops
+    # The smallest with a munmap has five, the smallest with a fork seven.
+    assert len(ops) <= 7, ops
     # Every interleaving shows it.
     assert schedule == []
 

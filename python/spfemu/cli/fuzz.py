@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ _Variants = Annotated[
         autocompletion=lambda: list(VARIANT_VALUES),
     ),
 ]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Draw the same programs again: for each worker, in a new folder (default: others).",
+    ),
+]
 _Db = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +75,7 @@ def fuzz_command(
     mutant: _Mutants = None,
     variants: _Variants = "fixed",
     db: _Db = None,
+    seed: _Seed = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw programs without end: engines must agree, and no interleaving may break anything.
@@ -79,7 +89,7 @@ def fuzz_command(
     from spfemu.fuzzing import fuzz
 
     mutants = tuple(mutant or ())
-    plan = Plan(time_s, workers or local_jobs(), mutants, variants, db)
+    plan = Plan(time_s, workers or local_jobs(), mutants, variants, db, seed)
     line = _StatusLine(quiet=as_json)
     campaign = fuzz(
         plan,
@@ -93,7 +103,7 @@ def fuzz_command(
 
         print_json({"format": RESULT_FORMAT, "version": __version__, **campaign.to_json()})
     else:
-        print(f"{_status(campaign)} in {campaign.plan.folder}")
+        print(f"{_statuses(campaign)[0]} in {campaign.plan.folder}")
     if campaign.interrupted:
         raise typer.Exit(_INTERRUPTED)
     if campaign.findings:
@@ -107,18 +117,27 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def _status(campaign: Campaign) -> str:
+def _statuses(campaign: Campaign) -> list[str]:
+    """How it stands: in full, and in ever fewer words."""
     seconds = max(campaign.elapsed_s, 1e-9)
+    runs_per_s = f"{campaign.runs / seconds:,.0f}"
     known = f" ({campaign.known:,} more known)" if campaign.known else ""
-    return ", ".join(
-        [
+    findings = f"{counted(len(campaign.findings), 'finding')}{known}"
+    coverage = f"{max(campaign.coverage, campaign.before):,}"
+    found = f"{len(campaign.findings):,} found"
+    forms = (
+        (
             f"{seconds:,.0f} s",
             f"{counted(campaign.programs, 'program')} ({campaign.programs / seconds:,.0f}/s)",
-            f"{counted(campaign.runs, 'execution')} ({campaign.runs / seconds:,.0f}/s)",
-            f"coverage {max(campaign.coverage, campaign.before):,}",
-            f"{counted(len(campaign.findings), 'finding')}{known}",
-        ]
+            f"{counted(campaign.runs, 'execution')} ({runs_per_s}/s)",
+            f"coverage {coverage}",
+            findings,
+        ),
+        (f"{seconds:,.0f} s", f"{runs_per_s} executions/s", f"coverage {coverage}", findings),
+        (f"{seconds:,.0f} s", f"{runs_per_s} exec/s", f"cov {coverage}", found),
+        (f"{runs_per_s} exec/s", f"cov {coverage}", found),
     )
+    return [", ".join(form) for form in forms]
 
 
 def _print_found(line: _StatusLine, found: Found, path: Path) -> None:
@@ -142,8 +161,11 @@ class _StatusLine:
 
     def show(self, campaign: Campaign) -> None:
         if self.is_on:
-            text = _status(campaign)
-            print(f"\r{text.ljust(self.width)}", end="", file=sys.stderr, flush=True)
+            # The last column stays free: some terminals go to the next line when it is written.
+            room = max(1, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+            texts = _statuses(campaign)
+            text = next((text for text in texts if len(text) <= room), texts[-1][:room])
+            print(f"\r{text.ljust(min(self.width, room))}", end="", file=sys.stderr, flush=True)
             self.width = len(text)
 
     def clear(self) -> None:

@@ -58,7 +58,7 @@ class Campaign:
             "settings": {
                 "time_s": self.plan.time_s, "workers": self.plan.workers,
                 "mutants": list(self.plan.mutants), "variants": self.plan.variants,
-                "db": self.plan.db, "folder": str(self.plan.folder),
+                "db": self.plan.db, "folder": str(self.plan.folder), "seed": self.plan.seed,
             },
             "findings": [
                 {
@@ -105,8 +105,9 @@ def fuzz(
     again.
 
     Returns how it stands in the end; KeyboardInterrupt ends it, and is in ``interrupted``. Raises
-    EngineError or ProgramError for a plan that cannot be carried out. Determinism: none, for
-    other programs are drawn each time; a finding's program and token fix all.
+    EngineError or ProgramError for a plan that cannot be carried out. Determinism: with a seed,
+    and nothing in the folder, each worker draws the same programs in the same order until another
+    worker finds something; how many is up to the time. A finding's program and token fix all.
     """
     plan = plan.checked()
     covered = _Covered(plan.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,8 @@ class Plan:
     """Source: ours. ``time_s``: None is no end; ``workers``: processes; ``mutants``: checks to
     remove, by name or entry, and ``variants``, "fixed" or "v12", both only of what is explored;
     ``db``: a folder for what is found, for the corpus, and for hypothesis' examples, or a Redis
-    URL for these alone (the rest is in ``folder``).
+    URL for these alone (the rest is in ``folder``); ``seed``: None, or 0 to 2^64-1, fixes what
+    each worker draws.
     """
 
     time_s: float | None = None
@@ -32,6 +33,7 @@ class Plan:
     mutants: tuple[str, ...] = ()
     variants: str = "fixed"
     db: str | None = None
+    seed: int | None = None
 
     def checked(self) -> Plan:
         """Returns it with the mutants' names. Raises EngineError or ProgramError, saying what is
@@ -41,10 +43,12 @@ class Plan:
         if type(self.workers) is not int or not 0 < self.workers <= _MAX_WORKERS:
             what = f"workers: value {shown(self.workers)} (allowed: 1 to {_MAX_WORKERS})"
             raise EngineError(what)
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 1 << 64):
+            raise EngineError(f"seed: value {shown(self.seed)} (allowed: 0 to 2^64-1)")
         one_of("variants", self.variants, VARIANT_VALUES)
         library("hypothesis", "spfemu[testing]")
         names = tuple(catalogue_names("mutant", list(self.mutants)))
-        plan = Plan(self.time_s, self.workers, names, self.variants, self.db)
+        plan = replace(self, mutants=names)
         plan.make_folder()
         if self.db is not None and self.db.startswith(_REDIS):
             _reach(self.db)

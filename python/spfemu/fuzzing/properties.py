@@ -13,7 +13,9 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from spfemu.engines import run
+from spfemu.errors import EngineError
 from spfemu.exploring import explore
+from spfemu.minimising import minimise
 from spfemu.program import Program
 from spfemu.testing import (
     concurrent_programs,
@@ -23,11 +25,11 @@ from spfemu.testing import (
     schedules,
 )
 
-__all__ = ["BrokenError", "Example", "check", "examples"]
+__all__ = ["BrokenError", "Example", "check", "examples", "smallest"]
 
 _ARCHES: Final = ("x86", "powerpc", "arm64")
 _SEARCHES: Final = ("pct", "pct", "coverage", "random")
-_SCHEDULES: Final = 1000
+_SCHEDULES: Final = 400
 """How many schedules one search runs."""
 
 Report = Callable[[int, frozenset[str]], object]
@@ -113,5 +115,28 @@ def _explore(example: Example, settings: dict[str, Any], report: Report) -> None
     if found["violations"]:
         one = found["violations"][0]
         key = f"exploring {one['invariant']} {one['entry']}"
-        how = {"replay": one["token"], "invariant": one["invariant"], "entry": one["entry"]}
-        raise BrokenError(key, f"{one['invariant']}: {one['what']}\n{one['why']}", how)
+        raise BrokenError(key, *_told(one))
+
+
+def _told(finding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a finding of the explorer says, and how it is seen again."""
+    how = {"replay": finding["token"], **{key: finding[key] for key in ("invariant", "entry")}}
+    return f"{finding['invariant']}: {finding['what']}\n{finding['why']}", how
+
+
+def smallest(
+    program: Program, broken: BrokenError, settings: dict[str, Any], look: Callable[[float], None]
+) -> tuple[Program, str, dict[str, Any]]:
+    """Returns the smallest program that breaks the same, what it breaks, and how.
+
+    Source: ours, ``spfemu.minimise``. ``look`` is called now and then; a KeyboardInterrupt of it
+    ends this with what there is. Engines that differ: hypothesis has made it small.
+    """
+    how = broken.how
+    if "replay" not in how:
+        return program, str(broken), how
+    try:
+        made = minimise(program, how, progress=look, replay=how["replay"], **settings)
+    except (KeyboardInterrupt, EngineError):
+        return program, str(broken), how
+    return made.program, *_told(made.finding)

@@ -15,20 +15,24 @@ from multiprocessing.synchronize import Event
 from typing import Final
 from unittest import SkipTest
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.database import ExampleDatabase
 from hypothesis.errors import Flaky
 
 from spfemu.fuzzing.findings import found_of, known_keys
 from spfemu.fuzzing.plan import KINDS, Plan, example_database
-from spfemu.fuzzing.properties import BrokenError, Example, check, examples
+from spfemu.fuzzing.properties import BrokenError, Example, check, examples, smallest
 from spfemu.testing.agreement import program_text
 
 __all__ = ["work"]
 
-_EXAMPLES: Final = 500
-"""Examples of one round; then what others found meanwhile is known."""
+_EXAMPLES: Final = 10
+"""Examples of one round; then what others found meanwhile is known. After ten hypothesis begins to
+try each example with parts of it repeated, five times: hardly ever that is a race that is new.
+"""
 _TELL_S: Final = 0.25
+_MINIMISING_S: Final = 60.0
+"""How long a finding is made smaller."""
 
 
 class _Stop(BaseException):
@@ -79,17 +83,21 @@ class _Worker:
         database = example_database(self.plan)
         try:
             # What others found, or what an interrupted campaign was at: once, for all it is worth.
-            for kind in dict.fromkeys(self.plan.kind_of(self.number, turn) for turn in (0, 1)):
-                self._round(kind, database, (Phase.reuse, Phase.shrink))
+            for turn, kind in enumerate(
+                dict.fromkeys(self.plan.kind_of(self.number, turn) for turn in (0, 1)), -2
+            ):
+                self._round(turn, kind, database, (Phase.reuse,))
             written = _Written(database)
             for turn in itertools.count():
                 self.known |= known_keys(self.plan.folder, self.settings)
                 kind = self.plan.kind_of(self.number, turn)
-                self._round(kind, written, (Phase.reuse, Phase.generate, Phase.shrink))
+                self._round(turn, kind, written, (Phase.reuse, Phase.generate))
         except _Stop:
             self._tell()
 
-    def _round(self, kind: str, database: ExampleDatabase, phases: tuple[Phase, ...]) -> None:
+    def _round(
+        self, turn: int, kind: str, database: ExampleDatabase, phases: tuple[Phase, ...]
+    ) -> None:
         # Two names: whoever uses this database has the examples of each apart.
         def engines_agree(example: Example) -> None:
             self._check("differential", example)
@@ -97,6 +105,9 @@ class _Worker:
         def nothing_breaks(example: Example) -> None:
             self._check("exploring", example)
 
+        # What the explorer finds it makes smaller itself, faster and further (``smallest``).
+        if kind == KINDS[0]:
+            phases = (*phases, Phase.shrink)
         test = given(examples(kind))(engines_agree if kind == KINDS[0] else nothing_breaks)
         told = settings(
             max_examples=_EXAMPLES,
@@ -108,6 +119,8 @@ class _Worker:
             print_blob=False,
             verbosity=Verbosity.quiet,
         )
+        if self.plan.seed is not None:
+            test = seed(f"{self.plan.seed} {self.number} {turn}")(test)
         self.broken = None
         try:
             told(test)()
@@ -148,8 +161,14 @@ class _Worker:
         example, broken = self.broken
         self.broken = None
         self.known.add(broken.key)
-        found = found_of(example.program, broken.key, str(broken), self.settings, broken.how)
-        self.pipe.send(("found", found))
+        until = time.monotonic() + _MINIMISING_S
+
+        def look(_share: float) -> None:
+            if self.end.is_set() or time.monotonic() > until:
+                raise KeyboardInterrupt
+
+        program, what, how = smallest(example.program, broken, self.settings, look)
+        self.pipe.send(("found", found_of(program, broken.key, what, self.settings, how)))
 
     def _tell(self) -> None:
         tally = self.tally

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -11,23 +12,51 @@ from spfemu.exploring import explore
 from spfemu.profiles import Arch
 from spfemu.program import Program
 from spfemu.program.ops import FORMAT
+from spfemu.program.values import format_address
 from spfemu.testing.agreement import program_text
+from spfemu.testing.places import Places
 from spfemu.testing.programs import MAX_TASKS, check_number, profile
 from spfemu.testing.vocabulary import Operation, pick
 
 __all__ = ["assert_unbroken", "concurrent_programs", "schedules"]
 
-_PAGES: Final = 3
-"""Of the mapping that the tasks share, at most."""
-_WRITES: Final = ("write",) * 4
-_KINDS: Final = (
-    (*_WRITES, "munmap", "munmap"),
-    (*_WRITES, "read", "fork", "fork"),
-    (*_WRITES, "munmap", "read", "mprotect"),
-    (*_WRITES, "read", "mremap", "dontneed"),
-    (*_WRITES, "munmap", "read", "mprotect", "dontneed", "mremap", "fork"),
+_UNTOUCHED: Final = ("", "", "write", "read")
+_TOUCHED: Final = ("write", "write", "read")
+
+
+@dataclass(frozen=True, slots=True)
+class _Theme:
+    """What the tasks of one program do: few kinds of operations, for those to meet that race.
+
+    One task at least changes the mapping, others access its pages. ``pages`` is how many there are
+    of these, ``focus`` how the one that most accesses are to is touched before. Tasks have one
+    operation mostly, unless ``long``. ``backing``: "file" is a private mapping of one, "table" all
+    that a page table maps, which moves as a whole.
+    """
+
+    changes: tuple[str, ...]
+    accesses: tuple[str, ...] = ("write", "write", "write", "read")
+    pages: tuple[int, ...] = (1, 2, 2, 2, 3, 3)
+    focus: tuple[str, ...] = _UNTOUCHED
+    long: bool = False
+    backing: str = "anonymous"
+
+
+_FORK: Final = _Theme(("fork",), ("write", "write", "read"), (1, 1, 2), ("write",), long=True)
+_TABLE: Final = _Theme(("mremap",), ("write", "read"), (2,), ("read",), long=True, backing="table")
+_THEMES: Final = (
+    _Theme(("munmap",)),
+    # What a fork, or the move of a page table, breaks takes more than others to be seen.
+    *(_FORK,) * 3,
+    _Theme(("mprotect", "mprotect", "munmap")),
+    _Theme(("mremap", "mremap", "dontneed")),
+    _Theme(("mlock", "mlock", "munlock")),
+    _Theme(("dontneed",), ("write", "dontneed", "free", "mprotect"), (1, 2), _TOUCHED),
+    _Theme(("migrate",), ("read", "write", "munmap"), (1, 1, 2), _TOUCHED),
+    _Theme(("munmap",), ("read", "write"), backing="file"),
+    *(_TABLE,) * 2,
+    _Theme(("munmap", "mprotect", "dontneed", "mremap", "fork", "mlock")),
 )
-"""What the tasks of one program do: few kinds of operations, for those to meet that race."""
 _MAX_GAP: Final = 150
 """Moments between two switches: about as many as two operations side by side have."""
 
@@ -101,20 +130,73 @@ def concurrent_programs(
     return _programs(profile(arch), tasks, max_ops)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The pages that all tasks share; ``focus`` is the one that most accesses are to. A mapping
+    moves to just below where it is: in the same page table as a rule.
+    """
+
+    theme: _Theme
+    page: int
+    pages: int
+    length: int
+    focus: int
+
+    def addr(self, draw: st.DrawFn, *, moved: bool) -> str:
+        """One of the addresses; those of where it moves to, or of where it was."""
+        nth = pick(draw, (self.focus,) * self.pages + tuple(range(self.pages)))
+        return self.at(nth, moved=moved)
+
+    def at(self, nth: int, *, moved: bool = False) -> str:
+        return str(format_address("p", nth * self.page - (self.length if moved else 0)))
+
+    @property
+    def moves(self) -> bool:
+        return "mremap" in self.theme.changes
+
+
+def _shared(draw: st.DrawFn, arch: Arch) -> _Shared:
+    page, theme = arch.page_size, pick(draw, _THEMES)
+    pages = pick(draw, theme.pages)
+    length = Places(arch).table_span if theme.backing == "table" else pages * page
+    return _Shared(theme, page, pages, length, pick(draw, range(pages)))
+
+
+def _first(draw: st.DrawFn, shared: _Shared, arch: Arch) -> list[Operation]:
+    """The mapping, and who has a page of it already."""
+    mapping: Operation = {"op": "mmap", "length": shared.length, "id": "p"}
+    if shared.theme.backing == "file":
+        mapping |= {"flags": ["private"], "file": "f"}
+    elif shared.theme.backing == "table":
+        flags = ["private", "anonymous", "fixed"]
+        mapping |= {"addr": Places(arch).main.base, "flags": flags}
+    ops = [mapping]
+    for nth in range(shared.pages):
+        # The write to another page gives the VMA its anon_vma, and the first fault at the focus is
+        # speculative; what was only read has the zero page, and a write to it copies.
+        kinds = shared.theme.focus if nth == shared.focus else ("", "write", "write", "write")
+        if kind := pick(draw, kinds):
+            ops.append(_access(kind, shared.at(nth), 1))
+    return ops
+
+
 @st.composite
 def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int) -> Program:
-    page = arch.page_size
-    nr_tasks, pages = draw(st.integers(2, tasks)), draw(st.integers(1, _PAGES))
-    kinds = pick(draw, _KINDS)
-    first: list[Operation] = [{"op": "mmap", "length": pages * page, "id": "p"}]
-    touched = draw(st.lists(st.integers(0, pages - 1), max_size=max(pages - 1, 1), unique=True))
-    first += [{"op": "write", "addr": f"p+{nth * page}", "value": 1} for nth in touched]
+    nr_tasks, shared = draw(st.integers(2, tasks)), _shared(draw, arch)
+    first = _first(draw, shared, arch)
     made: list[dict[str, Any]] = []
     children: list[dict[str, Any]] = []
     # Those that have a page in their TLB before all begin.
     warm = [task for task in range(1, nr_tasks) if draw(st.booleans())]
     # What was stored is looked at in the end.
-    reads = draw(st.booleans())
+    reads = pick(draw, (False, True, True))
+    theme, changer = shared.theme, pick(draw, range(nr_tasks))
+    both = theme.accesses + theme.changes
+    # Where the others are while it moves. Not at both places: who has seen a page at the new one,
+    # and then writes through its TLB to the old one, which is not flushed yet, does what Linux
+    # lets it, and looks like a lost store. One alone may go from the old place to the new.
+    new = shared.moves and draw(st.booleans())
+    stay = tuple(kind for kind in both if kind != "mremap")
     for task in range(nr_tasks):
         if task == 0:
             ops = [*first, {"op": "post", "name": "go"}]
@@ -122,15 +204,21 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int) -> Program:
         else:
             ops = [{"op": "await", "name": "go"}]
         if task in warm:
-            addr = f"p+{page * pick(draw, range(pages))}"
-            ops.append({"op": "write", "addr": addr, "value": 1})
+            kind = pick(draw, ("write", "write", "read"))
+            ops.append(_access(kind, shared.at(pick(draw, range(shared.pages))), 1))
             ops.append({"op": "post", "name": f"warm{task}"})
-        for nth in range(draw(st.integers(1, max_ops))):
+        kinds = theme.changes if task == changer else pick(draw, (theme.accesses,) * 2 + (stay,))
+        moved = new
+        most = max_ops if theme.long or draw(st.booleans()) else 1
+        for nth in range(draw(st.integers(1, most))):
+            kind = pick(draw, both if nth and task == changer else kinds)
+            if shared.moves and (task == changer or (nth and nr_tasks == 2)):
+                moved = (moved and task != changer) or draw(st.booleans())
             value = 2 + task * max_ops + nth
-            operation = _operation(draw, kinds, pages, page, value)
+            operation = _operation(draw, shared, kind, moved=moved, value=value)
             if operation["op"] == "fork":
                 operation["child"] = child = f"c{len(children)}"
-                read = {"op": "read", "addr": f"p+{page * pick(draw, range(pages))}"}
+                read = _access("read", shared.addr(draw, moved=moved))
                 children.append({"name": child, "start": "fork", "ops": [read]})
             ops.append(operation)
         if task and reads:
@@ -138,34 +226,47 @@ def _programs(draw: st.DrawFn, arch: Arch, tasks: int, max_ops: int) -> Program:
         made.append({"name": f"t{task}", "ops": ops})
     if reads:
         made[0]["ops"] += [{"op": "await", "name": f"end{task}"} for task in range(1, nr_tasks)]
-        made[0]["ops"] += [{"op": "read", "addr": f"p+{nth * page}"} for nth in range(pages)]
+        for moved in (False, True)[: 1 + shared.moves]:
+            for nth in range(shared.pages):
+                made[0]["ops"].append(_access("read", shared.at(nth, moved=moved)))
+    files = {"f": {"length": shared.length}} if theme.backing == "file" else {}
     return Program.from_dict(
-        {"format": FORMAT, "page_size": page, "tasks": [*made, *children]},
+        {"format": FORMAT, "page_size": shared.page, "files": files, "tasks": [*made, *children]},
     )
 
 
+def _access(kind: str, addr: str, value: int = 0) -> Operation:
+    return {"op": kind, "addr": addr, **({"value": value} if kind == "write" else {})}
+
+
 def _operation(
-    draw: st.DrawFn, kinds: Sequence[str], pages: int, page: int, value: int
+    draw: st.DrawFn, shared: _Shared, kind: str, *, moved: bool, value: int
 ) -> Operation:
     """One operation on the pages that all share."""
-    kind = pick(draw, kinds)
-    first = pick(draw, range(pages))
-    addr = f"p+{first * page}"
-    if kind == "write":
-        return {"op": "write", "addr": addr, "value": value}
-    if kind == "read":
-        return {"op": "read", "addr": addr}
+    if kind in ("write", "read"):
+        return _access(kind, shared.addr(draw, moved=moved), value)
     if kind == "fork":
         return {"op": "fork"}
-    length = pick(draw, range(1, pages - first + 1)) * page
-    if kind == "mprotect":
-        return {"op": "mprotect", "addr": addr, "length": length, "prot": pick(draw, ("r", "rw"))}
-    if kind == "dontneed":
-        return {"op": "madvise", "addr": addr, "length": length, "advice": "dontneed"}
+    if kind == "mremap" and shared.theme.backing == "table":
+        first, length = 0, shared.length
+    else:
+        first = pick(draw, range(shared.pages))
+        length = pick(draw, range(1, shared.pages - first + 1)) * shared.page
+    addr = shared.at(first)
     if kind == "mremap":
-        place = {"flags": ["maymove", "fixed"], "new_addr": "0x100000000000"}
-        return {"op": "mremap", "addr": addr, "old_length": length, "new_length": length, **place}
-    return {"op": "munmap", "addr": addr, "length": length}
+        sizes = {"old_length": length, "new_length": length}
+        place = {"flags": ["maymove", "fixed"], "new_addr": shared.at(first, moved=True)}
+        return {"op": kind, "addr": addr, **sizes, **place}
+    where: Operation = {"addr": addr, "length": length}
+    if kind == "mprotect":
+        return {"op": kind, **where, "prot": pick(draw, ("r", "rw"))}
+    if kind in ("dontneed", "free"):
+        return {"op": "madvise", **where, "advice": kind}
+    if kind == "migrate":
+        return {"op": kind, **where, "node": 1}
+    if kind == "mlock":
+        return {"op": kind, **where, "onfault": pick(draw, (True, False))}
+    return {"op": kind, **where}
 
 
 def assert_unbroken(program: Program, schedule: Sequence[int], **settings: Any) -> None:

@@ -106,7 +106,8 @@ MUTANTS: Final = (
     Case("A31", "kernel_write_against_munmap", 2, 368, 639),
 )
 FOUND_BY_CHANCE: Final = ("A1a", "A1b")
-"""In 10,000 random schedules, for a complete search takes three preemptions of three tasks."""
+"""In 10,000 random schedules: the complete search, two preemptions of three tasks, takes 145,215
+schedules for A1a, 145,942 for A1b and 150,652 with everything cured."""
 IN_RUST: Final = ("A10", "A11a", "A11b", "A11c", "A12", "A27")
 """With programs in ``rust/core/tests/unit/explore``: A27 in ``programs.rs``, the others in
 ``huge_pages.rs``."""

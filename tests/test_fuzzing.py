@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import fcntl
 import json
@@ -28,6 +29,7 @@ from spfemu.fuzzing.findings import saved
 from spfemu.fuzzing.properties import BrokenError, Example, check
 from spfemu.fuzzing.worker import work
 
+PAGE: Final = Path(__file__).parent.parent / "docs" / "fuzzing.md"
 NOTE: Final = '{"format": "spfemu-program/1", "tasks": [{"ops": [{"op": "note", "text": "x"}]}]}'
 
 
@@ -95,6 +97,27 @@ class TestFinding:
         assert mended != text
         exec(compile(mended.replace(f", replay={finding.token!r}", ""), "pasted", "exec"), names)
         names[f"test_{finding.name}"]()
+
+    def test_what_the_documentation_shows_is_printed_so_and_fails(self) -> None:
+        (text,) = re.findall(
+            r"```python\n(import spfemu\n\n\ndef .*?)```", PAGE.read_text(), re.DOTALL
+        )
+        what, program, token = (
+            re.findall(pattern, text, re.DOTALL)[0]
+            for pattern in (r'"""(.*?)"""', r'loads\(r"""\n(.*?)\n"""', r'replay="(.*?)"')
+        )
+        invariant = what.partition(":")[0]
+        settings = {"variants_default": "fixed", "mutants": ["no-second-check"]}
+        key = f"exploring {invariant} A7"
+        finding = Found(key, what, program, settings, {"replay": token})
+        # But for quotes and folds, which are ruff's on the page.
+        assert ast.dump(ast.parse(text)) == ast.dump(ast.parse(finding.test()))
+        (broken,) = explore(Program.loads(program), **settings, replay=token)["violations"]
+        assert (broken["entry"], f"{broken['invariant']}: {broken['what']}") == ("A7", what)
+        names: dict[str, Any] = {}
+        exec(compile(text, "pasted", "exec"), names)
+        with pytest.raises(AssertionError):
+            names[f"test_{finding.name}"]()
 
     def test_a_test_of_engines_that_differ_runs_as_pasted(self, tmp_path: Path) -> None:
         text = NOTE.replace('"x"', '"\\\\"')

@@ -86,3 +86,23 @@ def test_a_schedule_told_from_outside_is_run_as_told() -> None:
     # With one other task any number but 0 means it, and what lies beyond the end means nothing.
     same = guided([3, *[0] * broken[0], 7, *[0] * 5000])
     assert same["violations"] == [violation]
+
+
+@pytest.mark.parametrize(
+    ("choices", "steps", "message"),
+    [
+        (None, 5, "2 choices of the token were never come to, cut short after 5 steps"),
+        ("2zz70zz70", 1_000_000, "2 choices of the token were never come to"),
+        ("105", 1_000_000, "at choice 0 the token takes task 6 of 2 that can go on"),
+    ],
+    ids=["cut short", "too late", "nobody"],
+)
+def test_a_token_that_does_not_lead_through_the_program_is_an_error(
+    choices: str | None, steps: int, message: str
+) -> None:
+    (found, *_) = explored(race_program(), mutants=["A7"])["violations"]
+    head, _, own = found["token"].rpartition("-")
+    with pytest.raises(spfemu.EngineError) as error:
+        explored(race_program(), mutants=["A7"], replay=f"{head}-{choices or own}", steps=steps)
+    told = "replay: the token does not lead through this program: "
+    assert str(error.value) == told + message

@@ -97,17 +97,19 @@ def explore(
     no bound; default ``PREEMPTIONS``, 2), ``schedules`` in all (default: none for dfs, else
     ``SCHEDULES``, 10,000), ``steps`` of one schedule, counted in accesses and in operations
     (``STEPS``, 1,000,000; what is longer is cut short). ``seed`` fixes random choices.
-    ``replay`` runs the one schedule of a token. ``races``: also return ``races``, a number for each
-    kind of pair of accesses that raced, the same in every program (not with dfs). ``workers``
-    threads (1 to 1024; default: one for each CPU that the process may use) share the schedules of
-    "random", "pct" and "coverage", and never change what is found; other searches have one.
+    ``replay`` runs the one schedule of a token, and comes to all of its choices. ``races``: also
+    return ``races``, a number for each kind of pair of accesses that raced, the same in every
+    program (not with dfs). ``workers`` threads (1 to 1024; default: one for each CPU that the
+    process may use) share the schedules of "random", "pct" and "coverage", and never change what is
+    found; other searches have one.
 
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
     order of steps that have nothing to do with each other), ``settings`` with the bounds, and
     ``violations``, each with ``invariant``, ``entry``, ``why``, ``token`` and ``timeline``. Raises
-    ProgramError, ProfileError or EngineError for what cannot be explored, and KeyboardInterrupt
-    with the result so far in its attribute ``so_far``. Determinism: all arguments and the version.
+    ProgramError, ProfileError or EngineError for what cannot be explored, a token whose choices are
+    not come to included, and KeyboardInterrupt with the result so far in its attribute ``so_far``.
+    Determinism: all arguments and the version.
 
     >>> import spfemu
     >>> builder = spfemu.ProgramBuilder()
@@ -162,17 +164,25 @@ def explore(
         # The core has left what it had, unless it was not at work.
         more = vars(interrupt)
         if "so_far" in more:
-            found = _completed(json.loads(more["so_far"]), races)
+            found = _completed(json.loads(more["so_far"]), races, steps)
             more["so_far"] = {**head, **found, "settings": settings}
         raise
-    return {**head, **_completed(json.loads(text), races), "settings": settings}
+    return {**head, **_completed(json.loads(text), races, steps), "settings": settings}
 
 
-def _completed(found: dict[str, Any], races: bool) -> dict[str, Any]:
-    """Returns what the core found, with why; and what raced, if that is wanted. Source: ours."""
+def _completed(found: dict[str, Any], races: bool, steps: int) -> dict[str, Any]:
+    """Returns what the core found, with why; and what raced, if that is wanted.
+
+    Source: ours. Raises EngineError for a token whose choices are not all there.
+    """
     if not races:
         del found["races"]
     for violation in found["violations"]:
+        if violation["invariant"] == "replay":
+            cut = f", cut short after {steps:,} steps" if found["too_long"] else ""
+            raise EngineError(
+                f"replay: the token does not lead through this program: {violation['what']}{cut}"
+            )
         violation["why"] = why(violation["invariant"], violation["entry"])
     return found
 

@@ -42,7 +42,6 @@ MEANINGS: Final = {
     "rcu-balance": "a task ended inside an RCU read section",
     "readahead-window": "swap readahead reads outside the VMA",
     "refcount": "a reference count is not the number of references",
-    "replay": "the token does not lead through this program",
     "rmap": "a page's reverse map does not lead to the PTE that maps it",
     "rss-count": "a counter of mapped pages is not the number of them",
     "sequence": "a vm_sequence is odd while nobody writes, or even while somebody does",

@@ -21,7 +21,7 @@ from spfemu.cli.options import (
     SeedOption,
     TreeOption,
 )
-from spfemu.cli.output import check_output, counted, print_json, progress_bar
+from spfemu.cli.output import check_is_file, check_output, counted, print_json, progress_bar
 from spfemu.cli.stepping import page
 from spfemu.cli.tables import print_folded
 from spfemu.cli.timeline import print_timeline
@@ -204,6 +204,7 @@ def explore_command(
     one_of("strategy", strategy, STRATEGIES)
     one_of("variants", variants, VARIANT_VALUES)
     loaded = load_program(program)
+    check_is_file("--html", html)
     check_output(html, program)
     check_target(minimise, program, html)
     settings: dict[str, Any] = {

@@ -128,9 +128,11 @@ def check_output(path: str | Path | None, *others: str | Path | None) -> None:
 
 
 def check_is_file(option: str, path: str | Path | None) -> None:
-    """Refuses ``-`` where only a file will do. Source: ours. Raises ProgramError."""
+    """Refuses what names no file where only one will do. Source: ours. Raises ProgramError."""
     if str(path) == "-":
         raise ProgramError(f"{option} - (allowed: a file)")
+    if path is not None and Path(path) == Path():  # what an empty name becomes
+        raise ProgramError(f"{option}: names no file (allowed: a file)")
 
 
 def error_line(message: str) -> None:

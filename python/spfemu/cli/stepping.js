@@ -5,6 +5,11 @@ function stepper(finding) {
   const slider = finding.querySelector("input[type=range]");
   const quiet = finding.querySelector("input[type=checkbox]");
   const panes = finding.querySelector(".panes");
+  if (!rows.length) return null;
+  if (rows.every((row) => row.classList.contains("quiet"))) {
+    quiet.checked = false;
+    quiet.disabled = true;
+  }
   const shown = () => rows.filter((row) => !(quiet.checked && row.classList.contains("quiet")));
   let now = 0;
 
@@ -59,8 +64,8 @@ function stepper(finding) {
     const steps = shown();
     const last = steps.length - 1;
     const place = steps.indexOf(rows[now]);
-    const to = { first: 0, last, back: Math.max(place - 1, 0), next: Math.min(place + 1, last) };
-    show(Number(steps[to[where]].dataset.n), true);
+    const to = { first: 0, last, back: place - 1, next: place + 1, back10: place - 10, next10: place + 10 };
+    show(Number(steps[Math.min(Math.max(to[where], 0), last)].dataset.n), true);
   }
 
   for (const button of finding.querySelectorAll("button")) {
@@ -74,8 +79,17 @@ function stepper(finding) {
     show(Number((steps.find((row) => Number(row.dataset.n) >= now) || steps.at(-1)).dataset.n), true);
   });
   panes.classList.toggle("told", quiet.checked);
-  if (rows.length) show(Number(shown()[0].dataset.n), false);
-  return rows.length ? go : () => {};
+  // What stays in sight while the steps scroll, one below the other.
+  const heights = new ResizeObserver(() => {
+    for (const part of [".bar", ".steps thead"]) {
+      const height = finding.querySelector(part).offsetHeight + "px";
+      finding.style.setProperty(part === ".bar" ? "--bar" : "--head", height);
+    }
+  });
+  heights.observe(finding.querySelector(".bar"));
+  heights.observe(finding.querySelector(".steps thead"));
+  show(Number(shown()[0].dataset.n), false);
+  return go;
 }
 
 const findings = [...document.querySelectorAll("section")];
@@ -93,10 +107,15 @@ if (findings.length) choose(0);
 const KEYS = {
   ArrowRight: "next", ArrowDown: "next", ArrowLeft: "back", ArrowUp: "back", Home: "first", End: "last",
 };
+// Elsewhere they scroll; a slider of its own would take up for forward.
+const SLIDER_KEYS = { ...KEYS, PageUp: "back10", PageDown: "next10" };
+// Up and down choose in a list.
+const LIST_KEYS = { ArrowRight: "next", ArrowLeft: "back" };
 document.addEventListener("keydown", (event) => {
-  const where = KEYS[event.key];
-  const elsewhere = event.target.closest && event.target.closest("select, input[type=range]");
-  if (!where || elsewhere || event.altKey || event.ctrlKey || event.metaKey || !findings.length) return;
+  const at = (what) => event.target.closest && event.target.closest(what);
+  const keys = at("select") ? LIST_KEYS : at("input[type=range]") ? SLIDER_KEYS : KEYS;
+  const where = keys[event.key];
+  if (!where || event.altKey || event.ctrlKey || event.metaKey || !steppers[open]) return;
   event.preventDefault();
   steppers[open](where);
 });

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from spfemu.cli.timeline import short, step_text, tells
+from spfemu.cli.timeline import new_value, short, step_text, tells
 
 __all__ = ["page"]
 
@@ -47,17 +47,23 @@ def _name(finding: dict[str, Any]) -> str:
 
 def _section(finding: dict[str, Any], task_names: Sequence[str]) -> str:
     steps = finding["timeline"]
+    about = f"""<section><h2>{html.escape(_name(finding))}</h2>
+<p>{html.escape(finding["why"])}</p>
+<p>Replay: <code>{html.escape(shlex.join(finding["replay"]))}</code></p>"""
+    end = "" if finding["fired"] is not None else "<p>Seen once all tasks had ended.</p>"
+    if not steps:
+        nothing = "<p>There is nothing to step through: its timeline is empty.</p>"
+        return f"{about}\n{end}{nothing}</section>"
     cpus = sorted({step["cpu"] for step in steps})
-    heads = "".join(f"<th>CPU {cpu} ({html.escape(task_names[cpu])})</th>" for cpu in cpus)
+    names = {cpu: f"CPU {cpu} ({html.escape(task_names[cpu])})" for cpu in cpus}
+    heads = "".join(f"<th>{names[cpu]}</th>" for cpu in cpus)
     columns = "<col/>" * (1 + len(cpus))
     rows = "\n".join(_rows(steps, cpus))
     at = "".join(
-        f'<tr><td>CPU {cpu} is in</td><td class="at" data-cpu="{cpu}"></td></tr>' for cpu in cpus
+        f'<tr><td>{name} is in</td><td class="at" data-cpu="{cpu}"></td></tr>'
+        for cpu, name in names.items()
     )
-    end = "" if finding["fired"] is not None else "<p>Seen once all tasks had ended.</p>"
-    return f"""<section><h2>{html.escape(_name(finding))}</h2>
-<p>{html.escape(finding["why"])}</p>
-<p>Replay: <code>{html.escape(shlex.join(finding["replay"]))}</code></p>
+    return f"""{about}
 <div class="bar"><button data-go="first" title="Home">|&lt;</button>
 <button data-go="back" title="arrow left or up">&lt;</button>
 <button data-go="next" title="arrow right or down">&gt;</button>
@@ -88,8 +94,7 @@ def _rows(steps: Sequence[dict[str, Any]], cpus: Sequence[int]) -> Iterator[str]
         cells = "".join(cell if cpu == column else "<td></td>" for column in cpus)
         data = f'data-n="{number}" data-cpu="{cpu}" data-function="{html.escape(function)}"'
         if "new" in step:
-            value = step.get("new_text", step["new"])
-            data += f' data-value="{html.escape(short(value))}"'
+            data += f' data-value="{html.escape(new_value(step))}"'
             data += f' data-word="{html.escape(short(step["what"]))}"'
         kind = f"{step['access']}{'' if told else ' quiet'}"
         yield f'<tr class="{kind}" {data}><td class="n">{number}</td>{cells}</tr>'

@@ -15,7 +15,7 @@ from typing import Any, Final
 from spfemu.cli.output import counted
 from spfemu.cli.tables import terminal_width
 
-__all__ = ["print_timeline", "short", "step_text", "tells"]
+__all__ = ["new_value", "print_timeline", "short", "step_text", "tells"]
 
 _PIPED_WIDTH: Final = 120
 _LEAST_COLUMN: Final = 34
@@ -23,6 +23,10 @@ _GAP: Final = "  "
 _MARKS: Final = {"mutant": "*", "finding": ">", "failed": "!"}
 _LOOKS: Final = ("load", "observe", "cas-failed")
 _CHECKS: Final = {"passed": "ok", "failed": "NO"}
+# The line of the words that the program's own synchronisation sleeps on.
+_BY_PROGRAM: Final = "on line 0 +0x0"
+# An rwsem's owner: the task from here on, and below it whether it reads.
+_OWNER_SHIFT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +157,25 @@ def step_text(step: dict[str, Any]) -> str:
         number, demand = text.split(": ", 1)
         text = f"{number} {_CHECKS[step['access']]}: {demand}"
     if "value" in step:
-        text = f"{step['access']} {text}"
-        value = step.get("text", step["value"])
-        new = step.get("new_text", step.get("new"))
-        text += f" {value} -> {new}" if new is not None else f" = {value}"
-    return short(text)
+        text = f"{step['access']} {text} "
+        value = _told(step, "value", "text")
+        text += f"{value} -> {new_value(step)}" if "new" in step else f"= {value}"
+    return short(text.replace(_BY_PROGRAM, "until another task lets it go on"))
+
+
+def new_value(step: dict[str, Any]) -> str:
+    """Returns what a step has written, as timelines say it. Source: ours."""
+    return short(_told(step, "new", "new_text"))
+
+
+def _told(step: dict[str, Any], value: str, text: str) -> str:
+    if step["what"].endswith("sem_owner"):
+        owner = int(step[value], 16)
+        reads = owner & ((1 << _OWNER_SHIFT) - 1)
+        return (
+            f"CPU {(owner >> _OWNER_SHIFT) - 1}{' (reads)' if reads else ''}" if owner else "none"
+        )
+    return str(step.get(text, step[value]))
 
 
 def short(text: str) -> str:

@@ -12,6 +12,8 @@ PY     := $(BIN)/python
 CARGO  := cargo
 # Warnings are errors in the checks, not in the build somebody makes with a newer compiler.
 CLIPPY := $(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
+# Not of the workspace, so that only `make bench` compiles what it depends on.
+MODELS := --manifest-path benches/models/Cargo.toml
 # What a rebuild of the extension module depends on.
 RUST   := Cargo.toml Cargo.lock pyproject.toml .cargo/config.toml \
           $(shell find rust \( -name '*.rs' -o -path 'rust/core/machines/*.toml' \) -not -path 'rust/*/tests/*') $(wildcard rust/*/Cargo.toml)
@@ -33,6 +35,7 @@ test: tools-test lint test-rust test-python ## everything that has to hold befor
 
 lint: tools-test $(BUILT) ## formatting, clippy, ruff, mypy --strict, the stub of spfemu._core
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check $(MODELS)
 	$(CLIPPY)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
@@ -55,6 +58,7 @@ bench: $(BUILT) ## the benchmarks, release profile, on an idle machine; ends wit
 	@mkdir -p target && rm -f target/bench.tsv
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benches/requirements.txt
 	$(CARGO) bench --quiet --locked --workspace
+	$(CARGO) run --quiet --locked --release --target-dir target/models $(MODELS)
 	$(PY) -m pytest --quiet -c benches/pytest.toml benches
 	$(PY) benches/table.py target/bench.tsv
 
@@ -65,6 +69,7 @@ wheel: tools $(DEPS) ## the wheel in dist/, proved in an empty environment witho
 
 fmt: $(DEPS) ## formats Rust and Python
 	$(CARGO) fmt --all
+	$(CARGO) fmt $(MODELS)
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/ruff format --quiet .
 

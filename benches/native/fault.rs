@@ -7,9 +7,10 @@ use spfemu_core::mm::Vaddr;
 use spfemu_core::platform::native::Cpu;
 
 use crate::callgrind;
+use crate::figures::{against_bar, figure};
 use crate::floor::Floor;
 use crate::layout::{self, NR_VMAS};
-use crate::measure::{against_bar, figure, interleaved, ns_each, skipped};
+use crate::measure::{interleaved, ns_each, skipped};
 use crate::process::{Process, WRITE};
 use crate::twin::{self, Twin};
 

@@ -3,8 +3,9 @@
 use spfemu_core::design::Spf;
 use spfemu_core::ops::access::Handled;
 
+use crate::figures::{against_bar, figure};
 use crate::layout::{self, NR_VMAS};
-use crate::measure::{against_bar, figure, interleaved, rate_together};
+use crate::measure::{interleaved, rate_together};
 use crate::os::{self, Area};
 use crate::process::Process;
 

@@ -5,6 +5,7 @@
 
 mod callgrind;
 mod fault;
+mod figures;
 mod floor;
 mod host;
 mod layout;

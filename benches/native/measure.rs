@@ -1,10 +1,9 @@
-//! How figures are taken and told: interleaved rounds, medians, and lines for the table at the end.
+//! How figures are taken: interleaved rounds, and medians.
 
-use std::fmt::Display;
-use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use crate::figures::{conclude, median};
 use crate::os;
 
 /// Runs every contestant once a round, one after the other, and returns the median of what each
@@ -20,12 +19,6 @@ pub fn interleaved<const N: usize>(
         }
     }
     seen.map(median)
-}
-
-/// The one in the middle.
-pub fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// Nanoseconds that each of `count` units of `work` took.
@@ -111,26 +104,7 @@ pub fn rate_together<T>(
     }
 }
 
-/// Prints one figure.
-pub fn figure(what: &str, value: f64, unit: &str) {
-    println!("  {what:<50} {value:>10.2} {unit}");
-}
-
-/// Prints a ratio that has a bar, and keeps it for the table of `make bench`.
-pub fn against_bar(what: &str, measured: impl Display, bar: &str, is_met: bool) {
-    conclude(what, &measured.to_string(), bar, if is_met { "met" } else { "missed" });
-}
-
-/// As [`against_bar`], for what this machine cannot measure.
+/// As [`crate::figures::against_bar`], for what this machine cannot measure.
 pub fn skipped(what: &str, bar: &str, why: &str) {
     conclude(what, why, bar, "skipped");
-}
-
-fn conclude(what: &str, measured: &str, bar: &str, verdict: &str) {
-    println!("  {what}: {measured} (bar: {bar}): {verdict}");
-    if let Ok(path) = std::env::var("SPFEMU_BENCH_TABLE") {
-        let table = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let row = format!("{what}\t{measured}\t{bar}\t{verdict}\n");
-        table.and_then(|mut table| table.write_all(row.as_bytes())).expect("the table is writable");
-    }
 }

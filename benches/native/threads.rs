@@ -9,11 +9,10 @@ use spfemu_core::design::{Classic, Design, Spf};
 use spfemu_core::ops::access::Handled;
 use spfemu_core::ops::mmap::MapFlags;
 
+use crate::figures::{against_bar, figure, median};
 use crate::floor::Floor;
 use crate::layout::{self, NR_VMAS, PAGE};
-use crate::measure::{
-    against_bar, figure, interleaved, median, rate_together, skipped, undisturbed,
-};
+use crate::measure::{interleaved, rate_together, skipped, undisturbed};
 use crate::os;
 use crate::process::Process;
 

@@ -107,7 +107,7 @@ class TestFinding:
             for pattern in (r'"""(.*?)"""', r'loads\(r"""\n(.*?)\n"""', r'replay="(.*?)"')
         )
         invariant = what.partition(":")[0]
-        settings = {"variants_default": "fixed", "mutants": ["no-second-check"]}
+        settings: dict[str, Any] = {"variants_default": "fixed", "mutants": ["no-second-check"]}
         key = f"exploring {invariant} A7"
         finding = Found(key, what, program, settings, {"replay": token})
         # But for quotes and folds, which are ruff's on the page.

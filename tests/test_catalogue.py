@@ -10,107 +10,134 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
 import spfemu
-from spfemu import Program
+from spfemu import Program, Scenario
+from spfemu.catalogue import entries as listed
+from spfemu.catalogue import load_scenario, scenario_names, scenarios
+from spfemu.cli import main
 from spfemu.engines import core_list
 from spfemu.exploring import MEMORY_MODELS
-
-PROGRAMS: Final = Path(__file__).parent / "catalogue"
 
 
 @dataclass(frozen=True)
 class Case:
-    """An entry, a file in ``tests/catalogue``, and what a search of it comes to."""
+    """A scenario of the catalogue, and what a search of it comes to."""
 
-    entry: str
-    program: str
-    preemptions: int
+    scenario: Scenario
     cured: int
     """Schedules with everything cured."""
     broken: int
     """Schedules with this bug alone."""
-    invariants: set[str] = field(default_factory=set)
-    """What the bug breaks; nothing if no schedule can show it."""
+
+    @property
+    def entry(self) -> str:
+        return self.scenario.entry
+
+    @property
+    def program(self) -> str:
+        return self.scenario.name
+
+    @property
+    def preemptions(self) -> int:
+        bound: int = self.scenario.settings["preemptions"]
+        return bound
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """How it is searched, whichever bugs there are."""
+        bugs = ("mutants", "variants", "variants_default")
+        settings = self.scenario.settings.items()
+        return {name: value for name, value in settings if name not in bugs}
+
+    @property
+    def invariants(self) -> set[str]:
+        """What the bug breaks; nothing if no schedule can show it."""
+        return set(self.scenario.breaks)
 
 
-VARIANTS: Final = (
-    Case("B1", "two_drops", 2, 203, 335, {"sequence"}),
-    Case("B1", "drop_against_giving_up", 2, 192, 320, {"sequence"}),
-    Case("B1", "truncation_against_mprotect", 2, 264, 518, {"sequence"}),
-    Case("B2", "write_against_munmap", 1, 56, 58, {"use-after-free"}),
-    Case("B3", "write_against_munmap", 1, 56, 58, {"use-after-free"}),
-    Case("B4", "fault_on_a_moving_page", 1, 383, 385, {"use-after-free"}),
-    Case("B5", "swap_in_against_munmap", 1, 65, 67, {"use-after-free"}),
-    Case("B6", "copy_beside_mprotect_with_notifier", 1, 45, 45, {"notifier-balance"}),
-    Case("B7", "copy_beside_registration", 1, 23, 20, {"notifier-balance"}),
-    Case("B8", "write_against_table_move", 1, 74, 73, {"lost-store"}),
-    # The zap waits for the lock, and who gets it after that gives up with interrupts off.
-    Case("B9", "write_against_munmap", 2, 648, 646),
-    Case("C1", "second_fault_against_munmap", 2, 685, 738, {"use-after-free"}),
-    Case("C2", "fetch_of_data", 0, 1, 1, {"livelock"}),
-    Case("C3", "refused_write", 0, 1, 1, {"signal"}),
-    Case("C4", "write_against_trimming", 1, 48, 50, {"rmap"}),
-    Case("C5", "write_against_mbind", 1, 37, 29, {"use-after-free"}),
-    # The refusal was right when the access began.
-    # C6 as C9; C7: what has read a page never goes on to copy it; C8 is of powerpc's entry (below).
-    Case("C6", "write_against_remapping", 2, 524, 513),
-    Case("C7", "swap_in_past_the_cache", 1, 63, 63),
-    Case("C8", "write_against_munmap", 1, 56, 56),
-    Case("C9", "write_against_remapping", 2, 524, 514),
-    Case("L1", "stale_read_beside_unmapping", 1, 400, 400, {"lost-store"}),
-    Case("L2", "swap_in_past_the_cache", 1, 63, 59, {"lost-store"}),
-    Case("L3", "give_up_what_a_child_has", 0, 2, 2, {"lost-store"}),
-    Case("L4", "growth_against_munmap", 1, 47, 56, {"mapcount", "use-after-free"}),
-    Case("L5", "migration_against_table_move", 2, 441, 427, {"use-after-free"}),
-    Case("N1", "write_against_mremap", 1, 26, 33, {"lost-store"}),
-    Case("N1", "write_against_mremap_of_locked", 1, 24, 35, {"lost-store"}),
-)
+NUMBERS: Final = {
+    "A1c": [(1, 1)],
+    "A1d": [(1, 1)],
+    "A2": [(37, 39)],
+    "A3": [(38, 39)],
+    "A4": [(26, 28)],
+    "A6": [(648, 623)],
+    "A7": [(648, 624)],
+    "A8a": [(56, 55)],
+    "A8b": [(648, 652)],
+    "A9": [(35, 35)],
+    "A10": [(423, 446), (51, 53)],
+    "A11a": [(423, 384), (423, 408)],
+    "A11b": [(56, 56), (423, 382)],
+    "A11c": [(423, 384), (423, 385)],
+    "A12": [(56, 58)],
+    "A13": [(36, 54)],
+    "A14": [(648, 605)],
+    "A15": [(42, 43)],
+    "A16": [(36, 37)],
+    "A17": [(41, 41)],
+    "A18": [(39, 43)],
+    "A22": [(648, 648)],
+    "A23": [(379, 353)],
+    "A24a": [(56, 57)],
+    "A24b": [(56, 54)],
+    "A25a": [(39, 39)],
+    "A25b": [(39, 39)],
+    "A26": [(1, 1)],
+    "A27": [(9, 9)],
+    "A28": [(1, 1)],
+    "A29": [(1, 1)],
+    "A30": [(1, 1)],
+    "A31": [(368, 639)],
+    "B1": [(203, 335), (192, 320), (264, 518), (9538, 14902)],
+    "B2": [(56, 58), (423, 445)],
+    "B3": [(56, 58)],
+    "B4": [(383, 385)],
+    "B5": [(65, 67)],
+    "B6": [(45, 45)],
+    "B7": [(23, 20)],
+    "B8": [(74, 73)],
+    "B9": [(648, 646)],
+    "C1": [(685, 738)],
+    "C2": [(1, 1)],
+    "C3": [(1, 1)],
+    "C4": [(48, 50), (47, 46)],
+    "C5": [(37, 29)],
+    "C6": [(524, 513)],
+    "C7": [(63, 63)],
+    "C8": [(56, 56)],
+    "C9": [(524, 514)],
+    "L1": [(400, 400)],
+    "L2": [(63, 59)],
+    "L3": [(2, 2)],
+    "L4": [(47, 56)],
+    "L5": [(441, 427), (23233, 21871)],
+    "N1": [(26, 33), (24, 35)],
+}
+"""For each scenario of an entry: schedules with everything cured, and with this alone not."""
 
-MUTANTS: Final = (
-    Case("A1c", "fork_of_two_mappings", 0, 1, 1, {"sequence"}),
-    Case("A1d", "fork_without_memory", 0, 1, 1, {"sequence"}),
-    Case("A2", "swap_in_against_mprotect", 1, 37, 39, {"readahead-window"}),
-    Case("A3", "write_at_mremap_target", 1, 38, 39, {"rss-count"}),
-    Case("A4", "write_against_mremap", 1, 26, 28, {"lost-store"}),
-    Case("A6", "write_against_munmap", 2, 648, 623, {"mapcount"}),
-    Case("A7", "write_against_munmap", 2, 648, 624, {"mapcount", "rss-count", "use-after-free"}),
-    Case("A8a", "write_against_munmap", 1, 56, 55, {"use-after-free"}),
-    Case("A8b", "write_against_munmap", 2, 648, 652, {"use-after-free"}),
-    Case("A9", "cow_against_first_write", 1, 35, 35, {"deadlock"}),
-    Case("A13", "first_write_beside_munmap", 1, 36, 54, {"use-after-free"}),
-    # The cleared node and the PTE lock keep faults out.
-    Case("A14", "write_against_munmap", 2, 648, 605),
-    Case("A15", "write_against_split", 1, 42, 43, {"vma-bounds"}),
-    Case("A16", "write_against_mlock", 1, 36, 37, {"mlocked"}),
-    Case("A17", "read_of_what_reclaim_has", 1, 41, 41, {"lock-balance"}),
-    Case("A18", "file_read_against_munmap", 1, 39, 43, {"mapped-outside-vma"}),
-    # No caller looks at what a lock that failed has published.
-    Case("A22", "write_against_munmap", 2, 648, 648),
-    # A look-up that lost its way gives up, or sees so in the bounds.
-    Case("A23", "look_up_against_rebalancing", 2, 379, 353),
-    Case("A24a", "write_against_munmap", 1, 56, 57, {"use-after-free"}),
-    Case("A24b", "write_against_munmap", 1, 56, 54, {"use-after-free"}),
-    Case("A25a", "look_up_against_munmap", 1, 39, 39, {"refcount"}),
-    Case("A25b", "look_up_against_munmap", 1, 39, 39, {"refcount"}),
-    Case("A26", "split", 0, 1, 1, {"refcount"}),
-    Case("A28", "merge_below_another", 0, 1, 1, {"sequence"}),
-    Case("A29", "unmap_file", 0, 1, 1, {"file-open"}),
-    Case("A30", "mprotect_of_locked", 0, 1, 1, {"fault-while-odd"}),
-    # W2 and W3 only save work.
-    Case("A31", "kernel_write_against_munmap", 2, 368, 639),
-)
 FOUND_BY_CHANCE: Final = ("A1a", "A1b")
 """In 10,000 random schedules: the complete search, two preemptions of three tasks, takes 145,215
 schedules for A1a, 145,942 for A1b and 150,652 with everything cured."""
-IN_RUST: Final = ("A10", "A11a", "A11b", "A11c", "A12", "A27")
-"""With programs in ``rust/core/tests/unit/explore``: A27 in ``programs.rs``, the others in
-``huge_pages.rs``."""
+
+LONG: Final = ("drops_before_mremap", "swap_out_against_table_move")
+"""What takes long with all bugs of v12 at once, and on weak memory."""
+
+CASES: Final = tuple(
+    Case(scenario, *numbers)
+    for entry, all_numbers in NUMBERS.items()
+    for scenario, numbers in zip(scenarios(entry), all_numbers, strict=True)
+)
+VARIANTS: Final = tuple(case for case in CASES if "variants" in case.scenario.settings)
+MUTANTS: Final = tuple(case for case in CASES if "mutants" in case.scenario.settings)
+
+ALL: Final = {one["entry"]: one for what in ("mutants", "variants") for one in listed(what)}
+"""All that ``spfemu mutants`` and ``variants`` list."""
 
 BARRIERS: Final = (
     ("M1", "write_against_trimming", {"rmap"}, {"armv8"}),
@@ -123,16 +150,18 @@ BARRIERS: Final = (
 )
 """Barriers (SPF_V12 1.4): the mutant without it, a program, what breaks, and on which models."""
 
-variants = pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.entry)
-mutants = pytest.mark.parametrize("case", MUTANTS, ids=lambda case: case.entry)
-ALL: Final = (*VARIANTS, *MUTANTS)
-both = pytest.mark.parametrize("case", ALL, ids=lambda case: case.entry)
+
+def named(case: Case) -> str:
+    return f"{case.entry}-{case.program}"
 
 
-def explored(case: Case, **settings: Any) -> dict[str, Any]:
-    program = Program.load(PROGRAMS / f"{case.program}.json")
-    settings = {"memory_model": "sc", **settings}
-    found = spfemu.explore(program, preemptions=case.preemptions, **settings)
+variants = pytest.mark.parametrize("case", VARIANTS, ids=named)
+mutants = pytest.mark.parametrize("case", MUTANTS, ids=named)
+both = pytest.mark.parametrize("case", CASES, ids=named)
+
+
+def explored(program: str, **settings: Any) -> dict[str, Any]:
+    found = spfemu.explore(load_scenario(program), **{"memory_model": "sc", **settings})
     assert found["complete"]
     return found
 
@@ -145,22 +174,20 @@ def entries(found: dict[str, Any]) -> set[str]:
     return {violation["entry"] for violation in found["violations"]}
 
 
-def listed(what: str, entry: str) -> set[str]:
-    """What the catalogue says that an entry breaks."""
-    (oracle,) = (one["oracle"] for one in core_list(what) if one["entry"] == entry)
-    return set(oracle.split(", "))
-
-
 @both
 def test_nothing_breaks_when_everything_is_cured(case: Case) -> None:
-    found = explored(case, variants_default="fixed")
+    found = explored(case.program, variants_default="fixed", **case.bounds)
     assert (found["schedules"], found["violations"]) == (case.cured, [])
 
 
 @pytest.mark.parametrize("model", [model for model in MEMORY_MODELS if model != "sc"])
-@pytest.mark.parametrize("place", sorted({(case.program, case.preemptions) for case in ALL}))
-def test_nothing_breaks_in_weak_memory_either(place: tuple[str, int], model: str) -> None:
-    found = explored(Case("", *place, 0, 0), variants_default="fixed", memory_model=model)
+@pytest.mark.parametrize(
+    ("program", "preemptions"),
+    sorted({(case.program, case.preemptions) for case in CASES if case.program not in LONG}),
+)
+def test_nothing_breaks_in_weak_memory_either(program: str, preemptions: int, model: str) -> None:
+    how: dict[str, Any] = {"variants_default": "fixed", "memory_model": model}
+    found = explored(program, preemptions=preemptions, **how)
     assert found["violations"] == []
 
 
@@ -182,10 +209,9 @@ def test_a_store_is_seen_once_its_operation_is_over(model: str) -> None:
 
 
 def test_a_token_is_of_one_memory_model() -> None:
-    case = Case("A7", "write_against_munmap", 2, 0, 0)
+    program = load_scenario("write_against_munmap")
     settings: dict[str, Any] = {"variants_default": "fixed", "mutants": ["A7"]}
-    (finding, *_) = explored(case, memory_model="tso", **settings)["violations"]
-    program = Program.load(PROGRAMS / f"{case.program}.json")
+    (finding, *_) = spfemu.explore(program, memory_model="tso", **settings)["violations"]
     again = spfemu.explore(program, memory_model="tso", replay=finding["token"], **settings)
     assert again["violations"] == [finding]
     for other in ("sc", "armv8"):
@@ -195,40 +221,25 @@ def test_a_token_is_of_one_memory_model() -> None:
 
 @variants
 def test_a_bug_of_v12_is_found_and_named(case: Case) -> None:
-    found = explored(case, variants_default="fixed", variants={case.entry: "v12"})
+    assert case.scenario.settings["variants"] == {case.entry: "v12"}
+    found = explored(case.program, **case.scenario.settings)
     assert (found["schedules"], invariants(found)) == (case.broken, case.invariants)
     assert entries(found) == ({case.entry} if case.invariants else set())
-    assert case.invariants <= listed("variants", case.entry)
 
 
-@variants
+@pytest.mark.parametrize("case", [case for case in VARIANTS if case.program not in LONG], ids=named)
 def test_a_bug_is_named_beside_all_others(case: Case) -> None:
-    found = explored(case)
+    found = explored(case.program, **case.bounds)
     assert None not in entries(found)
     assert case.entry in entries(found) or not case.invariants
 
 
 @mutants
 def test_a_missing_check_is_found_and_named(case: Case) -> None:
-    found = explored(case, variants_default="fixed", mutants=[case.entry])
+    assert case.scenario.settings["mutants"][0] == case.entry
+    found = explored(case.program, **case.scenario.settings)
     assert (found["schedules"], invariants(found)) == (case.broken, case.invariants)
     assert entries(found) == ({case.entry} if case.invariants else set())
-    assert (case.invariants or {"none"}) <= listed("mutants", case.entry)
-
-
-def test_a_stack_that_grows_tears_the_index_of_a_classic_fault() -> None:
-    case = Case("C4", "write_against_growth", 1, 47, 46, {"rmap"})
-    test_nothing_breaks_when_everything_is_cured(case)
-    test_a_bug_of_v12_is_found_and_named(case)
-
-
-def test_a_page_taken_out_at_the_old_place_is_written_at_the_new_one() -> None:
-    # t0:                         moves the table ..                         unmaps the old place
-    # t1:  has read the old PMD ..                       unmaps, flushes the old place
-    # t2:                                     writes the new place               and again
-    case = Case("L5", "swap_out_against_table_move", 2, 23233, 21871, {"use-after-free"})
-    test_nothing_breaks_when_everything_is_cured(case)
-    test_a_bug_of_v12_is_found_and_named(case)
 
 
 @pytest.mark.parametrize("mutants", [[], ["A1a"], ["A1b"]], ids=["neither", "A1a", "A1b"])
@@ -238,10 +249,8 @@ def test_a_store_beside_a_fork_is_lost_without_the_bracket_and_with_one_that_end
     # t0:  write-protects p in fork  ..                       flushes  reads: the copy
     # t1:                      write fault: copies p ..  maps the copy
     # t2:                                           writes p by its TLB
-    program = Program.load(PROGRAMS / "cow_against_fork.json")
-    found = spfemu.explore(
-        program, variants_default="fixed", mutants=mutants, strategy="pct", seed=0
-    )
+    own = spfemu.scenario("A1a")
+    found = spfemu.explore(own.program, **{**own.settings, "mutants": mutants})
     assert [violation["entry"] for violation in found["violations"]] == mutants
     assert invariants(found) == ({"lost-store"} if mutants else set())
     assert found["schedules"] == 10_000
@@ -254,23 +263,65 @@ def test_a_missing_barrier_is_found_where_the_machine_reorders(
 ) -> None:
     entry, program, broken, models = barrier
     # A complete search for nothing takes long on POWER.
-    case = Case(entry, program, 2 if model == "power" and model not in models else 3, 0, 0)
+    preemptions = 2 if model == "power" and model not in models else 3
     how: dict[str, Any] = {"variants_default": "fixed", "memory_model": model}
-    found = explored(case, mutants=[entry], **how)
+    how["preemptions"] = preemptions
+    found = explored(program, mutants=[entry], **how)
     assert invariants(found) == (broken if model in models else set())
     assert entries(found) == ({entry} if model in models else set())
-    assert explored(case, **how)["violations"] == []
+    assert explored(program, **how)["violations"] == []
     (known,) = (one for one in core_list("mutants") if one["entry"] == entry)
     assert broken == set(known["oracle"].split(", "))
     assert models == set(re.findall(r"\((\w+)\)", known["models"]))
 
 
 def test_every_entry_has_a_case() -> None:
-    cases = dict.fromkeys(case.entry for case in VARIANTS)
-    assert list(cases) == [entry["entry"] for entry in core_list("variants")]
-    known = [case.entry for case in MUTANTS] + [*FOUND_BY_CHANCE, *IN_RUST]
-    known += dict.fromkeys(entry for entry, *_ in BARRIERS)
-    assert sorted(known) == sorted(entry["entry"] for entry in core_list("mutants"))
+    searched = set(NUMBERS) | set(FOUND_BY_CHANCE) | {entry for entry, *_ in BARRIERS}
+    known = [*core_list("mutants"), *core_list("variants")]
+    assert searched == {entry["entry"] for entry in known}
+    told = {entry for entry, text in ALL.items() if text["scenarios"]}
+    assert told == searched
+
+
+def test_what_is_listed_is_what_breaks() -> None:
+    for entry, told in ALL.items():
+        broken = {name for one in told["scenarios"] for name in one["breaks"]}
+        if told["name"] is None:
+            assert told["verdict"], entry
+        else:
+            assert (broken or {"none"}) <= set(told["oracle"].split(", ")), entry
+            assert (told["oracle"] == "none") == (not broken), entry
+        assert told["verdict"] or all(one["breaks"] for one in told["scenarios"]), entry
+
+
+def test_no_entry_of_the_specification_is_absent() -> None:
+    groups = {re.sub(r"[a-d]$", "", entry) for entry in ALL}
+    for letter, last in (("A", 32), ("B", 12), ("C", 9)):
+        assert groups >= {f"{letter}{number}" for number in range(1, last + 1)}
+
+
+def test_every_program_is_some_entrys() -> None:
+    used = {one["program"] for told in ALL.values() for one in told["scenarios"]}
+    assert used == set(scenario_names())
+    for name in used:
+        notes = [
+            op for op in load_scenario(name).to_dict()["tasks"][0]["ops"] if op["op"] == "note"
+        ]
+        assert notes, name
+
+
+@pytest.mark.parametrize("entry", [entry for entry, told in ALL.items() if told["scenarios"]])
+def test_an_entry_is_explored_by_its_name_alone(
+    entry: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, *_) = ALL[entry]["scenarios"]
+    option = f"--variant={entry}=v12" if entry[0] in "BCLN" else f"--mutant={entry}"
+    assert main(["explore", option, "--json"]) == (1 if first["breaks"] else 0)
+    found = json.loads(capsys.readouterr().out)
+    assert invariants(found) == set(first["breaks"])
+    assert entries(found) == ({entry} if first["breaks"] else set())
+    # What is not found is not there, within these bounds; the others are found in all of them too.
+    assert found["complete"] or entry in FOUND_BY_CHANCE
 
 
 def test_what_the_bump_of_the_zap_and_the_node_test_do_for_each_other() -> None:
@@ -285,7 +336,7 @@ def test_what_the_bump_of_the_zap_and_the_node_test_do_for_each_other() -> None:
     ):
         for mutants in ([], ["A6"]):
             found = spfemu.explore(
-                Program.load(PROGRAMS / "write_against_munmap.json"),
+                load_scenario("write_against_munmap"),
                 variants_default="fixed",
                 variants={"B1": bump, "C9": early_look},
                 mutants=mutants,
@@ -339,7 +390,7 @@ def test_powerpc_without_keys_handles_every_fault_twice(
 )
 def test_with_three_preemptions_nothing_breaks_either(program: str, bugs: list[str]) -> None:
     found = spfemu.explore(
-        Program.load(PROGRAMS / f"{program}.json"),
+        load_scenario(program),
         preemptions=3,
         variants_default="fixed",
         variants=dict.fromkeys(bugs, "v12"),

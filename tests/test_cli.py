@@ -28,6 +28,7 @@ from spfemu.workloads import WORKLOADS
 from tests.host_kernel import needs_host
 
 HERE = Path(__file__).parent
+CATALOGUE = Path(spfemu.__file__).parent / "data/catalogue"
 SCENARIO = str(HERE / "kernel_scenarios" / "anon_first_write.json")
 COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
 ENGINES = ["native", "reference", "vtime", "explore", pytest.param("kernel", marks=needs_host)]
@@ -581,7 +582,7 @@ class TestImport:
 
 class TestExplore:
     def test_a_panic_of_the_protocol_is_told_once(self, capfd: pytest.CaptureFixture[str]) -> None:
-        program = str(HERE / "catalogue" / "write_against_munmap.json")
+        program = "write_against_munmap"
         command = ["explore", program, "--variants", "fixed", "--mutant", "A12"]
         assert main(command) == 1
         out, err = capfd.readouterr()
@@ -688,7 +689,7 @@ class TestExplore:
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        catalogue = HERE / "catalogue" / "write_against_munmap.json"
+        catalogue = CATALOGUE / "write_against_munmap.json"
         Path("p.json").write_text(catalogue.read_text())
         command = ["explore", "p.json", "--variants", "fixed", "--mutant", "A7"]
         lines = told(capsys, *command, "--minimise", "small.json", status=1).splitlines()
@@ -713,7 +714,7 @@ class TestExplore:
     def test_the_finding_of_a_token_is_minimised_with_json_and_a_page(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        catalogue = str(HERE / "catalogue" / "write_against_munmap.json")
+        catalogue = "write_against_munmap"
         command = ["explore", catalogue, "--variants", "fixed", "--mutant", "A7", "--json"]
         found = told_json(capsys, *command, status=1)
         assert "minimised" not in found
@@ -733,7 +734,7 @@ class TestExplore:
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         small = tmp_path / "small.json"
-        catalogue = str(HERE / "catalogue" / "split.json")
+        catalogue = "split"
         command = ["explore", catalogue, "--variants", "fixed", "--minimise", str(small)]
         last = told(capsys, *command).splitlines()[-1]
         assert last == f"minimised: nothing was found, {small} was not written"
@@ -749,7 +750,7 @@ class TestExplore:
         as_json: bool,
     ) -> None:
         path, small = tmp_path / "p.json", tmp_path / "small.json"
-        obj = json.loads((HERE / "catalogue" / "write_against_munmap.json").read_text())
+        obj = json.loads((CATALOGUE / "write_against_munmap.json").read_text())
         obj["tasks"].append({"name": "idle", "ops": [{"op": "compute", "ns": 1}]})
         path.write_text(json.dumps(obj))
         left = iter(range(4))

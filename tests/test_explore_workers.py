@@ -10,7 +10,7 @@ import pytest
 import spfemu
 from spfemu import EngineError, Program
 
-PROGRAMS = Path(__file__).parent / "catalogue"
+PROGRAMS = Path(spfemu.__file__).parent / "data/catalogue"
 MANY = (2, 3, 8)
 
 

@@ -11,7 +11,7 @@ import spfemu
 from spfemu import Program
 from spfemu.exploring import HAZARDS
 
-CATALOGUE: Final = Path(__file__).parent / "catalogue"
+CATALOGUE: Final = Path(spfemu.__file__).parent / "data/catalogue"
 
 FORK: Final = CATALOGUE / "fork_of_two_mappings.json"
 

@@ -13,7 +13,7 @@ import pytest
 import spfemu
 from spfemu import Minimised, Program, minimising
 
-PROGRAMS: Final = Path(__file__).parent / "catalogue"
+PROGRAMS: Final = Path(spfemu.__file__).parent / "data/catalogue"
 V12: Final[dict[str, Any]] = {}
 
 

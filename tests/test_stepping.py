@@ -174,7 +174,7 @@ class TestWords:
         assert step_text(step) == text
 
     def test_the_page_says_it_too(self) -> None:
-        program = Path(__file__).parent / "catalogue" / "write_against_munmap.json"
+        program = Path(spfemu.__file__).parent / "data/catalogue/write_against_munmap.json"
         (found, *_) = explore(Program.load(program), variants_default="fixed", mutants=["A7"])[
             "violations"
         ]

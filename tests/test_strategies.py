@@ -11,7 +11,7 @@ import spfemu
 from spfemu import Program
 from spfemu.cli.demo import race_program
 
-PROGRAMS: Final = Path(__file__).parent / "catalogue"
+PROGRAMS: Final = Path(spfemu.__file__).parent / "data/catalogue"
 
 
 def explored(program: Program, **settings: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from spfemu.engines import TREES
 from tests.schedules import GO, ON, Op, P, move, on, read, write
 from tests.test_catalogue import MUTANTS, VARIANTS
 
-CATALOGUE: Final = Path(__file__).parent / "catalogue"
+CATALOGUE: Final = Path(spfemu.__file__).parent / "data/catalogue"
 PROGRAMS: Final = sorted({(case.program, case.preemptions) for case in VARIANTS + MUTANTS})
 TWO_PAGES: Final[list[Op]] = [
     {"op": "mmap", "length": 2 * P, "prot": "rw", "id": "p"},

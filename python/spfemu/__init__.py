@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spfemu.catalogue import Scenario, scenario
     from spfemu.comparing import Difference, check, compare
     from spfemu.data import Row, published
     from spfemu.engines import run
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Each where it is defined: found when first asked for, so that the command line is there at once,
 # and ends at once when it is interrupted.
 _HOMES = {
+    "catalogue": ("Scenario", "scenario"),
     "comparing": ("Difference", "check", "compare"),
     "data": ("Row", "published"),
     "engines": ("run",),
@@ -73,6 +75,7 @@ __all__ = [
     "ProgramError",
     "Result",
     "Row",
+    "Scenario",
     "SpfemuError",
     "Sweep",
     "TraceError",
@@ -87,6 +90,7 @@ __all__ = [
     "published",
     "reproduce",
     "run",
+    "scenario",
     "sweep",
     "trace_lines",
     "write_perfetto",

@@ -100,7 +100,7 @@ def variants() -> str:
 
     Returns:
         A JSON text: a list of objects with ``name``, ``entry``, ``kind``, ``cpus``, ``oracle``,
-        ``what`` and ``default`` (its value where a program is run, not explored).
+        ``what`` and ``run_default`` (its value where a program is run, not explored).
 
     Deterministic: constants of the binary.
     """

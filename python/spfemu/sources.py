@@ -1,4 +1,7 @@
-"""What a WORKLOAD may be: a built-in name, a program file, trace files, or ``-``."""
+"""What a WORKLOAD may be: a built-in name, a program file, trace files, or ``-``.
+
+A PROGRAM may be a scenario's name of the catalogue, a program file, or ``-``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from spfemu.catalogue import load_scenario, scenario_names
 from spfemu.errors import ProgramError
 from spfemu.program.files import looks_like_program
 from spfemu.program.model import Program
@@ -73,14 +77,14 @@ def find_source(arguments: Sequence[str], cpus: int | None) -> Source:
             job.nr_tasks,
             job,
         )
+    if len(arguments) == 1 and arguments[0] in scenario_names():
+        return _of_program(label, load_scenario(arguments[0]))
     if not arguments or not all(name == "-" or Path(name).exists() for name in arguments):
         missing = next((n for n in arguments if n != "-" and not Path(n).exists()), "")
-        allowed = f"{', '.join(WORKLOADS)}; a program or trace file; -"
+        allowed = f"{', '.join(WORKLOADS)}; a scenario, a program or trace file; -"
         raise ProgramError(f"workload {shown(missing)} (allowed: {allowed})")
     if len(arguments) == 1 and looks_like_program(_head(arguments[0])):
-        program = load_program(arguments[0])
-        cpus = program.cpus or len(program.tasks)
-        return Source(label, lambda page_size: program, cpus)
+        return _of_program(label, load_program(arguments[0]))
     return _trace(label, arguments)
 
 
@@ -105,7 +109,10 @@ def _trace(label: str, paths: Sequence[str]) -> Source:
 
     imported, _ = import_trace(list(paths))
     # A recording has nobody to say scale_pages, and no use on another arch without.
-    program = replace(imported, scale_pages=True)
+    return _of_program(label, replace(imported, scale_pages=True))
+
+
+def _of_program(label: str, program: Program) -> Source:
     return Source(label, lambda page_size: program, program.cpus or len(program.tasks))
 
 
@@ -124,8 +131,11 @@ def _head(name: str) -> bytes:
 def load_program(name: str) -> Program:
     """Loads a program, or says that a trace has to be imported first.
 
-    Source: ours. ``"-"`` is standard input. Raises ProgramError for anything that is no program.
+    Source: ours. A scenario's name is that of the catalogue, before any file; ``"-"`` is standard
+    input. Raises ProgramError for anything that is no program.
     """
+    if name in scenario_names():
+        return load_scenario(name)
     if name != "-" and not looks_like_program(_head(name)):
         from spfemu.importers import looks_like_trace
 

@@ -15,7 +15,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.cli import explain, explore, fuzz, importing, lists, reproduce, run, stat, sweep
+from spfemu.cli import (
+    catalogue,
+    explain,
+    explore,
+    fuzz,
+    importing,
+    lists,
+    reproduce,
+    run,
+    stat,
+    sweep,
+)
 from spfemu.cli.output import error_line
 from spfemu.errors import SpfemuError
 from spfemu.program.values import shown
@@ -39,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for _module in (stat, run, importing, explore, explain, fuzz, sweep, reproduce, lists):
+for _module in (stat, run, importing, explore, explain, fuzz, sweep, reproduce, lists, catalogue):
     _module.register(app)
 
 

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Final
 
+from spfemu.catalogue import scenario_names
 from spfemu.engines import core_list
 from spfemu.errors import EngineError
 from spfemu.machines import machine_names
@@ -19,6 +20,7 @@ __all__ = [
     "event_choices",
     "machine_choices",
     "mutant_choices",
+    "program_choices",
     "select_events",
     "variant_choices",
 ]
@@ -72,6 +74,11 @@ def _names(what: str) -> list[str]:
 def machine_choices() -> list[str]:
     """The machines' names, for completion. Source: the core."""
     return list(machine_names())
+
+
+def program_choices() -> list[str]:
+    """The scenarios' names, for completion: of files the shell knows. Source: the package."""
+    return scenario_names()
 
 
 def mutant_choices() -> list[str]:

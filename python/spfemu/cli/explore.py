@@ -9,15 +9,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spfemu.cli.choices import (
-    mutant_choices,
-    variant_choices,
-)
+from spfemu.cli.by_name import AS_POSTED, with_scenario
+from spfemu.cli.choices import mutant_choices, program_choices, variant_choices
 from spfemu.cli.minimising import check_target, exit_status, minimise_first, print_minimised
 from spfemu.cli.options import (
     ArchOption,
     JsonOption,
-    ProgramArgument,
     SeedOption,
     TreeOption,
 )
@@ -46,6 +43,15 @@ from spfemu.sources import load_program
 __all__ = ["print_exploration", "register", "summary"]
 
 
+_Program = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PROGRAM]",
+        help="A scenario's name, a program file, JSON or .npz, or -; by default the scenario of "
+        "the mutant or variant.",
+        autocompletion=program_choices,
+    ),
+]
 _Strategy = Annotated[
     str,
     typer.Option(
@@ -72,10 +78,10 @@ _Variant = Annotated[
     ),
 ]
 _Variants = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="v12|fixed",
-        help="All other bugs of v12: as posted, or cured.",
+        help="All other bugs of v12: as posted, or cured (default: v12; without PROGRAM fixed).",
         autocompletion=lambda: list(VARIANT_VALUES),
     ),
 ]
@@ -174,12 +180,13 @@ _Replay = Annotated[
 
 
 def explore_command(
-    program: ProgramArgument,
+    context: typer.Context,
+    program: _Program = None,
     tree: TreeOption = "rcu",
     strategy: _Strategy = "dfs",
     mutant: _Mutants = None,
     variant: _Variant = None,
-    variants: _Variants = "v12",
+    variants: _Variants = None,
     memory_model: _MemoryModel = None,
     hazard: _Hazards = None,
     schedules: _Schedules = None,
@@ -199,21 +206,16 @@ def explore_command(
 ) -> None:
     """Look for interleavings that break an invariant.
 
-    Each finding comes with a timeline and a token that replays it.
+    Each finding comes with a timeline and a token that replays it. Without PROGRAM it explores the
+    scenario that the catalogue has for the one --mutant, or --variant NAME=v12.
     """
-    one_of("strategy", strategy, STRATEGIES)
-    one_of("variants", variants, VARIANT_VALUES)
-    loaded = load_program(program)
-    check_is_file("--html", html)
-    check_output(html, program)
-    check_target(minimise, program, html)
     settings: dict[str, Any] = {
         "arch": arch_by_name(arch),
         "tree": tree,
         "strategy": strategy,
         "mutants": mutant or (),
         "variants": dict(_variant(text) for text in variant or ()),
-        "variants_default": variants,
+        "variants_default": one_of("variants", variants or AS_POSTED, VARIANT_VALUES),
         "memory_model": memory_model,
         "hazards": hazard or (),
         "schedules": schedules,
@@ -226,11 +228,14 @@ def explore_command(
         "replay": replay,
         "workers": workers,
     }
+    program, settings = with_scenario(context, program, settings, quiet=as_json)
+    loaded = load_program(program)
+    check_is_file("--html", html)
+    check_output(html, program)
+    check_target(minimise, program, html)
     with progress_bar(loaded.source, quiet=as_json) as progress:
         exploration, interrupt = _explored(loaded, settings, progress)
-    several = {"--mutant": mutant or [], "--variant": variant or [], "--hazard": hazard or []}
-    options = _replay_options(several, settings)
-    command = ["spfemu", "explore", program, *options]
+    command = ["spfemu", "explore", program, *(options := _replay_options(settings))]
     names = [*(task.name for task in loaded.tasks), "softirq"]
     _write_page(html, exploration, command, names)
     if not as_json:
@@ -243,8 +248,7 @@ def explore_command(
         print_minimised(minimise, exploration, options)
     if interrupt is not None:
         raise interrupt
-    if exploration["violations"]:
-        raise typer.Exit(exit_status(exploration))
+    raise typer.Exit(exit_status(exploration))
 
 
 def _explored(
@@ -300,13 +304,18 @@ def _variant(text: str) -> tuple[str, str]:
 
 # What a token's command need not say.
 _DEFAULTS: Final = {
-    "--variants": "v12",
+    "--variants": AS_POSTED,
     "--arch": "x86",
     "--tree": "rcu",
 }
 
 
-def _replay_options(several: Mapping[str, Sequence[str]], settings: Mapping[str, Any]) -> list[str]:
+def _replay_options(settings: Mapping[str, Any]) -> list[str]:
+    several = {
+        "--mutant": settings["mutants"],
+        "--variant": [f"{name}={value}" for name, value in settings["variants"].items()],
+        "--hazard": settings["hazards"],
+    }
     options = []
     for option, values in several.items():
         for value in values:
@@ -386,5 +395,5 @@ def register(app: typer.Typer) -> None:
     """Adds ``explore`` to the command line. Source: the command line's page."""
     app.command(
         "explore",
-        epilog="Example: spfemu explore program.json --variants fixed --mutant A7",
+        epilog="Example: spfemu explore --mutant A7",
     )(explore_command)

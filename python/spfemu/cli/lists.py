@@ -1,4 +1,4 @@
-"""``spfemu workloads``, ``machines``, ``mutants``, ``variants`` and ``events``: what there is."""
+"""``spfemu workloads``, ``machines`` and ``events``: what there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from spfemu.cli.choices import ALIASES, EVENT_TEXTS, machine_choices
 from spfemu.cli.options import JsonOption
 from spfemu.cli.output import print_json
 from spfemu.cli.tables import print_table
-from spfemu.engines import core_list
 from spfemu.errors import ProfileError
 from spfemu.machines import Machine, find_machine, machine, machine_names
 from spfemu.program.ops import EVENTS
@@ -71,28 +70,6 @@ def _machines() -> Iterator[Machine]:
             yield machine(name)
 
 
-def mutants(as_json: JsonOption = False) -> None:
-    """List the checks that explore can remove.
-
-    With what goes wrong without each, and the invariants that explore reports as broken: on every
-    arch, or where its memory model is said, only with that one.
-    """
-    entries = core_list("mutants")
-    if not as_json:
-        for entry in entries:
-            if entry["models"] not in ("all", "none"):
-                entry["oracle"] += f" on {entry['models']}"
-    _print(entries, as_json, ("entry", "name", "removed", "race", "oracle"))
-
-
-def variants(as_json: JsonOption = False) -> None:
-    """List the known bugs of v12 and their cures.
-
-    With the invariants that explore reports as broken.
-    """
-    _print(core_list("variants"), as_json, ("entry", "name", "default", "what", "oracle"))
-
-
 def events(as_json: JsonOption = False) -> None:
     """List the events that are counted."""
     names = {event: [alias for alias, of in ALIASES.items() if of == event] for event in EVENTS}
@@ -123,5 +100,5 @@ def _cell(value: Any) -> str:
 
 def register(app: typer.Typer) -> None:
     """Adds the lists to the command line. Source: the command line's page."""
-    for command in (workloads, machines, mutants, variants, events):
+    for command in (workloads, machines, events):
         app.command(epilog=f"Example: spfemu {command.__name__} --json")(command)

@@ -60,7 +60,9 @@ def minimise_first(
 
 
 def exit_status(exploration: Mapping[str, Any]) -> int:
-    """Returns the exit status of an exploration that found something. Source: ours."""
+    """Returns the exit status of an exploration. Source: ours."""
+    if not exploration["violations"]:
+        return 0
     smaller = exploration.get("minimised")
     return _FOUND if smaller is None or smaller["minimal"] else _INTERRUPTED
 

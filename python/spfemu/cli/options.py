@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from spfemu.cli.choices import arch_choices
+from spfemu.cli.choices import arch_choices, program_choices
 from spfemu.engines import HANDLERS, SIDE_BY_SIDE, TREES
 
 __all__ = [
@@ -60,5 +60,10 @@ PaceOption: TypeAlias = Annotated[
     bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
 ]
 ProgramArgument: TypeAlias = Annotated[
-    str, typer.Argument(metavar="PROGRAM", help="A program file, JSON or .npz, or -.")
+    str,
+    typer.Argument(
+        metavar="PROGRAM",
+        help="A program file, JSON or .npz, or -, or the name of a scenario of the catalogue.",
+        autocompletion=program_choices,
+    ),
 ]

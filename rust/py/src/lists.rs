@@ -54,7 +54,7 @@ fn profile(arch: &Arch) -> Value {
 ///
 /// Source: SPF_V12 section 9, B and C.
 ///
-/// Returns a JSON text: a list of `name`, `entry`, `kind`, `what`, and `default` outside explore.
+/// Returns a JSON text: a list of `name`, `entry`, `kind`, `what`, and `run_default`, outside explore.
 #[pyfunction]
 pub fn variants() -> String {
     let entry = |info: &spfemu_core::mm::variants::VariantInfo| {
@@ -69,7 +69,7 @@ pub fn variants() -> String {
             "cpus": info.cpus,
             "oracle": info.oracle,
             "what": info.what,
-            "default": default,
+            "run_default": default,
         })
     };
     text(VARIANTS.iter().map(entry).collect())

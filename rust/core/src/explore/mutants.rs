@@ -192,7 +192,7 @@ pub const MUTANTS: [MutantInfo; 41] = [
                freed the table. A fault sees none, and puts a page table there: where the huge page \
                is to go, or where nobody will free it.",
         cpus: 2,
-        oracle: "collapse-pmd, page-table-count",
+        oracle: "collapse-pmd, page-table-count, use-after-free",
         models: Models::All,
     },
     MutantInfo {
@@ -200,23 +200,23 @@ pub const MUTANTS: [MutantInfo; 41] = [
         entry: "A11a",
         name: "no-pmd-compare",
         removed: "the comparison of the PMD in pte_map_lock and pte_spinlock; alone no schedule shows \
-                  it, for the sequence tells of the collapse too",
+                  it, for the sequence tells of the collapse too (without A11c it does not)",
         race: "A fault has walked to a page table. A collapse clears the PMD and copies the pages. \
                The fault locks the old table and installs a page there, which nobody will find.",
         cpus: 2,
-        oracle: "deposit, page-leak, lost-store",
+        oracle: "deposit, mapcount, rss-count, page-leak, lost-store",
         models: Models::All,
     },
     MutantInfo {
         which: Mutant::A11Irqs,
         entry: "A11b",
         name: "pmd-compare-with-irqs-on",
-        removed: "the interrupts that are off from the comparison of the PMD on; alone no schedule \
-                  shows it",
-        race: "As without the comparison: the collapse's flush does not wait for a fault that has \
-               compared and has not locked yet.",
+        removed: "the interrupts that are off from the comparison of the PMD on",
+        race: "A munmap frees the table after the comparison, for its flush does not wait for a fault \
+               that has compared and has not locked yet. Without A11c a collapse does not either, and \
+               then it is as without the comparison.",
         cpus: 2,
-        oracle: "deposit, page-leak, lost-store",
+        oracle: "use-after-free, deposit, mapcount, rss-count, page-leak, lost-store",
         models: Models::All,
     },
     MutantInfo {
@@ -224,10 +224,10 @@ pub const MUTANTS: [MutantInfo; 41] = [
         entry: "A11c",
         name: "no-collapse-bracket",
         removed: "the odd sequence of collapse_huge_page; alone no schedule shows it, for the \
-                  comparison of the PMD tells of the collapse too",
+                  comparison of the PMD tells of the collapse too (without A11a it does not)",
         race: "As without the comparison.",
         cpus: 2,
-        oracle: "deposit, page-leak, lost-store",
+        oracle: "deposit, mapcount, rss-count, page-leak, lost-store",
         models: Models::All,
     },
     MutantInfo {
@@ -238,7 +238,7 @@ pub const MUTANTS: [MutantInfo; 41] = [
         race: "A munmap has freed the page tables of a VMA. A fault that found it before makes new \
                ones, which nobody will free.",
         cpus: 2,
-        oracle: "page-table-leak, page-table-count",
+        oracle: "page-table-count, page-table-leak, panic",
         models: Models::All,
     },
     MutantInfo {

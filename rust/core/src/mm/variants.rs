@@ -88,7 +88,7 @@ pub const VARIANTS: [VariantInfo; 24] = [
                so two writers can leave it even while both write, or odd for ever; fixed (a later \
                Android port): only exclusive writers bump",
         cpus: 3,
-        oracle: "sequence",
+        oracle: "sequence, lost-store",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {
@@ -268,7 +268,7 @@ pub const VARIANTS: [VariantInfo; 24] = [
         what: "v12 reads vm_sequence after the look-up and tests the tree node only under the PTE \
                lock; fixed (ours): a VMA already unlinked aborts at once",
         cpus: 2,
-        oracle: "access-denied",
+        oracle: "none",
         outside_explore: Choice::V12,
     },
     VariantInfo {

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+import spfemu
 from spfemu import Program
 from spfemu.cli import main
 from spfemu.cli.demo import race_program

@@ -38,7 +38,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--frob"], "no such option: --frob (allowed: --version,"),
         (["stat", "--frob"], "no such option: --frob (allowed: -e, --event,"),
         (["stat"], "no workload; give one after --, as in: spfemu stat -- ebizzy -mTt 8"),
-        (["stat", "--", "lmbench"], f'workload "lmbench" (allowed: {", ".join(WORKLOADS)}; a program or trace file; -)'),
+        (["stat", "--", "lmbench"], f'workload "lmbench" (allowed: {", ".join(WORKLOADS)}; a scenario, a program or trace file; -)'),
         (["stat", "--", "ebizzy", "-t", "0"], 'ebizzy: option -t: value "0" (allowed: 1 to 16384)'),
         (["stat", "--", "ebizzy", "-j"], "ebizzy: option -j not recognized (allowed: -m, -M,"),
         (["stat", "-e", "flts", "--", "brk1"], 'event "flts" (allowed: faults, minor-faults, major-faults, spf,'),

@@ -107,7 +107,10 @@ def entries(what: str) -> list[dict[str, Any]]:
             for one in scenarios(name)
         ]
         added = {"entry": name, "source": told["source"], "scenarios": shows}
-        found.append(known.get(name, nothing) | added | {"verdict": told.get("verdict")})
+        entry = known.get(name, nothing) | added | {"verdict": told.get("verdict")}
+        if entry["name"] is not None and what == "variants":
+            entry["models"] = "none" if entry["oracle"] == "none" else "all"
+        found.append(entry)
     return found
 
 

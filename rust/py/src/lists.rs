@@ -54,7 +54,8 @@ fn profile(arch: &Arch) -> Value {
 ///
 /// Source: SPF_V12 section 9, B and C.
 ///
-/// Returns a JSON text: a list of `name`, `entry`, `kind`, `what`, and `run_default`, outside explore.
+/// Returns a JSON text: a list of `name`, `entry`, `kind`, `cpus`, `oracle`, `what`, and
+/// `run_default`, outside explore.
 #[pyfunction]
 pub fn variants() -> String {
     let entry = |info: &spfemu_core::mm::variants::VariantInfo| {

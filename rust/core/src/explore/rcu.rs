@@ -38,7 +38,7 @@ impl Machine {
         }
     }
 
-    /// A task has ended. When all others have, what is left is not the softirq's any more.
+    /// A task has ended. When all others have, the softirq does, too.
     pub(super) fn end_softirq(&self) {
         if self.softirq().is_some_and(|softirq| self.live() == bit(softirq)) {
             self.wake_softirq();
@@ -72,16 +72,18 @@ impl Cpu {
         Some(callback)
     }
 
-    /// `run_ksoftirqd()`: until all other tasks have ended.
+    /// `run_ksoftirqd()`: until all other tasks have ended, and nothing is left.
     pub(super) fn run_ksoftirqd(&self, run_callbacks: impl Fn()) {
-        while self.is_live() && self.machine.live() != bit(self.task) {
-            if self.machine.ready_callback().is_none() {
+        while self.is_live() {
+            if self.machine.ready_callback().is_some() {
+                self.machine.in_softirq.set(true);
+                run_callbacks();
+                self.machine.in_softirq.set(false);
+            } else if self.machine.live() != bit(self.task) {
                 self.block(Wait::Callbacks, None);
-                continue;
+            } else {
+                break;
             }
-            self.machine.in_softirq.set(true);
-            run_callbacks();
-            self.machine.in_softirq.set(false);
         }
     }
 }

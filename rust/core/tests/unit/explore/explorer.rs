@@ -10,7 +10,7 @@ use crate::platform::{Arena, Field, Line, Ordering, Platform, Ptr, RcuCallback, 
 use crate::sync::spinlock::{spin_lock, spin_trylock, spin_unlock};
 
 /// The word that holds a pointer to a thing.
-const POINTER: usize = 5;
+pub(super) const POINTER: usize = 5;
 
 pub(super) type Run = dyn Fn(&Cpu, &Shared);
 

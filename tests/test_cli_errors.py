@@ -107,6 +107,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["explore", SCENARIO, "--strategy", "guided", "--schedule", "0,x"], 'schedule: value "x" (allowed: whole numbers, by commas)'),
         (["explore", SCENARIO, "--strategy", "guided", "--schedule", "1", "--schedules", "3"], "schedules: value 3 (allowed with strategy guided: 1)"),
         (["explore", SCENARIO, "--strategy", "random", "--no-reduction"], "reduction: value False (allowed: only with strategy dfs)"),
+        (["explore", SCENARIO, "--workers", "1025"], "workers: value 1025 (allowed: 1 to 1024)"),
         (["explore", SCENARIO, "--steps", "0"], 'option --steps: value "0" (allowed: a whole number, 1 and more)'),
         (["explore", SCENARIO, "--memory-model", "vax"], 'memory model "vax" (allowed: sc, tso, armv8, power)'),
         (["explore", SCENARIO, "--mutant", "Z9"], 'mutant "Z9" (allowed: '),

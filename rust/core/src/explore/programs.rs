@@ -38,11 +38,12 @@ impl<D: Design> ProgramSubject<D> {
         options: Options,
         watch: &Arc<Watch>,
         fingerprint: u64,
+        lines: Lines,
     ) -> Self {
         let nr_tasks = program.nr_tasks();
         let config = Config { nr_cpus: nr_tasks, nr_tasks, ..config.clone() };
         Self {
-            kernel: Kernel::new(config),
+            kernel: Kernel::with_lines(config, lines),
             program: Arc::clone(program),
             options,
             watch: Arc::clone(watch),
@@ -130,7 +131,9 @@ fn explore_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<ExploreReport, ProgramError> {
     let case = |config: &Config, options: &ExploreOptions| {
-        let make = || explorer::<D>(program, config, options, watch);
+        // Threads tell each other what steps have touched.
+        let lines = Lines::default();
+        let make = || explorer::<D>(program, config, options, watch, lines.beside());
         Ok(make()?.explore_with(&|| make().ok()))
     };
     let mut report = case(config, options)?;
@@ -146,6 +149,7 @@ fn explorer<D: Design>(
     config: &Config,
     options: &ExploreOptions,
     watch: &Arc<Watch>,
+    lines: Lines,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     // A setting that is not given leaves the tokens as they were before there was one.
     let absent = ["x86_memory_protection_keys: None, ", "cpu_nodes: [], "];
@@ -164,7 +168,7 @@ fn explorer<D: Design>(
         ..Options::default()
     };
     let task_names = options.task_names.clone();
-    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint);
+    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint, lines);
     let subject = ProgramSubject { task_names, ..subject };
     boot_once(&subject)?;
     let explorer = Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)?;
@@ -222,7 +226,8 @@ fn run_once_design<D: Design>(
     which: Option<WhichFault>,
     watch: &Arc<Watch>,
 ) -> Result<(RunResult, Explanation), ProgramError> {
-    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0);
+    let subject =
+        ProgramSubject::<D>::new(program, config, options.clone(), watch, 0, Lines::default());
     boot_once(&subject)?;
     let subject = Rc::new(subject);
     let search = if seed == 0 { Search::Again(Vec::new()) } else { Search::Random { seed } };

@@ -201,8 +201,7 @@ def explore_command(
             workers=workers,
             progress=progress,
         )
-    given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch}
-    given["--tree"] = tree
+    given = {"--variants": variants, "--memory-model": memory_model, "--arch": arch, "--tree": tree}
     command = _replay_command(program, mutant or [], variant or [], given)
     names = [task.name for task in loaded.tasks]
     if html is not None:

@@ -114,6 +114,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["explore", SCENARIO, "--minimise", "small.txt"], 'small.txt: suffix ".txt" (allowed: .json, .npz)'),
         (["explore", SCENARIO, "--minimise", SCENARIO], f"{SCENARIO}: is read, or written twice (allowed: another file)"),
         (["explore", SCENARIO, "--minimise", "p.json", "--html", "p.json"], "p.json: is read, or written twice (allowed: another file)"),
+        (["explore", SCENARIO, "--workers", "1025"], "workers: value 1025 (allowed: 1 to 1024)"),
         (["explore", SCENARIO, "--steps", "0"], 'option --steps: value "0" (allowed: a whole number, 1 and more)'),
         (["explore", SCENARIO, "--memory-model", "vax"], 'memory model "vax" (allowed: sc, tso, armv8, power)'),
         (["explore", SCENARIO, "--mutant", "Z9"], 'mutant "Z9" (allowed: '),

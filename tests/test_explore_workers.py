@@ -9,6 +9,7 @@ import pytest
 
 import spfemu
 from spfemu import EngineError, Program
+from spfemu.exploring import MEMORY_MODELS
 
 PROGRAMS = Path(spfemu.__file__).parent / "data/catalogue"
 MANY = (2, 3, 8)
@@ -29,6 +30,29 @@ def test_drawn_schedules_are_the_same_for_any_number_of_workers(
     assert alone["races"]
     for workers in MANY:
         assert explored(program, workers, **settings) == alone
+
+
+@pytest.mark.parametrize("model", MEMORY_MODELS)
+@pytest.mark.parametrize(
+    ("program", "preemptions", "settings"),
+    [
+        ("write_against_munmap", 2, {}),
+        ("write_against_munmap", 2, {"variants_default": "fixed"}),
+        ("write_against_munmap", 2, {"variants_default": "fixed", "mutants": ["A7"]}),
+        ("write_against_remapping", 2, {"variants_default": "fixed"}),
+        ("read_of_a_new_page", 3, {"variants_default": "fixed", "mutants": ["M6"]}),
+        ("look_up_against_munmap", 2, {"variants_default": "fixed", "mutants": ["A25a"]}),
+        ("two_drops", 2, {"variants_default": "fixed", "variants": {"B1": "v12"}}),
+    ],
+)
+def test_a_bounded_search_is_the_same_for_any_number_of_workers(
+    program: str, preemptions: int, settings: dict[str, Any], model: str
+) -> None:
+    how = {**settings, "preemptions": preemptions, "memory_model": model}
+    alone = explored(program, 1, **how)
+    assert alone["complete"]
+    for workers in MANY:
+        assert explored(program, workers, **how) == alone
 
 
 @pytest.mark.parametrize("workers", [0, 1025, True, 1.0])

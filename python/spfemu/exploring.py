@@ -27,7 +27,6 @@ from spfemu.results import RESULT_FORMAT
 __all__ = [
     "DEPTH",
     "HAZARDS",
-    "MAX_WORKERS",
     "MEMORY_MODELS",
     "PREEMPTIONS",
     "SCHEDULES",
@@ -49,8 +48,7 @@ DEPTH: Final = 3
 """How many ordering constraints a bug has that ``pct`` is made for, unless told otherwise."""
 STEPS: Final = 1_000_000
 """How many accesses, and how many operations, a schedule has at most, unless told otherwise."""
-MAX_WORKERS: Final = 1024
-"""How many threads can share an exploration at most."""
+_MAX_WORKERS: Final = 1024
 
 
 def explore(
@@ -100,8 +98,9 @@ def explore(
     ``replay`` runs the one schedule of a token, and comes to all of its choices. ``races``: also
     return ``races``, a number for each kind of pair of accesses that raced, the same in every
     program (not with dfs). ``workers`` threads (1 to 1024; default: one for each CPU that the
-    process may use) share the schedules of "random", "pct" and "coverage", and never change what is
-    found; other searches have one.
+    process may use) share the work of "random", "pct", "coverage" and "dfs"; the result does not
+    depend on it. One does it all with ``preemptions="all"``, without ``reduction``, or with
+    ``schedules`` for dfs.
 
     Returns the JSON object of the result (docs/command-line.md): among others ``schedules``,
     ``complete`` (for every schedule within the bounds one was run that differs from it only in the
@@ -109,7 +108,7 @@ def explore(
     ``violations``, each with ``invariant``, ``entry``, ``why``, ``token`` and ``timeline``. Raises
     ProgramError, ProfileError or EngineError for what cannot be explored, a token whose choices are
     not come to included, and KeyboardInterrupt with the result so far in its attribute ``so_far``.
-    Determinism: all arguments and the version.
+    Determinism: all arguments but ``workers``, and the version.
 
     >>> import spfemu
     >>> builder = spfemu.ProgramBuilder()
@@ -208,8 +207,8 @@ def _workers(wanted: int | None) -> int:
         # Only here: what it imports takes as long as a small search.
         from spfemu.sweeping.pool import local_jobs
 
-        return min(local_jobs(), MAX_WORKERS)
-    _check("workers", wanted, 1, MAX_WORKERS)
+        return min(local_jobs(), _MAX_WORKERS)
+    _check("workers", wanted, 1, _MAX_WORKERS)
     return wanted
 
 

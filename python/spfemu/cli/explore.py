@@ -27,7 +27,6 @@ from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
     HAZARDS,
-    MAX_WORKERS,
     MEMORY_MODELS,
     PREEMPTIONS,
     SCHEDULES,
@@ -151,10 +150,8 @@ _Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        max=MAX_WORKERS,
         metavar="N",
-        help="random, pct, coverage: threads, for the same findings sooner (default: all local "
-        "CPUs).",
+        help="Threads; the result is the same for any number (default: all local CPUs).",
     ),
 ]
 _Full = Annotated[

@@ -76,6 +76,10 @@ impl<T: Send> Board<T> {
 }
 
 impl<T> Board<T> {
+    pub(super) fn into_work(self) -> T {
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).work
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

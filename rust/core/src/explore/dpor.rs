@@ -31,14 +31,23 @@
 //! Tested against all schedules of small programs, order by order: `tests/unit/explore/dpor.rs`,
 //! under weak memory `weak.rs`.
 
+use std::sync::Arc;
+
 use super::races::{Races, StepId};
 use super::store_choices::StoreChoices;
 use super::strategy::Point;
 use super::token::TaskSet;
-use super::touch::Touch;
 use crate::platform::TaskId;
 
+mod share;
+mod sleepers;
+
+use share::Closed;
+pub(super) use share::Part;
+use sleepers::Sleepers;
+
 /// A point of the schedule that runs: before one of its steps.
+#[derive(Clone)]
 struct Node {
     runnable: TaskSet,
     /// Tasks whose step here was tried before, on the way here.
@@ -49,6 +58,8 @@ struct Node {
     todo: TaskSet,
     /// Who goes on.
     task: TaskId,
+    /// Who was tried first.
+    first: TaskId,
     /// Who ran last.
     current: TaskId,
     /// Preemptions before.
@@ -57,14 +68,6 @@ struct Node {
     costs: bool,
     /// Whether the step of `task` has a choice of stores.
     chose_stores: bool,
-}
-
-/// A task that sleeps from a node on.
-struct Sleeper {
-    node: u32,
-    task: TaskId,
-    /// Where its step's accesses begin in `Dpor::sleeper_touches`.
-    touches: u32,
 }
 
 /// Chooses schedules, and learns from their races which others there are.
@@ -82,8 +85,7 @@ pub(super) struct Dpor {
     /// How many of the nodes are those of the schedule before, the last one with another task.
     given: usize,
     store_choices: StoreChoices,
-    sleepers: Vec<Sleeper>,
-    sleeper_touches: Vec<Touch>,
+    sleepers: Sleepers,
     /// Those of `sleepers` that sleep now, and how many were come to.
     asleep: Vec<usize>,
     nr_met: usize,
@@ -93,6 +95,11 @@ pub(super) struct Dpor {
     is_complete: bool,
     /// The first steps of tasks, see `initials`.
     firsts: Vec<StepId>,
+    /// Nodes that are not this search's alone; which of them have others to try since it looked.
+    nr_shared: usize,
+    opened: Vec<usize>,
+    /// The last of those of which only the first task is tried, as far as is known here.
+    closed: Option<Arc<Closed>>,
 }
 
 impl Dpor {
@@ -108,14 +115,16 @@ impl Dpor {
             depth: 0,
             given: 0,
             store_choices: StoreChoices::default(),
-            sleepers: Vec::new(),
-            sleeper_touches: Vec::new(),
+            sleepers: Sleepers::default(),
             asleep: Vec::new(),
             nr_met: 0,
             is_redundant: false,
             has_begun: false,
             is_complete: false,
             firsts: Vec::new(),
+            nr_shared: 0,
+            opened: Vec::new(),
+            closed: None,
         }
     }
 
@@ -163,14 +172,9 @@ impl Dpor {
             node.done |= 1 << node.task;
             let left = node.todo & !node.done;
             if left != 0 {
-                let sleeper = node.task;
-                let is_preempted = node.costs && sleeper == node.current;
-                node.task = left.trailing_zeros();
-                // What a step does may depend on what it has read.
-                if !chose_stores && (self.preemptions.is_none() || is_preempted) {
-                    let touches = self.sleeper_touches.len() as u32;
-                    self.sleeper_touches.extend_from_slice(self.races.touches_of(nth as StepId));
-                    self.sleepers.push(Sleeper { node: nth as u32, task: sleeper, touches });
+                let tried = std::mem::replace(&mut node.task, left.trailing_zeros());
+                if !chose_stores && self.sleeps(nth, tried) {
+                    self.sleepers.push(nth, tried, self.races.touches_of(nth as StepId));
                 }
                 self.go_on_from(nth);
                 return true;
@@ -179,12 +183,16 @@ impl Dpor {
             if self.free_nodes.last() == Some(&(nth as u32)) {
                 self.free_nodes.pop();
             }
-            while self.sleepers.last().is_some_and(|sleeper| sleeper.node as usize == nth) {
-                let sleeper = self.sleepers.pop().expect("just seen");
-                self.sleeper_touches.truncate(sleeper.touches as usize);
-            }
+            self.sleepers.truncate(nth);
         }
         false
+    }
+
+    /// Whether a task that was tried at a node sleeps while others are, unless its step chose stores:
+    /// what that does may depend on what it has read.
+    fn sleeps(&self, node: usize, task: TaskId) -> bool {
+        let node = &self.nodes[node];
+        self.preemptions.is_none() || node.costs && task == node.current
     }
 
     /// The next schedule has the nodes up to this one in common, whose step is another.
@@ -242,7 +250,8 @@ impl Dpor {
 
     /// The schedule comes where none was before; none: whoever can go on sleeps.
     fn new_node(&mut self, point: &Point) -> Option<TaskId> {
-        let asleep = self.asleep.iter().fold(0, |set, &nth| set | 1 << self.sleepers[nth].task);
+        let tasks = self.asleep.iter().filter_map(|&nth| self.sleepers.get(nth));
+        let asleep = tasks.fold(0, |set, sleeper| set | 1 << sleeper.task);
         let awake = point.runnable & !asleep;
         let default = point.default_task();
         let task = match awake {
@@ -257,15 +266,25 @@ impl Dpor {
         }
         let (runnable, current) = (point.runnable, point.current);
         let (done, todo, chose_stores) = (0, 0, false);
-        let node = Node { runnable, asleep, done, todo, task, current, spent, costs, chose_stores };
-        self.nodes.push(node);
+        self.nodes.push(Node {
+            runnable,
+            asleep,
+            done,
+            todo,
+            task,
+            first: task,
+            current,
+            spent,
+            costs,
+            chose_stores,
+        });
         Some(task)
     }
 
     /// Who was tried before at the node that the schedule has come to, sleeps.
     fn meet_sleepers(&mut self) {
         while let Some(sleeper) = self.sleepers.get(self.nr_met)
-            && sleeper.node as usize == self.depth
+            && sleeper.node == self.depth
         {
             self.asleep.push(self.nr_met);
             self.nr_met += 1;
@@ -311,13 +330,7 @@ impl Dpor {
 
     fn wake_sleepers(&mut self, step: StepId) {
         let touches = self.races.touches_of(step);
-        let (sleepers, sleeper_touches) = (&self.sleepers, &self.sleeper_touches);
-        self.asleep.retain(|&nth| {
-            let begin = sleepers[nth].touches as usize;
-            let end = sleepers.get(nth + 1).map(|next| next.touches as usize);
-            let own = &sleeper_touches[begin..end.unwrap_or(sleeper_touches.len())];
-            !own.iter().any(|own| touches.iter().any(|touch| own.conflicts(*touch)))
-        });
+        self.asleep.retain(|&nth| !self.sleepers.conflicts(nth, touches));
     }
 
     /// `earlier` races with `later`: some task has to be tried before it with which what leads to
@@ -360,14 +373,15 @@ impl Dpor {
     /// The step at node `nth` races with a later one: others are tried before it, and wherever its
     /// task was chosen freely.
     fn try_others(&mut self, nth: StepId, bound: u32) {
-        let node = &mut self.nodes[nth as usize];
-        let task = node.task;
-        if node.costs && node.spent < bound {
-            node.todo |= node.runnable & !node.asleep;
-        }
-        for &free in self.free_nodes.iter().take_while(|&&free| free <= nth) {
-            let node = &mut self.nodes[free as usize];
+        let Node { task, costs, spent, .. } = self.nodes[nth as usize];
+        let itself = (costs && spent < bound).then_some(nth);
+        let free = self.free_nodes.iter().copied().take_while(|&free| free <= nth);
+        for nth in itself.into_iter().chain(free) {
+            let node = &mut self.nodes[nth as usize];
             if node.task == task {
+                if node.todo == 0 && (nth as usize) < self.nr_shared {
+                    self.opened.push(nth as usize);
+                }
                 node.todo |= node.runnable & !node.asleep;
             }
         }

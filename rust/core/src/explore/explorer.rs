@@ -148,12 +148,21 @@ impl<S: Subject> Explorer<S> {
             Search::Random { .. } | Search::Pct { .. } | Search::Coverage { .. } => {
                 self.explore_drawn(make)
             }
+            Search::Dfs { preemptions: Some(bound), reduce: true } if self.is_shared() => {
+                self.explore_in_parts(bound, make)
+            }
             _ => self.explore_in_turn(),
         }
     }
 
+    /// Whether a search that ends at its own bounds only has several threads.
+    fn is_shared(&self) -> bool {
+        let ExploreOptions { workers, max_schedules, only, .. } = &self.options;
+        *workers > 1 && max_schedules.is_none() && only.is_none()
+    }
+
     /// Runs one schedule after the other, as each says which is the next.
-    fn explore_in_turn(&mut self) -> ExploreReport {
+    pub(super) fn explore_in_turn(&mut self) -> ExploreReport {
         let mut tally = Tally::default();
         let (lessons, mut nth) = (Lessons::default(), 0);
         let limit = self.options.max_schedules.unwrap_or(u64::MAX);
@@ -330,3 +339,7 @@ mod weak_tests;
 #[cfg(test)]
 #[path = "../../tests/unit/explore/rounds.rs"]
 mod rounds_tests;
+
+#[cfg(test)]
+#[path = "../../tests/unit/explore/parts.rs"]
+mod parts_tests;

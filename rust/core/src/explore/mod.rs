@@ -1,6 +1,6 @@
 //! Runs the protocol under interleavings that it chooses.
 //!
-//! All tasks are coroutines on one thread. Before each access to a shared word comes a scheduling
+//! All tasks are coroutines on one thread; other threads run other schedules (`rounds.rs`, `parts.rs`). Before each access to a shared word comes a scheduling
 //! point: a [`strategy`] says who goes on, and nearly always that is the task that asks, so that
 //! no switch happens. A schedule prints as a [`token`] and is replayed from it. Memory is
 //! sequentially consistent, or as weak as a [`MemoryModel`] says.
@@ -20,6 +20,7 @@ mod machine;
 mod memory;
 pub mod mutants;
 mod options;
+mod parts;
 mod programs;
 mod races;
 mod rcu;

@@ -42,12 +42,13 @@ impl<D: Design> ProgramSubject<D> {
         watch: &Arc<Watch>,
         fingerprint: u64,
         hazards: Hazards,
+        lines: Lines,
     ) -> Self {
         let nr_others = u32::from(hazards.has(Hazard::Softirq));
         let nr_tasks = program.nr_tasks() + nr_others;
         let config = Config { nr_cpus: nr_tasks, nr_tasks, ..config.clone() };
         Self {
-            kernel: Kernel::new(config),
+            kernel: Kernel::with_lines(config, lines),
             program: Arc::clone(program),
             options,
             watch: Arc::clone(watch),
@@ -141,7 +142,9 @@ fn explore_design<D: Design>(
     watch: &Arc<Watch>,
 ) -> Result<ExploreReport, ProgramError> {
     let case = |config: &Config, options: &ExploreOptions| {
-        let make = || explorer::<D>(program, config, options, watch);
+        // Threads tell each other what steps have touched.
+        let lines = Lines::default();
+        let make = || explorer::<D>(program, config, options, watch, lines.beside());
         Ok(make()?.explore_with(&|| make().ok()))
     };
     let mut report = case(config, options)?;
@@ -157,6 +160,7 @@ fn explorer<D: Design>(
     config: &Config,
     options: &ExploreOptions,
     watch: &Arc<Watch>,
+    lines: Lines,
 ) -> Result<Explorer<ProgramSubject<D>>, ProgramError> {
     // A setting that is not given leaves the tokens as they were before there was one.
     let absent = ["x86_memory_protection_keys: None, ", "cpu_nodes: [], "];
@@ -179,7 +183,8 @@ fn explorer<D: Design>(
     };
     let task_names = options.task_names.clone();
     let hazards = options.hazards;
-    let subject = ProgramSubject::<D>::new(program, config, run, watch, fingerprint, hazards);
+    let subject =
+        ProgramSubject::<D>::new(program, config, run, watch, fingerprint, hazards, lines);
     let subject = ProgramSubject { task_names, ..subject };
     boot_once(&subject)?;
     let explorer = Explorer::new(Rc::new(subject), options.clone(), watch).map_err(ProgramError)?;
@@ -237,8 +242,8 @@ fn run_once_design<D: Design>(
     which: Option<WhichFault>,
     watch: &Arc<Watch>,
 ) -> Result<(RunResult, Explanation), ProgramError> {
-    let none = Hazards::default();
-    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0, none);
+    let (none, lines) = (Hazards::default(), Lines::default());
+    let subject = ProgramSubject::<D>::new(program, config, options.clone(), watch, 0, none, lines);
     boot_once(&subject)?;
     let subject = Rc::new(subject);
     let search = if seed == 0 { Search::Again(Vec::new()) } else { Search::Random { seed } };

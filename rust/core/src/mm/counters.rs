@@ -1,7 +1,9 @@
 //! Event counters of one task.
 
+use super::kernel::Kernel;
+use crate::design::Design;
 use crate::events::{Event, NR_EVENTS};
-use crate::platform::Local;
+use crate::platform::{Local, Platform};
 
 /// The counters of one task.
 #[derive(Default)]
@@ -18,5 +20,13 @@ impl Counters {
     }
     pub fn reset(&self) {
         self.0.iter().for_each(|counter| counter.set(0));
+    }
+}
+
+impl<P: Platform, D: Design> Kernel<P, D> {
+    /// Counts an event for the current task.
+    #[inline(always)]
+    pub fn count(&self, cpu: &P, event: Event) {
+        self.current(cpu).counters.count(event);
     }
 }

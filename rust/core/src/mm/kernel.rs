@@ -24,7 +24,7 @@ use super::tlb::Tlb;
 use super::variants::{Variant, Variants};
 use crate::arch::Arch;
 use crate::design::Design;
-use crate::events::{Event, Trace};
+use crate::events::Trace;
 use crate::platform::arena::Lines;
 use crate::platform::{Arena, Line, Local, Platform, Ptr, Value, Word};
 use crate::sync::rwsem::{Policy, Waiter};
@@ -235,10 +235,15 @@ pub struct Kernel<P: Platform, D: Design> {
 impl<P: Platform, D: Design> Kernel<P, D> {
     /// Boots a system: no address space, every page free.
     pub fn new(config: Config) -> Self {
+        Self::with_lines(config, Lines::default())
+    }
+
+    /// As [`Kernel::new`], with its words in these cache lines.
+    pub fn with_lines(config: Config, lines: Lines) -> Self {
         let System { x86_memory_protection_keys, ppc_mem_keys, .. } = config.system;
         let arch = config.arch.with_keys(x86_memory_protection_keys, ppc_mem_keys);
         let config = Config { arch, ..config };
-        let lines = Arc::new(Lines::default());
+        let lines = Arc::new(lines);
         let nodes = config.system.nodes;
         let Line(first_zone) = lines.take_named("zone", nodes, |offset| {
             field(&["lock", "fresh", "huge_zero_page", "mm_all_locks_mutex"], offset)
@@ -367,12 +372,6 @@ impl<P: Platform, D: Design> Kernel<P, D> {
     #[inline(always)]
     pub(crate) fn task_mm(&self, cpu: &P, task: &TaskStruct<P>) -> MmRef<'_, P> {
         self.mms.get(cpu, Ptr::from_word(task.mm.get()))
-    }
-
-    /// Counts an event for the current task.
-    #[inline(always)]
-    pub fn count(&self, cpu: &P, event: Event) {
-        self.current(cpu).counters.count(event);
     }
 
     /// `PAGE_SIZE`

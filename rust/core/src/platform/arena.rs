@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
@@ -158,10 +159,19 @@ pub struct Block {
     pub field_text: fn(&str, u32, u64) -> String,
 }
 
+/// Where the blocks of systems that are made the same way are: as that of a number that was made
+/// first, whichever system it was of.
+#[derive(Default)]
+struct Places {
+    taken: u32,
+    /// By arena and first slot.
+    firsts: BTreeMap<(u32, u32), Line>,
+}
+
 /// Gives out cache lines, in order of creation, and knows what each holds.
 #[derive(Default)]
 pub struct Lines {
-    taken: AtomicU32,
+    places: Arc<Mutex<Places>>,
     nr_arenas: AtomicU32,
     /// In order of their lines.
     blocks: Mutex<Vec<Block>>,
@@ -170,7 +180,22 @@ pub struct Lines {
 impl Lines {
     /// `count` fresh lines without a name; line 0 is [`Line::FREE`].
     pub fn take(&self, count: u32) -> Line {
-        Line(self.taken.fetch_add(count, Std::Relaxed) + 1)
+        let arena = self.nr_arenas.fetch_add(1, Std::Relaxed);
+        self.place_of((arena, 0), count)
+    }
+
+    /// Lines of another system, which gives its words the same lines if it is made the same way.
+    pub fn beside(&self) -> Self {
+        Self { places: Arc::clone(&self.places), ..Self::default() }
+    }
+
+    fn place_of(&self, block: (u32, u32), count: u32) -> Line {
+        let Places { taken, firsts } = &mut *self.places.lock().expect("no panic while held");
+        *firsts.entry(block).or_insert_with(|| {
+            let first = Line(*taken + 1);
+            *taken += count;
+            first
+        })
     }
 
     /// Lines for words that are in no arena: `nr_objects` of a kind, one line each.
@@ -197,8 +222,10 @@ impl Lines {
     /// Lines for a block of objects; fills in `first`.
     fn take_block(&self, block: Block) -> Line {
         let mut blocks = self.blocks.lock().expect("no panic while held");
-        let first = self.take(block.nr_objects * block.per_object);
-        blocks.push(Block { first, ..block });
+        let count = block.nr_objects * block.per_object;
+        let first = self.place_of((block.arena, block.base), count);
+        let place = blocks.partition_point(|other| other.first < first);
+        blocks.insert(place, Block { first, ..block });
         first
     }
 

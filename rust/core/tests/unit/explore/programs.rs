@@ -282,9 +282,9 @@ struct Remembering {
 
 impl Remembering {
     fn new(program: &Arc<Program>, options: Options, no_avc: Option<u32>) -> Rc<Self> {
-        let config = with_variants(Choice::Fixed);
+        let (config, none) = (with_variants(Choice::Fixed), Hazards::default());
         let inner =
-            ProgramSubject::new(program, &config, options, &Arc::default(), 0, Hazards::default());
+            ProgramSubject::new(program, &config, options, &Arc::default(), 0, none, Lines::default());
         Rc::new(Self { inner, results: RefCell::default(), no_avc })
     }
 }
@@ -405,7 +405,8 @@ fn write_sections_are_checked_where_writers_exclude_each_other_and_nothing_is_le
         let mut config = with_variants(Choice::Fixed);
         config.variants.set(Variant::B1, b1);
         let program = fault_against_munmap();
-        let explorer = explorer::<Spf>(&program, &config, options, &Arc::default()).unwrap();
+        let explorer =
+            explorer::<Spf>(&program, &config, options, &Arc::default(), Lines::default()).unwrap();
         explorer.machine.checks_sections.get()
     };
     assert!(checks(Choice::Fixed, &dfs(1, true)));

@@ -55,6 +55,24 @@ fn a_frame_comes_back_more_often_than_a_pointer_can_count() {
 }
 
 #[test]
+fn systems_beside_each_other_have_the_same_lines_whichever_grew_first() {
+    let lines = Lines::default();
+    let system = || {
+        let lines = Arc::new(lines.beside());
+        [Arena::<Vma<Cpu>>::new(&lines, 0), Arena::new(&lines, 0)]
+    };
+    let (one, other) = (system(), system());
+    let first_lines =
+        |arena: &Arena<Vma<Cpu>>| [0, 64, 192].map(|nth| arena.alloc_at(nth).slot.line);
+    let of_one = [first_lines(&one[0]), first_lines(&one[1])];
+    let of_other = [first_lines(&other[1]), first_lines(&other[0])];
+    assert_eq!([of_other[1], of_other[0]], of_one);
+    // In the other system too a line stands for what it has.
+    let line = of_other[1][1];
+    assert_eq!(other[0].lines().name_of(line, 0x20), "vm_area_struct[64].rb_parent");
+}
+
+#[test]
 fn a_timeline_says_what_a_word_is_and_what_it_holds() {
     let lines = Arc::new(Lines::default());
     let vmas = Arena::<Vma<Cpu>>::new(&lines, 0);

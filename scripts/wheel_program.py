@@ -29,6 +29,9 @@ def main() -> int:
         sys.exit(f"expected one fault and 42 read back, got {result.counters}, {read}")
 
     subprocess.run(["spfemu", "events"], check=True, stdout=subprocess.DEVNULL)
+    a7 = spfemu.scenario("A7")
+    if not spfemu.explore(a7.program, **a7.settings)["violations"]:
+        sys.exit("nothing was found without the second check")
     print(f"the wheel of spfemu {spfemu.__version__} runs with no Rust on PATH")
     return 0
 

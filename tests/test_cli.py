@@ -137,6 +137,10 @@ class TestHelp:
             ("explore p.json --strategy p", ["pct"]),
             ("explore p.json --mutant no-n", ["no-node-test"]),
             ("explore p.json --variants ", ["v12", "fixed"]),
+            ("explore split", ["split"]),
+            ("explain fork_", ["fork_of_two_mappings", "fork_without_memory"]),
+            ("mutants no-n", ["no-node-test"]),
+            ("variants ev", ["even-before-unlinked"]),
         ],
     )
     def test_completion_of(self, words: str, completions: list[str]) -> None:

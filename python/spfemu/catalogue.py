@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -108,8 +107,9 @@ def entries(what: str) -> list[dict[str, Any]]:
         ]
         added = {"entry": name, "source": told["source"], "scenarios": shows}
         entry = known.get(name, nothing) | added | {"verdict": told.get("verdict")}
-        if entry["name"] is not None and what == "variants":
-            entry["models"] = "none" if entry["oracle"] == "none" else "all"
+        if what == "variants":
+            nowhere = "none" if entry["name"] is not None else None
+            entry["models"] = "all" if any(one["breaks"] for one in shows) else nowhere
         found.append(entry)
     return found
 
@@ -136,6 +136,8 @@ def _order(entry: str) -> tuple[str, int, str]:
 
 @cache
 def _index() -> dict[str, Any]:
+    import tomllib  # takes longer to find than most commands need it
+
     return tomllib.loads(_FILES.joinpath("catalogue.toml").read_text(encoding="utf-8"))
 
 

@@ -20,7 +20,7 @@ import spfemu
 from spfemu.cli import main
 from spfemu.cli.app import app
 from spfemu.cli.demo import race_program
-from spfemu.cli.explore import print_exploration
+from spfemu.cli.exploration import print_exploration
 from spfemu.cli.timeline import print_timeline
 from spfemu.engines import core_list
 from spfemu.program import EVENTS

@@ -122,7 +122,7 @@ def explore(
     >>> found["complete"], found["settings"]["preemptions"], found["violations"]
     (True, 2, [])
     """
-    from spfemu import __version__, _core
+    from spfemu import __version__
 
     profile = profile_of(arch)
     check_bounded(program := prepare(program, profile), "explore")
@@ -142,16 +142,31 @@ def explore(
     options = {**_told(settings), "strategy": strategy, "seed": seed, "replay": replay}
     options["races"] = _races(races, strategy, replay)
     options["workers"] = _workers(workers)
-    head = {
+    text, interrupt = _searched(program, profile, options, progress)
+    result = {
         "format": RESULT_FORMAT,
         "version": __version__,
         "engine": "explore",
         "handler": "spf",
         "arch": profile.name,
         "seed": seed,
+        **_completed(json.loads(text), races, steps),
+        "settings": settings,
     }
-    try:
-        with source_named(program):
+    if interrupt is not None:
+        vars(interrupt)["so_far"] = result
+        raise interrupt
+    return result
+
+
+def _searched(
+    program: Program, profile: Arch, options: Mapping[str, Any], progress: Progress | None
+) -> tuple[str, KeyboardInterrupt | None]:
+    """Returns what the core found, and what ended it before its time. Source: ours."""
+    from spfemu import _core
+
+    with source_named(program):
+        try:
             text = _core.explore(
                 json.dumps(profile.to_dict()),
                 core_tasks(program),
@@ -159,14 +174,12 @@ def explore(
                 json.dumps(options),
                 progress,
             )
-    except KeyboardInterrupt as interrupt:
-        # The core has left what it had, unless it was not at work.
-        more = vars(interrupt)
-        if "so_far" in more:
-            found = _completed(json.loads(more["so_far"]), races, steps)
-            more["so_far"] = {**head, **found, "settings": settings}
-        raise
-    return {**head, **_completed(json.loads(text), races, steps), "settings": settings}
+        except KeyboardInterrupt as interrupt:
+            # The core has left what it had, unless it was not at work.
+            if "so_far" not in vars(interrupt):
+                raise
+            return vars(interrupt)["so_far"], interrupt
+    return text, None
 
 
 def _completed(found: dict[str, Any], races: bool, steps: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from spfemu.cli.app import main as spfemu
-from spfemu.cli.explore import print_exploration
+from spfemu.cli.exploration import print_exploration
 from spfemu.cli.output import error_line
 from spfemu.errors import SpfemuError
 from spfemu.exploring import PREEMPTIONS, explore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ import typer
 
 from spfemu.cli.by_name import AS_POSTED, with_scenario
 from spfemu.cli.choices import mutant_choices, program_choices, variant_choices
+from spfemu.cli.exploration import print_exploration, summary
 from spfemu.cli.minimising import check_target, exit_status, minimise_first, print_minimised
 from spfemu.cli.options import (
     ArchOption,
@@ -18,10 +20,8 @@ from spfemu.cli.options import (
     SeedOption,
     TreeOption,
 )
-from spfemu.cli.output import check_is_file, check_output, counted, print_json, progress_bar
+from spfemu.cli.output import check_is_file, check_output, print_json, progress_bar
 from spfemu.cli.stepping import page
-from spfemu.cli.tables import print_folded
-from spfemu.cli.timeline import print_timeline
 from spfemu.engines import VARIANT_VALUES, Progress, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import (
@@ -39,7 +39,7 @@ from spfemu.program.model import Program
 from spfemu.program.values import shown
 from spfemu.sources import load_program
 
-__all__ = ["print_exploration", "register", "summary"]
+__all__ = ["register"]
 
 
 _Program = Annotated[
@@ -227,25 +227,47 @@ def explore_command(
     }
     program, settings = with_scenario(context, program, settings, quiet=as_json)
     loaded = load_program(program)
-    check_is_file("--html", html)
-    check_output(html, program)
-    check_target(minimise, program, html)
+    shown = _Shown(program, html, minimise, full, as_json)
+    shown.check()
     with progress_bar(loaded.source, quiet=as_json) as progress:
         exploration, interrupt = _explored(loaded, settings, progress)
-    command = ["spfemu", "explore", program, *(options := _replay_options(settings))]
-    names = [*(task.name for task in loaded.tasks), "softirq"]
-    _write_page(html, exploration, command, names)
-    if not as_json:
-        print_exploration(exploration, command, names, full=full)
-    if interrupt is None:
-        minimise_first(minimise, loaded, exploration, settings, quiet=as_json)
-    if as_json:
-        print_json(exploration)
-    elif minimise is not None and interrupt is None:
-        print_minimised(minimise, exploration, options)
     if interrupt is not None:
+        replace(shown, minimise=None).show(loaded, settings, exploration)
         raise interrupt
+    shown.show(loaded, settings, exploration)
     raise typer.Exit(exit_status(exploration))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What becomes of an exploration: where it is written, and how."""
+
+    program: str
+    html: Path | None
+    minimise: Path | None
+    full: bool
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuses files that cannot be written, before anything long begins."""
+        check_is_file("--html", self.html)
+        check_output(self.html, self.program)
+        check_target(self.minimise, self.program, self.html)
+
+    def show(
+        self, loaded: Program, settings: Mapping[str, Any], exploration: dict[str, Any]
+    ) -> None:
+        options = _replay_options(settings)
+        command = ["spfemu", "explore", self.program, *options]
+        names = [*(task.name for task in loaded.tasks), "softirq"]
+        _write_page(self.html, exploration, command, names)
+        if not self.as_json:
+            print_exploration(exploration, command, names, full=self.full)
+        minimise_first(self.minimise, loaded, exploration, settings, quiet=self.as_json)
+        if self.as_json:
+            print_json(exploration)
+        elif self.minimise is not None:
+            print_minimised(self.minimise, exploration, options)
 
 
 def _explored(
@@ -327,65 +349,6 @@ def _replay_options(settings: Mapping[str, Any]) -> list[str]:
         if value != _DEFAULTS.get(option):
             options += [option, value]
     return options
-
-
-def print_exploration(
-    exploration: dict[str, Any],
-    command: Sequence[str],
-    task_names: Sequence[str],
-    *,
-    full: bool = False,
-    timelines: int | None = None,
-) -> None:
-    """Writes what an exploration found; ``command`` is the one that a token completes.
-
-    Source: ours. ``full`` leaves nothing out of the timelines; only the first ``timelines``
-    findings have one (default: all).
-    """
-    violations = exploration["violations"]
-    print(summary(exploration))
-    for number, violation in enumerate(violations):
-        entry = f" (known as {violation['entry']})" if violation["entry"] else ""
-        print(f"\n{violation['invariant']}{entry}: {violation['what']}")
-        print_folded(violation["why"])
-        if timelines is None or number < timelines:
-            print_timeline(violation["timeline"], task_names, full=full)
-            if violation["fired"] is None and violation["timeline"]:
-                print("(seen once all tasks had ended)")
-        print(f"token   {violation['token']}")
-        print(f"replay  {shlex.join([*command, '--replay', violation['token']])}")
-
-
-def summary(exploration: dict[str, Any]) -> str:
-    """Returns in one line how far an exploration went, and how much it found. Source: ours."""
-    parts = [
-        counted(exploration["schedules"], "schedule"),
-        counted(exploration["steps"], "step"),
-        *_how_far(exploration),
-        counted(len(exploration["violations"]), "violation"),
-    ]
-    return ", ".join(parts)
-
-
-def _how_far(exploration: dict[str, Any]) -> list[str]:
-    """Says within which bounds the search was complete, or why it was not."""
-    settings = exploration["settings"]
-    said = []
-    if exploration["too_long"]:
-        said.append(f"{exploration['too_long']:,} cut short after {settings['steps']:,} steps")
-    if settings["strategy"] == "replay":
-        return said
-    if exploration["complete"]:
-        bound = settings["preemptions"]
-        within = "" if bound == "all" else f" within {counted(bound, 'preemption')}"
-        said.append(f"complete{within}")
-    elif settings["strategy"] == "guided":
-        said.append("as told")
-    elif settings["strategy"] != "dfs":
-        said.append("drawn at random")
-    else:
-        said.append("not complete")
-    return said
 
 
 def register(app: typer.Typer) -> None:

@@ -270,13 +270,16 @@ impl Platform for Cpu {
     }
 
     fn ends_operation(&self) -> bool {
-        let at_work = self.machine.at_work.get() & !bit(self.task);
-        self.machine.at_work.set(at_work);
-        at_work == 0 && self.is_live()
+        self.machine.at_work.ends(self.task);
+        self.machine.at_work.is_nobody() && self.is_live()
+    }
+
+    fn begins_end(&self) {
+        self.machine.at_work.begins(self.task);
     }
 
     fn callback_runs(&self) -> bool {
-        self.machine.in_softirq.get()
+        self.machine.at_work.softirq.get()
     }
 
     fn observe(&self, word: &Word<Self>) -> u64 {
@@ -365,7 +368,7 @@ impl Platform for Cpu {
             self.function.set("");
             self.choice_before_next(|machine| machine.decide_between_operations(self.task));
             self.has_begun.set(true);
-            self.machine.at_work.set(self.machine.at_work.get() | bit(self.task));
+            self.machine.at_work.begins(self.task);
             for task in (0..self.machine.nr_tasks).filter(|&task| task != self.task) {
                 self.machine.touch(Thing::Operation(task), false);
             }

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::at_work::AtWork;
 use super::dpor::Dpor;
 use super::explainer::Explainer;
 use super::hazards::Hazards;
@@ -31,8 +32,9 @@ pub(super) const MORE_STEPS: u64 = 20_000;
 const WATCH_EVERY: u64 = 1 << 13;
 
 /// What a task that cannot run waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Wait {
+    #[default]
     Nothing,
     /// Until a word (its address in the host) satisfies the task's condition.
     Spin(usize),
@@ -53,6 +55,7 @@ pub(super) enum Wait {
 }
 
 /// What one task waits for.
+#[derive(Default)]
 pub(super) struct TaskState {
     pub(super) wait: Cell<Wait>,
     pub(super) condition: Condition,
@@ -143,10 +146,7 @@ pub(super) struct Machine {
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
     pub(super) hazards: Cell<Hazards>,
-    /// The softirq is in the middle of a callback.
-    pub(super) in_softirq: Cell<bool>,
-    /// Tasks in the middle of an operation of the program, or at their end.
-    pub(super) at_work: Cell<TaskSet>,
+    pub(super) at_work: AtWork,
     pub(super) checks_sections: Cell<bool>,
     pub(super) livelock_faults: Cell<u32>,
     pub(super) is_recording: Cell<bool>,
@@ -168,14 +168,9 @@ impl Machine {
         strategy: Box<dyn Strategy>,
         watch: &Arc<Watch>,
     ) -> Self {
-        let task = || TaskState {
-            wait: Cell::new(Wait::Nothing),
-            condition: Condition::default(),
-            waits_for_program: Cell::new(false),
-        };
         Self {
             nr_tasks,
-            tasks: (0..nr_tasks).map(|_| task()).collect(),
+            tasks: (0..nr_tasks).map(|_| TaskState::default()).collect(),
             phase: Cell::new(Phase::AtRest),
             runnable: Cell::new(0),
             live: Cell::new(0),
@@ -212,8 +207,7 @@ impl Machine {
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
             hazards: Cell::default(),
-            in_softirq: Cell::new(false),
-            at_work: Cell::new(0),
+            at_work: AtWork::default(),
             checks_sections: Cell::new(false),
             livelock_faults: Cell::new(LIVELOCK_FAULTS),
             is_recording: Cell::new(false),
@@ -249,8 +243,7 @@ impl Machine {
         self.live.set(all);
         self.watching.set(0);
         self.have_woken.set(0);
-        self.in_softirq.set(false);
-        self.at_work.set(0);
+        self.at_work.reset();
         self.found.take();
         self.next.set(None);
         *self.end.borrow_mut() = None;

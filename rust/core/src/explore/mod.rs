@@ -5,6 +5,7 @@
 //! no switch happens. A schedule prints as a [`token`] and is replayed from it. Memory is
 //! sequentially consistent, or as weak as a [`MemoryModel`] says.
 
+mod at_work;
 mod attribution;
 mod choices;
 mod contract;

@@ -76,9 +76,9 @@ impl Cpu {
     pub(super) fn run_ksoftirqd(&self, run_callbacks: impl Fn()) {
         while self.is_live() {
             if self.machine.ready_callback().is_some() {
-                self.machine.in_softirq.set(true);
+                self.machine.at_work.softirq.set(true);
                 run_callbacks();
-                self.machine.in_softirq.set(false);
+                self.machine.at_work.softirq.set(false);
             } else if self.machine.live() != bit(self.task) {
                 self.block(Wait::Callbacks, None);
             } else {

@@ -39,7 +39,7 @@ impl Machine {
         self.set_runnable(self.runnable.get() & !bit(task));
         self.touch(Thing::Task(task), true);
         self.left_cpu(task);
-        self.at_work.set(self.at_work.get() & !bit(task));
+        self.at_work.ends(task);
         self.end_softirq();
         if self.phase.get() == Phase::Running {
             self.pick(task);

@@ -307,6 +307,9 @@ pub trait Platform: Sized + 'static {
     fn ends_operation(&self) -> bool {
         false
     }
+    /// A task has no more operations, and begins to end.
+    #[inline(always)]
+    fn begins_end(&self) {}
     /// Between two operations of a task: a chance to share the CPU, and to stop.
     /// False: the run is over (time is up, interrupted, or a finding).
     fn operation_boundary(&self) -> bool;

@@ -255,6 +255,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.
     fn exit(&self) {
+        self.cpu.begins_end();
         let is_alone = self.run.sync.nobody_else_runs() && !self.cpu.callback_runs();
         if self.run.options.check_before_exit && is_alone {
             // Before any grace period ends: what was unmapped is closed already.

@@ -283,8 +283,15 @@ struct Remembering {
 impl Remembering {
     fn new(program: &Arc<Program>, options: Options, no_avc: Option<u32>) -> Rc<Self> {
         let (config, none) = (with_variants(Choice::Fixed), Hazards::default());
-        let inner =
-            ProgramSubject::new(program, &config, options, &Arc::default(), 0, none, Lines::default());
+        let inner = ProgramSubject::new(
+            program,
+            &config,
+            options,
+            &Arc::default(),
+            0,
+            none,
+            Lines::default(),
+        );
         Rc::new(Self { inner, results: RefCell::default(), no_avc })
     }
 }

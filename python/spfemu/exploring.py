@@ -33,6 +33,7 @@ __all__ = [
     "STEPS",
     "STRATEGIES",
     "explore",
+    "hazard_names",
 ]
 
 STRATEGIES: Final = ("dfs", "random", "pct", "coverage", "guided")
@@ -135,7 +136,7 @@ def explore(
         "memory_model": one_of(
             "memory model", memory_model or _MODEL_OF[profile.family], MEMORY_MODELS
         ),
-        "hazards": _hazards(hazards),
+        "hazards": hazard_names(hazards),
         "tree": one_of("tree", tree, TREES),
     }
     _check("seed", seed, 0, (1 << 64) - 1)
@@ -199,8 +200,11 @@ def _completed(found: dict[str, Any], races: bool, steps: int) -> dict[str, Any]
     return found
 
 
-def _hazards(given: str | Sequence[str]) -> list[str]:
-    """Returns the hazards that are asked for, each once and in their order. Source: ours."""
+def hazard_names(given: str | Sequence[str]) -> list[str]:
+    """Returns the hazards that are asked for, each once and in the order of ``HAZARDS``.
+
+    Source: ours. Raises EngineError for what is none.
+    """
     names = {one_of("hazard", name, (*HAZARDS, "all")) for name in _several(given)}
     return [name for name in HAZARDS if name in names or "all" in names]
 

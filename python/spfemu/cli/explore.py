@@ -16,6 +16,7 @@ from spfemu.cli.exploration import print_exploration, summary
 from spfemu.cli.minimising import check_target, exit_status, minimise_first, print_minimised
 from spfemu.cli.options import (
     ArchOption,
+    HazardsOption,
     JsonOption,
     SeedOption,
     TreeOption,
@@ -26,7 +27,6 @@ from spfemu.engines import VARIANT_VALUES, Progress, one_of
 from spfemu.errors import EngineError
 from spfemu.exploring import (
     DEPTH,
-    HAZARDS,
     MEMORY_MODELS,
     PREEMPTIONS,
     SCHEDULES,
@@ -91,15 +91,6 @@ _MemoryModel = Annotated[
         help="In which order CPUs see stores: sequential consistency, or as x86, arm64 or POWER "
         "(default: as the arch's do).",
         autocompletion=lambda: list(MEMORY_MODELS),
-    ),
-]
-_Hazards = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME|all",
-        help="What may happen besides interleaving: tlb-eviction, tlb-refill, failed-allocation, "
-        "softirq (repeatable).",
-        autocompletion=lambda: [*HAZARDS, "all"],
     ),
 ]
 _Schedules = Annotated[
@@ -185,7 +176,7 @@ def explore_command(
     variant: _Variant = None,
     variants: _Variants = None,
     memory_model: _MemoryModel = None,
-    hazard: _Hazards = None,
+    hazard: HazardsOption = None,
     schedules: _Schedules = None,
     preemptions: _Preemptions = None,
     steps: _Steps = STEPS,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from spfemu.cli.choices import mutant_choices
-from spfemu.cli.options import JsonOption
+from spfemu.cli.options import HazardsOption, JsonOption
 from spfemu.cli.output import counted, print_json
 from spfemu.cli.tables import print_folded
 from spfemu.engines import VARIANT_VALUES
@@ -74,6 +74,7 @@ def fuzz_command(
     workers: _Workers = None,
     mutant: _Mutants = None,
     variants: _Variants = "fixed",
+    hazard: HazardsOption = None,
     db: _Db = None,
     seed: _Seed = None,
     as_json: JsonOption = False,
@@ -89,7 +90,8 @@ def fuzz_command(
     from spfemu.fuzzing import fuzz
 
     mutants = tuple(mutant or ())
-    plan = Plan(time_s, workers or local_jobs(), mutants, variants, db, seed)
+    workers = workers or local_jobs()
+    plan = Plan(time_s, workers, mutants, variants, db, seed, tuple(hazard or ()))
     line = _StatusLine(quiet=as_json)
     campaign = fuzz(
         plan,

@@ -8,11 +8,13 @@ import typer
 
 from spfemu.cli.choices import arch_choices, program_choices
 from spfemu.engines import HANDLERS, SIDE_BY_SIDE, TREES
+from spfemu.exploring import HAZARDS
 
 __all__ = [
     "ArchOption",
     "HandlerOption",
     "HandlersOption",
+    "HazardsOption",
     "JsonOption",
     "PaceOption",
     "ProgramArgument",
@@ -56,6 +58,15 @@ SeedOption: TypeAlias = Annotated[
     int, typer.Option(min=0, metavar="N", help="Seed of every choice that the engine draws.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+HazardsOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|all",
+        help="What may happen besides interleaving: tlb-eviction, tlb-refill, failed-allocation, "
+        "softirq (repeatable).",
+        autocompletion=lambda: [*HAZARDS, "all"],
+    ),
+]
 PaceOption: TypeAlias = Annotated[
     bool, typer.Option("--pace", help="Native: spend the time of compute and sleep.")
 ]

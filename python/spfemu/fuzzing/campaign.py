@@ -59,6 +59,7 @@ class Campaign:
                 "time_s": self.plan.time_s, "workers": self.plan.workers,
                 "mutants": list(self.plan.mutants), "variants": self.plan.variants,
                 "db": self.plan.db, "folder": str(self.plan.folder), "seed": self.plan.seed,
+                "hazards": list(self.plan.hazards),
             },
             "findings": [
                 {

@@ -70,8 +70,9 @@ class Found:
         if self.token is None:
             return shlex.join(["spfemu", "check", str(path), "--against", "reference"])
         words = ["spfemu", "explore", str(path)]
-        for name in self.settings.get("mutants", ()):
-            words += ["--mutant", name]
+        for option in ("mutant", "hazard"):
+            for name in self.settings.get(f"{option}s", ()):
+                words += [f"--{option}", name]
         if "variants_default" in self.settings:
             words += ["--variants", self.settings["variants_default"]]
         return shlex.join([*words, "--replay", self.token])

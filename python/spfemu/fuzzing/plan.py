@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from spfemu.engines import VARIANT_VALUES, catalogue_names, one_of
 from spfemu.errors import EngineError, ProgramError
+from spfemu.exploring import hazard_names
 from spfemu.program.values import shown
 
 __all__ = ["KINDS", "Plan", "example_database"]
@@ -25,7 +26,7 @@ class Plan:
     remove, by name or entry, and ``variants``, "fixed" or "v12", both only of what is explored;
     ``db``: a folder for what is found, for the corpus, and for hypothesis' examples, or a Redis
     URL for these alone (the rest is in ``folder``); ``seed``: None, or 0 to 2^64-1, fixes what
-    each worker draws.
+    each worker draws; ``hazards``: as ``spfemu.explore`` has them.
     """
 
     time_s: float | None = None
@@ -34,6 +35,7 @@ class Plan:
     variants: str = "fixed"
     db: str | None = None
     seed: int | None = None
+    hazards: tuple[str, ...] = ()
 
     def checked(self) -> Plan:
         """Returns it with the mutants' names. Raises EngineError or ProgramError, saying what is
@@ -48,7 +50,7 @@ class Plan:
         one_of("variants", self.variants, VARIANT_VALUES)
         library("hypothesis", "spfemu[testing]")
         names = tuple(catalogue_names("mutant", list(self.mutants)))
-        plan = replace(self, mutants=names)
+        plan = replace(self, mutants=names, hazards=tuple(hazard_names(self.hazards)))
         plan.make_folder()
         if self.db is not None and self.db.startswith(_REDIS):
             _reach(self.db)
@@ -74,12 +76,14 @@ class Plan:
         return KINDS[1] if self.mutants else KINDS[(worker + turn) % 2]
 
     def explored_with(self) -> dict[str, Any]:
-        """What ``spfemu.explore`` is told of mutants and variants. Source: ours."""
+        """What ``spfemu.explore`` is told of mutants, variants and hazards. Source: ours."""
         told: dict[str, Any] = {}
         if self.variants != "v12":
             told["variants_default"] = self.variants
         if self.mutants:
             told["mutants"] = list(self.mutants)
+        if self.hazards:
+            told["hazards"] = list(self.hazards)
         return told
 
 

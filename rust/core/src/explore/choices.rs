@@ -20,8 +20,18 @@ impl Machine {
 
     /// As `decide` before the usual access of `task` while the reduction chooses; notes the access
     /// if `task` goes on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decide_on_access(&self, task: TaskId, site: u64, writes: bool) -> TaskId {
+        // Most steps of a schedule are those of the one before.
+        if !self.is_last() && self.dpor.borrow_mut().repeats(task, self.runnable.get()) {
+            self.points.set(self.points.get() + u64::from(self.has_choice()));
+            return task;
+        }
+        self.decide_on_new_access(task, site, writes)
+    }
+
+    #[inline(never)]
+    fn decide_on_new_access(&self, task: TaskId, site: u64, writes: bool) -> TaskId {
         if self.is_last() {
             self.dpor.borrow_mut().races.touch(site, writes);
             return task;

@@ -86,13 +86,12 @@ pub(super) struct Dpor {
     given: usize,
     store_choices: StoreChoices,
     sleepers: Sleepers,
-    /// Those of `sleepers` that sleep now, and how many were come to.
-    asleep: Vec<usize>,
-    nr_met: usize,
     /// All that can go on sleep: what comes now leads to what was found before.
     is_redundant: bool,
     has_begun: bool,
     is_complete: bool,
+    /// The bound of this pass has left something out.
+    was_bounded: bool,
     /// The first steps of tasks, see `initials`.
     firsts: Vec<StepId>,
     /// Nodes that are not this search's alone; which of them have others to try since it looked.
@@ -116,11 +115,10 @@ impl Dpor {
             given: 0,
             store_choices: StoreChoices::default(),
             sleepers: Sleepers::default(),
-            asleep: Vec::new(),
-            nr_met: 0,
             is_redundant: false,
             has_begun: false,
             is_complete: false,
+            was_bounded: false,
             firsts: Vec::new(),
             nr_shared: 0,
             opened: Vec::new(),
@@ -141,8 +139,7 @@ impl Dpor {
     pub(super) fn next_schedule(&mut self) -> bool {
         self.depth = 0;
         self.given = 0;
-        self.asleep.clear();
-        self.nr_met = 0;
+        self.sleepers.begin();
         self.store_choices.begin();
         self.is_redundant = false;
         if !std::mem::replace(&mut self.has_begun, true) || self.take_another_way() {
@@ -152,6 +149,7 @@ impl Dpor {
         self.races.go_back(0);
         if let (Some(bound), Some(last)) = (self.preemptions, self.last_preemptions)
             && bound < last
+            && std::mem::take(&mut self.was_bounded)
         {
             self.preemptions = Some(bound + 1);
             return true;
@@ -199,11 +197,32 @@ impl Dpor {
     fn go_on_from(&mut self, nth: usize) {
         self.races.go_back(nth);
         self.given = nth + 1;
+        self.sleepers.begin_at(nth, self.nodes[nth].asleep);
+    }
+
+    /// Whether the next step is one that the schedule has in common with the one before, and `task`
+    /// takes it; it is taken then. All that can be learnt of it was.
+    #[inline(always)]
+    pub(super) fn repeats(&mut self, task: TaskId, runnable: TaskSet) -> bool {
+        self.depth + 1 < self.given
+            && self.nodes[self.depth].task == task
+            && self.repeat(runnable) == task
+    }
+
+    #[inline(always)]
+    fn repeat(&mut self, runnable: TaskSet) -> TaskId {
+        let node = &self.nodes[self.depth];
+        assert_eq!(node.runnable, runnable, "the same choices, another program");
+        self.depth += 1;
+        node.task
     }
 
     /// Closes the step that ran, and chooses who takes the next one.
     #[inline]
     pub(super) fn step(&mut self, point: &Point) -> TaskId {
+        if self.depth + 1 < self.given {
+            return self.repeat(point.runnable);
+        }
         self.end_step();
         if self.is_redundant {
             return point.default_task();
@@ -221,7 +240,7 @@ impl Dpor {
                 }
             },
         };
-        self.meet_sleepers();
+        self.sleepers.meet(self.depth);
         self.depth += 1;
         if self.depth >= self.given {
             self.races.begin_step(task);
@@ -239,6 +258,7 @@ impl Dpor {
         let spent = self.spent_at(node);
         let costs = point.costs();
         let tries = !costs || self.preemptions.is_none_or(|bound| spent < bound);
+        self.was_bounded |= !tries;
         self.store_choices.choose(node, point.current, costs, tries)
     }
 
@@ -250,8 +270,7 @@ impl Dpor {
 
     /// The schedule comes where none was before; none: whoever can go on sleeps.
     fn new_node(&mut self, point: &Point) -> Option<TaskId> {
-        let tasks = self.asleep.iter().filter_map(|&nth| self.sleepers.get(nth));
-        let asleep = tasks.fold(0, |set, sleeper| set | 1 << sleeper.task);
+        let asleep = self.sleepers.asleep();
         let awake = point.runnable & !asleep;
         let default = point.default_task();
         let task = match awake {
@@ -281,22 +300,15 @@ impl Dpor {
         Some(task)
     }
 
-    /// Who was tried before at the node that the schedule has come to, sleeps.
-    fn meet_sleepers(&mut self) {
-        while let Some(sleeper) = self.sleepers.get(self.nr_met)
-            && sleeper.node == self.depth
-        {
-            self.asleep.push(self.nr_met);
-            self.nr_met += 1;
-        }
-    }
-
     /// The step that ran has ended: learns from its races.
     #[inline]
     pub(super) fn end_step(&mut self) {
+        if self.depth < self.given {
+            return;
+        }
         let closed = self.races.close();
-        if !self.asleep.is_empty() {
-            self.wake_sleepers(self.depth as StepId - 1);
+        if self.sleepers.is_any_asleep() {
+            self.sleepers.wake(self.races.touches_of(self.depth as StepId - 1));
         }
         if let Some(step) = closed
             && (!self.races.races().is_empty() || self.races.stopped() != 0)
@@ -326,11 +338,6 @@ impl Dpor {
     fn leave_sleepers(&mut self, step: StepId) {
         let node = &mut self.nodes[step as usize];
         node.todo &= node.runnable & !node.asleep;
-    }
-
-    fn wake_sleepers(&mut self, step: StepId) {
-        let touches = self.races.touches_of(step);
-        self.asleep.retain(|&nth| !self.sleepers.conflicts(nth, touches));
     }
 
     /// `earlier` races with `later`: some task has to be tried before it with which what leads to
@@ -373,7 +380,10 @@ impl Dpor {
     /// The step at node `nth` races with a later one: others are tried before it, and wherever its
     /// task was chosen freely.
     fn try_others(&mut self, nth: StepId, bound: u32) {
-        let Node { task, costs, spent, .. } = self.nodes[nth as usize];
+        let node = &self.nodes[nth as usize];
+        let Node { task, costs, spent, .. } = *node;
+        let others = node.runnable & !node.asleep & !(1 << task);
+        self.was_bounded |= costs && spent >= bound && others != 0;
         let itself = (costs && spent < bound).then_some(nth);
         let free = self.free_nodes.iter().copied().take_while(|&free| free <= nth);
         for nth in itself.into_iter().chain(free) {

@@ -41,11 +41,7 @@ pub(super) enum Wait {
     /// As `Spin`, and only once it is woken.
     Sleep(usize),
     /// Until a word is no longer `value`, or `owner` is no longer on a CPU.
-    Owner {
-        word: usize,
-        value: u64,
-        owner: TaskId,
-    },
+    Owner { word: usize, value: u64, owner: TaskId },
     /// Until every CPU of the set has been outside an irq-off section.
     Interrupt(TaskSet),
     /// Until any word changes.

@@ -29,6 +29,8 @@ struct Work {
     known: Vec<String>,
     /// Of each kind that was not known before, the first.
     found: BTreeMap<String, Found>,
+    /// The bound has left something out.
+    was_bounded: bool,
     /// So many kinds were found that the search ends.
     is_enough: bool,
 }
@@ -79,6 +81,7 @@ impl<S: Subject> Explorer<S> {
             if state.is_over {
                 return;
             }
+            let was_bounded = std::mem::take(&mut state.work.was_bounded);
             let mut found: Vec<_> = std::mem::take(&mut state.work.found).into_iter().collect();
             drop(state);
             found.sort_by(|(_, one), (_, other)| one.when.cmp(&other.when));
@@ -87,6 +90,9 @@ impl<S: Subject> Explorer<S> {
                 let work = &mut board.lock().work;
                 work.report.violations.push(violation);
                 work.known.push(kind);
+            }
+            if !was_bounded {
+                return;
             }
         }
     }
@@ -128,6 +134,7 @@ impl<S: Subject> Explorer<S> {
             let mut parts = self.machine.dpor.borrow_mut().opened();
             let mut state = board.lock();
             state.work.report.add(&schedule);
+            state.work.was_bounded |= self.machine.dpor.borrow().was_bounded();
             self.watch.schedules.store(state.work.report.schedules, Ordering::Relaxed);
             if !schedule.is_redundant {
                 self.note_findings(&mut state, &schedule);

@@ -45,8 +45,11 @@ impl FreeSlots {
         }
     }
 
+    /// Nothing is free or settled. What was allocated is kept: explore does this before each schedule.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.of_anybody.clear();
+        self.of_cpu.iter_mut().for_each(Vec::clear);
+        self.home.clear();
     }
 }
 

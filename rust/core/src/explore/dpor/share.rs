@@ -84,7 +84,7 @@ impl Dpor {
         self.races.go_back(0);
         (self.preemptions, self.last_preemptions) =
             (Some(part.preemptions), Some(part.preemptions));
-        (self.has_begun, self.is_complete) = (false, false);
+        (self.has_begun, self.is_complete, self.was_bounded) = (false, false, false);
         self.nodes.clear();
         self.free_nodes.clear();
         self.store_choices = StoreChoices::default();
@@ -116,6 +116,11 @@ impl Dpor {
                 self.store_choices = path.store_choices.with(choice, store);
             }
         }
+    }
+
+    /// Whether the bound has left something out of the part so far.
+    pub(in crate::explore) fn was_bounded(&self) -> bool {
+        self.was_bounded
     }
 
     /// What the schedule that ran has others try above its own part.

@@ -78,7 +78,7 @@ class TestFinding:
         token = finding.token
         assert token is not None
         again = explore(program, **finding.settings, replay=token)
-        assert [one["entry"] for one in again["violations"]] == ["A26"]
+        assert {one["entry"] for one in again["violations"]} == {"A26"}
         assert finding.settings == {"variants_default": "fixed", "mutants": ["inherited-counts"]}
         assert sum(len(task.ops) for task in program.tasks) <= 8
 

@@ -88,7 +88,7 @@ pub const VARIANTS: [VariantInfo; 24] = [
                so two writers can leave it even while both write, or odd for ever; fixed (a later \
                Android port): only exclusive writers bump",
         cpus: 3,
-        oracle: "sequence, lost-store",
+        oracle: "sequence",
         outside_explore: Choice::Fixed,
     },
     VariantInfo {

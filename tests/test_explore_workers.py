@@ -43,6 +43,7 @@ def test_drawn_schedules_are_the_same_for_any_number_of_workers(
         ("read_of_a_new_page", 3, {"variants_default": "fixed", "mutants": ["M6"]}),
         ("look_up_against_munmap", 2, {"variants_default": "fixed", "mutants": ["A25a"]}),
         ("two_drops", 2, {"variants_default": "fixed", "variants": {"B1": "v12"}}),
+        ("write_against_mremap", 2, {"hazards": "all"}),
     ],
 )
 def test_a_bounded_search_is_the_same_for_any_number_of_workers(
@@ -51,6 +52,7 @@ def test_a_bounded_search_is_the_same_for_any_number_of_workers(
     how = {**settings, "preemptions": preemptions, "memory_model": model}
     alone = explored(program, 1, **how)
     assert alone["complete"]
+    assert alone["schedules"] > 300  # before that nobody is called to help
     for workers in MANY:
         assert explored(program, workers, **how) == alone
 

@@ -40,6 +40,7 @@ def test_each_published_number_of_ebizzy_has_a_line() -> None:
     assert told["TLB flush, x86, 72 CPUs", "72 threads"] == 609
 
 
+@pytest.mark.timeout(900)
 def test_ebizzys_numbers_as_long_as_it_was_measured() -> None:
     """One run for all of them: ten seconds of virtual time take a minute and more."""
     compared = spfemu.reproduce(groups=["ebizzy"])

@@ -71,9 +71,16 @@ def _completed(
     return {**settings, **taken}
 
 
+_HOW: Final = ("strategy", "preemptions", "schedules", "depth", "memory_model")
+
+
 def _headline(own: Scenario, settings: Mapping[str, Any]) -> str:
     breaks = f"breaks {', '.join(own.breaks)}" if own.breaks else own.verdict
-    return f"{own.entry}: {scenario_text(own.name, settings)}\nthe catalogue: {breaks}"
+    changed = own.settings.get("arch", "x86") != settings["arch"].name or any(
+        settings[name] != value for name, value in own.settings.items() if name in _HOW
+    )
+    within = ", within its own bounds and arch" if changed else ""
+    return f"{own.entry}: {scenario_text(own.name, settings)}\nthe catalogue{within}: {breaks}"
 
 
 def scenario_text(program: str, settings: Mapping[str, Any]) -> str:

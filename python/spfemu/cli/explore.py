@@ -89,7 +89,7 @@ _MemoryModel = Annotated[
     typer.Option(
         metavar="sc|tso|armv8|power",
         help="In which order CPUs see stores: sequential consistency, or as x86, arm64 or POWER "
-        "(default: as the arch's do).",
+        "(default: as the arch's do; without PROGRAM as the catalogue has it).",
         autocompletion=lambda: list(MEMORY_MODELS),
     ),
 ]

@@ -24,11 +24,9 @@ impl AtWork {
         self.tasks.set(self.tasks.get() | bit(task));
     }
 
-    pub fn ends(&self, task: TaskId) {
+    /// Whether nobody is any more.
+    pub fn ends(&self, task: TaskId) -> bool {
         self.tasks.set(self.tasks.get() & !bit(task));
-    }
-
-    pub fn is_nobody(&self) -> bool {
         self.tasks.get() == 0
     }
 }

@@ -263,15 +263,16 @@ impl Platform for Cpu {
     fn lets_happen(&self, hazard: Hazard) -> bool {
         self.machine.hazards.get().has(hazard)
     }
-
+    fn has_met(&self, hazard: Hazard) -> bool {
+        self.machine.met.get().has(hazard)
+    }
     #[inline(always)]
     fn meets(&self, hazard: Hazard) -> bool {
         self.lets_happen(hazard) && self.meets_now(hazard)
     }
 
     fn ends_operation(&self) -> bool {
-        self.machine.at_work.ends(self.task);
-        self.machine.at_work.is_nobody() && self.is_live()
+        self.machine.at_work.ends(self.task) && self.is_live()
     }
 
     fn begins_end(&self) {
@@ -279,7 +280,7 @@ impl Platform for Cpu {
     }
 
     fn callback_runs(&self) -> bool {
-        self.machine.at_work.softirq.get()
+        self.softirq_runs()
     }
 
     fn observe(&self, word: &Word<Self>) -> u64 {

@@ -18,6 +18,10 @@ impl Hazards {
         self.0 & 1 << hazard as u8 != 0
     }
 
+    pub(super) fn with(self, hazard: Hazard) -> Self {
+        Self(self.0 | 1 << hazard as u8)
+    }
+
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -30,7 +34,7 @@ impl Hazards {
 
 impl FromIterator<Hazard> for Hazards {
     fn from_iter<I: IntoIterator<Item = Hazard>>(hazards: I) -> Self {
-        Self(hazards.into_iter().fold(0, |set, hazard| set | 1 << hazard as u8))
+        hazards.into_iter().fold(Self::default(), Self::with)
     }
 }
 
@@ -44,6 +48,7 @@ impl Cpu {
         if meets {
             // What comes now is worth telling.
             machine.is_concurrent.set(true);
+            machine.met.set(machine.met.get().with(hazard));
             self.event(|| hazard.happens().to_owned());
         }
         meets

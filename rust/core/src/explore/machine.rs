@@ -142,6 +142,8 @@ pub(super) struct Machine {
     pub(super) callbacks: RefCell<VecDeque<(u64, RcuCallback)>>,
     pub(super) mutants: Cell<u64>,
     pub(super) hazards: Cell<Hazards>,
+    /// Those that have happened.
+    pub(super) met: Cell<Hazards>,
     pub(super) at_work: AtWork,
     pub(super) checks_sections: Cell<bool>,
     pub(super) livelock_faults: Cell<u32>,
@@ -203,6 +205,7 @@ impl Machine {
             callbacks: RefCell::default(),
             mutants: Cell::new(0),
             hazards: Cell::default(),
+            met: Cell::default(),
             at_work: AtWork::default(),
             checks_sections: Cell::new(false),
             livelock_faults: Cell::new(LIVELOCK_FAULTS),
@@ -240,6 +243,7 @@ impl Machine {
         self.watching.set(0);
         self.have_woken.set(0);
         self.at_work.reset();
+        self.met.set(Hazards::default());
         self.found.take();
         self.next.set(None);
         *self.end.borrow_mut() = None;

@@ -78,7 +78,9 @@ impl<S: Subject> Explorer<S> {
                 }
             });
             let mut state = board.lock();
-            if state.is_over {
+            let is_over = state.is_over;
+            // Who is told to end tells what was found.
+            if is_over && !self.watch.is_stopped() {
                 return;
             }
             let was_bounded = std::mem::take(&mut state.work.was_bounded);
@@ -91,7 +93,7 @@ impl<S: Subject> Explorer<S> {
                 work.report.violations.push(violation);
                 work.known.push(kind);
             }
-            if !was_bounded {
+            if is_over || !was_bounded {
                 return;
             }
         }

@@ -72,12 +72,22 @@ impl Cpu {
         Some(callback)
     }
 
+    /// Whether the softirq is in the middle of a callback.
+    pub(super) fn softirq_runs(&self) -> bool {
+        // What is decided by that comes before its end, or after.
+        if self.machine.hazards.get().has(Hazard::Softirq) {
+            self.machine.touch(Thing::Callbacks, false);
+        }
+        self.machine.at_work.softirq.get()
+    }
+
     /// `run_ksoftirqd()`: until all other tasks have ended, and nothing is left.
     pub(super) fn run_ksoftirqd(&self, run_callbacks: impl Fn()) {
         while self.is_live() {
             if self.machine.ready_callback().is_some() {
                 self.machine.at_work.softirq.set(true);
                 run_callbacks();
+                self.machine.touch(Thing::Callbacks, true);
                 self.machine.at_work.softirq.set(false);
             } else if self.machine.live() != bit(self.task) {
                 self.block(Wait::Callbacks, None);

@@ -84,9 +84,11 @@ impl<P: Platform, D: Design> Kernel<P, D> {
 
     /// `alloc_pages()` of order `HPAGE_PMD_ORDER`: one reference, undefined content. `None`: no frames in a row are free.
     pub(crate) fn alloc_compound_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
-        if cpu.meets(Hazard::FailedAllocation) {
-            return None;
-        }
+        if cpu.meets(Hazard::FailedAllocation) { None } else { self.take_compound_page(cpu, place) }
+    }
+
+    /// As `alloc_compound_page`, of frames that are known to be there.
+    pub(super) fn take_compound_page(&self, cpu: &P, place: Placement) -> Option<PageRef<'_, P>> {
         let rmqueue = || self.zonelist(place).find_map(|node| self.rmqueue_huge(cpu, node));
         let first = rmqueue().or_else(|| {
             self.drain_all_pages(cpu);

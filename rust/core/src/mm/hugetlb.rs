@@ -304,7 +304,7 @@ impl<P: Platform, D: Design> Kernel<P, D> {
         }
         let private = if from_reserve { PG_PRIVATE } else { 0 };
         let place = self.vma_placement(cpu, vma, address, self.hpage_pmd_order());
-        let Some(page) = self.alloc_compound_page(cpu, place) else {
+        let Some(page) = self.take_compound_page(cpu, place) else {
             self.enqueue_huge_page(cpu, from_reserve);
             return None;
         };

@@ -34,7 +34,8 @@ impl Hazard {
             Self::TlbEviction => "the TLB has lost the translation",
             Self::TlbRefill => "the CPU looks up a translation ahead of its use",
             Self::FailedAllocation => "the allocation fails",
-            Self::Softirq => "a grace period has ended",
+            // A task of its own, which is chosen.
+            Self::Softirq => "",
         }
     }
 }

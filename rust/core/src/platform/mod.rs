@@ -205,6 +205,11 @@ pub trait Platform: Sized + 'static {
     fn lets_happen(&self, _hazard: Hazard) -> bool {
         false
     }
+    /// Whether it has happened in this run.
+    #[inline(always)]
+    fn has_met(&self, _hazard: Hazard) -> bool {
+        false
+    }
     /// Whether this happens here and now, in a run that lets it happen.
     #[inline(always)]
     fn meets(&self, _hazard: Hazard) -> bool {

@@ -172,6 +172,14 @@ fn taken_along(events: &[Event], moved: &Event, page: u64) -> Vec<State> {
     let contents = contents.map(|word| after(Sets::Nothing, word.map_or(Sets::Unknown, Sets::To)));
     let so_far = |state: &State| state.end <= moved.begin;
     let meanwhile = possible(&states, |state| state.content, so_far, moved.end);
+    // Who comes after such a store sees it.
+    let beside = states.iter().filter(|state| state.store && state.end > moved.begin);
+    let beside = beside.map(|state| State {
+        begin: state.begin.max(moved.begin),
+        end: state.end,
+        certain: state.certain,
+        ..after(Sets::Nothing, state.content)
+    });
     let meanwhile = meanwhile.map(|word| State {
         // Replaced by all of those above, once the move is over.
         end: moved.begin,
@@ -179,7 +187,7 @@ fn taken_along(events: &[Event], moved: &Event, page: u64) -> Vec<State> {
         ..after(Sets::Nothing, word.map_or(Sets::Unknown, Sets::To))
     });
     let prots = prots.map(|prot| after(prot.map_or(Sets::Unknown, Sets::To), Sets::Nothing));
-    contents.chain(meanwhile).chain(prots).collect()
+    contents.chain(meanwhile).chain(beside).chain(prots).collect()
 }
 
 /// Whether `drop` replaces the page's content while the store `write` goes on.

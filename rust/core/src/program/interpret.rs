@@ -179,7 +179,17 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
             _ => self.system_call(op, base),
         };
         self.cpu.leave("");
+        self.check_between_operations();
         done
+    }
+
+    /// The task is in the middle of nothing: what must hold when nobody is?
+    fn check_between_operations(&self) {
+        if self.cpu.ends_operation()
+            && let Some(finding) = self.k.check_between_operations()
+        {
+            self.cpu.finding(finding.invariant, finding.what);
+        }
     }
 
     /// Between two operations, and two accesses of a `touch`: what waited for a grace period runs
@@ -192,11 +202,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
 
     /// Where the run, or another task's exec, ends the current one.
     fn boundary(&self, goes_on: impl FnOnce(&P) -> bool) -> Result<(), Stop> {
-        if self.cpu.ends_operation()
-            && let Some(finding) = self.k.check_between_operations()
-        {
-            self.cpu.finding(finding.invariant, finding.what);
-        }
+        self.check_between_operations();
         if !goes_on(self.cpu) {
             return Err(Stop::Over);
         }
@@ -256,6 +262,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
     /// Ends the task: the last of a process leaves its maps, the last of an mm frees it.
     fn exit(&self) {
         self.cpu.begins_end();
+        let _step = self.cpu.step("do_exit");
         let is_alone = self.run.sync.nobody_else_runs() && !self.cpu.callback_runs();
         if self.run.options.check_before_exit && is_alone {
             // Before any grace period ends: what was unmapped is closed already.

@@ -173,7 +173,7 @@ impl<P: Platform, D: Design, S: Starter<P>> TaskRun<'_, P, D, S> {
                 self.observe(to, kept, What::Moved { from: from >> self.k.page_shift() });
                 self.observe(to.wrapping_add(old), new.saturating_sub(old), grown);
                 // A source that cannot be split, for want of memory, stays: mremap succeeds.
-                let stays = self.cpu.lets_happen(Hazard::FailedAllocation);
+                let stays = self.cpu.has_met(Hazard::FailedAllocation);
                 self.observe(from, old, if stays { UNKNOWN } else { self.unmapped() });
                 if self.run.program.unfollowed.stacks {
                     self.observe_growth(to);

@@ -140,6 +140,15 @@ fn a_store_through_an_old_translation_comes_after_who_looks_at_the_new_place_mea
     let afterwards = |value| [&meanwhile[..], &[reads_there(13, 14, value)]].concat();
     assert_eq!(names(&afterwards(6)), [""; 0]);
     assert_eq!(names(&afterwards(1)), ["lost-store"]);
+    let [there, gone] = moved(5, 12);
+    let after_the_store = |values: &[u64]| {
+        let reads = values.iter().zip([8, 10]).map(|(&value, at)| reads_there(at, at + 1, value));
+        let before = [map(1, 2), write(3, 4, 1), there, gone, write(6, 7, 6)];
+        before.into_iter().chain(reads).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&after_the_store(&[6, 6])), [""; 0]);
+    assert_eq!(names(&after_the_store(&[1])), ["lost-store"]);
+    assert_eq!(names(&after_the_store(&[6, 1])), ["lost-store"]);
 }
 
 #[test]

@@ -43,7 +43,6 @@ def test_drawn_schedules_are_the_same_for_any_number_of_workers(
         ("read_of_a_new_page", 3, {"variants_default": "fixed", "mutants": ["M6"]}),
         ("look_up_against_munmap", 2, {"variants_default": "fixed", "mutants": ["A25a"]}),
         ("two_drops", 2, {"variants_default": "fixed", "variants": {"B1": "v12"}}),
-        ("write_against_mremap", 2, {"hazards": "all"}),
     ],
 )
 def test_a_bounded_search_is_the_same_for_any_number_of_workers(
@@ -55,6 +54,17 @@ def test_a_bounded_search_is_the_same_for_any_number_of_workers(
     assert alone["schedules"] > 300  # before that nobody is called to help
     for workers in MANY:
         assert explored(program, workers, **how) == alone
+
+
+@pytest.mark.parametrize("model", ["sc", "armv8"])
+def test_what_else_may_happen_is_the_same_too(model: str) -> None:
+    how: dict[str, Any] = {"preemptions": 2, "memory_model": model, "variants_default": "fixed"}
+    how |= {"mutants": ["A7"], "hazards": "all"}
+    alone = explored("write_against_munmap", 1, **how)
+    assert alone["complete"]
+    assert alone["schedules"] > 300
+    for workers in MANY:
+        assert explored("write_against_munmap", workers, **how) == alone
 
 
 @pytest.mark.parametrize("workers", [0, 1025, True, 1.0])

@@ -338,18 +338,19 @@ impl Memory {
         if last.nth == seen || self.is_mca() && last.is_performed() {
             return stores.len();
         }
-        let mut before = Vec::new();
+        let (mut before, mut nr_before) = (Vec::new(), 0);
         if self.is_mca() {
             self.pending_before(cpu, (local.epoch, u64::MAX, releases), &mut before);
         } else {
-            self.propagated_before(&local.released, &mut before);
+            nr_before = self.propagated_before(&local.released, word);
         }
-        let fixed = |store: &Store| {
+        let fixed = |(at, store): (usize, &Store)| {
             self.is_mca() && store.is_performed()
                 || store.nth == seen
+                || at < nr_before
                 || before.contains(&StoreId { word: word as u32, nth: store.nth })
         };
-        stores.iter().rposition(fixed).map_or(1, |at| at + 1)
+        stores.iter().enumerate().rposition(fixed).map_or(1, |at| at + 1)
     }
 
     fn insert(&mut self, cpu: CpuId, word: usize, at: usize, written: Written) {

@@ -4,6 +4,7 @@
 //! along with a store only across a barrier, as in view-based semantics of C11 (J. Kang et al., "A
 //! promising semantics for relaxed-memory concurrency", 2017, without the promises).
 
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::rc::Rc;
 
@@ -104,20 +105,22 @@ impl Memory {
         self.fenced = fenced;
     }
 
-    /// All stores that what carries this view along comes after.
-    pub(super) fn propagated_before(&self, view: &View, found: &mut Vec<StoreId>) {
-        for (word, &nth) in view.0.iter().enumerate() {
-            let Some(at) = self.words.place_of(word, nth) else { continue };
-            for store in &self.words.stores(word)[..=at] {
-                let id = StoreId { word: word as u32, nth: store.nth };
-                if found.contains(&id) {
-                    continue;
-                }
-                found.push(id);
-                if let Some(view) = &store.view {
-                    self.propagated_before(view, found);
-                }
+    /// How many stores of `word` what carries this view along comes after: those that the view has, and
+    /// what goes along with them.
+    pub(super) fn propagated_before(&self, view: &View, word: usize) -> usize {
+        let (mut todo, mut known) = (vec![view], BTreeSet::new());
+        // Of each word, how many stores were come to.
+        let mut reached: Vec<usize> = Vec::new();
+        while let Some(view) = todo.pop() {
+            reached.resize(reached.len().max(view.0.len()), 0);
+            for (word, &nth) in view.0.iter().enumerate() {
+                let Some(at) = self.words.place_of(word, nth) else { continue };
+                let new = self.words.stores(word).get(reached[word]..=at).unwrap_or_default();
+                let views = new.iter().filter_map(|store| store.view.as_ref());
+                todo.extend(views.filter(|view| known.insert(Rc::as_ptr(view))).map(Rc::as_ref));
+                reached[word] = reached[word].max(at + 1);
             }
         }
+        reached.get(word).copied().unwrap_or(0)
     }
 }

@@ -21,6 +21,7 @@ AS_POSTED: Final = "v12"
 
 _OPTION_OF: Final = {"variants_default": "variants", "hazards": "hazard"}
 _BOUNDS: Final = ("preemptions", "schedules", "seed")
+_HOW: Final = ("strategy", "preemptions", "schedules", "depth", "memory_model")
 
 
 def with_scenario(
@@ -69,9 +70,6 @@ def _completed(
     if "arch" in taken:
         taken["arch"] = arch(taken["arch"])
     return {**settings, **taken}
-
-
-_HOW: Final = ("strategy", "preemptions", "schedules", "depth", "memory_model")
 
 
 def _headline(own: Scenario, settings: Mapping[str, Any]) -> str:

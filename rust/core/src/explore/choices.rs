@@ -2,7 +2,7 @@
 
 use super::machine::{End, MAX_TASKS, MORE_STEPS, Machine, Wait, bit};
 use super::strategy::Point;
-use super::token::{Deviation, TaskSet, rank_of};
+use super::token::{Deviation, TaskSet, rank_of, tasks_of};
 use crate::platform::{Finding, TaskId};
 
 impl Machine {
@@ -177,8 +177,7 @@ impl Machine {
     }
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = TaskId> + '_ {
-        let waiting = self.live.get() & !self.runnable.get();
-        (0..self.nr_tasks).filter(move |&task| waiting & bit(task) != 0)
+        tasks_of(self.live.get() & !self.runnable.get())
     }
 
     /// Whether a task waits, and has something left to do.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::machine::{Machine, Phase, Wait, bit};
 use super::strategy::Dfs;
 use super::timeline::{Access, Step};
-use super::token::TaskSet;
+use super::token::{TaskSet, tasks_of};
 use super::touch::Thing;
 use crate::platform::coroutine::{StackPool, Switch};
 use crate::platform::grace::Reader;
@@ -32,8 +32,7 @@ pub(super) const NO_GRANT: u64 = u64::MAX;
 
 /// The CPUs of a set, for timelines.
 pub(super) fn cpus_of(set: TaskSet) -> String {
-    let cpus: Vec<_> =
-        (0..TaskSet::BITS).filter(|cpu| set & (1 << cpu) != 0).map(|cpu| cpu.to_string()).collect();
+    let cpus: Vec<_> = tasks_of(set).map(|cpu| cpu.to_string()).collect();
     match cpus.len() {
         0 => "no CPU".to_owned(),
         1 => format!("CPU {}", cpus[0]),
@@ -187,7 +186,7 @@ impl Cpu {
     pub(super) fn interrupt(&self, is_target: impl Fn(CpuId) -> bool) {
         let targets = (0..self.machine.nr_tasks).filter(|&cpu| is_target(cpu));
         let set = targets.fold(0, |set, target| set | bit(target)) & !bit(self.task);
-        for target in (0..self.machine.nr_tasks).filter(|&task| set & bit(task) != 0) {
+        for target in tasks_of(set) {
             self.machine.touch(Thing::Interrupts(target), true);
         }
         let waits_for = set & self.machine.irqs_off.get();

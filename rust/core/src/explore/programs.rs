@@ -30,8 +30,6 @@ struct ProgramSubject<D: Design> {
     run: RefCell<Option<Rc<Run<Cpu>>>>,
     fingerprint: u64,
     task_names: Vec<String>,
-    /// Tasks besides those of the program: the softirq.
-    nr_others: u32,
 }
 
 impl<D: Design> ProgramSubject<D> {
@@ -44,8 +42,8 @@ impl<D: Design> ProgramSubject<D> {
         hazards: Hazards,
         lines: Lines,
     ) -> Self {
-        let nr_others = u32::from(hazards.has(Hazard::Softirq));
-        let nr_tasks = program.nr_tasks() + nr_others;
+        // The softirq is one beside those of the program.
+        let nr_tasks = program.nr_tasks() + u32::from(hazards.has(Hazard::Softirq));
         let config = Config { nr_cpus: nr_tasks, nr_tasks, ..config.clone() };
         Self {
             kernel: Kernel::with_lines(config, lines),
@@ -55,7 +53,6 @@ impl<D: Design> ProgramSubject<D> {
             run: RefCell::default(),
             fingerprint,
             task_names: Vec::new(),
-            nr_others,
         }
     }
 
@@ -66,7 +63,7 @@ impl<D: Design> ProgramSubject<D> {
 
 impl<D: Design> Subject for ProgramSubject<D> {
     fn nr_tasks(&self) -> u32 {
-        self.program.nr_tasks() + self.nr_others
+        self.kernel.config.nr_tasks
     }
 
     fn fingerprint(&self) -> u64 {

@@ -5,7 +5,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::lessons::Lessons;
-use super::token::{Deviation, TaskSet, default_task, task_at};
+use super::token::{Deviation, TaskSet, default_task, task_at, tasks_of};
 use crate::platform::TaskId;
 
 /// A point of a schedule at which more than one task can go on.
@@ -203,8 +203,7 @@ impl Pct {
     }
 
     fn first_of(&self, runnable: TaskSet) -> TaskId {
-        (0..TaskSet::BITS)
-            .filter(|task| runnable & (1 << task) != 0)
+        tasks_of(runnable)
             .max_by_key(|&task| self.priorities[task as usize])
             .expect("somebody is runnable")
     }

@@ -37,6 +37,15 @@ pub struct Token {
 /// Tasks as bits.
 pub(super) type TaskSet = u64;
 
+/// The tasks of a set, in ascending order.
+pub(super) fn tasks_of(mut set: TaskSet) -> impl Iterator<Item = TaskId> {
+    std::iter::from_fn(move || {
+        let task = (set != 0).then(|| set.trailing_zeros());
+        set &= set.wrapping_sub(1);
+        task
+    })
+}
+
 /// The task that goes on unless somebody chooses: `current` if it can, else the next in number.
 pub(super) fn default_task(runnable: TaskSet, current: TaskId, can_go_on: bool) -> TaskId {
     if can_go_on {

@@ -64,20 +64,18 @@ impl<P: Platform> ProgramSync<P> {
     /// The address that `id` names; waits until it is set.
     #[inline]
     pub fn id(&self, cpu: &P, id: u32) -> Result<u64, Stop> {
-        let word = Field::<P, u64>::permanent(&self.ids[id as usize]);
-        // Acquire: what was done before the id was set has happened; pairs with `set_id`.
-        let address = word.load(cpu, Ordering::Acquire);
-        if address != UNSET {
+        if let Some(address) = self.id_so_far(cpu, id) {
             return Ok(address);
         }
         self.wait(cpu, Wait::Id(id))?;
-        Ok(word.load(cpu, Ordering::Acquire))
+        Ok(self.id_so_far(cpu, id).unwrap_or(UNSET))
     }
 
     /// As `id`, if it names something by now.
+    #[inline]
     pub fn id_so_far(&self, cpu: &P, id: u32) -> Option<u64> {
         let word = Field::<P, u64>::permanent(&self.ids[id as usize]);
-        // Acquire: as in `id`.
+        // Acquire: what was done before the id was set has happened; pairs with `set_id`.
         Some(word.load(cpu, Ordering::Acquire)).filter(|&address| address != UNSET)
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Dpor, Node, Sleepers, StepId, StoreChoices, TaskId, TaskSet};
+use crate::explore::token::tasks_of;
 use crate::explore::touch::Touch;
 
 /// The way to a node, with what was known of it when it was left.
@@ -67,15 +68,6 @@ impl Part {
     pub(in crate::explore) fn whole(preemptions: u32) -> Self {
         Self { path: None, node: 0, way: Way::Task(0, None), closed: None, preemptions }
     }
-}
-
-/// The tasks of a set, in ascending order.
-fn tasks(mut set: TaskSet) -> impl Iterator<Item = TaskId> {
-    std::iter::from_fn(move || {
-        let task = (set != 0).then(|| set.trailing_zeros());
-        set &= set.wrapping_sub(1);
-        task
-    })
 }
 
 impl Dpor {
@@ -136,7 +128,7 @@ impl Dpor {
                 && !closed.is_open.swap(true, Ordering::Relaxed)
             {
                 let others = closed.path.nodes[node].others();
-                parts.extend(tasks(others).map(|task| self.part_of(closed, task)));
+                parts.extend(tasks_of(others).map(|task| self.part_of(closed, task)));
             }
         }
         parts
@@ -164,7 +156,7 @@ impl Dpor {
         let sleeper = self.sleeper_at(node);
         let stores = self.store_choices.left_at(node);
         let ways = stores.map(|(choice, store)| Way::Store(choice, store));
-        let left = tasks(self.nodes[node].left());
+        let left = tasks_of(self.nodes[node].left());
         let ways: Vec<_> = ways.chain(left.map(|task| Way::Task(task, sleeper.clone()))).collect();
         self.store_choices.leave(node);
         for shared in &mut self.nodes[self.nr_shared..=node] {
